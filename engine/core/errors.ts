@@ -1,0 +1,40 @@
+/**
+ * Every error code of the engine, with one sentence each. A code is a promise to callers: it is never renamed.
+ * `kind` says who can do something about it: the caller, the machine, or us.
+ */
+export const ERROR_CODES = {
+  ERR_MODEL_NOT_FOUND: ['caller', 'No model of that name or at that path.'],
+  ERR_MODEL_FILE: ['caller', 'A model file is missing, unreadable, truncated or inconsistent.'],
+  ERR_MODEL_CONFIG: ['caller', 'config.json has a missing, unknown or absurd value.'],
+  ERR_MODEL_TENSOR: ['caller', 'A tensor is missing or has the wrong shape or type.'],
+  ERR_MODEL_WEIGHTS: ['caller', 'A weight is NaN or infinite.'],
+  ERR_TOKENIZER: ['caller', 'The tokenizer is missing, unsupported or does not fit the embedding.'],
+  ERR_TEMPLATE: ['caller', 'The chat template is missing or cannot be rendered.'],
+  ERR_OPTION: ['caller', 'An option is out of range.'],
+  ERR_PROMPT_TOO_LONG: ['caller', 'Prompt and length do not fit the context of the model.'],
+  ERR_BUDGET: ['caller', 'The budget cannot pay for a single token.'],
+  ERR_MEMORY: ['machine', 'The job does not fit in the memory of this machine.'],
+  ERR_NATIVE_MISSING: ['machine', 'The native engine is not built for this machine.'],
+  ERR_NUMERICS: ['machine', 'The model produced a logit that is not finite.'],
+  ERR_BUSY: ['bug', 'The handle is in use by another call.'],
+  ERR_DISPOSED: ['bug', 'The handle was used after it was disposed.'],
+  ERR_CANCELLED: ['caller', 'The call was cancelled.'],
+  ERR_INTERNAL: ['bug', 'The engine broke one of its own rules.'],
+} as const satisfies Record<string, readonly ['caller' | 'machine' | 'bug', string]>;
+
+export type ErrorCode = keyof typeof ERROR_CODES;
+
+/**
+ * An expected failure: a stable `code` and one sentence that says what to do.
+ * @example throw new EngineError('ERR_OPTION', 'length must be an integer from 1 to 1015; got 0.');
+ */
+export class EngineError extends Error {
+  readonly code: ErrorCode;
+  readonly kind: 'caller' | 'machine' | 'bug';
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = 'EngineError';
+    this.code = code;
+    this.kind = ERROR_CODES[code][0];
+  }
+}

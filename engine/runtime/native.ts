@@ -1,0 +1,175 @@
+/**
+ * The native boundary: the only file that imports the addon, and the declaration of every native function.
+ * `null` means unspecified; `undefined` in a DTO is a bug and is refused by the binding with the field's name.
+ * Every native failure arrives as an `EngineError` with one of the codes of `core/errors.ts`.
+ */
+
+export type Isa = 'portable' | 'avx2' | 'avx512';
+export type BackendName = 'reference' | 'cpu';
+export type KvType = 'f32' | 'bf16';
+export type PolicyName = 'dense' | 'dms_borrowed' | 'dms_separate';
+export type Finish = 'stop' | 'length' | 'kv_read_budget' | 'ended';
+
+export interface NativeInfo {
+  readonly numericsId: string;
+  /** Level a cpu backend would use now (RUMINATE_ISA respected). */
+  readonly isa: Isa;
+  /** Levels this machine can run. */
+  readonly isas: readonly Isa[];
+}
+
+/** What `config.json` and the tensors say; all sizes in elements. */
+export interface ModelInfo {
+  readonly modelType: string;
+  readonly vocabSize: number;
+  readonly hiddenSize: number;
+  readonly intermediateSize: number;
+  readonly layers: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly maxPositions: number;
+  readonly tiedEmbeddings: boolean;
+  readonly ropeTheta: number;
+  readonly parameters: number;
+  readonly fileBytes: number;
+  readonly weightType: 'f32' | 'f16' | 'bf16';
+  readonly eosIds: readonly number[];
+  readonly bosId: number | null;
+  readonly policy: {
+    readonly name: PolicyName;
+    readonly window: number;
+    readonly alphaScale: number;
+    readonly alphaOffset: number;
+    readonly alphaPer: 'head' | 'layer';
+    readonly disableEviction: boolean;
+    /** Documentation of the checkpoint, not used by the engine. */
+    readonly targetCr: number;
+    /** Why this flavour was chosen. */
+    readonly reason: string;
+  };
+}
+
+export interface EngineOptions {
+  readonly directory: string;
+  /** key=value pairs over the directory's policy: policy, window, alpha_scale, alpha_offset, alpha_per, disable_eviction. */
+  readonly overrides: readonly (readonly [string, string])[];
+  readonly backend: BackendName;
+  /** null: f32 for F32 weights, else bf16. */
+  readonly kv: KvType | null;
+  readonly pageSlots: number;
+  readonly threads: number;
+  /** null: RUMINATE_ISA, else the best level of this machine. */
+  readonly isa: Isa | null;
+}
+
+export interface MemoryUse {
+  readonly weightBytes: number;
+  readonly kvAllocatedBytes: number;
+}
+
+/** A loaded model on one backend with its own threads. Closing it while runs are open is safe: they keep what they need. */
+export interface NativeEngine extends Disposable {
+  readonly info: ModelInfo;
+  readonly isa: Isa;
+  readonly kv: KvType;
+  memory(): MemoryUse;
+  createRun(options: RunOptions): NativeRun;
+  /** A teacher-forced pass over `ids` on a fresh chain. */
+  forward(options: ForwardOptions, signal?: AbortSignal): Promise<ForwardResult>;
+  /** Idempotent; also `[Symbol.dispose]`. */
+  close(): void;
+}
+
+export interface Sampling {
+  readonly temperature: number;
+  readonly topK: number;
+  readonly topP: number;
+  readonly minP: number;
+  readonly repetitionPenalty: number;
+  readonly presencePenalty: number;
+  readonly frequencyPenalty: number;
+  readonly logitBias: readonly (readonly [number, number])[];
+}
+
+export interface RunOptions {
+  readonly prompt: Int32Array;
+  readonly width: number;
+  /** [width] most tokens of each chain. */
+  readonly lengths: Int32Array;
+  readonly seed: bigint;
+  /** Global index of the first chain. */
+  readonly firstChain: number;
+  readonly sampling: Sampling;
+  readonly eosIds: Int32Array;
+  readonly stop: readonly string[];
+  /** Bytes each token adds to the text: concatenated, with vocab + 1 offsets. Needed only with `stop`; else null. */
+  readonly pieces: { readonly bytes: Uint8Array; readonly offsets: Uint32Array } | null;
+  /** Mean over (layer, KV head), summed over chains; null: none. */
+  readonly kvReadBudget: number | null;
+  readonly prefillChunk: number;
+}
+
+export interface ChainReport {
+  readonly tokens: Int32Array;
+  readonly finish: Finish | null;
+  /** Length in bytes of the text before a stop string, or null. */
+  readonly stopBytes: number | null;
+  /** The *Sum fields are sums over (layer, KV head); divide by `headCount`. */
+  readonly liveSum: number;
+  readonly peakSum: number;
+  readonly readSum: number;
+  readonly denseReadSum: number;
+  readonly fed: number;
+}
+
+export interface RunReport {
+  readonly step: number;
+  readonly prefilled: boolean;
+  readonly prefillReadSum: number;
+  readonly sharedSum: number;
+  /** layers x KV heads. */
+  readonly headCount: number;
+  readonly running: number;
+  readonly chains: readonly ChainReport[];
+}
+
+/** One prompt, `width` chains stepping together. One call at a time (ERR_BUSY), off the JS thread. */
+export interface NativeRun extends Disposable {
+  prefill(signal?: AbortSignal): Promise<void>;
+  /**
+   * Up to `maxSteps` steps; returns after the step in which a chain finished. An abort settles within one step with ERR_CANCELLED
+   * and loses nothing: `report()` holds every whole step and the run can go on.
+   */
+  step(maxSteps: number, signal?: AbortSignal): Promise<void>;
+  /** Finishes chains now, frees their KV. */
+  end(chains: readonly number[]): void;
+  report(): RunReport;
+  close(): void;
+}
+
+export interface ForwardOptions {
+  readonly ids: Int32Array;
+  /** Ids after this many are fed one by one (decode); the first `promptLen` in chunks. */
+  readonly promptLen: number;
+  readonly chunk: number;
+}
+
+/** Row-major; T = ids. */
+export interface ForwardResult {
+  readonly logits: Float32Array; // [T, vocab]
+  /** 1: token t decides that t - 1 leaves the cache with the window; null for dense. */
+  readonly evictDecision: Uint8Array | null; // [layers, kvHeads, T]
+  readonly liveCount: Int32Array; // [layers, kvHeads, T]
+  /** Sum over the fed tokens after the prompt / over all of the mean live length. */
+  readonly kvReadsDecode: number;
+  readonly kvReadsAll: number;
+  readonly peakTokens: number;
+  /** The live keys at the end, by [layer][kvHead]: for tests that compare bytes. */
+  readonly heads: readonly (readonly { readonly positions: Int32Array; readonly k: Float32Array; readonly v: Float32Array }[])[];
+}
+
+export declare function nativeInfo(): NativeInfo;
+export declare function openEngine(options: EngineOptions, signal?: AbortSignal): Promise<NativeEngine>;
+/** Parses and checks a model directory without packing weights. */
+export declare function inspectModel(directory: string, overrides: readonly (readonly [string, string])[]): Promise<ModelInfo>;

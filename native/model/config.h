@@ -1,0 +1,62 @@
+// What a model directory says of itself: shapes, RoPE, end-of-sequence ids and the cache policy its weights were trained for.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/status.h"
+
+namespace rum {
+
+enum class PolicyKind : int32_t { kDense, kDmsBorrowed, kDmsSeparate };
+
+// Parameters of a cache policy (METHOD.md 1.2, 1.6).
+struct PolicySpec {
+  PolicyKind kind = PolicyKind::kDense;
+  int32_t window = 0;             // tokens before the current one that are always visible; dense keeps all and uses 0
+  float alpha_scale = 100.0f;
+  float alpha_offset = 5.0f;
+  bool alpha_per_layer = false;   // separate: KV head 0's logit decides for all KV heads
+  bool disable_eviction = false;  // all decisions 0; the borrowed channel is still zeroed
+  float target_cr = 1.0f;         // dms_cr: documentation, not used by the engine
+  std::string reason;             // why this flavour was chosen, one sentence for `ruminate model inspect`
+};
+
+struct ModelConfig {
+  std::string model_type;         // "qwen3"
+  int32_t vocab_size = 0;
+  int32_t hidden_size = 0;
+  int32_t intermediate_size = 0;
+  int32_t num_layers = 0;
+  int32_t num_heads = 0;          // query heads
+  int32_t num_kv_heads = 0;
+  int32_t head_dim = 0;           // may differ from hidden_size / num_heads
+  int32_t max_positions = 0;
+  float rms_eps = 1e-6f;
+  double rope_theta = 10000.0;
+  bool tied_embeddings = false;
+  bool qk_norm = false;           // Qwen3: RMSNorm over head_dim of q and k before RoPE
+  std::string dtype;              // as the config states it, e.g. "float32"
+  std::vector<int32_t> eos_ids;   // generation_config.json first, then config.json
+  int32_t bos_id = -1;            // -1: none
+  PolicySpec policy;
+
+  int32_t group() const { return num_heads / num_kv_heads; }
+  // Bytes of K and V of one token over all layers and KV heads.
+  int64_t KvBytesPerToken(int32_t element_bytes) const {
+    return int64_t{2} * num_layers * num_kv_heads * head_dim * element_bytes;
+  }
+};
+
+// key=value pairs from the caller, applied over the policy the directory states. Keys: policy (dense|dms|auto), window,
+// alpha_scale, alpha_offset, alpha_per (head|layer), disable_eviction (true|false). An unknown key or value is ERR_OPTION.
+using PolicyOverrides = std::vector<std::pair<std::string, std::string>>;
+
+// Parses config.json (both dialects, METHOD.md 5) and, if not empty, generation_config.json.
+// Every number is bounded (limits.h); an unknown architecture or rope type is named in the error.
+Expected<ModelConfig> ParseConfig(std::string_view config_json, std::string_view generation_config_json,
+                                  const PolicyOverrides& overrides);
+
+}  // namespace rum

@@ -1,0 +1,57 @@
+// The tensors of a model as views into mapped files. Nothing is copied here: a backend packs what it needs.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/status.h"
+#include "model/config.h"
+
+namespace rum {
+
+enum class DType : int32_t { kF32, kF16, kBF16 };
+inline int32_t ElementBytes(DType t) { return t == DType::kF32 ? 4 : 2; }
+
+// A row-major matrix [rows, cols] (a vector has rows == 1) inside a mapped file. data == nullptr: the model has no such tensor.
+struct TensorView {
+  DType dtype = DType::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  const void* data = nullptr;  // may be unaligned: safetensors only promises byte offsets
+  explicit operator bool() const { return data != nullptr; }
+};
+
+struct LayerWeights {
+  TensorView input_norm;      // [hidden]
+  TensorView q_proj;          // [num_heads * head_dim, hidden]
+  TensorView k_proj, v_proj;  // [num_kv_heads * head_dim, hidden]
+  TensorView q_norm, k_norm;  // [head_dim], if qk_norm
+  TensorView o_proj;          // [hidden, num_heads * head_dim]
+  TensorView post_norm;       // [hidden]
+  TensorView gate_proj, up_proj;  // [intermediate, hidden]
+  TensorView down_proj;       // [hidden, intermediate]
+  TensorView alpha_proj;      // [num_kv_heads, hidden], DMS separate only
+  TensorView alpha_norm;      // [hidden], DMS separate only
+};
+
+class MappedFile;  // safetensors.h
+
+// An opened, fully checked model: every tensor present, of the right shape and finite. Immutable and thread-safe.
+// The files stay mapped as long as the Model lives.
+struct Model {
+  ModelConfig config;
+  TensorView embed;       // [vocab, hidden]
+  TensorView final_norm;  // [hidden]
+  TensorView lm_head;     // [vocab, hidden]; equals embed when tied
+  std::vector<LayerWeights> layers;
+  int64_t parameter_count = 0;
+  int64_t file_bytes = 0;
+  DType dtype = DType::kF32;  // of the projections (the most common one)
+  std::vector<std::shared_ptr<const MappedFile>> files;
+};
+
+// Opens a Hugging Face directory: config.json, generation_config.json (optional), model.safetensors or
+// model.safetensors.index.json with its shards. Refuses before allocating anything that depends on the contents.
+Expected<std::shared_ptr<const Model>> OpenModel(const std::string& directory, const PolicyOverrides& overrides);
+
+}  // namespace rum
