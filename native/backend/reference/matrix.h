@@ -1,0 +1,81 @@
+// A weight widened to float, once, when the backend is made.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "backend/reference/math.h"
+#include "model/weights.h"
+
+namespace rum::reference {
+
+struct Matrix {
+  size_t rows = 0;
+  size_t cols = 0;
+  std::vector<float> data;  // [rows, cols]; empty: the model has no such tensor
+
+  const float* row(size_t r) const { return data.data() + r * cols; }
+
+  // y[r] = chain over k of (w[r][k], x[k]).
+  void Times(const float* x, float* y) const {
+    for (size_t r = 0; r < rows; ++r) y[r] = ChainSum(row(r), x, cols);
+  }
+};
+
+inline float WidenElement(const unsigned char* p, DType type) {
+  if (type == DType::kF32) {
+    float f;
+    std::memcpy(&f, p, sizeof f);
+    return f;
+  }
+  uint16_t half;
+  std::memcpy(&half, p, sizeof half);
+  return type == DType::kF16 ? FromF16(half) : FromBf16(half);
+}
+
+inline Matrix Widen(const TensorView& view) {
+  Matrix m;
+  if (!view) return m;
+  m.rows = static_cast<size_t>(view.rows);
+  m.cols = static_cast<size_t>(view.cols);
+  m.data.resize(m.rows * m.cols);
+  const auto* bytes = static_cast<const unsigned char*>(view.data);
+  const auto step = static_cast<size_t>(ElementBytes(view.dtype));
+  for (size_t i = 0; i < m.data.size(); ++i) m.data[i] = WidenElement(bytes + i * step, view.dtype);
+  return m;
+}
+
+struct Layer {
+  Matrix input_norm, q_proj, k_proj, v_proj, q_norm, k_norm, o_proj;
+  Matrix post_norm, gate_proj, up_proj, down_proj;
+  Matrix alpha_proj, alpha_norm;
+};
+
+struct Weights {
+  Matrix embed, final_norm, lm_head;  // lm_head is empty when tied: embed serves as both
+  std::vector<Layer> layers;
+  int64_t bytes = 0;
+
+  const Matrix& head() const { return lm_head.data.empty() ? embed : lm_head; }
+};
+
+inline Weights WidenAll(const Model& model) {
+  Weights w;
+  const auto widen = [&w](const TensorView& view) {
+    Matrix m = Widen(view);
+    w.bytes += static_cast<int64_t>(m.data.size() * sizeof(float));
+    return m;
+  };
+  w.embed = widen(model.embed);
+  w.final_norm = widen(model.final_norm);
+  if (model.lm_head.data != model.embed.data) w.lm_head = widen(model.lm_head);
+  for (const LayerWeights& l : model.layers) {
+    w.layers.push_back(Layer{widen(l.input_norm), widen(l.q_proj), widen(l.k_proj), widen(l.v_proj), widen(l.q_norm),
+                             widen(l.k_norm), widen(l.o_proj), widen(l.post_norm), widen(l.gate_proj), widen(l.up_proj),
+                             widen(l.down_proj), widen(l.alpha_proj), widen(l.alpha_norm)});
+  }
+  return w;
+}
+
+}  // namespace rum::reference
