@@ -1,0 +1,53 @@
+/** How a command ends: the exit codes, and the one line that says why. */
+import { EngineError } from '../engine/core/errors.ts';
+
+/** A promise to scripts, like the error codes. */
+export const EXIT = {
+  done: 0,
+  failed: 1,
+  /** The command line is wrong: unknown, malformed or out-of-range options. */
+  usage: 2,
+  /** 128 + SIGINT, as shells have it. */
+  interrupted: 130,
+} as const;
+
+/** @example exitCodeOf(new EngineError('ERR_OPTION', 'width must be ...')) // 2 */
+export function exitCodeOf(error: unknown): number {
+  if (!(error instanceof EngineError)) return EXIT.failed;
+  if (error.code === 'ERR_CANCELLED') return EXIT.interrupted;
+  return error.code === 'ERR_OPTION' ? EXIT.usage : EXIT.failed;
+}
+
+/** @example failureLine(error) // 'ruminate: ERR_MODEL_NOT_FOUND: No model ...' */
+export function failureLine(error: unknown): string {
+  const code = error instanceof EngineError ? error.code : 'ERR_INTERNAL';
+  const message = error instanceof Error ? error.message : String(error);
+  return `ruminate: ${code}: ${message.replace(/\s*\n\s*/g, ' ').trim()}`;
+}
+
+export interface Interrupt extends Disposable {
+  /** Aborted by the first Ctrl-C. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * First Ctrl-C (or SIGTERM): asks the job to stop at a step boundary. Second: leaves at once.
+ * @example using interrupt = onInterrupt(() => process.stderr.write('stopping\n'));
+ */
+export function onInterrupt(notice: () => void): Interrupt {
+  const controller = new AbortController();
+  const handler = () => {
+    if (controller.signal.aborted) process.exit(EXIT.interrupted);
+    notice();
+    controller.abort();
+  };
+  process.on('SIGINT', handler);
+  process.on('SIGTERM', handler);
+  return {
+    signal: controller.signal,
+    [Symbol.dispose]() {
+      process.off('SIGINT', handler);
+      process.off('SIGTERM', handler);
+    },
+  };
+}

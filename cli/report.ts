@@ -1,0 +1,61 @@
+/** What a finished job looks like to a reader: the answer, the ballots, what it cost. Pure: returns text. */
+import type { Ballot, JobResult } from '../engine/job/generate.ts';
+import { STATE } from './live.ts';
+import { bytes, count, plural, ratio, safe, seconds, table, type Paint } from './text.ts';
+
+export interface ReportOptions {
+  readonly paint: Paint;
+  readonly showChains: boolean;
+}
+
+/** @example process.stdout.write(report(result, { paint, showChains: false })) */
+export function report(result: JobResult, { paint, showChains }: ReportOptions): string {
+  const parts = showChains ? [chainsOf(result, paint)] : [];
+  parts.push(answerOf(result, paint));
+  if (result.chains.length > 1) parts.push(ballotTable(result.ballots, paint));
+  parts.push(usageTable(result, paint));
+  return `${parts.join('\n\n')}\n`;
+}
+
+function answerOf(result: JobResult, paint: Paint): string {
+  if (result.answer === null) return paint.yellow('No answer: no chain ended with one. A greater --length or --kv-read-budget may help.');
+  return `${paint.dim('Answer')}  ${paint.bold(safe(result.answer))}`;
+}
+
+/** One row for each distinct answer, the most votes first; chains without one come last. */
+export function ballotTable(ballots: readonly Ballot[], paint: Paint): string {
+  const groups = new Map<string | null, Ballot[]>();
+  for (const ballot of ballots) groups.set(ballot.key, [...(groups.get(ballot.key) ?? []), ballot]);
+  const sorted = [...groups.values()].sort((a, b) => Number(a[0]?.key === null) - Number(b[0]?.key === null) || b.length - a.length);
+  const verified = ballots.some((ballot) => ballot.verified !== null);
+  const rows = sorted.map((group) => {
+    const first = group[0];
+    const answer = first === undefined || first.key === null ? '(none)' : safe(first.answer ?? first.key, { line: true });
+    const verdict = first?.verified === true ? 'correct' : first?.verified === false ? 'wrong' : '';
+    return [answer, String(group.length), ...(verified ? [verdict] : []), group.map((ballot) => ballot.chain).join(', ')];
+  });
+  return table([['ballot', 'votes', ...(verified ? ['verifier'] : []), 'chains'], ...rows], paint);
+}
+
+function usageTable({ usage, timing, chains }: JobResult, paint: Paint): string {
+  const decode = `${count(timing.tokens_per_second)} tokens/s`;
+  const rows: [string, string][] = [
+    ['tokens', `${count(usage.completion_tokens)} in ${plural(chains.length, 'chain')} after a prompt of ${count(usage.prompt_tokens)}`],
+    ['KV reads', `${count(usage.kv_reads)}, ${ratio(usage.read_ratio)} fewer than dense (prefill: ${count(usage.kv_reads_prefill)})`],
+    ['peak KV', `${plural(usage.peak_kv_tokens, 'token')}, ${bytes(usage.peak_kv_bytes)}`],
+    ['compression', `${ratio(usage.compression_ratio)} at the end`],
+    ['time', `${seconds(timing.decode_ms)} at ${decode}, load ${seconds(timing.load_ms)}, prefill ${seconds(timing.prefill_ms)}`],
+    ['machine', `${timing.isa}, ${plural(timing.threads, 'thread')}`],
+  ];
+  const width = Math.max(...rows.map(([name]) => name.length));
+  return rows.map(([name, value]) => `${paint.dim(name.padEnd(width))}  ${value}`).join('\n');
+}
+
+function chainsOf({ chains }: JobResult, paint: Paint): string {
+  return chains
+    .map((chain, i) => {
+      const head = `chain ${i}: ${STATE[chain.finish_reason]} after ${plural(chain.tokens.length, 'token')}`;
+      return `${paint.bold(head)}\n${safe(chain.text).trim()}`;
+    })
+    .join('\n\n');
+}

@@ -1,0 +1,158 @@
+#!/usr/bin/env node
+/**
+ * `node scripts/test.mjs fast|slow|soak`: builds what is missing, runs that kind of test, ends with one line `N passed, N failed`.
+ * fast: everything a change must pass, minutes. slow: sanitizers, long tests, other Node versions. soak: the published solve rates.
+ * Plain JavaScript with node: built-ins only, because it runs before there are dependencies.
+ */
+import { spawn } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import path from 'node:path';
+
+import { buildNative, bundle, ensureDeps, ROOT } from './build.mjs';
+
+const NODES = ['20', '22', '24'];
+
+const KINDS = {
+  async fast() {
+    await prepare();
+    await nativeTests('release');
+    await vitest('fast', ['test/unit', 'test/native', 'test/engine', 'test/cli', 'test/tidy.test.ts']);
+    await check('typecheck', process.execPath, [bin('typescript/bin/tsc'), '--noEmit']);
+  },
+  async slow() {
+    await prepare();
+    await nativeTests('asan');
+    await nativeTests('tsan');
+    await vitest('slow', ['test/slow']);
+    for (const version of NODES) await nodeSmoke(version);
+  },
+  async soak() {
+    await prepare();
+    await check('solve rates', process.execPath, ['--import', 'tsx', 'scripts/demo/soak.ts']);
+  },
+};
+
+/** One row for each part that ran. */
+const parts = [];
+
+async function prepare() {
+  await ensureDeps();
+  await buildNative();
+  await bundle();
+}
+
+/** Builds and runs every native/test/*_test.cc; each prints `N passed, N failed` as its last line. */
+async function nativeTests(flavour) {
+  const sources = path.join(ROOT, 'native', 'test');
+  const names = existsSync(sources) ? readdirSync(sources).filter((f) => f.endsWith('_test.cc')).map((f) => f.slice(0, -3)) : [];
+  if (names.length === 0) return record(`native ${flavour}`, 0, 1, 'there is no native/test/*_test.cc');
+  try {
+    await buildNative({ goal: 'tests', flavour });
+  } catch (error) {
+    return record(`native ${flavour}`, 0, 1, error.message);
+  }
+  for (const name of names.sort()) {
+    const name_ = `native ${flavour}: ${name}`;
+    const exe = path.join('build', 'native', flavour, name);
+    const { code, output } = await run(path.join(ROOT, exe), ['test/fixtures', 'models'], SANITIZERS[flavour]);
+    const counts = output.match(/^(\d+) passed, (\d+) failed/m);
+    // A sanitizer's report ends the process without a failing test: that is a failure all the same.
+    const failed = Number(counts?.[2] ?? 0);
+    record(name_, Number(counts?.[1] ?? 0), code !== 0 && failed === 0 ? 1 : failed, code === 0 && counts ? '' : output);
+  }
+}
+
+const SANITIZERS = {
+  release: {},
+  asan: { ASAN_OPTIONS: 'detect_leaks=1:strict_string_checks=1', UBSAN_OPTIONS: 'print_stacktrace=1' },
+  tsan: { TSAN_OPTIONS: 'halt_on_error=1:second_deadlock_stack=1' },
+};
+
+async function vitest(label, targets) {
+  const wanted = targets.filter((target) => existsSync(path.join(ROOT, target)));
+  if (wanted.length === 0) return record(`vitest ${label}`, 0, 1, `none of ${targets.join(', ')} exists`);
+  const file = path.join(ROOT, 'build', 'test', `vitest-${label}.json`);
+  mkdirSync(path.dirname(file), { recursive: true });
+  rmSync(file, { force: true });
+  const args = [bin('vitest/vitest.mjs'), 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${file}`, ...wanted];
+  const { code } = await run(process.execPath, args, {}, { show: true });
+  if (!existsSync(file)) return record(`vitest ${label}`, 0, 1, 'vitest ended without a report');
+  const report = JSON.parse(readFileSync(file, 'utf8'));
+  // A file that does not load has no failing test, only a failed exit.
+  const failed = report.numFailedTests > 0 ? report.numFailedTests : code === 0 ? 0 : 1;
+  record(`vitest ${label}`, report.numPassedTests, failed, report.numTotalTests === 0 ? 'no test ran' : '');
+  for (const test of report.testResults.flatMap((suite) => suite.assertionResults)) {
+    if (test.status === 'pending' || test.status === 'skipped') say(`skipped: ${test.fullName}`);
+  }
+}
+
+/** One real job under another Node version, from the registry package that ships it, kept in build/nodes/. */
+async function nodeSmoke(version) {
+  const label = `node ${version} smoke`;
+  let exe = process.execPath;
+  if (process.versions.node.split('.')[0] !== version) {
+    const home = path.join(ROOT, 'build', 'nodes', version);
+    const name = `node-${process.platform === 'win32' ? 'win' : process.platform}-${process.arch}`;
+    exe = path.join(home, 'node_modules', name, 'bin', 'node');
+    if (!existsSync(exe)) {
+      mkdirSync(home, { recursive: true });
+      const args = ['i', '--prefix', home, '--no-audit', '--no-fund', '--no-save', '--loglevel=error', `${name}@${version}`];
+      const { code, output } = await run('npm', args);
+      if (code !== 0) return record(label, 0, 1, output);
+    }
+  }
+  const args = ['bin/ruminate.mjs', 'run', '4 20 8 13 target 59', '--length', '32', '--width', '2', '--seed', '1', '--json'];
+  const { code, output } = await run(exe, args);
+  let chains = 0;
+  try {
+    chains = JSON.parse(output).chains.length;
+  } catch {
+    // Not JSON: the count stays 0 and the output is shown.
+  }
+  record(label, chains === 2 ? 1 : 0, chains === 2 && code === 0 ? 0 : 1, output);
+}
+
+/** A command that is one test. */
+async function check(label, command, args) {
+  const { code, output } = await run(command, args, {}, { show: label === 'solve rates' });
+  record(label, code === 0 ? 1 : 0, code === 0 ? 0 : 1, code === 0 ? '' : output);
+}
+
+function record(name, passed, failed, detail = '') {
+  parts.push({ name, passed, failed });
+  say(`${failed === 0 ? 'ok  ' : 'FAIL'} ${name}: ${passed} passed, ${failed} failed`);
+  if (failed > 0 && detail !== '') say(detail.trimEnd());
+}
+
+function run(command, args, env = {}, { show = false } = {}) {
+  return new Promise((resolve) => {
+    const chunks = [];
+    const child = spawn(command, args, { cwd: ROOT, env: { ...process.env, ...env }, stdio: ['ignore', show ? 'inherit' : 'pipe', show ? 'inherit' : 'pipe'] });
+    child.stdout?.on('data', (chunk) => chunks.push(chunk));
+    child.stderr?.on('data', (chunk) => chunks.push(chunk));
+    child.on('error', (error) => resolve({ code: 1, output: error.message }));
+    child.on('close', (code) => resolve({ code: code ?? 1, output: Buffer.concat(chunks).toString() }));
+  });
+}
+
+function bin(file) {
+  return path.join(ROOT, 'node_modules', file);
+}
+
+function say(line) {
+  process.stdout.write(`${line}\n`);
+}
+
+const kind = process.argv[2] ?? 'fast';
+if (!Object.hasOwn(KINDS, kind)) {
+  process.stderr.write(`test: unknown kind "${kind}"; choose from ${Object.keys(KINDS).join(', ')}\n`);
+  process.exit(2);
+}
+try {
+  await KINDS[kind]();
+} catch (error) {
+  record('build', 0, 1, error.message);
+}
+const sum = (key) => parts.reduce((n, part) => n + part[key], 0);
+say(`${sum('passed')} passed, ${sum('failed')} failed`);
+process.exitCode = sum('failed') === 0 ? 0 : 1;
