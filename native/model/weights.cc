@@ -1,0 +1,339 @@
+#include "model/weights.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+
+#include "core/limits.h"
+#include "model/json.h"
+#include "model/safetensors.h"
+
+namespace rum {
+
+namespace dom = simdjson::dom;
+
+namespace {
+
+// True also when the path cannot be looked at for another reason than absence: opening it then says why.
+bool Exists(const std::string& path) {
+  struct stat info {};
+  return stat(path.c_str(), &info) == 0 || (errno != ENOENT && errno != ENOTDIR);
+}
+
+struct Shard {
+  std::string path;
+  std::shared_ptr<const MappedFile> file;
+  SafetensorsHeader header;
+};
+
+Expected<Shard> OpenShard(const std::string& path) {
+  auto file = MappedFile::Open(path, kWeightFileBytesMax);
+  if (!file.ok()) return file.status();
+  auto header = ParseSafetensorsHeader((*file)->bytes(), path);
+  if (!header.ok()) return header.status();
+  return Shard{path, std::move(*file), std::move(*header)};
+}
+
+// The tensors of a directory by name, whether in one file or in shards.
+class TensorTable {
+ public:
+  static Expected<TensorTable> Open(const std::string& directory);
+
+  struct Found {
+    const TensorEntry* entry;
+    const uint8_t* data;
+  };
+  std::optional<Found> Find(std::string_view name) const;
+
+  std::vector<std::shared_ptr<const MappedFile>> Files() const;
+  int64_t file_bytes() const { return file_bytes_; }
+
+ private:
+  static Expected<TensorTable> OpenSharded(const std::string& directory, const std::string& index_path);
+  Status Add(const std::string& path);
+
+  struct Location {
+    std::string name;
+    size_t shard_index;
+  };
+  std::vector<Shard> shards_;
+  std::vector<Location> locations_;  // ascending by name; empty for a single file, whose header says all
+  int64_t file_bytes_ = 0;
+};
+
+Status TensorTable::Add(const std::string& path) {
+  auto shard = OpenShard(path);
+  if (!shard.ok()) return shard.status();
+  const int64_t bytes = static_cast<int64_t>(shard->file->bytes().size());
+  if (!CheckedAdd(file_bytes_, bytes, &file_bytes_) || file_bytes_ > kModelBytesMax) {
+    return Error(kErrModelFile, path + ": with it the model exceeds " + std::to_string(kModelBytesMax) + " bytes");
+  }
+  shards_.push_back(std::move(*shard));
+  return Status::Ok();
+}
+
+Expected<TensorTable> TensorTable::Open(const std::string& directory) {
+  const std::string single_path = directory + "/model.safetensors";
+  const std::string index_path = single_path + ".index.json";
+  if (Exists(single_path)) {
+    TensorTable table;
+    if (Status status = table.Add(single_path); !status.ok()) return status;
+    return table;
+  }
+  if (Exists(index_path)) return OpenSharded(directory, index_path);
+  return Error(kErrModelFile, directory + ": has neither model.safetensors nor model.safetensors.index.json; " +
+                                  "convert the checkpoint to safetensors or download it completely");
+}
+
+// A file name inside the directory: nothing that could lead out of it.
+bool IsPlainFileName(std::string_view name) {
+  return !name.empty() && name.size() <= static_cast<size_t>(kFileNameBytesMax) && name != "." &&
+         name.find("..") == std::string_view::npos &&
+         std::ranges::none_of(name, [](char c) { return c == '/' || c == '\\' || static_cast<unsigned char>(c) < 0x20; });
+}
+
+Expected<TensorTable> TensorTable::OpenSharded(const std::string& directory, const std::string& index_path) {
+  auto refuse = [&](const std::string& problem) { return Error(kErrModelFile, index_path + ": " + problem); };
+  auto file = MappedFile::Open(index_path, kIndexBytesMax);
+  if (!file.ok()) return file.status();
+  auto document = JsonDocument::Parse((*file)->text(), kTensorJsonDepthMax, kErrModelFile, index_path);
+  if (!document.ok()) return document.status();
+  FieldReader in(document->root(), kErrModelFile, index_path);
+  auto weight_map = in.Object("weight_map");
+  if (!in.status().ok()) return in.status();
+  if (!weight_map) return refuse("weight_map is missing");
+
+  TensorTable table;
+  std::vector<std::string> shard_names;  // at most kShardsMax, so a linear search per tensor of a real model is cheap
+  for (dom::key_value_pair field : *weight_map) {
+    std::string_view shard_name;
+    if (field.value.get_string().get(shard_name) || !IsPlainFileName(shard_name)) {
+      return refuse("tensor " + Quote(field.key) + " must name a file of the same directory, found " +
+                    Quote(simdjson::minify(field.value)));
+    }
+    if (static_cast<int64_t>(table.locations_.size()) == kTensorsPerFileMax) return refuse("has too many tensors");
+    // Neighbours in the map are mostly in the same shard: search from the newest.
+    auto known = std::find(shard_names.rbegin(), shard_names.rend(), shard_name);
+    size_t shard_index = static_cast<size_t>(shard_names.rend() - known) - 1;
+    if (known == shard_names.rend()) {
+      if (static_cast<int64_t>(shard_names.size()) == kShardsMax) {
+        return refuse("names more than " + std::to_string(kShardsMax) + " files");
+      }
+      shard_index = shard_names.size();
+      shard_names.emplace_back(shard_name);
+    }
+    table.locations_.push_back({std::string(field.key), shard_index});
+  }
+  for (const std::string& shard_name : shard_names) {
+    if (Status status = table.Add(directory + "/" + shard_name); !status.ok()) return status;
+  }
+  for (const Location& location : table.locations_) {
+    const Shard& shard = table.shards_[location.shard_index];
+    if (!shard.header.Find(location.name)) {
+      return refuse("tensor " + Quote(location.name) + " should be in " + shard.path + " but is not there");
+    }
+  }
+  std::ranges::sort(table.locations_, {}, &Location::name);
+  return table;
+}
+
+std::optional<TensorTable::Found> TensorTable::Find(std::string_view name) const {
+  size_t shard_index = 0;
+  if (!locations_.empty()) {
+    auto it = std::ranges::lower_bound(locations_, name, {}, [](const Location& l) { return std::string_view(l.name); });
+    if (it == locations_.end() || it->name != name) return std::nullopt;
+    shard_index = it->shard_index;
+  }
+  if (shard_index >= shards_.size()) return std::nullopt;
+  const Shard& shard = shards_[shard_index];
+  const TensorEntry* entry = shard.header.Find(name);
+  if (!entry) return std::nullopt;
+  return Found{entry, shard.file->bytes().data() + entry->begin};
+}
+
+std::vector<std::shared_ptr<const MappedFile>> TensorTable::Files() const {
+  std::vector<std::shared_ptr<const MappedFile>> files;
+  for (const Shard& shard : shards_) files.push_back(shard.file);
+  return files;
+}
+
+std::optional<DType> ComputableDType(std::string_view name) {
+  if (name == "F32") return DType::kF32;
+  if (name == "F16") return DType::kF16;
+  if (name == "BF16") return DType::kBF16;
+  return std::nullopt;
+}
+
+std::string ShapeText(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+// A tensor of the given type and exact shape. `shape` has rank 1 or 2.
+Expected<TensorView> FindTensor(const TensorTable& table, const std::string& name, const std::vector<int64_t>& shape) {
+  auto found = table.Find(name);
+  if (!found) return Error(kErrModelTensor, "tensor " + name + " is missing; config.json and the weights do not belong together");
+  const TensorEntry& entry = *found->entry;
+  auto dtype = ComputableDType(entry.dtype);
+  if (!dtype) {
+    return Error(kErrModelTensor, "tensor " + name + " has type " + Quote(entry.dtype) +
+                                      "; supported: F32, F16, BF16 (quantised checkpoints are not)");
+  }
+  if (entry.shape != shape) {
+    return Error(kErrModelTensor,
+                 "tensor " + name + " must have shape " + ShapeText(shape) + " by config.json, found " + ShapeText(entry.shape));
+  }
+  return TensorView{*dtype, shape.size() == 1 ? 1 : shape[0], shape.back(), found->data};
+}
+
+struct LayerTensor {
+  const char* suffix;  // after "model.layers.N."
+  TensorView LayerWeights::* member;
+  std::vector<int64_t> shape;
+  bool used;
+};
+
+// METHOD.md 1.1 and 5.
+std::vector<LayerTensor> LayerTensors(const ModelConfig& config) {
+  using L = LayerWeights;
+  const int64_t hidden = config.hidden_size, inter = config.intermediate_size, head_dim = config.head_dim;
+  const int64_t q_rows = int64_t{config.num_heads} * head_dim;   // at most 2^20, see limits.h
+  const int64_t kv_rows = int64_t{config.num_kv_heads} * head_dim;
+  const bool separate = config.policy.kind == PolicyKind::kDmsSeparate;
+  return {
+      {"input_layernorm.weight", &L::input_norm, {hidden}, true},
+      {"self_attn.q_proj.weight", &L::q_proj, {q_rows, hidden}, true},
+      {"self_attn.k_proj.weight", &L::k_proj, {kv_rows, hidden}, true},
+      {"self_attn.v_proj.weight", &L::v_proj, {kv_rows, hidden}, true},
+      {"self_attn.q_norm.weight", &L::q_norm, {head_dim}, config.qk_norm},
+      {"self_attn.k_norm.weight", &L::k_norm, {head_dim}, config.qk_norm},
+      {"self_attn.o_proj.weight", &L::o_proj, {hidden, q_rows}, true},
+      {"post_attention_layernorm.weight", &L::post_norm, {hidden}, true},
+      {"mlp.gate_proj.weight", &L::gate_proj, {inter, hidden}, true},
+      {"mlp.up_proj.weight", &L::up_proj, {inter, hidden}, true},
+      {"mlp.down_proj.weight", &L::down_proj, {hidden, inter}, true},
+      {"self_attn.dms_proj_alpha.weight", &L::alpha_proj, {config.num_kv_heads, hidden}, separate},
+      {"self_attn.dms_proj_alpha_norm.weight", &L::alpha_norm, {hidden}, separate},
+  };
+}
+
+// NaN and infinity are exactly the values whose exponent bits are all ones. The inner loop has a fixed length and no exit, so that the
+// compiler vectorises it; the copy gives it aligned words.
+template <class Word>
+bool AllFinite(const uint8_t* data, int64_t count, Word exponent_mask) {
+  constexpr int64_t kChunk = 1024;
+  std::array<Word, kChunk> words{};  // zeros are finite: they pad the last chunk
+  for (int64_t start = 0; start < count; start += kChunk) {
+    const int64_t n = std::min(kChunk, count - start);
+    std::memcpy(words.data(), data + start * static_cast<int64_t>(sizeof(Word)), static_cast<size_t>(n) * sizeof(Word));
+    Word bad = 0;
+    for (Word word : words) bad = static_cast<Word>(bad | static_cast<Word>((word & exponent_mask) == exponent_mask));
+    if (bad) return false;
+  }
+  return true;
+}
+
+bool AllFinite(const TensorView& tensor) {
+  const auto* data = static_cast<const uint8_t*>(tensor.data);
+  const int64_t count = tensor.rows * tensor.cols;
+  switch (tensor.dtype) {
+    case DType::kF32: return AllFinite<uint32_t>(data, count, 0x7F800000u);
+    case DType::kF16: return AllFinite<uint16_t>(data, count, uint16_t{0x7C00});
+    case DType::kBF16: return AllFinite<uint16_t>(data, count, uint16_t{0x7F80});
+  }
+  return false;
+}
+
+// Finds and checks tensors one by one; the first failure sticks.
+struct Loader {
+  const TensorTable& table;
+  Status status;
+  std::vector<std::pair<std::string, TensorView>> used;  // in the order asked for
+
+  TensorView Want(const std::string& name, const std::vector<int64_t>& shape) {
+    if (!status.ok()) return {};
+    auto view = FindTensor(table, name, shape);
+    if (!view.ok()) {
+      status = view.status();
+      return {};
+    }
+    used.emplace_back(name, *view);
+    return *view;
+  }
+};
+
+// Of the matrices inside the layers; ties go to the wider type.
+DType MostCommonDType(const std::vector<LayerWeights>& layers) {
+  std::array<int64_t, 3> counts{};
+  for (const LayerWeights& w : layers) {
+    for (const TensorView* t : {&w.q_proj, &w.k_proj, &w.v_proj, &w.o_proj, &w.gate_proj, &w.up_proj, &w.down_proj}) {
+      ++counts[static_cast<size_t>(t->dtype)];
+    }
+  }
+  return static_cast<DType>(std::ranges::max_element(counts) - counts.begin());
+}
+
+Expected<ModelConfig> ReadConfig(const std::string& directory, const PolicyOverrides& overrides) {
+  const std::string config_path = directory + "/config.json";
+  if (!Exists(config_path)) {
+    return Error(kErrModelFile, config_path + " does not exist; give the directory of a Hugging Face model, "
+                                              "with config.json and model.safetensors in it");
+  }
+  auto config_file = MappedFile::Open(config_path, kConfigBytesMax);
+  if (!config_file.ok()) return config_file.status();
+  const std::string generation_path = directory + "/generation_config.json";
+  if (!Exists(generation_path)) return ParseConfig((*config_file)->text(), "", overrides);
+  auto generation_file = MappedFile::Open(generation_path, kConfigBytesMax);
+  if (!generation_file.ok()) return generation_file.status();
+  return ParseConfig((*config_file)->text(), (*generation_file)->text(), overrides);
+}
+
+}  // namespace
+
+Expected<std::shared_ptr<const Model>> OpenModel(const std::string& directory, const PolicyOverrides& overrides) {
+  // A path with a NUL would open another directory than the one it names.
+  if (directory.find('\0') != std::string::npos) return Error(kErrModelFile, "the model directory's name has a NUL byte in it");
+  auto config = ReadConfig(directory, overrides);
+  if (!config.ok()) return config.status();
+  auto table = TensorTable::Open(directory);
+  if (!table.ok()) return table.status();
+
+  auto model = std::make_shared<Model>();
+  model->config = std::move(*config);
+  const int64_t vocab = model->config.vocab_size, hidden = model->config.hidden_size;
+  Loader loader{*table, {}, {}};
+  model->embed = loader.Want("model.embed_tokens.weight", {vocab, hidden});
+  const std::vector<LayerTensor> layer_tensors = LayerTensors(model->config);
+  for (int32_t layer = 0; layer < model->config.num_layers && loader.status.ok(); ++layer) {
+    LayerWeights weights;
+    for (const LayerTensor& tensor : layer_tensors) {
+      if (!tensor.used) continue;
+      weights.*tensor.member = loader.Want("model.layers." + std::to_string(layer) + "." + tensor.suffix, tensor.shape);
+    }
+    model->layers.push_back(weights);
+  }
+  model->final_norm = loader.Want("model.norm.weight", {hidden});
+  // Exporters leave lm_head out when it is tied; one that is there although config.json ties it is a copy and not read.
+  if (!table->Find("lm_head.weight")) model->config.tied_embeddings = true;
+  model->lm_head = model->config.tied_embeddings ? model->embed : loader.Want("lm_head.weight", {vocab, hidden});
+  if (!loader.status.ok()) return loader.status;
+
+  // All shapes are right before the first weight is touched: a wrong file is refused without reading gigabytes.
+  for (const auto& [name, view] : loader.used) {
+    if (!AllFinite(view)) {
+      return Error(kErrModelWeights, "tensor " + name + " has a NaN or infinite weight; the checkpoint is damaged");
+    }
+    model->parameter_count += view.rows * view.cols;
+  }
+  model->dtype = MostCommonDType(model->layers);
+  model->file_bytes = table->file_bytes();
+  model->files = table->Files();
+  return std::shared_ptr<const Model>(std::move(model));
+}
+
+}  // namespace rum
