@@ -23,11 +23,16 @@ struct RunOptions {
   int32_t first_chain = 0;                 // global index of chain 0: shards keep their numbers, and so their random numbers
   Sampling sampling;
   std::vector<int32_t> eos_ids;
-  std::vector<std::string> stop;           // UTF-8 byte strings, matched across token borders; needs `pieces`
+  std::vector<std::string> stop;           // byte strings, matched across token borders; needs `pieces`; stop_matcher.h has limits
   std::shared_ptr<const std::vector<std::string>> pieces;  // [vocab] bytes each token adds to the text
   int64_t kv_read_budget = -1;             // -1: none. KV reads of all chains together, in tokens (mean over layers and KV heads)
   int32_t prefill_chunk = 128;             // tokens per Forward during prefill; never changes a bit
 };
+
+inline constexpr int32_t kRunWidthMax = 1024;  // a row of logits each; a wider job is sharded (DESIGN.md 8)
+
+// What Create checks, without the stop strings: ERR_OPTION, or ERR_PROMPT_TOO_LONG if prompt + length exceed max_positions.
+Status CheckRunOptions(const RunOptions& options, const ModelConfig& config);
 
 struct ChainReport {
   std::vector<int32_t> tokens;  // generated so far, EOS included
@@ -53,16 +58,20 @@ struct RunReport {
 // Not thread-safe, except RequestCancel.
 class Run {
  public:
-  // Checks every option against the model (ERR_OPTION, ERR_PROMPT_TOO_LONG: prompt + length must fit max_positions). Allocates no KV.
-  static Expected<std::unique_ptr<Run>> Create(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> model, RunOptions options);
+  // Checks every option against the model and allocates all but KV: no token of a step allocates here.
+  static Expected<std::unique_ptr<Run>> Create(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> model,
+                                               RunOptions options);
   ~Run();  // frees the chains
 
   // Feeds the prompt once, forks the chains. ERR_CANCELLED between chunks if cancelled; may be called again to go on.
+  // Takes the backend's trace for its time (and leaves none): the live lengths inside a chunk are known nowhere else.
   Status Prefill();
   // Up to max_steps steps; returns after the step in which a chain finished, or when cancelled (ERR_CANCELLED; nothing is lost:
   // the report holds every whole step and the run can go on after ClearCancel).
   // A step: sample one token per running chain; finish by EOS, stop string or length; if feeding the rest would exceed the
   // KV-read budget they finish with kBudget, else feed them in one batch. A finished chain's KV is freed at once.
+  // The token sampled in the step that the budget stops stays: it cost no read. So does the step's count.
+  // An error of the backend sticks: every later call returns it again.
   Status Step(int32_t max_steps);
   // Finishes these chains now (kEnded) and frees their KV.
   void EndChains(const std::vector<int32_t>& chains);

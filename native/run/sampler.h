@@ -2,7 +2,6 @@
 #pragma once
 #include <cstdint>
 #include <span>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -23,10 +22,38 @@ struct Sampling {
 
 // ERR_OPTION with the option's name if out of range (NaN included).
 Status CheckSampling(const Sampling& sampling, int32_t vocab_size);
+// Whether any penalty is on: only then does SampleToken read the history.
+bool HasPenalties(const Sampling& sampling);
 
-// Samples from logits [vocab] (changed in place). counts: how often each token was generated in this chain; prompt: its prompt ids.
+// The distinct tokens of one chain as the penalties see them. Allocates in the constructor only.
+class TokenHistory {
+ public:
+  struct Entry {
+    int32_t token = 0;
+    int32_t generated = 0;  // how often this chain generated it; 0: in the prompt only
+  };
+  TokenHistory() = default;
+  TokenHistory(std::span<const int32_t> prompt, int32_t generated_max);
+  void Add(int32_t token);  // a generated token
+  const std::vector<Entry>& entries() const { return entries_; }
+
+ private:
+  std::vector<Entry> entries_;
+};
+
+// Room for one call, kept by the caller so that a token allocates nothing.
+struct SampleScratch {
+  explicit SampleScratch(int32_t vocab_size) : ids(static_cast<size_t>(vocab_size)), weights(static_cast<size_t>(vocab_size)) {}
+  std::vector<int32_t> ids;     // [vocab]
+  std::vector<double> weights;  // [vocab]
+};
+
+// Samples from finite logits [vocab] (changed in place). Deterministic on every platform: probabilities in double by ExpD, candidates
+// in a fixed order (logit descending, id ascending with top-k or top-p, else id ascending). Each filter renormalises what the one
+// before it left. top-k keeps exactly k, top-p the smallest prefix with a mass of at least top_p, min-p what has at least min_p
+// times the probability of the best; all keep at least one.
 // Random numbers are Philox(seed; chain, index, draw): index is the position of the token in the chain's generated sequence.
-int32_t SampleToken(const Sampling& sampling, std::span<float> logits, const std::unordered_map<int32_t, int32_t>& counts,
-                    std::span<const int32_t> prompt, uint64_t seed, int32_t chain, int32_t index);
+int32_t SampleToken(const Sampling& sampling, std::span<float> logits, const TokenHistory& history, uint64_t seed, int32_t chain,
+                    int32_t index, SampleScratch& scratch);
 
 }  // namespace rum
