@@ -1,0 +1,3 @@
+#define RUM_KERNELS PortableKernels
+#define RUM_ISA Isa::kPortable
+#include "backend/cpu/kernels.inc.h"

@@ -1,0 +1,182 @@
+#include "cache/chain_cache.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/exact_math.h"
+
+namespace rum {
+namespace {
+
+// Element i of a K or V array.
+float Load(const uint8_t* base, int64_t i, int32_t element_bytes) {
+  if (element_bytes == 4) {
+    float f;
+    std::memcpy(&f, base + 4 * i, 4);
+    return f;
+  }
+  uint16_t h;
+  std::memcpy(&h, base + 2 * i, 2);
+  return FromBf16(h);
+}
+
+void Store(uint8_t* base, int64_t i, int32_t element_bytes, float f) {
+  if (element_bytes == 4) {
+    std::memcpy(base + 4 * i, &f, 4);
+  } else {
+    const uint16_t h = ToBf16(f);
+    std::memcpy(base + 2 * i, &h, 2);
+  }
+}
+
+template <class T>
+void CopyStrided(const uint8_t* from, int64_t from_stride, uint8_t* to, int64_t to_stride, int32_t count) {
+  const T* a = reinterpret_cast<const T*>(from);
+  T* b = reinterpret_cast<T*>(to);
+  for (int32_t i = 0; i < count; ++i) b[i * to_stride] = a[i * from_stride];
+}
+
+}  // namespace
+
+ChainCache::ChainCache(const CacheLayout& layout, PagePool* pool, int32_t heads)
+    : layout_(layout), pool_(pool), heads_(static_cast<size_t>(heads)) {}
+
+std::unique_ptr<ChainCache> ChainCache::Make(const CacheLayout& layout, PagePool* pool, int32_t heads) {
+  std::unique_ptr<ChainCache> cache(new ChainCache(layout, pool, heads));
+  if (!cache->rings_.Allocate(heads * layout.ring_bytes)) return nullptr;
+  return cache;
+}
+
+ChainCache::~ChainCache() {
+  for (const Head& head : heads_) {
+    for (uint8_t* page : head.pages) pool_->Release(page);
+  }
+}
+
+std::unique_ptr<ChainCache> ChainCache::Fork() const {
+  auto copy = Make(layout_, pool_, heads());
+  if (copy == nullptr) return nullptr;
+  std::memcpy(copy->rings_.data(), rings_.data(), static_cast<size_t>(rings_.size()));
+  for (size_t h = 0; h < heads_.size(); ++h) {
+    const Head& from = heads_[h];
+    Head& to = copy->heads_[h];
+    const auto sealed = static_cast<size_t>(from.log_count / layout_.page_slots);
+    to.pages.reserve(from.pages.capacity());
+    for (size_t p = 0; p < from.pages.size(); ++p) {
+      uint8_t* page = from.pages[p];
+      if (p < sealed) {
+        pool_->Share(page);
+      } else {
+        uint8_t* fresh = pool_->Allocate();
+        if (fresh == nullptr) return nullptr;
+        std::memcpy(fresh, page, static_cast<size_t>(layout_.page_bytes));
+        page = fresh;
+      }
+      to.pages.push_back(page);
+    }
+    to.log_count = from.log_count;
+    to.length = from.length;
+  }
+  return copy;
+}
+
+bool ChainCache::KeepSurvivor(Head& head, const uint8_t* ring, int32_t slot, int32_t position) {
+  const int32_t at = head.log_count % layout_.page_slots;
+  if (at == 0) {
+    uint8_t* fresh = pool_->Allocate();
+    if (fresh == nullptr) return false;
+    head.pages.push_back(fresh);
+  }
+  uint8_t* page = head.pages.back();
+  const int64_t e = layout_.element_bytes;
+  if (e == 4) {
+    CopyStrided<uint32_t>(ring + slot * e, layout_.ring_k_slots, page + at * e, layout_.page_k_slots, layout_.head_dim);
+  } else {
+    CopyStrided<uint16_t>(ring + slot * e, layout_.ring_k_slots, page + at * e, layout_.page_k_slots, layout_.head_dim);
+  }
+  const int64_t row_bytes = layout_.v_stride * e;
+  std::memcpy(page + layout_.page_v_offset + at * row_bytes, ring + layout_.ring_v_offset + slot * row_bytes,
+              static_cast<size_t>(row_bytes));
+  std::memcpy(page + layout_.page_positions_offset + at * int64_t{4}, &position, 4);
+  ++head.log_count;
+  return true;
+}
+
+bool ChainCache::Append(int32_t index, int32_t position, const float* k, const float* v, bool evict_previous) {
+  Head& head = heads_[static_cast<size_t>(index)];
+  uint8_t* ring = Ring(index);
+  uint8_t* flags = ring + layout_.ring_flags_offset;
+  const int32_t slots = layout_.ring_slots;
+  if (position > 0) flags[(position - 1) % slots] = evict_previous ? 1 : 0;
+  const int32_t slot = position % slots;
+  if (position >= slots && flags[slot] == 0 && !KeepSurvivor(head, ring, slot, position - slots)) return false;
+  flags[slot] = 0;
+  const int32_t e = layout_.element_bytes;
+  uint8_t* v_row = ring + layout_.ring_v_offset + slot * int64_t{layout_.v_stride} * e;
+  for (int32_t d = 0; d < layout_.head_dim; ++d) {
+    Store(ring, int64_t{d} * layout_.ring_k_slots + slot, e, k[d]);
+    Store(v_row, d, e, v[d]);
+  }
+  head.length = position + 1;
+  return true;
+}
+
+HeadView ChainCache::View(int32_t index) const {
+  const Head& head = heads_[static_cast<size_t>(index)];
+  HeadView view;
+  view.pages = head.pages.data();
+  view.log_count = head.log_count;
+  view.ring = Ring(index);
+  view.ring_live = std::min(head.length, layout_.ring_slots);
+  view.ring_oldest = head.length <= layout_.ring_slots ? 0 : head.length % layout_.ring_slots;
+  return view;
+}
+
+int32_t ChainCache::Live(int32_t index) const {
+  const Head& head = heads_[static_cast<size_t>(index)];
+  return head.log_count + std::min(head.length, layout_.ring_slots);
+}
+
+int32_t ChainCache::NextLive(int32_t index) const {
+  const Head& head = heads_[static_cast<size_t>(index)];
+  const bool leaves = head.length >= layout_.ring_slots;
+  const bool flagged = leaves && Ring(index)[layout_.ring_flags_offset + head.length % layout_.ring_slots] != 0;
+  return Live(index) + (flagged ? 0 : 1);
+}
+
+int32_t ChainCache::SharedSurvivors(int32_t index) const {
+  const Head& head = heads_[static_cast<size_t>(index)];
+  int32_t shared = 0;
+  for (int32_t p = 0; p < head.log_count / layout_.page_slots; ++p) {
+    if (pool_->References(head.pages[static_cast<size_t>(p)]) > 1) shared += layout_.page_slots;
+  }
+  return shared;
+}
+
+HeadSnapshot ChainCache::Snapshot(int32_t index) const {
+  const Head& head = heads_[static_cast<size_t>(index)];
+  const HeadView view = View(index);
+  const int32_t e = layout_.element_bytes;
+  HeadSnapshot out;
+  const auto add = [&](const uint8_t* k, int64_t k_stride, const uint8_t* v, int32_t slot, int32_t position) {
+    out.positions.push_back(position);
+    for (int32_t d = 0; d < layout_.head_dim; ++d) {
+      out.k.push_back(Load(k, d * k_stride + slot, e));
+      out.v.push_back(Load(v, slot * int64_t{layout_.v_stride} + d, e));
+    }
+  };
+  for (int32_t i = 0; i < view.log_count; ++i) {
+    const uint8_t* page = view.pages[i / layout_.page_slots];
+    const int32_t slot = i % layout_.page_slots;
+    int32_t position;
+    std::memcpy(&position, page + layout_.page_positions_offset + slot * int64_t{4}, 4);
+    add(page, layout_.page_k_slots, page + layout_.page_v_offset, slot, position);
+  }
+  for (int32_t i = 0; i < view.ring_live; ++i) {
+    const int32_t slot = (view.ring_oldest + i) % layout_.ring_slots;
+    add(view.ring, layout_.ring_k_slots, view.ring + layout_.ring_v_offset, slot, head.length - view.ring_live + i);
+  }
+  return out;
+}
+
+}  // namespace rum

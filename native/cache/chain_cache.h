@@ -1,0 +1,52 @@
+// The KV cache of one chain: a ring and a survivor log per (layer, KV head). A token leaves the ring into the log or for good,
+// and a sealed page never changes (DESIGN.md 1, METHOD.md 1.3-1.5).
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "backend/backend.h"
+#include "cache/layout.h"
+#include "cache/page_pool.h"
+
+namespace rum {
+
+// Heads are independent: different threads may work on different heads of one chain at a time.
+class ChainCache {
+ public:
+  // heads = layers * KV heads; head = layer * kv_heads + kv_head. nullptr when memory cannot be had.
+  static std::unique_ptr<ChainCache> Make(const CacheLayout& layout, PagePool* pool, int32_t heads);
+  // Shares sealed pages, copies the ring and the open page: the fate of the last token is still open and may differ per chain.
+  std::unique_ptr<ChainCache> Fork() const;
+  ~ChainCache();
+
+  // Token `position` of this head arrives: the one that leaves the ring goes to the log unless flagged, then k and v
+  // [head_dim] take its slot. evict_previous: this token's decision about position - 1. False: no memory for a page.
+  bool Append(int32_t head, int32_t position, const float* k, const float* v, bool evict_previous);
+
+  HeadView View(int32_t head) const;
+  int32_t Live(int32_t head) const;
+  // Live length once one more token has been appended: known before it is, as its fate was decided a window ago.
+  int32_t NextLive(int32_t head) const;
+  int32_t SharedSurvivors(int32_t head) const;  // in sealed pages that another chain holds too
+  HeadSnapshot Snapshot(int32_t head) const;
+  int32_t heads() const { return static_cast<int32_t>(heads_.size()); }
+  int64_t ring_bytes() const { return rings_.size(); }
+
+ private:
+  struct Head {
+    std::vector<uint8_t*> pages;
+    int32_t log_count = 0;
+    int32_t length = 0;  // tokens seen
+  };
+  ChainCache(const CacheLayout& layout, PagePool* pool, int32_t heads);
+  bool KeepSurvivor(Head& head, const uint8_t* ring, int32_t slot, int32_t position);
+  uint8_t* Ring(int32_t head) const { return rings_.data() + head * layout_.ring_bytes; }
+
+  const CacheLayout layout_;
+  PagePool* const pool_;
+  std::vector<Head> heads_;
+  MappedBuffer rings_;  // [heads][ring_bytes]
+};
+
+}  // namespace rum
