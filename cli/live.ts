@@ -14,8 +14,8 @@ export interface ViewOptions {
   readonly stream: NodeJS.WriteStream;
   /** What is being run, for the first line. */
   readonly title: string;
-  /** Most tokens of a chain. */
-  readonly length: number;
+  /** Most tokens of a chain, if it is known before the model is. */
+  readonly length: number | null;
   readonly now: () => number;
   readonly term: string | undefined;
 }
@@ -66,7 +66,7 @@ function openPlainView({ stream, title, length, now }: ViewOptions): View {
         phase = progress.phase;
         const chains = plural(progress.chains.length, 'chain');
         if (phase === 'load') say(`loading ${title}`);
-        if (phase === 'decode') say(`decoding ${chains} of at most ${plural(length, 'token')}`);
+        if (phase === 'decode') say(`decoding ${chains}${length === null ? '' : ` of at most ${plural(length, 'token')}`}`);
       }
       progress.chains.forEach((chain, i) => {
         if (chain.finish_reason === null || ended.has(i)) return;
@@ -94,7 +94,7 @@ export const STATE: Readonly<Record<FinishReason, string>> = {
 export interface FrameOptions {
   readonly terminal: Terminal;
   readonly title: string;
-  readonly length: number;
+  readonly length: number | null;
   /** Tokens a second, all chains together. */
   readonly rate: number;
 }
@@ -124,17 +124,17 @@ function pick(chains: Progress['chains'], room: number): number[] {
   return [...running, ...ended].slice(0, Math.max(1, room - 1)).sort((a, b) => a - b);
 }
 
-function chainLine(i: number, chain: Progress['chains'][number], length: number, columns: number, paint: Paint): string {
-  const digits = String(length).length;
-  const tokens = `${String(chain.tokens).padStart(digits)}/${length}`;
+function chainLine(i: number, chain: Progress['chains'][number], length: number | null, columns: number, paint: Paint): string {
+  const digits = length === null ? 6 : String(length).length;
+  const tokens = `${String(chain.tokens).padStart(digits)}${length === null ? ' tokens' : `/${length}`}`;
   const live = `${count(chain.live_kv_tokens).padStart(digits)} live`;
   const saved = ratio(chain.compression_ratio).padStart(5);
   const state = chain.finish_reason === null ? 'thinking' : STATE[chain.finish_reason];
-  const meter = bar(chain.tokens / length, columns >= 100 ? 20 : 10);
-  const fixed = `${String(i).padStart(3)} ${meter} ${tokens}  ${live} ${saved}  ${state.padEnd(12)} `;
+  const meter = length === null ? '' : `${bar(chain.tokens / length, columns >= 100 ? 20 : 10)} `;
+  const fixed = `${String(i).padStart(3)} ${meter}${tokens}  ${live} ${saved}  ${state.padEnd(12)} `;
   const tail = tailOf(safe(chain.tail, { line: true }).trim(), Math.max(0, columns - cells(fixed)));
   const tint = chain.finish_reason === null ? paint.cyan : chain.finish_reason === 'stop' ? paint.green : paint.yellow;
-  return `${String(i).padStart(3)} ${tint(meter)} ${tokens}  ${live} ${paint.bold(saved)}  ${tint(state.padEnd(12))} ${paint.dim(tail)}`;
+  return `${String(i).padStart(3)} ${tint(meter)}${tokens}  ${live} ${paint.bold(saved)}  ${tint(state.padEnd(12))} ${paint.dim(tail)}`;
 }
 
 function footer(progress: Progress, rate: number, columns: number, paint: Paint): string {

@@ -10,7 +10,8 @@ export interface ReportOptions {
 
 /** @example process.stdout.write(report(result, { paint, showChains: false })) */
 export function report(result: JobResult, { paint, showChains }: ReportOptions): string {
-  const parts = showChains ? [chainsOf(result, paint)] : [];
+  // With one chain and nothing elected the text is all there is.
+  const parts = showChains || (result.answer === null && result.chains.length === 1) ? [chainsOf(result, paint)] : [];
   parts.push(answerOf(result, paint));
   if (result.chains.length > 1) parts.push(ballotTable(result.ballots, paint));
   parts.push(usageTable(result, paint));
@@ -18,7 +19,7 @@ export function report(result: JobResult, { paint, showChains }: ReportOptions):
 }
 
 function answerOf(result: JobResult, paint: Paint): string {
-  if (result.answer === null) return paint.yellow('No answer: no chain ended with one. A greater --length or --kv-read-budget may help.');
+  if (result.answer === null) return paint.yellow('No answer: no chain gave one that counts.');
   return `${paint.dim('Answer')}  ${paint.bold(safe(result.answer))}`;
 }
 

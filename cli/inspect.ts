@@ -1,0 +1,123 @@
+/** `ruminate model inspect`: what a model directory is, what its KV costs, and how much of it fits this machine. Reads no weights. */
+import { freemem } from 'node:os';
+
+import { resolve } from '../engine/model/registry.ts';
+import { inspectModel, type KvType, type ModelInfo } from '../engine/runtime/native.ts';
+import { bytes, count, plural, ratio, table, type Paint } from './text.ts';
+
+export interface Inspection {
+  readonly model: string;
+  readonly directory: string;
+  readonly variant: string | null;
+  readonly info: ModelInfo;
+  readonly kv: {
+    readonly type: KvType;
+    /** One token in every layer and KV head, keys and values. */
+    readonly bytes_per_token: number;
+    /** Share of the tokens past the window that stay: measured (card) or as trained for. */
+    readonly kept_fraction: number;
+    readonly kept_fraction_from: 'card' | 'config' | 'dense';
+  };
+  readonly lengths: readonly {
+    readonly length: number;
+    readonly expected_live_tokens: number;
+    readonly expected_bytes: number;
+    /** When nothing is evicted. */
+    readonly worst_bytes: number;
+    /** Chains of this length in the free memory, weights taken off. */
+    readonly chains_expected: number;
+    readonly chains_worst: number;
+  }[];
+  readonly machine: { readonly available_bytes: number };
+}
+
+export interface InspectOptions {
+  readonly lengths: readonly number[];
+  readonly kv: KvType | null;
+}
+
+/** @example const { kv } = await inspect('countdown@cr8', { lengths: [512], kv: null }); */
+export async function inspect(model: string, { lengths, kv }: InspectOptions): Promise<Inspection> {
+  const resolved = resolve(model);
+  const info = await inspectModel(resolved.directory, []);
+  const type = kv ?? (info.weightType === 'f32' ? 'f32' : 'bf16');
+  const bytesPerToken = 2 * info.layers * info.kvHeads * info.headDim * (type === 'f32' ? 4 : 2);
+  const dense = info.policy.name === 'dense' || info.policy.disableEviction;
+  const measured = resolved.variantCard?.figures.kept_fraction;
+  const kept = dense ? 1 : (measured ?? 1 / Math.max(1, info.policy.targetCr));
+  const available = Math.max(0, availableBytes());
+  const room = Math.max(0, available - info.fileBytes);
+  return {
+    model: resolved.variant === null ? resolved.name : `${resolved.name}@${resolved.variant}`,
+    directory: resolved.directory,
+    variant: resolved.variant,
+    info,
+    kv: {
+      type,
+      bytes_per_token: bytesPerToken,
+      kept_fraction: kept,
+      kept_fraction_from: dense ? 'dense' : measured === undefined ? 'config' : 'card',
+    },
+    lengths: (lengths.length > 0 ? lengths : defaultLengths(info)).map((length) => {
+      const live = expectedLive(length, info.policy.window, kept);
+      const expected = Math.ceil(live * bytesPerToken);
+      const worst = length * bytesPerToken;
+      return {
+        length,
+        expected_live_tokens: Math.round(live * 10) / 10,
+        expected_bytes: expected,
+        worst_bytes: worst,
+        chains_expected: Math.floor(room / expected),
+        chains_worst: Math.floor(room / worst),
+      };
+    }),
+    machine: { available_bytes: available },
+  };
+}
+
+/** Live tokens of a KV head after `t` tokens (DESIGN.md 4): the window and the newest token whole, of the rest the kept fraction. */
+export function expectedLive(t: number, window: number, kept: number): number {
+  return Math.min(t, window + 1) + kept * Math.max(0, t - window - 1);
+}
+
+/** A container's limit counts, not the machine's memory. */
+function availableBytes(): number {
+  return Math.min(process.availableMemory?.() ?? Number.POSITIVE_INFINITY, freemem() || Number.POSITIVE_INFINITY);
+}
+
+function defaultLengths(info: ModelInfo): number[] {
+  const most = info.maxPositions;
+  return [...new Set([most / 8, most / 4, most / 2, most].map((length) => Math.max(1, Math.floor(length))))];
+}
+
+/** @example process.stdout.write(inspectionText(await inspect('countdown', ...), paint)) */
+export function inspectionText({ model, directory, info, kv, lengths, machine }: Inspection, paint: Paint): string {
+  const { policy } = info;
+  const from = { card: 'measured, from the model card', config: `as trained for: CR ${policy.targetCr}`, dense: 'no eviction' }[kv.kept_fraction_from];
+  const flavour = policy.name === 'dense' ? 'dense' : `${policy.name}, window ${policy.window}, alpha per ${policy.alphaPer}`;
+  const rows: readonly [string, string][] = [
+    ['model', paint.bold(model)],
+    ['directory', directory],
+    ['architecture', `${info.modelType}, ${plural(info.layers, 'layer')}, hidden ${info.hiddenSize}, vocabulary ${count(info.vocabSize)}`],
+    ['attention', `${plural(info.heads, 'head')} over ${plural(info.kvHeads, 'KV head')} of ${info.headDim}, up to ${plural(info.maxPositions, 'position')}`],
+    ['weights', `${count(info.parameters)} parameters, ${info.weightType}, ${bytes(info.fileBytes)}`],
+    ['flavour', flavour],
+    ['', paint.dim(policy.reason)],
+    ['KV', `${bytes(kv.bytes_per_token)} a token (${kv.type})`],
+    ['kept', `${(100 * kv.kept_fraction).toFixed(1)}% of tokens past the window (${from})`],
+    ['machine', `${bytes(machine.available_bytes)} of memory free`],
+  ];
+  const width = Math.max(...rows.map(([name]) => name.length));
+  const facts = rows.map(([name, value]) => `${paint.dim(name.padEnd(width))}  ${value}`).join('\n');
+  const costs = table(
+    [
+      ['tokens', 'live KV tokens', 'compression', 'KV a chain', 'dense', 'chains that fit', 'dense'],
+      ...lengths.map((row) => [
+        count(row.length), row.expected_live_tokens.toFixed(1), ratio(row.length / row.expected_live_tokens), bytes(row.expected_bytes),
+        bytes(row.worst_bytes), count(row.chains_expected), count(row.chains_worst),
+      ]),
+    ],
+    paint,
+  );
+  return `${facts}\n\n${costs}\n`;
+}

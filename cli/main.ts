@@ -1,0 +1,50 @@
+/** The `ruminate` command: one subcommand a file; here they meet, and every failure becomes one line and an exit code. */
+import { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { CommanderError } from 'commander';
+
+import { exitCodeOf, failureLine } from './exit.ts';
+import { modelCommand } from './model.ts';
+import { command, usageExit } from './options.ts';
+import { runCommand } from './run.ts';
+
+const program = command('ruminate')
+  .description('Long reasoning over compressed KV caches: one prompt, W chains, one budget of KV reads, one answer.')
+  .version(versionOf(), '-V, --version')
+  .addCommand(runCommand())
+  .addCommand(modelCommand())
+  .addHelpText(
+    'after',
+    `
+Exit status: 0 done, 1 failed, 2 wrong options, 130 interrupted. A failure is one line on stderr: ruminate: ERR_CODE: sentence.
+
+Examples:
+  $ ruminate run "4 20 8 13 target 59"
+  $ ruminate run "4 20 8 13 target 59" --cr 8 --length 512 --width 4 --kv-read-budget 58000 --json
+  $ ruminate model inspect countdown@cr8`,
+  );
+
+// A reader that has seen enough (`| head`) is not a failure.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit();
+  throw error;
+});
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  // Commander has already said what was wrong.
+  if (error instanceof CommanderError) {
+    process.exitCode = usageExit(error.code);
+  } else {
+    process.stderr.write(`${failureLine(error)}\n`);
+    process.exitCode = exitCodeOf(error);
+  }
+}
+
+/** package.json lies one folder above both cli/ and dist/. */
+function versionOf(): string {
+  const file = join(dirname(fileURLToPath(import.meta.url)), '..', 'package.json');
+  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
+}

@@ -1,0 +1,51 @@
+/** How the command line reads values. Only the form is checked here: ranges are the engine's, so that every caller gets the same answer. */
+import { Command, InvalidArgumentError } from 'commander';
+
+import { EXIT } from './exit.ts';
+
+export function integer(text: string): number {
+  if (!/^-?\d{1,15}$/.test(text)) throw new InvalidArgumentError('Expected an integer.');
+  return Number(text);
+}
+
+export function decimal(text: string): number {
+  if (!/^-?(\d+\.?\d*|\.\d+)(e-?\d+)?$/i.test(text)) throw new InvalidArgumentError('Expected a number.');
+  return Number(text);
+}
+
+/** 64 bits: more than a JS number holds. */
+export function seed(text: string): bigint {
+  if (!/^\d{1,20}$/.test(text)) throw new InvalidArgumentError('Expected an integer from 0 to 2^64 - 1.');
+  return BigInt(text);
+}
+
+/** @example durationMs('1.5m') // 90000 */
+export function durationMs(text: string): number {
+  const match = text.match(/^(\d+(?:\.\d+)?)(ms|s|m|h)?$/);
+  const unit = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[match?.[2] ?? 's'] ?? 1000;
+  if (match === null) throw new InvalidArgumentError('Expected a duration such as 30s, 500ms or 2m.');
+  return Math.round(Number(match[1]) * unit);
+}
+
+/** For an option that may be given several times. */
+export function repeated(text: string, before: readonly string[] | undefined): readonly string[] {
+  return [...(before ?? []), text];
+}
+
+/** A command whose mistakes are one line with a code, and which never ends the process by itself. */
+export function command(name: string): Command {
+  return new Command(name)
+    .exitOverride()
+    .showHelpAfterError(false)
+    .configureOutput({
+      outputError: (text, write) => {
+        const sentence = text.replace(/^error: /, '').replace(/\s*\n\s*/g, ' ').trim().replace(/\.$/, '');
+        write(`ruminate: ERR_OPTION: ${sentence}; see --help.\n`);
+      },
+    });
+}
+
+/** What commander's way of ending means: help and version that were asked for are successes, the rest is usage. */
+export function usageExit(code: string): number {
+  return code === 'commander.helpDisplayed' || code === 'commander.version' ? EXIT.done : EXIT.usage;
+}

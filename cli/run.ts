@@ -1,0 +1,157 @@
+/** `ruminate run`: one job in this process, watched on stderr, its result on stdout. */
+import { readFileSync } from 'node:fs';
+import { type Command, Option } from 'commander';
+
+import { EngineError } from '../engine/core/errors.ts';
+import { generate } from '../engine/job/generate.ts';
+import { type JobSpec, parseSpec } from '../engine/job/spec.ts';
+import { EXIT, onInterrupt } from './exit.ts';
+import { openView, silentView, type View } from './live.ts';
+import { command, decimal, durationMs, integer, repeated, seed } from './options.ts';
+import { report } from './report.ts';
+import { canRedraw, paintFor } from './text.ts';
+
+interface RunOptions {
+  readonly model: string;
+  readonly promptFile?: string;
+  readonly length?: number;
+  readonly width?: number;
+  readonly cr?: number;
+  readonly kvReadBudget?: number;
+  readonly deadline?: number;
+  readonly seed?: bigint;
+  readonly temperature?: number;
+  readonly topK?: number;
+  readonly topP?: number;
+  readonly minP?: number;
+  readonly repetitionPenalty?: number;
+  readonly presencePenalty?: number;
+  readonly frequencyPenalty?: number;
+  readonly stop?: readonly string[];
+  readonly vote?: string;
+  readonly earlyStop: boolean;
+  readonly backend?: string;
+  readonly kv?: string;
+  readonly threads?: number;
+  readonly showChains?: boolean;
+  readonly json?: boolean;
+}
+
+const EXAMPLES = `
+The same spec gives the same tokens on every machine: only the timing differs.
+
+Examples:
+  $ ruminate run "4 20 8 13 target 59"
+  $ ruminate run "4 20 8 13 target 59" --cr 8 --length 512 --width 4 --kv-read-budget 58000 --show-chains
+  $ ruminate run --prompt-file question.txt --model ./Qwen3-8B-DMS --width 8 --vote majority --deadline 10m
+  $ echo "7 18 17 7 target 35" | ruminate run --prompt-file - --json | jq .answer`;
+
+export function runCommand(): Command {
+  return command('run')
+    .description('run one job: W chains on one prompt within one budget of KV reads, then a vote')
+    .argument('[prompt]', 'the question (or --prompt-file)')
+    .option('--prompt-file <file>', 'read the question from a file, or from standard input with -')
+    .option('--model <name|dir>', 'name, name@variant or a Hugging Face directory', 'countdown')
+    .option('--cr <ratio>', 'compression ratio: chooses the variant of the model (default: the best on its card)', decimal)
+    .optionsGroup('Budget:')
+    .option('--length <tokens>', 'most tokens of a chain (default: what the context leaves, at most 32768)', integer)
+    .option('--width <chains>', 'chains (default: 4)', integer)
+    .option('--kv-read-budget <reads>', 'KV reads of all chains together; a step that would exceed it is not run (default: no limit)', integer)
+    .option('--deadline <time>', 'stop after this time, such as 30s or 2m, with what there is (default: none)', durationMs)
+    .optionsGroup('Sampling (defaults: those of the model):')
+    .option('--seed <n>', '64-bit seed (default: 0)', seed)
+    .option('--temperature <t>', '0 is greedy', decimal)
+    .option('--top-k <k>', 'the k most likely tokens; 0 is off', integer)
+    .option('--top-p <p>', 'the most likely tokens up to this probability', decimal)
+    .option('--min-p <p>', 'tokens at least this likely, relative to the likeliest', decimal)
+    .option('--repetition-penalty <x>', 'divides the logits of tokens seen; 1 is off', decimal)
+    .option('--presence-penalty <x>', 'subtracted once from the logits of generated tokens; 0 is off', decimal)
+    .option('--frequency-penalty <x>', 'subtracted as often as they were generated; 0 is off', decimal)
+    .option('--stop <text>', 'end a chain before this text (repeatable)', repeated)
+    .optionsGroup('Answer:')
+    .addOption(new Option('--vote <rule>', 'how the chains elect the answer (default: that of the model)').choices(['majority', 'first', 'verifier', 'none']))
+    .option('--no-early-stop', 'run every chain to its end even when the vote is decided')
+    .optionsGroup('Machine:')
+    .addOption(new Option('--backend <name>', 'reference is slow and gives the same bits (default: cpu)').choices(['cpu', 'reference']))
+    .addOption(new Option('--kv <type>', 'type of the cache (default: f32 for f32 weights, else bf16)').choices(['f32', 'bf16']))
+    .option('--threads <n>', 'threads (default: all of this machine)', integer)
+    .optionsGroup('Output:')
+    .option('--show-chains', 'print the text of every chain')
+    .option('--json', 'one JSON object on stdout and nothing else')
+    .addHelpText('after', EXAMPLES)
+    .action(async (prompt: string | undefined, options: RunOptions) => {
+      await run(specOf(promptOf(prompt, options), options), options);
+    });
+}
+
+async function run(spec: JobSpec, options: RunOptions): Promise<void> {
+  const stream = process.stderr;
+  using interrupt = onInterrupt(() => stream.write('ruminate: stopping at the next step; again to leave at once\n'));
+  const view = viewOf(spec, options);
+  let result;
+  try {
+    result = await generate(spec, { onProgress: (progress) => view.update(progress), signal: interrupt.signal });
+  } finally {
+    view.close();
+  }
+  process.stdout.write(options.json ? `${JSON.stringify(result)}\n` : report(result, { paint: paintFor(process.stdout), showChains: options.showChains === true }));
+  if (interrupt.signal.aborted) process.exitCode = EXIT.interrupted;
+}
+
+/** Progress is for people: with --json only where a person is looking. */
+function viewOf(spec: JobSpec, options: RunOptions): View {
+  const term = process.env.TERM;
+  if (options.json && !canRedraw(process.stderr, term)) return silentView;
+  const title = options.cr === undefined ? spec.model : `${spec.model} at CR ${options.cr}`;
+  return openView({ stream: process.stderr, title, length: options.length ?? null, now: () => performance.now(), term });
+}
+
+function promptOf(prompt: string | undefined, { promptFile }: RunOptions): string {
+  if ((prompt === undefined) === (promptFile === undefined)) {
+    throw new EngineError('ERR_OPTION', 'Give the prompt either as an argument or with --prompt-file.');
+  }
+  if (promptFile === undefined) return prompt ?? '';
+  try {
+    // Editors and echo end a file with a newline that nobody means as part of the question.
+    return readFileSync(promptFile === '-' ? 0 : promptFile, 'utf8').replace(/\r?\n$/, '');
+  } catch (cause) {
+    throw new EngineError('ERR_OPTION', `--prompt-file ${promptFile} cannot be read.`, { cause });
+  }
+}
+
+function specOf(prompt: string, options: RunOptions): JobSpec {
+  return parseSpec(
+    given({
+      model: options.model,
+      prompt,
+      seed: options.seed,
+      sampling: given({
+        temperature: options.temperature,
+        top_k: options.topK,
+        top_p: options.topP,
+        min_p: options.minP,
+        repetition_penalty: options.repetitionPenalty,
+        presence_penalty: options.presencePenalty,
+        frequency_penalty: options.frequencyPenalty,
+      }),
+      budget: given({
+        length: options.length,
+        width: options.width,
+        compression_ratio: options.cr,
+        kv_read_budget: options.kvReadBudget,
+        deadline_ms: options.deadline,
+      }),
+      stop: options.stop,
+      vote: options.vote,
+      early_stop: options.earlyStop ? undefined : false,
+      backend: options.backend,
+      kv: options.kv,
+      threads: options.threads,
+    }),
+  );
+}
+
+/** Leaves out what the user did not say, so that the model's defaults stand. */
+function given(fields: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
+}
