@@ -1,0 +1,19 @@
+/**
+ * Time as a port: the only file that asks the machine. Monotonic, in milliseconds from an arbitrary start, so that a corrected wall
+ * clock never shortens a deadline. Tests pass their own.
+ */
+export interface Clock {
+  nowMs(): number;
+  /** A signal that aborts after `delayMs`; dispose it to forget the timer. */
+  timeout(delayMs: number): { readonly signal: AbortSignal } & Disposable;
+}
+
+export const systemClock: Clock = {
+  nowMs: () => performance.now(),
+  timeout(delayMs) {
+    const controller = new AbortController();
+    const timer = setTimeout(() => controller.abort(), delayMs);
+    timer.unref();
+    return { signal: controller.signal, [Symbol.dispose]: () => clearTimeout(timer) };
+  },
+};

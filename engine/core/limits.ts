@@ -1,0 +1,57 @@
+/** Every bound of the engine, with its reason. Numbers from outside are compared with these before anything is allocated for them. */
+export const LIMITS = {
+  /** Tokens of one chain. 2^20 is past the longest context that RoPE models are trained for, and keeps read counts exact in a double. */
+  LENGTH_MAX: 1 << 20,
+  /** Default length when the context would allow more: what reasoning models are evaluated at. */
+  LENGTH_DEFAULT_MAX: 32_768,
+  /** Chains of one run: they step as one batch, and beyond this a job is sharded. */
+  WIDTH_MAX: 256,
+  /** Enough for a vote to have a majority and a tie to be rare, few enough for a laptop. */
+  WIDTH_DEFAULT: 4,
+  /** KV reads stay integers that a double holds exactly: LENGTH_MAX^2 / 2 * WIDTH_MAX = 2^47 is below it. */
+  KV_READ_BUDGET_MAX: Number.MAX_SAFE_INTEGER,
+  /** A higher ratio than any DMS checkpoint is trained for; only a name for a variant, never arithmetic. */
+  COMPRESSION_RATIO_MAX: 64,
+  /** One day: longer work belongs to a job that outlives its process. */
+  DEADLINE_MS_MAX: 86_400_000,
+  /** The whole prompt as text: 2^20 tokens of four bytes. Bounds the tokenizer's work. */
+  PROMPT_BYTES_MAX: 4 << 20,
+  /** Turns of a chat: bounds the template's loop. */
+  MESSAGES_MAX: 1_024,
+  /** Each stop string is compared with the end of the text after every token. */
+  STOP_MAX: 16,
+  STOP_BYTES_MAX: 256,
+  /** OpenAI's bound on logit_bias. */
+  LOGIT_BIAS_MAX: 300,
+  /** Above this every token is as likely as any other. */
+  TEMPERATURE_MAX: 10,
+  TOP_K_MAX: 1 << 20,
+  REPETITION_PENALTY_MAX: 10,
+  /** Hugging Face and OpenAI clients send seeds as 64 bits; Philox's key has as many. */
+  SEED_MAX: (1n << 64n) - 1n,
+  THREADS_MAX: 256,
+  /** A layout parameter: 64 in production, 4 in tests; above this a page is larger than what DMS leaves of a chain. */
+  PAGE_SLOTS_MAX: 4_096,
+  PAGE_SLOTS_DEFAULT: 64,
+  /** A user's regular expression for the answer, and the text it may see: bounds backtracking. */
+  PATTERN_CHARS_MAX: 256,
+  /** A sane pattern takes microseconds; one over this finds no answer. */
+  PATTERN_MS_MAX: 500,
+  ANSWER_TEXT_CHARS_MAX: 65_536,
+  /** An answer is compared and shown, not read: longer ones are not answers. */
+  ANSWER_CHARS_MAX: 4_096,
+  MARKER_CHARS_MAX: 64,
+  /** tokenizer.json of the largest vocabularies is about 35 MB. */
+  TOKENIZER_BYTES_MAX: 64 << 20,
+  /** Chat templates are a few kB. */
+  TEMPLATE_BYTES_MAX: 1 << 20,
+  /** config.json, generation_config.json, model.json. */
+  JSON_BYTES_MAX: 4 << 20,
+  /** Tokens between two looks at a run: with and without someone watching. Never changes a result. */
+  STEPS_WATCHED: 16,
+  STEPS_UNWATCHED: 64,
+  /** Tokens of one prefill call: the native default. Never changes a bit. */
+  PREFILL_CHUNK: 128,
+  /** Characters of the newest text that a progress picture carries. */
+  TAIL_CHARS: 160,
+} as const;

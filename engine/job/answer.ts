@@ -1,0 +1,179 @@
+/** From a chain's text to the answer it votes with, and to the form in which answers are compared. Bounded, no I/O. */
+import { createContext, runInContext } from 'node:vm';
+import { assertNever } from '../core/assert.ts';
+import { LIMITS } from '../core/limits.ts';
+
+/**
+ * `boxed`: the last \boxed{…}. `last_number`, `choice` (A-E…): the last one. `pattern`: group 1 (or all) of the last match.
+ * `after`: the text after the last marker. `exact`: all of it. `auto`: boxed, else after "answer", else the last number.
+ */
+export type AnswerRule =
+  | { readonly rule: 'auto' | 'boxed' | 'last_number' | 'choice' | 'exact' }
+  | { readonly rule: 'after'; readonly marker: string }
+  | { readonly rule: 'pattern'; readonly pattern: string };
+
+export interface Thinking {
+  readonly open: string;
+  readonly close: string;
+}
+
+export const DEFAULT_THINKING: Thinking = { open: '<think>', close: '</think>' };
+
+export interface SplitText {
+  readonly thinking: string;
+  /** null: the chain did not finish its thinking, so it has no answer whatever it wrote. */
+  readonly answer: string | null;
+}
+
+/**
+ * Splits at the first closing delimiter. `opened`: the prompt already ends inside the thinking.
+ * @example splitThinking('2+2… </think> answer 4', DEFAULT_THINKING, true).answer // ' answer 4'
+ */
+export function splitThinking(text: string, delimiters: Thinking | null, opened: boolean): SplitText {
+  if (delimiters === null) return { thinking: '', answer: text };
+  const close = text.indexOf(delimiters.close);
+  if (close >= 0) {
+    const start = text.trimStart().startsWith(delimiters.open) ? text.indexOf(delimiters.open) + delimiters.open.length : 0;
+    return { thinking: text.slice(Math.min(start, close), close), answer: text.slice(close + delimiters.close.length) };
+  }
+  const inside = opened || text.trimStart().startsWith(delimiters.open);
+  return inside ? { thinking: text, answer: null } : { thinking: '', answer: text };
+}
+
+/**
+ * The answer in `text`, as written, or null. `ended`: the chain stopped by itself. One that was cut votes only if its answer is
+ * closed by itself (\boxed{…}): the last number of half a sentence is not what the chain would have said.
+ * @example extractAnswer('so \\boxed{42}.', { rule: 'boxed' }, true) // '42'
+ */
+export function extractAnswer(text: string, rule: AnswerRule, ended: boolean): string | null {
+  const bounded = text.slice(-LIMITS.ANSWER_TEXT_CHARS_MAX);
+  const found = ended ? extract(bounded, rule) : rule.rule === 'boxed' || rule.rule === 'auto' ? lastBoxed(bounded) : null;
+  const answer = found?.trim() ?? '';
+  return answer === '' || answer.length > LIMITS.ANSWER_CHARS_MAX ? null : answer;
+}
+
+function extract(text: string, rule: AnswerRule): string | null {
+  switch (rule.rule) {
+    case 'boxed':
+      return lastBoxed(text);
+    case 'last_number':
+      return lastNumber(text);
+    case 'choice':
+      return lastChoice(text);
+    case 'exact':
+      return text;
+    case 'after':
+      return afterMarker(text, rule.marker);
+    case 'pattern':
+      return lastMatch(text, rule.pattern);
+    case 'auto':
+      return lastBoxed(text) ?? afterMarker(text, 'answer') ?? lastNumber(text);
+    default:
+      return assertNever(rule);
+  }
+}
+
+function lastBoxed(text: string): string | null {
+  for (let at = text.lastIndexOf('\\boxed'); at >= 0; at = at === 0 ? -1 : text.lastIndexOf('\\boxed', at - 1)) {
+    const open = /^\\boxed\s*\{/.exec(text.slice(at, at + 32));
+    const inside = open === null ? null : balanced(text, at + open[0].length);
+    if (inside !== null) return inside;
+  }
+  return null;
+}
+
+/** The text up to the brace that closes the one before `from`; escaped braces do not count. */
+function balanced(text: string, from: number): string | null {
+  let depth = 1;
+  for (let i = from; i < text.length && i - from <= LIMITS.ANSWER_CHARS_MAX; i++) {
+    if (text[i] === '\\') i++;
+    else if (text[i] === '{') depth++;
+    else if (text[i] === '}' && --depth === 0) return text.slice(from, i);
+  }
+  return null;
+}
+
+const NUMBER = /(?<![\w.])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?:\s*\/\s*\d+)?/g;
+
+function lastNumber(text: string): string | null {
+  return text.match(NUMBER)?.at(-1)?.replace(/\s+/g, '') ?? null;
+}
+
+function lastChoice(text: string): string | null {
+  const said = [...text.matchAll(/(?:answer|choice|option)\s*(?:is)?\s*:?\s*\(?\s*([A-J])(?![\w'])/gi)].at(-1)?.[1];
+  return said?.toUpperCase() ?? [...text.matchAll(/(?<![\w'])\(?([A-J])\)?(?![\w'])/g)].at(-1)?.[1] ?? null;
+}
+
+/** Case-insensitive; a colon or "is" after the marker belongs to the marker, and the answer ends with its line. */
+function afterMarker(text: string, marker: string): string | null {
+  const at = text.toLowerCase().lastIndexOf(marker.toLowerCase());
+  if (at < 0) return null;
+  const rest = text.slice(at + marker.length).replace(/^\s*(?:is\b)?\s*:?\s*/, '');
+  return rest.split('\n', 1)[0] ?? null;
+}
+
+/** In a context with a time limit, because a shape check alone cannot bound backtracking; over it there is no answer. */
+function lastMatch(text: string, pattern: string): string | null {
+  const context = createContext({ text, pattern });
+  try {
+    const found: unknown = runInContext(LAST_MATCH, context, { timeout: LIMITS.PATTERN_MS_MAX });
+    return typeof found === 'string' ? found : null;
+  } catch {
+    return null;
+  }
+}
+
+const LAST_MATCH = `{
+  let last = null;
+  for (const match of text.matchAll(new RegExp(pattern, 'gu'))) last = match;
+  last && (last[1] ?? last[0]);
+}`;
+
+/**
+ * Why a pattern is refused, or null. Patterns come from callers: repeated groups and back-references, the usual ways to exponential
+ * time, are refused by shape; what is left runs under a time limit.
+ */
+export function patternProblem(pattern: string): string | null {
+  if (pattern.length === 0 || pattern.length > LIMITS.PATTERN_CHARS_MAX) return `must have 1 to ${LIMITS.PATTERN_CHARS_MAX} characters`;
+  try {
+    new RegExp(pattern, 'gu');
+  } catch {
+    return 'must be a JavaScript regular expression';
+  }
+  const bare = pattern.replace(/\\[^1-9k]/gu, 'x').replace(/\[[^\]]*\]/gu, 'x');
+  if (/\\[1-9k]/u.test(bare)) return 'must not have back-references';
+  if (/\)\s*(?:[*+]|\{\d+,\d*\})/u.test(bare)) return 'must not repeat a group without bound';
+  if ((bare.match(/[*+]|\{\d+,\}/gu) ?? []).length > 3) return 'must have at most 3 unbounded repeats';
+  return null;
+}
+
+/**
+ * The form in which answers are compared: `$1{,}000.0$`, `\text{1000}` and `1000.` vote together. Fractions stay fractions.
+ * @example answerKey(' $3.0$. ') // '3'
+ */
+export function answerKey(answer: string): string {
+  let text = answer.trim().replace(/\s+/g, ' ');
+  for (let before = ''; before !== text; ) {
+    before = text;
+    text = text
+      .replace(/^\$\$?(.*?)\$?\$$/u, '$1')
+      .replace(/^\\[([](.*)\\[)\]]$/u, '$1')
+      .replace(/^\\(?:text|mathrm|mathbf|textbf|boxed)\s*\{([^{}]*)\}$/u, '$1')
+      .replace(/^\*\*(.*)\*\*$/u, '$1')
+      .replace(/(?<!\.)\.$/u, '')
+      .trim();
+  }
+  text = text.replace(/\\(?:left|right|,|!|;)/g, '').replace(/\\[dt]frac/g, '\\frac').replaceAll('{,}', ',').replaceAll('−', '-');
+  return plainNumber(text) ?? text;
+}
+
+/** 1,000 -> 1000; +3.0 -> 3; .5 -> 0.5; -0 -> 0; null if not one number. Digits stay text: no rounding. */
+function plainNumber(text: string): string | null {
+  const match = /^([-+]?)(\d{1,3}(?:,\d{3})+|\d*)(?:\.(\d*))?$/.exec(text);
+  const [, sign = '', whole = '', fraction = ''] = match ?? [];
+  if (match === null || whole + fraction === '') return null;
+  const integer = whole.replaceAll(',', '').replace(/^0+(?=\d)/, '') || '0';
+  const decimals = fraction.replace(/0+$/, '');
+  const magnitude = decimals === '' ? integer : `${integer}.${decimals}`;
+  return sign === '-' && magnitude !== '0' ? `-${magnitude}` : magnitude;
+}

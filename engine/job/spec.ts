@@ -1,0 +1,139 @@
+/** What a caller asks for: parsed and bounded here, completed from the model by `completeSpec`. */
+import { z } from 'zod';
+import { EngineError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
+import { patternProblem } from './answer.ts';
+
+/** Says what is allowed; `parseSpec` adds the field's name before it and what was given after it. */
+function rule<T>(allowed: string, accepts: (value: unknown) => boolean) {
+  return z.custom<T>(accepts, { error: allowed });
+}
+
+const integer = (least: number, most: number) =>
+  rule<number>(`must be an integer from ${least} to ${most}`, (v) => Number.isSafeInteger(v) && (v as number) >= least && (v as number) <= most);
+const real = (least: number, most: number, open = false) =>
+  rule<number>(`must be a number ${open ? 'above' : 'from'} ${least}${open ? ' and up' : ''} to ${most}`, (v) =>
+    typeof v === 'number' && (open ? v > least : v >= least) && v <= most);
+const text = (bytesMax: number, what = 'text') =>
+  rule<string>(`must be ${what} of 1 to ${bytesMax} bytes`, (v) => typeof v === 'string' && v !== '' && Buffer.byteLength(v) <= bytesMax);
+const choice = <const T extends readonly string[]>(...names: T) =>
+  rule<T[number]>(`must be one of ${names.join(', ')}`, (v) => names.includes(v as T[number]));
+const bool = () => rule<boolean>('must be true or false', (v) => typeof v === 'boolean');
+const list = <T extends z.ZodType>(item: T, most: number) => z.array(item, { error: 'must be a list' }).max(most, { error: `must have at most ${most} entries` });
+
+const samplingSchema = z.strictObject({
+  /** 0: greedy. */
+  temperature: real(0, LIMITS.TEMPERATURE_MAX).optional(),
+  /** 0: off. */
+  top_k: integer(0, LIMITS.TOP_K_MAX).optional(),
+  top_p: real(0, 1, true).optional(),
+  min_p: rule<number>('must be a number from 0 to below 1', (v) => typeof v === 'number' && v >= 0 && v < 1).optional(),
+  repetition_penalty: real(0, LIMITS.REPETITION_PENALTY_MAX, true).optional(),
+  presence_penalty: real(-2, 2).optional(),
+  frequency_penalty: real(-2, 2).optional(),
+  /** [token id, bias] */
+  logit_bias: list(z.tuple([integer(0, LIMITS.LENGTH_MAX * 4), real(-100, 100)], { error: 'must be a pair [token id, bias]' }), LIMITS.LOGIT_BIAS_MAX).optional(),
+});
+
+const budgetSchema = z.strictObject({
+  /** Tokens a chain may generate; default: what the context leaves, at most LENGTH_DEFAULT_MAX. */
+  length: integer(1, LIMITS.LENGTH_MAX).optional(),
+  width: integer(1, LIMITS.WIDTH_MAX).optional(),
+  /** One per chain, instead of `length`. */
+  lengths: list(integer(1, LIMITS.LENGTH_MAX), LIMITS.WIDTH_MAX).optional(),
+  /** Chooses the variant. */
+  compression_ratio: real(1, LIMITS.COMPRESSION_RATIO_MAX).optional(),
+  /** Mean over (layer, KV head), summed over chains; prefill apart. */
+  kv_read_budget: integer(1, LIMITS.KV_READ_BUDGET_MAX).optional(),
+  deadline_ms: integer(1, LIMITS.DEADLINE_MS_MAX).optional(),
+});
+
+const marker = text(LIMITS.MARKER_CHARS_MAX);
+
+const answerSchema = z.discriminatedUnion('rule', [
+  z.strictObject({ rule: z.enum(['auto', 'boxed', 'last_number', 'choice', 'exact']) }),
+  z.strictObject({ rule: z.literal('after'), marker }),
+  z.strictObject({
+    rule: z.literal('pattern'),
+    pattern: z.custom<string>((v) => typeof v === 'string', { error: 'must be text' }).superRefine((pattern, context) => {
+      const problem = typeof pattern === 'string' ? patternProblem(pattern) : null;
+      if (problem !== null) context.addIssue({ code: 'custom', message: problem });
+    }),
+  }),
+], { error: 'must have a rule: auto, boxed, last_number, choice, exact, after or pattern' });
+
+const jobSpecSchema = z.strictObject({
+  /** `countdown`, `countdown@cr8` or a path. */
+  model: text(4_096),
+  variant: text(64).optional(),
+  prompt: text(LIMITS.PROMPT_BYTES_MAX).optional(),
+  messages: list(z.strictObject({ role: text(64), content: rule<string>('must be text', (v) => typeof v === 'string') }), LIMITS.MESSAGES_MAX).optional(),
+  sampling: samplingSchema.optional(),
+  /** 64 bits: a bigint, or an integer that a double holds exactly. */
+  seed: rule<bigint | number>(`must be an integer from 0 to ${LIMITS.SEED_MAX} (above 2^53 as a bigint)`, (v) =>
+    typeof v === 'bigint' ? v >= 0n && v <= LIMITS.SEED_MAX : Number.isSafeInteger(v) && (v as number) >= 0).optional(),
+  budget: budgetSchema.optional(),
+  stop: list(text(LIMITS.STOP_BYTES_MAX), LIMITS.STOP_MAX).optional(),
+  vote: choice('majority', 'first', 'verifier', 'none').optional(),
+  early_stop: bool().optional(),
+  answer: answerSchema.optional(),
+  /** Default: the card's. */
+  verifier: text(64).optional(),
+  /** null: the model does not think. */
+  thinking: z.strictObject({ open: marker, close: marker }).nullable().optional(),
+  /** Passed to the chat template. */
+  enable_thinking: bool().optional(),
+  backend: choice('cpu', 'reference').optional(),
+  /** Default: f32 for F32 weights, else bf16. */
+  kv: choice('f32', 'bf16').optional(),
+  threads: integer(1, LIMITS.THREADS_MAX).optional(),
+  page_slots: integer(1, LIMITS.PAGE_SLOTS_MAX).optional(),
+});
+
+export type JobSpec = z.infer<typeof jobSpecSchema>;
+
+/**
+ * @example parseSpec({ model: 'countdown', prompt: '4 20 8 13 target 59', budget: { width: 8 } })
+ * @throws EngineError ERR_OPTION: one sentence with the field, the range and what was given.
+ */
+export function parseSpec(input: unknown): JobSpec {
+  const parsed = jobSpecSchema.safeParse(input);
+  if (!parsed.success) throw refusal(parsed.error.issues[0], input);
+  const spec = parsed.data;
+  if ((spec.prompt === undefined) === (spec.messages === undefined)) throw option('exactly one of prompt and messages must be given');
+  if (spec.messages?.length === 0) throw option('messages must have 1 to ' + `${LIMITS.MESSAGES_MAX} entries; got 0`);
+  const messageBytes = (spec.messages ?? []).reduce((sum, message) => sum + Buffer.byteLength(message.content), 0);
+  if (messageBytes > LIMITS.PROMPT_BYTES_MAX) throw option(`messages must have at most ${LIMITS.PROMPT_BYTES_MAX} bytes; got ${messageBytes}`);
+  const { length, lengths, width } = spec.budget ?? {};
+  if (lengths !== undefined) {
+    if (length !== undefined) throw option('budget.length and budget.lengths must not both be given');
+    const want = width ?? Math.max(1, lengths.length);
+    if (lengths.length !== want) throw option(`budget.lengths must have one entry for each of ${want} chains; got ${lengths.length}`);
+  }
+  if (spec.model.includes('@') && spec.variant !== undefined) throw option(`variant must not be given twice; got ${show(spec.model)} and ${show(spec.variant)}`);
+  return spec;
+}
+
+function refusal(issue: z.core.$ZodIssue | undefined, input: unknown): EngineError {
+  if (issue === undefined) return option('the spec is invalid');
+  const path = issue.path.map(String).join('.') || 'spec';
+  const given = issue.path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown> | undefined)?.[key], input);
+  if (issue.code === 'unrecognized_keys') {
+    return option(`${path === 'spec' ? '' : `${path}.`}${issue.keys[0]?.slice(0, 64)} is not an option`);
+  }
+  const missing = issue.code === 'invalid_type' && issue.expected === 'object' ? 'must be an object' : issue.message;
+  return option(`${path} ${missing}; got ${show(given)}`);
+}
+
+function option(sentence: string): EngineError {
+  return new EngineError('ERR_OPTION', `${sentence}.`);
+}
+
+function show(value: unknown): string {
+  if (typeof value === 'bigint') return `${value}`;
+  if (typeof value === 'number') return String(value);
+  if (value === undefined) return 'nothing';
+  if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value);
+  if (Array.isArray(value)) return `a list of ${value.length}`;
+  return value === null ? 'null' : typeof value === 'object' ? 'an object' : String(value);
+}

@@ -1,0 +1,98 @@
+/** model.json: what a model's variants are and what was measured on them (DESIGN.md 5). Written by scripts/make-model-json.ts. */
+import { z } from 'zod';
+import { EngineError } from '../core/errors.ts';
+
+/** Names become path components and parts of `name@variant`: no separators, no leading dot. */
+export const NAME_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+
+const name = z.string().regex(NAME_PATTERN);
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
+const rate = z.number().min(0).max(1);
+
+const taskFigures = z.strictObject({
+  problems: z.int().min(1),
+  chains: z.int().min(1),
+  solve_rate: rate,
+  finished: rate,
+  tokens: z.number().min(0),
+  kv_reads: z.number().min(0),
+  achieved_cr: z.number().min(1),
+  peak_kv_tokens: z.number().min(0),
+});
+
+/** One point of the length-width frontier. `score` is pass@all or majority, as `metric` says. */
+const frontierPoint = z.strictObject({
+  task: z.string().max(64),
+  metric: z.enum(['pass_at_all', 'majority']),
+  length: z.int().min(1),
+  width: z.int().min(1),
+  score: rate,
+  standard_error: rate,
+  kv_reads: z.number().min(0),
+});
+
+const variant = z.strictObject({
+  compression_ratio: z.number().min(1).max(64),
+  directory: name,
+  policy: z.strictObject({
+    name: z.enum(['dense', 'dms_borrowed', 'dms_separate']),
+    window: z.int().min(0),
+    alpha_scale: z.number(),
+    alpha_offset: z.number(),
+  }),
+  files: z.array(z.strictObject({ path: name, bytes: z.int().min(0), sha256 })).max(256),
+  figures: z.strictObject({
+    /** Mean kept fraction k = 1 / achieved CR (reads) on `kept_fraction_task`: what a quote expects. */
+    kept_fraction: z.number().gt(0).max(1),
+    kept_fraction_task: z.string().max(64),
+    tasks: z.record(z.string().max(64), taskFigures),
+    frontier: z.array(frontierPoint).max(1_024),
+  }),
+});
+
+const card = z.strictObject({
+  format: z.literal(1),
+  name,
+  description: z.string().max(1_024),
+  source: z.string().max(256),
+  licence: z.string().max(64),
+  tokenizer_sha256: sha256,
+  template_sha256: sha256,
+  default_variant: name,
+  task: z.strictObject({
+    answer: z.union([
+      z.strictObject({ rule: z.enum(['auto', 'boxed', 'last_number', 'choice', 'exact']) }),
+      z.strictObject({ rule: z.literal('after'), marker: z.string().min(1).max(64) }),
+    ]),
+    verifier: z.string().max(64).nullable(),
+    vote: z.enum(['majority', 'first', 'verifier', 'none']),
+    thinking: z.strictObject({ open: z.string().min(1).max(64), close: z.string().min(1).max(64) }).nullable(),
+  }),
+  variants: z.record(name, variant),
+});
+
+export type Card = z.infer<typeof card>;
+export type VariantCard = Card['variants'][string];
+export type FrontierPoint = VariantCard['figures']['frontier'][number];
+
+/**
+ * Parses the text of a model.json; hostile input ends in ERR_MODEL_CONFIG.
+ * @example const { default_variant } = parseCard(readFileSync('models/countdown/model.json', 'utf8'), 'countdown');
+ */
+export function parseCard(text: string, where: string): Card {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (cause) {
+    throw new EngineError('ERR_MODEL_CONFIG', `${where}: model.json is not JSON.`, { cause });
+  }
+  const parsed = card.safeParse(json);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    throw new EngineError('ERR_MODEL_CONFIG', `${where}: model.json: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'invalid'}.`);
+  }
+  if (!Object.hasOwn(parsed.data.variants, parsed.data.default_variant)) {
+    throw new EngineError('ERR_MODEL_CONFIG', `${where}: model.json: default_variant ${parsed.data.default_variant} is not a variant.`);
+  }
+  return parsed.data;
+}

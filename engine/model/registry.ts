@@ -1,0 +1,140 @@
+/** From what a request calls a model to a directory: `countdown`, `countdown@cr8`, or a path to a Hugging Face directory. */
+import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
+import { delimiter, dirname, isAbsolute, join, resolve as resolvePath } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { EngineError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
+import { type Card, NAME_PATTERN, type VariantCard, parseCard } from './card.ts';
+
+export interface ResolvedModel {
+  /** As the registry knows it; for a path, the path. */
+  readonly name: string;
+  readonly directory: string;
+  /** null: a plain Hugging Face directory has no variants. */
+  readonly variant: string | null;
+  readonly card: Card | null;
+  readonly variantCard: VariantCard | null;
+}
+
+export interface ResolveOptions {
+  /** Chooses the variant with this compression ratio. */
+  readonly cr?: number | undefined;
+  /** Directories that hold models, first wins; default: RUMINATE_MODELS, then the bundled ones. */
+  readonly roots?: readonly string[];
+}
+
+/** The directories searched for names: RUMINATE_MODELS (a path list), then `models/` of this package. */
+export function modelRoots(environment: NodeJS.ProcessEnv = process.env): readonly string[] {
+  const listed = (environment.RUMINATE_MODELS ?? '').split(delimiter).filter((path) => path !== '');
+  const bundled = bundledRoot();
+  return bundled === null ? listed : [...listed, bundled];
+}
+
+/** The bundle (dist/) and the sources (engine/model/) lie at different depths: climb to the package. */
+function bundledRoot(): string | null {
+  let at = dirname(fileURLToPath(import.meta.url));
+  for (;;) {
+    if (existsSync(join(at, 'package.json')) && existsSync(join(at, 'models'))) return join(at, 'models');
+    const up = dirname(at);
+    if (up === at) return null;
+    at = up;
+  }
+}
+
+/**
+ * @example resolve('countdown', { cr: 4 }).directory // …/models/countdown/cr4
+ * @throws EngineError ERR_MODEL_NOT_FOUND, listing what there is.
+ */
+export function resolve(model: string, options: ResolveOptions = {}): ResolvedModel {
+  const roots = options.roots ?? modelRoots();
+  return looksLikePath(model) ? resolveDirectory(model, options.cr) : resolveName(model, options.cr, roots);
+}
+
+/** Names of every model and variant that `resolve` accepts. */
+export function listModels(roots: readonly string[] = modelRoots()): readonly string[] {
+  const names = new Set<string>();
+  for (const root of roots) {
+    for (const entry of isDirectory(root) ? readdirSync(root).sort() : []) {
+      const directory = join(root, entry);
+      if (!NAME_PATTERN.test(entry) || !isModel(directory)) continue;
+      names.add(entry);
+      if (existsSync(join(directory, 'model.json'))) {
+        for (const variant of Object.keys(readCard(directory).variants)) names.add(`${entry}@${variant}`);
+      }
+    }
+  }
+  return [...names];
+}
+
+function resolveName(model: string, cr: number | undefined, roots: readonly string[]): ResolvedModel {
+  const [name = '', variant, ...rest] = model.split('@');
+  const wellFormed = NAME_PATTERN.test(name) && rest.length === 0 && (variant === undefined || NAME_PATTERN.test(variant));
+  const root = wellFormed ? roots.find((candidate) => isModel(join(candidate, name))) : undefined;
+  if (root === undefined) {
+    const known = listModels(roots);
+    const there = known.length === 0 ? `none in ${roots.join(', ') || 'no directory'}` : known.join(', ');
+    throw new EngineError('ERR_MODEL_NOT_FOUND', `No model ${quote(model)}; there is: ${there}; or give a path to a model directory.`);
+  }
+  return choose(name, join(root, name), variant, cr);
+}
+
+function resolveDirectory(path: string, cr: number | undefined): ResolvedModel {
+  const whole = resolvePath(path);
+  if (isModel(whole)) return choose(path, whole, undefined, cr);
+  const at = path.lastIndexOf('@');
+  const base = at > 0 ? resolvePath(path.slice(0, at)) : whole;
+  if (at > 0 && isModel(base)) return choose(path.slice(0, at), base, path.slice(at + 1), cr);
+  throw new EngineError('ERR_MODEL_NOT_FOUND', `No model at ${quote(path)}: a directory with config.json or model.json is needed.`);
+}
+
+function choose(name: string, directory: string, variant: string | undefined, cr: number | undefined): ResolvedModel {
+  if (!existsSync(join(directory, 'model.json'))) {
+    if (variant !== undefined) throw new EngineError('ERR_MODEL_NOT_FOUND', `${name} is a plain directory without variants; got ${quote(variant)}.`);
+    return { name, directory, variant: null, card: null, variantCard: null };
+  }
+  const card = readCard(directory);
+  const byRatio = Object.entries(card.variants).filter(([, v]) => v.compression_ratio === cr).map(([key]) => key);
+  const chosen = variant ?? (cr === undefined ? card.default_variant : byRatio[0]);
+  const variantCard = chosen !== undefined && Object.hasOwn(card.variants, chosen) ? card.variants[chosen] : undefined;
+  if (chosen === undefined || variantCard === undefined) {
+    const asked = variant === undefined ? `with compression ratio ${cr}` : quote(variant);
+    const there = Object.entries(card.variants).map(([key, v]) => `${key} (${v.compression_ratio})`).join(', ');
+    throw new EngineError('ERR_MODEL_NOT_FOUND', `${name} has no variant ${asked}; it has: ${there}.`);
+  }
+  if (cr !== undefined && variantCard.compression_ratio !== cr) {
+    throw new EngineError('ERR_OPTION', `compression_ratio must be ${variantCard.compression_ratio} for ${name}@${chosen}; got ${cr}.`);
+  }
+  return { name, directory: join(directory, variantCard.directory), variant: chosen, card, variantCard };
+}
+
+function readCard(directory: string): Card {
+  return parseCard(readBounded(join(directory, 'model.json'), LIMITS.JSON_BYTES_MAX), directory);
+}
+
+/** A text file of a model directory, refused by its size before it is read. */
+export function readBounded(path: string, bytesMax: number): string {
+  let size: number;
+  try {
+    size = statSync(path).size;
+  } catch (cause) {
+    throw new EngineError('ERR_MODEL_FILE', `${path} cannot be read.`, { cause });
+  }
+  if (size > bytesMax) throw new EngineError('ERR_MODEL_FILE', `${path} is larger than ${bytesMax} bytes; got ${size}.`);
+  return readFileSync(path, 'utf8');
+}
+
+function looksLikePath(model: string): boolean {
+  return isAbsolute(model) || model.startsWith('.') || model.includes('/') || model.includes('\\');
+}
+
+function isModel(directory: string): boolean {
+  return isDirectory(directory) && (existsSync(join(directory, 'model.json')) || existsSync(join(directory, 'config.json')));
+}
+
+function isDirectory(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+}
+
+function quote(text: string): string {
+  return JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text);
+}

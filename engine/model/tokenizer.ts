@@ -1,0 +1,203 @@
+/** Text to ids by @huggingface/tokenizers; ids to text by pieces, so that decoding, streaming and native stop strings agree by construction. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
+import { EngineError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
+import { type PieceRule, pieceRule } from './pieces.ts';
+import { readBounded } from './registry.ts';
+
+export interface Pieces {
+  readonly bytes: Uint8Array;
+  /** [rows + 1] */
+  readonly offsets: Uint32Array;
+}
+
+interface AddedToken {
+  readonly id: number;
+  readonly content: string;
+  readonly special: boolean;
+}
+
+const utf8 = new TextEncoder();
+const NO_BYTES = new Uint8Array(0);
+
+/**
+ * @example
+ * const tokenizer = Tokenizer.load('models/countdown/cr8');
+ * tokenizer.decode(tokenizer.encode('4 20 8 13 target 59', { addSpecial: false }), { skipSpecial: true });
+ */
+export class Tokenizer {
+  /** One more than the largest id. */
+  readonly vocabSize: number;
+  readonly bosToken: string | null;
+  readonly eosToken: string | null;
+  readonly eosId: number | null;
+  readonly specialIds: ReadonlySet<number>;
+  /** Of tokenizer_config.json: the chat template lives there. */
+  readonly config: Readonly<Record<string, unknown>>;
+  /** Whether a text loses one leading space of its pieces. */
+  readonly stripLeadingSpace: boolean;
+  readonly #library: HuggingFaceTokenizer;
+  readonly #rule: PieceRule;
+  readonly #tokens: readonly (string | undefined)[];
+  readonly #added: ReadonlyMap<number, AddedToken>;
+
+  private constructor(json: Record<string, unknown>, config: Record<string, unknown>) {
+    const vocab = vocabularyOf(json);
+    const added = addedTokensOf(json);
+    this.config = config;
+    this.#rule = pieceRule((json.decoder ?? null) as never);
+    this.stripLeadingSpace = this.#rule.stripLeadingSpace;
+    this.#library = build(json, config);
+    this.#added = new Map(added.map((token) => [token.id, token]));
+    const tokens: (string | undefined)[] = [];
+    for (const [token, id] of vocab) tokens[checkId(id)] = token;
+    for (const token of added) tokens[checkId(token.id)] = token.content;
+    this.#tokens = tokens;
+    this.vocabSize = tokens.length;
+    const extra = new Set(Array.isArray(config.additional_special_tokens) ? config.additional_special_tokens.map(contentOf) : []);
+    this.specialIds = new Set(added.filter((token) => token.special || extra.has(token.content)).map((token) => token.id));
+    this.bosToken = contentOf(config.bos_token);
+    this.eosToken = contentOf(config.eos_token);
+    this.eosId = this.eosToken === null ? null : (this.#library.token_to_id(this.eosToken) ?? null);
+  }
+
+  /** @throws EngineError ERR_TOKENIZER */
+  static load(directory: string): Tokenizer {
+    const path = join(directory, 'tokenizer.json');
+    if (!existsSync(path)) throw new EngineError('ERR_TOKENIZER', `${directory} has no tokenizer.json.`);
+    const configPath = join(directory, 'tokenizer_config.json');
+    const config = existsSync(configPath) ? readBounded(configPath, LIMITS.JSON_BYTES_MAX) : '{}';
+    return Tokenizer.parse(readBounded(path, LIMITS.TOKENIZER_BYTES_MAX), config, path);
+  }
+
+  /** From the texts of tokenizer.json and tokenizer_config.json. */
+  static parse(tokenizerJson: string, tokenizerConfig = '{}', where = 'tokenizer.json'): Tokenizer {
+    try {
+      return new Tokenizer(objectOf(JSON.parse(tokenizerJson)), objectOf(JSON.parse(tokenizerConfig)));
+    } catch (cause) {
+      if (cause instanceof EngineError) throw cause;
+      throw new EngineError('ERR_TOKENIZER', `${where}: ${cause instanceof Error ? cause.message : 'unreadable'}.`, { cause });
+    }
+  }
+
+  encode(text: string, options: { readonly addSpecial: boolean }): number[] {
+    const ids: readonly (number | undefined)[] =
+      text === '' && !options.addSpecial ? [] : this.#library.encode(text, { add_special_tokens: options.addSpecial }).ids;
+    return ids.map((id) => {
+      if (id === undefined) throw new EngineError('ERR_TOKENIZER', 'The text has a part that the tokenizer has no token for.');
+      return id;
+    });
+  }
+
+  /** Never cleans up spaces: that would rewrite text already shown. */
+  decode(ids: readonly number[], options: { readonly skipSpecial: boolean }): string {
+    return this.textOf(this.bytesOf(ids, options));
+  }
+
+  /** The concatenated pieces. */
+  bytesOf(ids: readonly number[], options: { readonly skipSpecial: boolean }): Uint8Array {
+    return concat(ids.map((id) => this.piece(id, options.skipSpecial)));
+  }
+
+  /** Pieces to text: one leading space less where the vocabulary writes one before each word; invalid UTF-8 becomes U+FFFD. */
+  textOf(pieces: Uint8Array): string {
+    const from = this.stripLeadingSpace && pieces[0] === 0x20 ? 1 : 0;
+    return new TextDecoder('utf-8', { ignoreBOM: true }).decode(pieces.subarray(from));
+  }
+
+  /** The bytes that one token adds; empty for ids without a token (padding rows of an embedding) and for skipped special ones. */
+  piece(id: number, skipSpecial: boolean): Uint8Array {
+    const token = this.#tokens[id];
+    if (token === undefined || (skipSpecial && this.specialIds.has(id))) return NO_BYTES;
+    // Added tokens stand for their own text under every decoder but the word ones, where they too are words.
+    return this.#added.has(id) && !this.stripLeadingSpace ? utf8.encode(token) : this.#rule.bytesOf(token);
+  }
+
+  /** `piece` of every row of the embedding, special tokens skipped: what native stop strings are matched against. */
+  pieces(rows: number): Pieces {
+    this.checkFits(rows);
+    const all = Array.from({ length: rows }, (_, id) => this.piece(id, true));
+    const offsets = new Uint32Array(rows + 1);
+    for (const [id, piece] of all.entries()) offsets[id + 1] = (offsets[id] ?? 0) + piece.length;
+    return { bytes: concat(all), offsets };
+  }
+
+  /** @throws EngineError ERR_TOKENIZER if a token would index past the embedding. */
+  checkFits(rows: number): void {
+    if (this.vocabSize > rows) {
+      throw new EngineError('ERR_TOKENIZER', `The tokenizer has ids up to ${this.vocabSize - 1} but the embedding has only ${rows} rows.`);
+    }
+  }
+
+  tokenToId(token: string): number | null {
+    return this.#library.token_to_id(token) ?? null;
+  }
+}
+
+/**
+ * The library has no WordLevel: it would take it for a legacy vocabulary and lose the unknown token. We let it build the equal
+ * WordPiece (for its tables) and look whole words up ourselves.
+ */
+function build(json: Record<string, unknown>, config: Record<string, unknown>): HuggingFaceTokenizer {
+  const model = objectOf(json.model);
+  const pinned = { ...config, clean_up_tokenization_spaces: false };
+  if (model.type !== 'WordLevel') return new HuggingFaceTokenizer({ ...json, added_tokens: json.added_tokens ?? [] }, pinned);
+  const wordPiece = { ...model, type: 'WordPiece', continuing_subword_prefix: '', max_input_chars_per_word: 100 };
+  const library = new HuggingFaceTokenizer({ ...json, added_tokens: json.added_tokens ?? [], model: wordPiece }, pinned);
+  const built = library.model;
+  if (built === null) throw new EngineError('ERR_TOKENIZER', 'The tokenizer has no model.');
+  const unknown = typeof model.unk_token === 'string' ? model.unk_token : undefined;
+  built.encode = (words: string[]) => words.map((word) => (built.tokens_to_ids.has(word) ? word : (unknown ?? word)));
+  return library;
+}
+
+function vocabularyOf(json: Record<string, unknown>): Iterable<readonly [string, number]> {
+  const vocab = objectOf(json.model).vocab;
+  // Unigram: [[token, score], …], the id is the index.
+  if (Array.isArray(vocab)) return vocab.map((entry, id) => [String(entry[0]), id] as const);
+  return Object.entries(objectOf(vocab)) as [string, number][];
+}
+
+function addedTokensOf(json: Record<string, unknown>): readonly AddedToken[] {
+  if (json.added_tokens === undefined || json.added_tokens === null) return [];
+  if (!Array.isArray(json.added_tokens)) throw new EngineError('ERR_TOKENIZER', 'tokenizer.json: added_tokens is not a list.');
+  return json.added_tokens.map((token) => {
+    const { id, content, special } = objectOf(token);
+    if (typeof content !== 'string') throw new EngineError('ERR_TOKENIZER', 'tokenizer.json: an added token has no content.');
+    return { id: id as number, content, special: special === true };
+  });
+}
+
+/** An id indexes arrays: an absurd one must not size them. */
+function checkId(id: unknown): number {
+  if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id >= 1 << 22) {
+    throw new EngineError('ERR_TOKENIZER', `tokenizer.json: token ids must be integers from 0 to ${(1 << 22) - 1}; got ${String(id)}.`);
+  }
+  return id;
+}
+
+/** Special tokens are given as strings or as added-token objects. */
+function contentOf(token: unknown): string | null {
+  if (typeof token === 'string') return token;
+  if (typeof token === 'object' && token !== null && 'content' in token && typeof token.content === 'string') return token.content;
+  return null;
+}
+
+function objectOf(value: unknown): Record<string, unknown> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new EngineError('ERR_TOKENIZER', 'tokenizer.json or tokenizer_config.json: an object is missing.');
+  }
+  return value as Record<string, unknown>;
+}
+
+function concat(parts: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
