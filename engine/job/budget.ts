@@ -1,0 +1,177 @@
+/**
+ * The arithmetic of a job: prompt, length, width and kept fraction to KV reads, tokens and bytes (DESIGN.md 4). The only file that
+ * knows it. Integers throughout but for the kept fraction, so dense figures are exact equalities with a run's.
+ *
+ * One unit everywhere: a "token" of KV is the mean over (layer, KV head) of live entries.
+ */
+import { EngineError } from '../core/errors.ts';
+import type { KvType, ModelInfo, RunReport } from '../runtime/native.ts';
+import type { Usage } from './generate.ts';
+
+/** How a cache grows. Dense is keptFraction 1, whatever the window. */
+export interface CacheShape {
+  /** Tokens before the current one that always stay. */
+  readonly window: number;
+  /** k = 1 / CR: of the tokens that leave the window, the part that stays. */
+  readonly keptFraction: number;
+}
+
+/** Live entries of a chain that has been fed `tokens`. */
+export function live(tokens: number, { window, keptFraction }: CacheShape): number {
+  return Math.min(tokens, window + 1) + keptFraction * Math.max(0, tokens - window - 1);
+}
+
+/** live(1) + … + live(tokens): what feeding a chain from nothing reads. */
+export function liveSum(tokens: number, { window, keptFraction }: CacheShape): number {
+  const full = window + 1;
+  if (tokens <= full) return triangle(tokens);
+  return triangle(full) + (tokens - full) * full + keptFraction * triangle(tokens - full);
+}
+
+/**
+ * KV reads of one chain that generates `generated` tokens after `prompt`: the last one is never fed, so `generated` - 1 steps.
+ * @example kvReads(9, 50, { window: 0, keptFraction: 1 }) // 1666
+ */
+export function kvReads(prompt: number, generated: number, shape: CacheShape): number {
+  return generated <= 1 ? 0 : liveSum(prompt + generated - 1, shape) - liveSum(prompt, shape);
+}
+
+/** Most live entries of one chain. */
+export function peakTokens(prompt: number, generated: number, shape: CacheShape): number {
+  return live(prompt + Math.max(0, generated - 1), shape);
+}
+
+/** Entries of the prompt in full pages, which the chains of a job share. */
+export function sharedTokens(prompt: number, { window, keptFraction }: CacheShape, pageSlots: number): number {
+  return pageSlots * Math.floor((keptFraction * Math.max(0, prompt - window - 1)) / pageSlots);
+}
+
+/** Bytes of K and V of one token over all layers and KV heads. */
+export function kvBytesPerToken(info: Pick<ModelInfo, 'layers' | 'kvHeads' | 'headDim'>, kv: KvType): number {
+  return 2 * info.layers * info.kvHeads * info.headDim * (kv === 'f32' ? 4 : 2);
+}
+
+/** What the native engine keeps when nobody chose. */
+export function defaultKvType(info: Pick<ModelInfo, 'weightType'>): KvType {
+  return info.weightType === 'f32' ? 'f32' : 'bf16';
+}
+
+/** k of the variant's card; without a card what the checkpoint says it was trained for; dense keeps all. */
+export function cacheShape(info: Pick<ModelInfo, 'policy'>, cardKeptFraction: number | null): CacheShape {
+  const { name, window, disableEviction, targetCr } = info.policy;
+  const dense = name === 'dense' || disableEviction;
+  return { window: dense ? 0 : window, keptFraction: dense ? 1 : (cardKeptFraction ?? 1 / Math.max(1, targetCr)) };
+}
+
+export interface PlanInput {
+  readonly promptTokens: number;
+  /** [width] */
+  readonly lengths: readonly number[];
+  readonly shape: CacheShape;
+  readonly bytesPerToken: number;
+  readonly pageSlots: number;
+  readonly kvReadBudget: number | null;
+  /** 0 if the weights are already in memory. */
+  readonly weightBytes: number;
+}
+
+export interface Estimate {
+  readonly kv_reads: number;
+  readonly peak_kv_tokens: number;
+  readonly peak_kv_bytes: number;
+}
+
+/** A plan with its price. `expected` keeps what the card measured, `worst` keeps everything; both run every chain to its length. */
+export interface Quote {
+  readonly prompt_tokens: number;
+  readonly lengths: readonly number[];
+  readonly kept_fraction: number;
+  readonly window: number;
+  readonly kv_bytes_per_token: number;
+  readonly kv_reads_prefill: number;
+  readonly kv_read_budget: number | null;
+  readonly weight_bytes: number;
+  readonly expected: Estimate;
+  readonly worst: Estimate;
+}
+
+/** @throws EngineError ERR_BUDGET if the budget does not pay for feeding one token to each chain. */
+export function plan(input: PlanInput): Quote {
+  const { promptTokens, lengths, shape, kvReadBudget } = input;
+  const firstStep = lengths.filter((length) => length > 1).length * live(promptTokens + 1, shape);
+  if (kvReadBudget !== null && kvReadBudget < firstStep) {
+    throw new EngineError(
+      'ERR_BUDGET',
+      `kv_read_budget cannot pay for one token: the first step of ${lengths.length} chains after ${promptTokens} prompt tokens reads ` +
+        `${Math.ceil(firstStep)}; got ${kvReadBudget}.`,
+    );
+  }
+  return {
+    prompt_tokens: promptTokens,
+    lengths,
+    kept_fraction: shape.keptFraction,
+    window: shape.window,
+    kv_bytes_per_token: input.bytesPerToken,
+    kv_reads_prefill: liveSum(promptTokens, shape),
+    kv_read_budget: kvReadBudget,
+    weight_bytes: input.weightBytes,
+    expected: estimate(input, shape),
+    worst: estimate(input, { ...shape, keptFraction: 1 }),
+  };
+}
+
+function estimate({ promptTokens, lengths, bytesPerToken, pageSlots, kvReadBudget }: PlanInput, shape: CacheShape): Estimate {
+  const reads = sum(lengths.map((length) => kvReads(promptTokens, length, shape)));
+  const peak = sum(lengths.map((length) => peakTokens(promptTokens, length, shape)));
+  const shared = (lengths.length - 1) * sharedTokens(promptTokens, shape, pageSlots);
+  return {
+    kv_reads: kvReadBudget === null ? reads : Math.min(reads, kvReadBudget),
+    peak_kv_tokens: peak,
+    peak_kv_bytes: Math.ceil((peak - shared) * bytesPerToken),
+  };
+}
+
+/**
+ * Refuses what this machine cannot hold, before anything is allocated. Admission goes by the expected case: the worst is survived by
+ * ending the job, not by refusing work that fits.
+ * @throws EngineError ERR_MEMORY with the numbers.
+ */
+export function admit(quote: Quote, availableBytes: number): void {
+  const needed = quote.weight_bytes + quote.expected.peak_kv_bytes;
+  if (needed > availableBytes) {
+    throw new EngineError(
+      'ERR_MEMORY',
+      `The job needs ${needed} bytes (weights ${quote.weight_bytes}, KV ${quote.expected.peak_kv_bytes} for ${quote.lengths.length} chains of ` +
+        `${quote.prompt_tokens} + ${Math.max(...quote.lengths)} tokens) but ${availableBytes} are available; lower width or length, or raise compression_ratio.`,
+    );
+  }
+}
+
+/** What a run used, in the words of DESIGN.md 4. Prompt pages count once: they are shared. */
+export function usageOf(report: RunReport, promptTokens: number, bytesPerToken: number): Usage {
+  const { headCount, chains } = report;
+  const peakSum = sum(chains.map((chain) => chain.peakSum));
+  const readSum = sum(chains.map((chain) => chain.readSum));
+  const denseReadSum = sum(chains.map((chain) => chain.denseReadSum));
+  const liveTotal = sum(chains.map((chain) => chain.liveSum));
+  const sharedTwice = Math.max(0, chains.length - 1) * report.sharedSum;
+  return {
+    prompt_tokens: promptTokens,
+    completion_tokens: sum(chains.map((chain) => chain.tokens.length)),
+    kv_reads: readSum / headCount,
+    kv_reads_prefill: report.prefillReadSum / headCount,
+    peak_kv_tokens: peakSum / headCount,
+    peak_kv_bytes: ((peakSum - sharedTwice) * bytesPerToken) / headCount,
+    compression_ratio: liveTotal === 0 ? 1 : (sum(chains.map((chain) => chain.fed)) * headCount) / liveTotal,
+    read_ratio: readSum === 0 ? 1 : denseReadSum / readSum,
+  };
+}
+
+/** 1 + 2 + … + n. n (n + 1) stays below 2^53 for n up to LIMITS.LENGTH_MAX and far beyond. */
+function triangle(n: number): number {
+  return (n * (n + 1)) / 2;
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}

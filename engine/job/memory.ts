@@ -1,0 +1,59 @@
+/** How many bytes this process may still take: the smallest of what the container, the machine and the operator allow. */
+import { readFileSync } from 'node:fs';
+import { EngineError } from '../core/errors.ts';
+
+/** Reads a small text file, null if it is not there. Tests pass their own. */
+export type ReadText = (path: string) => string | null;
+
+/**
+ * @example admit(quote, availableMemory())
+ * @throws EngineError ERR_OPTION if RUMINATE_MEMORY_LIMIT is not a number of bytes.
+ */
+export function availableMemory(environment: NodeJS.ProcessEnv = process.env, read: ReadText = readSystem): number {
+  const limits = [cgroupV2(read), cgroupV1(read), memAvailable(read), configured(environment)].filter((bytes) => bytes !== null);
+  return limits.length === 0 ? Number.MAX_SAFE_INTEGER : Math.max(0, Math.min(...limits));
+}
+
+/** Page cache counts as usage there but is given back under pressure. */
+function cgroupV2(read: ReadText): number | null {
+  const cached = Number(/^inactive_file (\d+)$/m.exec(read('/sys/fs/cgroup/memory.stat') ?? '')?.[1] ?? 0);
+  return headroom(read('/sys/fs/cgroup/memory.max'), read('/sys/fs/cgroup/memory.current'), cached);
+}
+
+function cgroupV1(read: ReadText): number | null {
+  const cached = Number(/^total_inactive_file (\d+)$/m.exec(read('/sys/fs/cgroup/memory/memory.stat') ?? '')?.[1] ?? 0);
+  return headroom(read('/sys/fs/cgroup/memory/memory.limit_in_bytes'), read('/sys/fs/cgroup/memory/memory.usage_in_bytes'), cached);
+}
+
+/** "max" (v2) or a number near 2^63 (v1) means no limit. */
+function headroom(limit: string | null, usage: string | null, cached: number): number | null {
+  const most = bytes(limit);
+  const used = bytes(usage);
+  return most === null || used === null || most > Number.MAX_SAFE_INTEGER ? null : most - Math.max(0, used - cached);
+}
+
+function memAvailable(read: ReadText): number | null {
+  const kilobytes = bytes(/^MemAvailable:\s+(\d+) kB$/m.exec(read('/proc/meminfo') ?? '')?.[1] ?? null);
+  return kilobytes === null ? null : kilobytes * 1_024;
+}
+
+function configured(environment: NodeJS.ProcessEnv): number | null {
+  const text = environment.RUMINATE_MEMORY_LIMIT;
+  if (text === undefined || text === '') return null;
+  const limit = bytes(text);
+  if (limit === null) throw new EngineError('ERR_OPTION', `RUMINATE_MEMORY_LIMIT must be a number of bytes; got ${JSON.stringify(text.slice(0, 40))}.`);
+  return limit;
+}
+
+function bytes(text: string | null): number | null {
+  const trimmed = text?.trim() ?? '';
+  return /^\d+$/.test(trimmed) ? Number(trimmed) : null;
+}
+
+function readSystem(path: string): string | null {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return null;
+  }
+}
