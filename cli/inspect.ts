@@ -1,6 +1,6 @@
 /** `ruminate model inspect`: what a model directory is, what its KV costs, and how much of it fits this machine. Reads no weights. */
-import { freemem } from 'node:os';
-
+import { cacheShape, defaultKvType, kvBytesPerToken, live } from '../engine/job/budget.ts';
+import { availableMemory } from '../engine/job/memory.ts';
 import { resolve } from '../engine/model/registry.ts';
 import { inspectModel, type KvType, type ModelInfo } from '../engine/runtime/native.ts';
 import { bytes, count, plural, ratio, table, type Paint } from './text.ts';
@@ -40,12 +40,12 @@ export interface InspectOptions {
 export async function inspect(model: string, { lengths, kv }: InspectOptions): Promise<Inspection> {
   const resolved = resolve(model);
   const info = await inspectModel(resolved.directory, []);
-  const type = kv ?? (info.weightType === 'f32' ? 'f32' : 'bf16');
-  const bytesPerToken = 2 * info.layers * info.kvHeads * info.headDim * (type === 'f32' ? 4 : 2);
+  const type = kv ?? defaultKvType(info);
+  const bytesPerToken = kvBytesPerToken(info, type);
+  const measured = resolved.variantCard?.figures.kept_fraction ?? null;
+  const shape = cacheShape(info, measured);
   const dense = info.policy.name === 'dense' || info.policy.disableEviction;
-  const measured = resolved.variantCard?.figures.kept_fraction;
-  const kept = dense ? 1 : (measured ?? 1 / Math.max(1, info.policy.targetCr));
-  const available = Math.max(0, availableBytes());
+  const available = availableMemory();
   const room = Math.max(0, available - info.fileBytes);
   return {
     model: resolved.variant === null ? resolved.name : `${resolved.name}@${resolved.variant}`,
@@ -55,16 +55,16 @@ export async function inspect(model: string, { lengths, kv }: InspectOptions): P
     kv: {
       type,
       bytes_per_token: bytesPerToken,
-      kept_fraction: kept,
-      kept_fraction_from: dense ? 'dense' : measured === undefined ? 'config' : 'card',
+      kept_fraction: shape.keptFraction,
+      kept_fraction_from: dense ? 'dense' : measured === null ? 'config' : 'card',
     },
     lengths: (lengths.length > 0 ? lengths : defaultLengths(info)).map((length) => {
-      const live = expectedLive(length, info.policy.window, kept);
-      const expected = Math.ceil(live * bytesPerToken);
+      const liveTokens = live(length, shape);
+      const expected = Math.ceil(liveTokens * bytesPerToken);
       const worst = length * bytesPerToken;
       return {
         length,
-        expected_live_tokens: Math.round(live * 10) / 10,
+        expected_live_tokens: Math.round(liveTokens * 10) / 10,
         expected_bytes: expected,
         worst_bytes: worst,
         chains_expected: Math.floor(room / expected),
@@ -73,16 +73,6 @@ export async function inspect(model: string, { lengths, kv }: InspectOptions): P
     }),
     machine: { available_bytes: available },
   };
-}
-
-/** Live tokens of a KV head after `t` tokens (DESIGN.md 4): the window and the newest token whole, of the rest the kept fraction. */
-export function expectedLive(t: number, window: number, kept: number): number {
-  return Math.min(t, window + 1) + kept * Math.max(0, t - window - 1);
-}
-
-/** A container's limit counts, not the machine's memory. */
-function availableBytes(): number {
-  return Math.min(process.availableMemory?.() ?? Number.POSITIVE_INFINITY, freemem() || Number.POSITIVE_INFINITY);
 }
 
 function defaultLengths(info: ModelInfo): number[] {

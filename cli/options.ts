@@ -40,7 +40,7 @@ export function command(name: string): Command {
     .configureOutput({
       outputError: (text, write) => {
         const sentence = text.replace(/^error: /, '').replace(/\s*\n\s*/g, ' ').trim().replace(/\.$/, '');
-        write(`ruminate: ERR_OPTION: ${sentence}; see --help.\n`);
+        write(`ruminate: ERR_OPTION: ${sentence.slice(0, 1).toUpperCase()}${sentence.slice(1)}; see --help.\n`);
       },
     });
 }
