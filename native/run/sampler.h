@@ -17,7 +17,7 @@ struct Sampling {
   float repetition_penalty = 1.0f;  // > 0; over prompt and generated tokens, as Hugging Face
   float presence_penalty = 0.0f;    // [-2, 2]; over generated tokens, as OpenAI
   float frequency_penalty = 0.0f;   // [-2, 2]
-  std::vector<std::pair<int32_t, float>> logit_bias;  // token id, added before temperature; [-100, 100]
+  std::vector<std::pair<int32_t, float>> logit_bias = {};  // token id, added before temperature; [-100, 100]
 };
 
 // ERR_OPTION with the option's name if out of range (NaN included).
@@ -48,10 +48,10 @@ struct SampleScratch {
   std::vector<double> weights;  // [vocab]
 };
 
-// Samples from finite logits [vocab] (changed in place). Deterministic on every platform: probabilities in double by ExpD, candidates
-// in a fixed order (logit descending, id ascending with top-k or top-p, else id ascending). Each filter renormalises what the one
-// before it left. top-k keeps exactly k, top-p the smallest prefix with a mass of at least top_p, min-p what has at least min_p
-// times the probability of the best; all keep at least one.
+// Samples from finite logits [vocab] (changed in place). Deterministic on every platform: probabilities in double by ExpD,
+// candidates in a fixed order (logit descending, id ascending with top-k or top-p, else id ascending). Each filter renormalises
+// what the one before it left. top-k keeps exactly k, top-p the smallest prefix with a mass of at least top_p, min-p what has at
+// least min_p times the probability of the best; all keep at least one.
 // Random numbers are Philox(seed; chain, index, draw): index is the position of the token in the chain's generated sequence.
 int32_t SampleToken(const Sampling& sampling, std::span<float> logits, const TokenHistory& history, uint64_t seed, int32_t chain,
                     int32_t index, SampleScratch& scratch);
