@@ -240,7 +240,7 @@ void CpuBackend::AttendSpan(int32_t layer, const Span& span, int32_t kv_head, st
   const Layer& l = layers_[static_cast<size_t>(layer)];
   const int32_t hd = config_.head_dim, group = config_.group(), head = layer * config_.num_kv_heads + kv_head;
   const int64_t k_begin = l.qkv.row_begin[1], v_begin = l.qkv.row_begin[2], half = hd / 2;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(hd));
+  const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(hd)));
   for (size_t i = 0; i < span.rows.size(); ++i) {
     const int32_t row = span.rows[i], position = span.position + static_cast<int32_t>(i);
     float* qkv = a_.qkv.data() + row * a_.qkv_stride;
