@@ -1,4 +1,6 @@
 /** The use case of this package: one prompt, W chains, one budget, one answer. The types below are its whole interface. */
+import type { Clock } from '../core/clock.ts';
+import { openSession } from './session.ts';
 import type { JobSpec } from './spec.ts';
 
 /** Why a chain ended. `early_stop`: the vote was decided without it. */
@@ -19,7 +21,7 @@ export interface Ballot {
   readonly answer: string | null;
   /** Normalised form that is compared; null: no answer. */
   readonly key: string | null;
-  /** What the verifier said; null without one. */
+  /** What the verifier said; null without one, or without an answer to show it. */
   readonly verified: boolean | null;
 }
 
@@ -69,12 +71,20 @@ export interface Progress {
 
 export interface GenerateOptions {
   readonly onProgress?: (progress: Progress) => void;
+  /** Aborted while the model loads: ERR_CANCELLED. Later: the result so far, unfinished chains `cancelled`. */
   readonly signal?: AbortSignal;
+  /** Over the spec's; default: all of this machine. */
   readonly threads?: number;
+  /** Tests pass their own. */
+  readonly clock?: Clock;
 }
 
 /**
- * Runs one job in this process.
+ * Runs one job in this process. Several jobs on one model: `openSession` of session.ts.
+ * @example const { answer } = await generate({ model: 'countdown', prompt: '4 20 8 13 target 59', budget: { width: 8 } });
  * @throws EngineError with a stable code before anything is allocated, if the spec is wrong or cannot fit.
  */
-export declare function generate(spec: JobSpec, options?: GenerateOptions): Promise<JobResult>;
+export async function generate(spec: JobSpec, options: GenerateOptions = {}): Promise<JobResult> {
+  using session = openSession();
+  return await session.generate(spec, options);
+}

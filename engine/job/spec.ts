@@ -114,6 +114,25 @@ export function parseSpec(input: unknown): JobSpec {
   return spec;
 }
 
+export type SamplingSpec = z.infer<typeof samplingSchema>;
+
+/**
+ * The sampling defaults of a model's generation_config.json; keys that are not ours are skipped, `do_sample: false` means greedy.
+ * @throws EngineError ERR_MODEL_CONFIG
+ */
+export function parseGenerationConfig(json: string, where: string): SamplingSpec {
+  let config: Record<string, unknown>;
+  try {
+    config = z.record(z.string(), z.unknown()).parse(JSON.parse(json));
+  } catch (cause) {
+    throw new EngineError('ERR_MODEL_CONFIG', `${where} is not a JSON object.`, { cause });
+  }
+  const ours = Object.keys(samplingSchema.shape).filter((key) => key !== 'logit_bias' && config[key] !== undefined && config[key] !== null);
+  const parsed = samplingSchema.safeParse(Object.fromEntries(ours.map((key) => [key, config[key]])));
+  if (!parsed.success) throw new EngineError('ERR_MODEL_CONFIG', `${where}: ${refusal(parsed.error.issues[0], config).message}`);
+  return config.do_sample === false ? { ...parsed.data, temperature: 0 } : parsed.data;
+}
+
 function refusal(issue: z.core.$ZodIssue | undefined, input: unknown): EngineError {
   if (issue === undefined) return option('the spec is invalid');
   const path = issue.path.map(String).join('.') || 'spec';

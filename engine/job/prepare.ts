@@ -1,0 +1,159 @@
+/** A spec and the model it names, made into everything a run needs. Allocates nothing large and starts nothing. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { EngineError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
+import { type ResolvedModel, readBounded, resolve } from '../model/registry.ts';
+import { ChatTemplate } from '../model/template.ts';
+import { Tokenizer } from '../model/tokenizer.ts';
+import { type KvType, type ModelInfo, type Sampling, inspectModel } from '../runtime/native.ts';
+import { type AnswerRule, DEFAULT_THINKING, type Thinking } from './answer.ts';
+import { type Quote, cacheShape, defaultKvType, kvBytesPerToken, plan } from './budget.ts';
+import { type JobSpec, type SamplingSpec, parseGenerationConfig } from './spec.ts';
+import { type Verifier, verifierNamed } from './verifier.ts';
+import type { VoteRule } from './vote.ts';
+
+/** What is read of a model before its weights. */
+export interface LoadedModel {
+  readonly resolved: ResolvedModel;
+  readonly info: ModelInfo;
+  readonly tokenizer: Tokenizer;
+  readonly template: ChatTemplate | null;
+  readonly samplingDefaults: SamplingSpec;
+}
+
+/** A spec with nothing left open. */
+export interface PreparedJob {
+  readonly model: LoadedModel;
+  readonly promptIds: readonly number[];
+  /** What the verifier sees: the user's words. */
+  readonly question: string;
+  /** Whether the prompt already ends inside the thinking. */
+  readonly opened: boolean;
+  /** [width] */
+  readonly lengths: readonly number[];
+  readonly seed: bigint;
+  readonly sampling: Sampling;
+  readonly stop: readonly string[];
+  readonly vote: VoteRule;
+  readonly earlyStop: boolean;
+  readonly answer: AnswerRule;
+  readonly verifier: Verifier | null;
+  readonly thinking: Thinking | null;
+  readonly kvReadBudget: number | null;
+  readonly deadlineMs: number | null;
+  readonly backend: 'cpu' | 'reference';
+  readonly kv: KvType;
+  readonly pageSlots: number;
+  readonly bytesPerToken: number;
+}
+
+/** The directory a spec names. */
+export function resolveSpec(spec: JobSpec): ResolvedModel {
+  const name = spec.variant === undefined ? spec.model : `${spec.model}@${spec.variant}`;
+  return resolve(name, { cr: spec.budget?.compression_ratio });
+}
+
+export async function loadModel(resolved: ResolvedModel): Promise<LoadedModel> {
+  const { directory } = resolved;
+  const info = await inspectModel(directory, []);
+  const tokenizer = Tokenizer.load(directory);
+  tokenizer.checkFits(info.vocabSize);
+  const path = join(directory, 'generation_config.json');
+  const samplingDefaults = existsSync(path) ? parseGenerationConfig(readBounded(path, LIMITS.JSON_BYTES_MAX), path) : {};
+  return { resolved, info, tokenizer, template: ChatTemplate.load(directory, tokenizer.config), samplingDefaults };
+}
+
+/** @throws EngineError ERR_OPTION, ERR_TEMPLATE, ERR_TOKENIZER, ERR_PROMPT_TOO_LONG */
+export function prepare(spec: JobSpec, model: LoadedModel): PreparedJob {
+  const { info, resolved } = model;
+  const task = resolved.card?.task ?? null;
+  const { ids, text } = promptOf(spec, model);
+  const vote = spec.vote ?? task?.vote ?? 'majority';
+  const verifierName = spec.verifier ?? task?.verifier ?? null;
+  if (vote === 'verifier' && verifierName === null) {
+    throw new EngineError('ERR_OPTION', `vote must be majority, first or none for ${resolved.name}, which has no verifier; got verifier.`);
+  }
+  const thinking = spec.thinking !== undefined ? spec.thinking : task !== null ? task.thinking : DEFAULT_THINKING;
+  const kv = spec.kv ?? defaultKvType(info);
+  return {
+    model,
+    promptIds: ids,
+    question: spec.prompt ?? spec.messages?.findLast((message) => message.role === 'user')?.content ?? '',
+    opened: thinking !== null && text.trimEnd().endsWith(thinking.open),
+    lengths: lengthsOf(spec, ids.length, info.maxPositions),
+    seed: BigInt(spec.seed ?? 0),
+    sampling: samplingOf({ ...model.samplingDefaults, ...spec.sampling }),
+    stop: spec.stop ?? [],
+    vote,
+    earlyStop: spec.early_stop ?? true,
+    answer: spec.answer ?? task?.answer ?? { rule: 'auto' },
+    verifier: verifierName === null ? null : verifierNamed(verifierName),
+    thinking,
+    kvReadBudget: spec.budget?.kv_read_budget ?? null,
+    deadlineMs: spec.budget?.deadline_ms ?? null,
+    backend: spec.backend ?? 'cpu',
+    kv,
+    pageSlots: spec.page_slots ?? LIMITS.PAGE_SLOTS_DEFAULT,
+    bytesPerToken: kvBytesPerToken(info, kv),
+  };
+}
+
+/** @throws EngineError ERR_BUDGET */
+export function quoteOf(job: PreparedJob, weightBytes: number): Quote {
+  const { info, resolved } = job.model;
+  return plan({
+    promptTokens: job.promptIds.length,
+    lengths: job.lengths,
+    shape: cacheShape(info, resolved.variantCard?.figures.kept_fraction ?? null),
+    bytesPerToken: job.bytesPerToken,
+    pageSlots: job.pageSlots,
+    kvReadBudget: job.kvReadBudget,
+    weightBytes,
+  });
+}
+
+/** A template writes its own special tokens, so none are added to what it renders. */
+function promptOf(spec: JobSpec, { template, tokenizer, resolved }: LoadedModel): { ids: readonly number[]; text: string } {
+  if (template === null && spec.messages !== undefined) {
+    throw new EngineError('ERR_TEMPLATE', `${resolved.name} has no chat template for messages; give a prompt, which is used as it is.`);
+  }
+  const messages = spec.messages ?? [{ role: 'user', content: spec.prompt ?? '' }];
+  const text = template?.render({
+    messages,
+    addGenerationPrompt: true,
+    bosToken: tokenizer.bosToken,
+    eosToken: tokenizer.eosToken,
+    enableThinking: spec.enable_thinking,
+  }) ?? spec.prompt ?? '';
+  const ids = tokenizer.encode(text, { addSpecial: template === null });
+  if (ids.length === 0) throw new EngineError('ERR_OPTION', 'prompt must have at least one token; got none.');
+  return { ids, text };
+}
+
+function lengthsOf({ budget }: JobSpec, promptTokens: number, maxPositions: number): readonly number[] {
+  const room = maxPositions - promptTokens;
+  if (room < 1) {
+    throw new EngineError('ERR_PROMPT_TOO_LONG', `The prompt must leave room for an answer in the context of ${maxPositions} tokens; it has ${promptTokens}.`);
+  }
+  const length = budget?.length ?? Math.min(room, LIMITS.LENGTH_DEFAULT_MAX);
+  const lengths = budget?.lengths ?? Array.from({ length: budget?.width ?? LIMITS.WIDTH_DEFAULT }, () => length);
+  const longest = Math.max(...lengths);
+  if (longest > room) {
+    throw new EngineError('ERR_PROMPT_TOO_LONG', `length must be an integer from 1 to ${room} after a prompt of ${promptTokens} tokens in a context of ${maxPositions}; got ${longest}.`);
+  }
+  return lengths;
+}
+
+function samplingOf(sampling: SamplingSpec): Sampling {
+  return {
+    temperature: sampling.temperature ?? 1,
+    topK: sampling.top_k ?? 0,
+    topP: sampling.top_p ?? 1,
+    minP: sampling.min_p ?? 0,
+    repetitionPenalty: sampling.repetition_penalty ?? 1,
+    presencePenalty: sampling.presence_penalty ?? 0,
+    frequencyPenalty: sampling.frequency_penalty ?? 0,
+    logitBias: sampling.logit_bias ?? [],
+  };
+}
