@@ -7,21 +7,18 @@ import { ballotTable } from '../../cli/report.ts';
 import { bytes, count, paintFor, plural, safe, table } from '../../cli/text.ts';
 import { generate, type JobResult } from '../../engine/job/generate.ts';
 import { solveRates } from './rates.ts';
-import { cardRate, DENSE, DENSE_SECOND_SAMPLE, heldOutProblems, HYPERSCALED, jobOf, KV_READ_BUDGET, type Setting } from './settings.ts';
+import { cardRate, DEFAULT_PROBLEM, DEFAULT_SEED, DENSE, DENSE_SECOND_SAMPLE, heldOutProblems, HYPERSCALED, jobOf, KV_READ_BUDGET, type Setting } from './settings.ts';
 
-const USAGE = `Usage: npm run demo -- [options]
+const USAGE = `\
+Usage: npm run demo -- [options]
 
-  --problem N    held-out problem, 0 to ${heldOutProblems().length - 1} (default: DEFAULT_PROBLEM)
+  --problem N    held-out problem, 0 to ${heldOutProblems().length - 1} (default: ${DEFAULT_PROBLEM})
   --prompt TEXT  your own, such as "3 8 2 7 target 24"
-  --seed S       (default: DEFAULT_SEED)
+  --seed S       (default: ${DEFAULT_SEED})
   --problems N   also run N held-out problems at both settings and print this machine's own solve rates
   --json         the last line is one JSON object
   --help
 `;
-
-/** A typical problem: at this seed some chains solve it and some do not. Any seed gives the same run on every machine. */
-const DEFAULT_PROBLEM = 0;
-const DEFAULT_SEED = 0;
 
 /** @returns the exit code: 0 only if the job answered. */
 export async function main(args: readonly string[]): Promise<number> {
@@ -29,11 +26,11 @@ export async function main(args: readonly string[]): Promise<number> {
   try {
     options = parse(args);
   } catch (error) {
-    process.stderr.write(`demo: ${error instanceof Error ? error.message : String(error)}\n${usage()}`);
+    process.stderr.write(`demo: ${error instanceof Error ? error.message : String(error)}\n${USAGE}`);
     return 2;
   }
   if (options.help) {
-    process.stdout.write(usage());
+    process.stdout.write(USAGE);
     return 0;
   }
   using interrupt = onInterrupt(() => process.stderr.write('demo: stopping at the next step; again to leave at once\n'));
@@ -84,10 +81,6 @@ function parse(args: readonly string[]): DemoOptions {
 function natural(name: string, text: string, most: number): number {
   if (!/^\d{1,16}$/.test(text) || Number(text) > most) throw new Error(`--${name} must be an integer from 0 to ${most}; got ${text}`);
   return Number(text);
-}
-
-function usage(): string {
-  return USAGE.replace('DEFAULT_PROBLEM', String(DEFAULT_PROBLEM)).replace('DEFAULT_SEED', String(DEFAULT_SEED));
 }
 
 async function demo(options: DemoOptions, signal: AbortSignal): Promise<number> {

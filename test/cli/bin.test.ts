@@ -1,0 +1,217 @@
+/** The command as a user has it: the real bin/ruminate.mjs in a process of its own, on the bundled model. */
+import { spawn, spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import type { JobResult } from '../../engine/job/generate.ts';
+
+const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
+const BIN = path.join(ROOT, 'bin', 'ruminate.mjs');
+const PROMPT = '4 20 8 13 target 59';
+const SHORT = ['run', PROMPT, '--length', '48', '--width', '2', '--seed', '7'];
+const ESCAPE = '\u001b';
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(path.join(tmpdir(), 'ruminate-cli-'));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+interface Ended {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function ruminate(args: readonly string[], { input = '' } = {}): Ended {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [BIN, ...args], { cwd: folder, input, encoding: 'utf8' });
+  return { status, stdout, stderr };
+}
+
+describe('help', () => {
+  test.each([[[]], [['run']], [['model']], [['model', 'inspect']], [['model', 'check']], [['model', 'ls']]])('of `ruminate %j` is on stdout with status 0', (command) => {
+    const { status, stdout, stderr } = ruminate([...command, '--help']);
+    expect([status, stderr]).toEqual([0, '']);
+    expect(stdout).toMatch(/^Usage: ruminate/);
+  });
+
+  test('of every command that runs something has an example', () => {
+    for (const command of [[], ['run'], ['model', 'inspect'], ['model', 'check'], ['model', 'ls']]) {
+      expect(ruminate([...command, '--help']).stdout).toMatch(/Examples?:\n {2}\$ /);
+    }
+  });
+});
+
+describe('run', () => {
+  test('--json prints one JSON object and nothing else, the same twice but for the timing', () => {
+    const first = ruminate([...SHORT, '--json']);
+    const second = ruminate([...SHORT, '--json']);
+    expect([first.status, first.stderr, first.stdout.split('\n').length]).toEqual([0, '', 2]);
+    const withoutTiming = (ended: Ended) => ({ ...(JSON.parse(ended.stdout) as JobResult), timing: null });
+    expect(withoutTiming(second)).toEqual(withoutTiming(first));
+    const result = JSON.parse(first.stdout) as JobResult;
+    expect(Object.keys(result).sort()).toEqual(['answer', 'ballots', 'chains', 'timing', 'usage']);
+    expect(Object.keys(result.usage).sort()).toEqual(
+      ['completion_tokens', 'compression_ratio', 'kv_reads', 'kv_reads_prefill', 'peak_kv_bytes', 'peak_kv_tokens', 'prompt_tokens', 'read_ratio'],
+    );
+    expect(result.chains).toHaveLength(2);
+    expect(Object.keys(result.chains[0] ?? {}).sort()).toEqual(['answer', 'finish_reason', 'live_kv_tokens', 'text', 'tokens']);
+  });
+
+  test('threads and the reference backend change nothing but the timing', () => {
+    const base = JSON.parse(ruminate([...SHORT, '--json', '--threads', '1']).stdout) as JobResult;
+    for (const more of [['--threads', '2'], ['--backend', 'reference']]) {
+      const other = JSON.parse(ruminate([...SHORT, '--json', ...more]).stdout) as JobResult;
+      expect({ ...other, timing: null }).toEqual({ ...base, timing: null });
+    }
+  });
+
+  test('into a pipe it is plain text: an answer or its absence, usage, no escape codes', () => {
+    const { status, stdout, stderr } = ruminate([...SHORT, '--show-chains']);
+    expect(status).toBe(0);
+    expect(stdout + stderr).not.toContain(ESCAPE);
+    expect(stdout).toMatch(/^chain 0: /);
+    expect(stdout).toMatch(/KV reads +[\d,]+, /);
+    expect(stderr).toMatch(/^loading countdown\n/);
+    expect(stderr.split('\n').length).toBeLessThan(8);
+  });
+
+  test('reads the prompt from a file or from standard input', () => {
+    const file = path.join(folder, 'question.txt');
+    writeFileSync(file, `${PROMPT}\n`);
+    const options = SHORT.slice(2);
+    const tokens = (ended: Ended) => (JSON.parse(ended.stdout) as JobResult).chains.map((chain) => chain.tokens);
+    const expected = tokens(ruminate([...SHORT, '--json']));
+    expect(tokens(ruminate(['run', '--prompt-file', file, ...options, '--json']))).toEqual(expected);
+    expect(tokens(ruminate(['run', '--prompt-file', '-', ...options, '--json'], { input: `${PROMPT}\n` }))).toEqual(expected);
+  });
+
+  test('a budget of KV reads is never exceeded', () => {
+    const result = JSON.parse(ruminate([...SHORT, '--kv-read-budget', '500', '--json']).stdout) as JobResult;
+    expect(result.usage.kv_reads).toBeLessThanOrEqual(500);
+    expect(result.chains.map((chain) => chain.finish_reason)).toContain('kv_read_budget');
+  });
+});
+
+describe('mistakes', () => {
+  const cases: readonly (readonly [string, readonly string[], number, string])[] = [
+    ['an unknown command', ['think'], 2, 'ERR_OPTION'],
+    ['an unknown option', ['run', 'x', '--bogus'], 2, 'ERR_OPTION'],
+    ['no prompt', ['run'], 2, 'ERR_OPTION'],
+    ['two prompts', ['run', 'x', '--prompt-file', 'y'], 2, 'ERR_OPTION'],
+    ['a prompt file that is not there', ['run', '--prompt-file', 'nowhere'], 2, 'ERR_OPTION'],
+    ['a length that is no number', ['run', 'x', '--length', 'long'], 2, 'ERR_OPTION'],
+    ['a length of zero', ['run', 'x', '--length', '0'], 2, 'ERR_OPTION'],
+    ['a top-p above one', ['run', 'x', '--top-p', '3'], 2, 'ERR_OPTION'],
+    ['an unknown vote', ['run', 'x', '--vote', 'loudest'], 2, 'ERR_OPTION'],
+    ['a compression ratio without a variant', ['run', 'x', '--cr', '3'], 1, 'ERR_MODEL_NOT_FOUND'],
+    ['an unknown model', ['run', 'x', '--model', 'nobody'], 1, 'ERR_MODEL_NOT_FOUND'],
+    ['a prompt that fills the context', ['run', PROMPT, '--length', '5000'], 1, 'ERR_PROMPT_TOO_LONG'],
+    ['a budget below one token', ['run', PROMPT, '--kv-read-budget', '1'], 1, 'ERR_BUDGET'],
+    ['a model that is not there', ['model', 'inspect', './nowhere'], 1, 'ERR_MODEL_NOT_FOUND'],
+  ];
+  test.each(cases)('%s: one line with its code', (_, args, status, code) => {
+    const ended = ruminate(args);
+    expect([ended.status, ended.stdout]).toEqual([status, '']);
+    expect(ended.stderr).toMatch(new RegExp(`(^|\\n)ruminate: ${code}: [^\\n]+\\n$`));
+    expect(ended.stderr).not.toMatch(/\n\s+at /);
+  });
+});
+
+describe('model', () => {
+  test('inspect says the flavour, why, and what KV costs', () => {
+    const { status, stdout } = ruminate(['model', 'inspect', 'countdown@cr8', '--length', '512', '1000']);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/flavour +dms_borrowed, window 16/);
+    expect(stdout).toMatch(/KV +2\.0 KiB a token \(f32\)/);
+    expect(stdout).not.toContain(ESCAPE);
+    const json = JSON.parse(ruminate(['model', 'inspect', 'countdown@cr8', '--length', '512', '--json']).stdout) as { lengths: { expected_live_tokens: number; worst_bytes: number }[] };
+    expect(json.lengths).toHaveLength(1);
+    expect(json.lengths[0]?.expected_live_tokens).toBeLessThan(128);
+    expect(json.lengths[0]?.worst_bytes).toBe(512 * 2048);
+  });
+
+  test('check passes on the bundled model, comparing the backends byte for byte', () => {
+    const { status, stdout } = ruminate(['model', 'check', 'countdown@cr8']);
+    expect(stdout).not.toContain('FAIL');
+    expect(stdout).toMatch(/PASS {2}cpu portable = reference/);
+    expect(status).toBe(0);
+  });
+
+  test('check fails on a broken directory, with the code of what is wrong', () => {
+    writeFileSync(path.join(folder, 'config.json'), '{"model_type":"qwen3"}');
+    const { status, stdout } = ruminate(['model', 'check', folder]);
+    expect(status).toBe(1);
+    expect(stdout).toMatch(/FAIL {2}config and tensors: ERR_MODEL_/);
+    const json = JSON.parse(ruminate(['model', 'check', folder, '--json']).stdout) as { passed: boolean };
+    expect(json.passed).toBe(false);
+  });
+
+  test('ls lists the bundled variants', () => {
+    expect(ruminate(['model', 'ls']).stdout).toMatch(/countdown@cr8 +8\.0x +dms_borrowed/);
+  });
+});
+
+describe('Ctrl-C', () => {
+  const LONG = ['run', PROMPT, '--length', '1000', '--width', '64', '--threads', '1', '--no-early-stop', '--backend', 'reference'];
+
+  test('stops at a step, prints the partial result and ends with 130', async () => {
+    const { status, stdout, stderr } = await interrupted([...LONG, '--show-chains'], 1);
+    expect(status).toBe(130);
+    expect(stderr).toContain('stopping at the next step');
+    expect(stdout).toMatch(/chain 0: cancelled after \d+ tokens/);
+  });
+
+  test('keeps stdout one JSON object', async () => {
+    const { status, stdout } = await interrupted([...LONG, '--json'], 1);
+    expect(status).toBe(130);
+    expect((JSON.parse(stdout) as JobResult).chains.some((chain) => chain.finish_reason === 'cancelled')).toBe(true);
+  });
+
+  /** Presses Ctrl-C when the job is surely decoding: a second after its process started to speak, or half a second with --json. */
+  function interrupted(args: readonly string[], times: number): Promise<Ended> {
+    return new Promise((resolve) => {
+      const child = spawn(process.execPath, [BIN, ...args], { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] });
+      let stdout = '';
+      let stderr = '';
+      child.stdout.on('data', (chunk) => (stdout += chunk));
+      child.stderr.on('data', (chunk) => (stderr += chunk));
+      setTimeout(() => {
+        for (let i = 0; i < times; i += 1) child.kill('SIGINT');
+      }, 1500);
+      child.on('close', (status) => resolve({ status, stdout, stderr }));
+    });
+  }
+});
+
+describe('on a terminal', () => {
+  const script = spawnSync('script', ['--version'], { encoding: 'utf8' });
+  const available = script.status === 0 && script.stdout.includes('util-linux');
+  if (!available) process.stderr.write('SKIPPED: the live view is not tested on a terminal, because util-linux `script` is not installed\n');
+
+  const onTerminal = (args: readonly string[], env: Record<string, string>) => {
+    const line = [process.execPath, BIN, ...args].map((arg) => `'${arg}'`).join(' ');
+    return spawnSync('script', ['-qec', line, '/dev/null'], { cwd: folder, encoding: 'utf8', env: { ...process.env, TERM: 'xterm-256color', ...env } });
+  };
+
+  test.skipIf(!available)('the live view redraws in place and shows every chain', () => {
+    const { status, stdout } = onTerminal(SHORT, {});
+    expect(status).toBe(0);
+    expect(stdout).toContain(`${ESCAPE}[`);
+    expect(stdout).toMatch(/48\/48 .*live .*x /);
+  });
+
+  test.skipIf(!available)('NO_COLOR takes the colours away and leaves the view', () => {
+    const { stdout } = onTerminal(SHORT, { NO_COLOR: '1' });
+    expect(stdout).not.toMatch(/\u001b\[\d+m/);
+    expect(stdout).toMatch(/48\/48/);
+  });
+
+  test.skipIf(!available)('TERM=dumb gets plain lines', () => {
+    const { stdout } = onTerminal(SHORT, { TERM: 'dumb' });
+    expect(stdout).not.toContain(ESCAPE);
+  });
+});
