@@ -3,6 +3,12 @@
  * `null` means unspecified; `undefined` in a DTO is a bug and is refused by the binding with the field's name.
  * Every native failure arrives as an `EngineError` with one of the codes of `core/errors.ts`.
  */
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { EngineError, ERROR_CODES, type ErrorCode } from '../core/errors.ts';
 
 export type Isa = 'portable' | 'avx2' | 'avx512';
 export type BackendName = 'reference' | 'cpu';
@@ -169,7 +175,203 @@ export interface ForwardResult {
   readonly heads: readonly (readonly { readonly positions: Int32Array; readonly k: Float32Array; readonly v: Float32Array }[])[];
 }
 
-export declare function nativeInfo(): NativeInfo;
-export declare function openEngine(options: EngineOptions, signal?: AbortSignal): Promise<NativeEngine>;
+/** @example nativeInfo().isas // ['portable', 'avx2'] */
+export function nativeInfo(): NativeInfo {
+  return calling(() => addon().nativeInfo());
+}
+
 /** Parses and checks a model directory without packing weights. */
-export declare function inspectModel(directory: string, overrides: readonly (readonly [string, string])[]): Promise<ModelInfo>;
+export async function inspectModel(directory: string, overrides: readonly (readonly [string, string])[]): Promise<ModelInfo> {
+  return settling(() => addon().inspectModel({ directory, overrides }));
+}
+
+/**
+ * Loads a model. An abort settles at once; what was being loaded is freed when it is there.
+ * @example using engine = await openEngine({ directory, overrides: [], backend: 'cpu', kv: null, pageSlots: 64, threads: 2, isa: null });
+ */
+export async function openEngine(options: EngineOptions, signal?: AbortSignal): Promise<NativeEngine> {
+  throwIfAborted(signal);
+  const opening = settling(() => addon().openEngine(options)).then((opened) => new Engine(opened));
+  if (signal === undefined) return opening;
+  return new Promise((resolve, reject) => {
+    const onAbort = () => {
+      reject(cancelled());
+      opening.then((engine) => engine.close(), () => undefined);
+    };
+    signal.addEventListener('abort', onAbort, { once: true });
+    opening.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
+}
+
+class Engine implements NativeEngine {
+  readonly info: ModelInfo;
+  readonly isa: Isa;
+  readonly kv: KvType;
+  readonly #handle: Handle;
+
+  constructor(opened: OpenedEngine) {
+    this.info = opened.info;
+    this.isa = opened.isa;
+    this.kv = opened.kv;
+    this.#handle = opened.handle;
+  }
+
+  memory(): MemoryUse {
+    return calling(() => addon().engineMemory(this.#handle));
+  }
+
+  createRun(options: RunOptions): NativeRun {
+    return new Run(calling(() => addon().createRun(this.#handle, options)));
+  }
+
+  async forward(options: ForwardOptions, signal?: AbortSignal): Promise<ForwardResult> {
+    return cancellable(signal, () => addon().engineForward(this.#handle, options), () => addon().engineCancel(this.#handle));
+  }
+
+  close(): void {
+    calling(() => addon().engineClose(this.#handle));
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+class Run implements NativeRun {
+  readonly #handle: Handle;
+
+  constructor(handle: Handle) {
+    this.#handle = handle;
+  }
+
+  async prefill(signal?: AbortSignal): Promise<void> {
+    return cancellable(signal, () => addon().runPrefill(this.#handle), () => addon().runCancel(this.#handle));
+  }
+
+  async step(maxSteps: number, signal?: AbortSignal): Promise<void> {
+    return cancellable(signal, () => addon().runStep(this.#handle, { maxSteps }), () => addon().runCancel(this.#handle));
+  }
+
+  end(chains: readonly number[]): void {
+    calling(() => addon().runEnd(this.#handle, { chains }));
+  }
+
+  report(): RunReport {
+    return calling(() => addon().runReport(this.#handle));
+  }
+
+  close(): void {
+    calling(() => addon().runClose(this.#handle));
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** An object of the addon, meaningful only to it. */
+type Handle = { readonly native: unique symbol };
+
+interface OpenedEngine {
+  readonly handle: Handle;
+  readonly info: ModelInfo;
+  readonly isa: Isa;
+  readonly kv: KvType;
+}
+
+/** The exports of native/bind/addon.cc. */
+interface Addon {
+  nativeInfo(): NativeInfo;
+  inspectModel(options: { directory: string; overrides: EngineOptions['overrides'] }): Promise<ModelInfo>;
+  openEngine(options: EngineOptions): Promise<OpenedEngine>;
+  engineMemory(engine: Handle): MemoryUse;
+  engineForward(engine: Handle, options: ForwardOptions): Promise<ForwardResult>;
+  engineCancel(engine: Handle): void;
+  engineClose(engine: Handle): void;
+  createRun(engine: Handle, options: RunOptions): Handle;
+  runPrefill(run: Handle): Promise<void>;
+  runStep(run: Handle, options: { maxSteps: number }): Promise<void>;
+  runCancel(run: Handle): void;
+  runEnd(run: Handle, options: { chains: readonly number[] }): void;
+  runReport(run: Handle): RunReport;
+  runClose(run: Handle): void;
+}
+
+let loaded: Addon | undefined;
+
+function addon(): Addon {
+  loaded ??= load();
+  return loaded;
+}
+
+function load(): Addon {
+  const file = path.join(packageRoot(), 'build', 'native', 'ruminate.node');
+  if (!existsSync(file)) {
+    throw new EngineError('ERR_NATIVE_MISSING', `The native engine is not built (${file}); run \`npm run build\`.`);
+  }
+  try {
+    return createRequire(import.meta.url)(file) as Addon;
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new EngineError('ERR_NATIVE_MISSING', `The native engine does not load here (${reason}); run \`npm run build\`.`, { cause });
+  }
+}
+
+/** This file runs as engine/runtime/native.ts or within dist/cli.mjs: the package is the nearest one above with our name. */
+function packageRoot(): string {
+  let folder = path.dirname(fileURLToPath(import.meta.url));
+  for (;;) {
+    const manifest = path.join(folder, 'package.json');
+    if (existsSync(manifest) && (JSON.parse(readFileSync(manifest, 'utf8')) as { name?: unknown }).name === 'ruminate') return folder;
+    const parent = path.dirname(folder);
+    if (parent === folder) throw new EngineError('ERR_NATIVE_MISSING', 'The ruminate package was not found around this file; reinstall it.');
+    folder = parent;
+  }
+}
+
+function calling<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw toEngineError(error);
+  }
+}
+
+async function settling<T>(call: () => Promise<T>): Promise<T> {
+  try {
+    return await call();
+  } catch (error) {
+    throw toEngineError(error);
+  }
+}
+
+/** Starts a native call; an abort asks it to stop, and the promise settles when it has. */
+async function cancellable<T>(signal: AbortSignal | undefined, start: () => Promise<T>, cancel: () => void): Promise<T> {
+  throwIfAborted(signal);
+  // Listens only once the call has started: a refused call (ERR_BUSY) must not cancel the one in flight.
+  const call = calling(start);
+  signal?.addEventListener('abort', cancel, { once: true });
+  try {
+    return await call;
+  } catch (error) {
+    throw toEngineError(error);
+  } finally {
+    signal?.removeEventListener('abort', cancel);
+  }
+}
+
+function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted === true) throw cancelled();
+}
+
+function cancelled(): EngineError {
+  return new EngineError('ERR_CANCELLED', 'The call was cancelled.');
+}
+
+function toEngineError(error: unknown): EngineError {
+  if (error instanceof EngineError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  const code = (error as { code?: unknown } | null)?.code;
+  const known = typeof code === 'string' && Object.hasOwn(ERROR_CODES, code);
+  return new EngineError(known ? (code as ErrorCode) : 'ERR_INTERNAL', message, { cause: error });
+}

@@ -1,0 +1,45 @@
+// openEngine, inspectModel and the functions of an engine handle.
+#pragma once
+#include <node_api.h>
+
+#include <memory>
+
+#include "backend/backend.h"
+#include "bind/async_task.h"
+#include "bind/slice_clock.h"
+
+namespace rum::bind {
+
+// What an engine and its runs share; lives until the last of them is closed and its call in flight has settled. Its members are
+// used by the slice in flight or, between slices, by the JS thread (SerialQueue); created and destroyed on the JS thread.
+struct EngineCore {
+  EngineCore(std::shared_ptr<SerialQueue> queue_in, std::shared_ptr<const Model> model_in, std::shared_ptr<Backend> backend_in, KvType kv_in);
+  ~EngineCore();
+  EngineCore(const EngineCore&) = delete;
+
+  const std::shared_ptr<SerialQueue> queue;
+  const std::shared_ptr<const Model> model;
+  const std::shared_ptr<Backend> backend;
+  const KvType kv;
+  SliceClock clock;
+  MemoryUse memory;  // as of the end of the last slice
+};
+
+struct EngineHandle {
+  static constexpr napi_type_tag kTypeTag{0x8d6f3a1c52be4e07, 0xa4c9b07de81f3362};
+  std::shared_ptr<EngineCore> core;  // nullptr: closed
+  std::weak_ptr<Task> call;          // the forward in flight
+  ~EngineHandle() { Close(); }
+  void Close();
+};
+
+// Exported functions; arguments and results: engine/runtime/native.ts.
+napi_value NativeInfo(napi_env env, napi_callback_info info);
+napi_value InspectModel(napi_env env, napi_callback_info info);
+napi_value OpenEngine(napi_env env, napi_callback_info info);
+napi_value EngineMemory(napi_env env, napi_callback_info info);
+napi_value EngineForward(napi_env env, napi_callback_info info);
+napi_value EngineCancel(napi_env env, napi_callback_info info);
+napi_value EngineClose(napi_env env, napi_callback_info info);
+
+}  // namespace rum::bind

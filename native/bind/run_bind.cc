@@ -1,0 +1,172 @@
+#include "bind/run_bind.h"
+
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "bind/addon.h"
+#include "bind/dto.h"
+
+namespace rum::bind {
+namespace {
+
+constexpr size_t kEndChainsMax = 65536;
+
+bool IsCancelled(const Status& status) { return !status.ok() && std::string_view(status.code) == kErrCancelled; }
+
+// Prefill or step, in slices. The run's cancel flag is the means of both the clock (end of the slice) and the user (end of the
+// call); `cancelled()` tells them apart.
+class RunTask final : public Task {
+ public:
+  static constexpr int32_t kPrefill = 0;
+  RunTask(std::shared_ptr<RunHandle> handle, int32_t steps) : handle_(std::move(handle)), remaining_(steps), step_(handle_->snapshot.step) {}
+
+  ~RunTask() override {
+    if (handle_->closed) handle_->Release();
+  }
+
+  Progress Work(Status& status) override {
+    Run& run = *handle_->run;
+    // Cleared first, then looked at: a Cancel() after the look finds the flag for the engine to see.
+    run.ClearCancel();
+    if (cancelled()) {
+      status = Error(kErrCancelled, "the call was cancelled");
+      return Progress::kDone;
+    }
+    {
+      const SliceClock::Scope scope(handle_->core->clock, [&run] { run.RequestCancel(); });
+      status = remaining_ == kPrefill ? run.Prefill() : run.Step(remaining_);
+    }
+    report_ = run.Report();
+    memory_ = handle_->core->backend->Memory();
+    worked_ = true;
+    if (!IsCancelled(status) || cancelled()) return Progress::kDone;
+    // The clock's cancel. A step that was due has not been done, so at least one remains.
+    status = Status::Ok();
+    if (remaining_ != kPrefill) remaining_ -= static_cast<int32_t>(report_.step - std::exchange(step_, report_.step));
+    return Progress::kMore;
+  }
+
+  void AfterSlice() override {
+    if (!std::exchange(worked_, false)) return;
+    handle_->snapshot = std::move(report_);
+    handle_->core->memory = memory_;
+  }
+  napi_value Result(napi_env env) override { return Undefined(env); }
+
+ protected:
+  void Interrupt() override { handle_->run->RequestCancel(); }
+
+ private:
+  std::shared_ptr<RunHandle> handle_;
+  int32_t remaining_;
+  int64_t step_;  // of the report before this slice
+  RunReport report_;
+  MemoryUse memory_;
+  bool worked_ = false;
+};
+
+Status CheckUsable(const RunHandle& run) {
+  if (run.closed) return Error(kErrDisposed, "the run is closed.");
+  if (!run.call.expired()) return Error(kErrBusy, "a call of this run is in flight.");
+  return Status::Ok();
+}
+
+napi_value StartTask(napi_env env, const std::shared_ptr<RunHandle>& run, int32_t steps) {
+  const Status status = CheckUsable(*run);
+  if (!status.ok()) return Throw(env, status);
+  const auto task = std::make_shared<RunTask>(run, steps);
+  run->call = task;
+  return run->core->queue->Start(task);
+}
+
+}  // namespace
+
+void RunHandle::Release() {
+  // Freeing the chains touches the backend, which another run's slice may be using.
+  if (run != nullptr) core->queue->WhenIdle([freed = std::exchange(run, nullptr)] {});
+  core.reset();
+  snapshot = {};
+}
+
+napi_value CreateRun(napi_env env, napi_callback_info info) {
+  return WithHandle<EngineHandle>(env, info, [&](const std::shared_ptr<EngineHandle>& engine, napi_value value) -> napi_value {
+    Reader reader(env, "createRun.options", value);
+    RunOptions options = ReadRunOptions(env, reader);
+    if (!reader.status().ok()) return Throw(env, reader.status());
+    if (engine->core == nullptr) return Throw(env, Error(kErrDisposed, "the engine is closed."));
+    auto run = Run::Create(engine->core->backend, engine->core->model, std::move(options));
+    if (!run.ok()) return Throw(env, run.status());
+    auto handle = std::make_shared<RunHandle>();
+    handle->core = engine->core;
+    handle->run = std::move(*run);
+    handle->snapshot = handle->run->Report();
+    return Handle<RunHandle>::New(env, std::move(handle));
+  });
+}
+
+napi_value RunPrefill(napi_env env, napi_callback_info info) {
+  return WithHandle<RunHandle>(env, info, [&](const std::shared_ptr<RunHandle>& run, napi_value) { return StartTask(env, run, RunTask::kPrefill); });
+}
+
+napi_value RunStep(napi_env env, napi_callback_info info) {
+  return WithHandle<RunHandle>(env, info, [&](const std::shared_ptr<RunHandle>& run, napi_value value) -> napi_value {
+    Reader reader(env, "step.options", value);
+    const int32_t steps = reader.Int32("maxSteps", 1, INT32_MAX);
+    if (!reader.status().ok()) return Throw(env, reader.status());
+    return StartTask(env, run, steps);
+  });
+}
+
+napi_value RunCancel(napi_env env, napi_callback_info info) {
+  return WithHandle<RunHandle>(env, info, [&](const std::shared_ptr<RunHandle>& run, napi_value) -> napi_value {
+    if (const auto task = run->call.lock()) task->Cancel();
+    return Undefined(env);
+  });
+}
+
+napi_value RunEnd(napi_env env, napi_callback_info info) {
+  return WithHandle<RunHandle>(env, info, [&](const std::shared_ptr<RunHandle>& run, napi_value value) -> napi_value {
+    Reader reader(env, "end.options", value);
+    const auto width = static_cast<int32_t>(run->snapshot.chains.size());
+    const std::vector<int32_t> chains = reader.Ints("chains", kEndChainsMax, 0, width - 1);
+    if (!reader.status().ok()) return Throw(env, reader.status());
+    const Status status = CheckUsable(*run);
+    if (!status.ok()) return Throw(env, status);
+    if (!run->core->queue->idle()) {
+      // Another run's slice holds the backend: this run is told when that slice ends, the snapshot now.
+      for (const int32_t i : chains) {
+        ChainReport& chain = run->snapshot.chains[static_cast<size_t>(i)];
+        if (chain.finish != Finish::kNone) continue;
+        chain.finish = Finish::kEnded;
+        run->snapshot.running -= 1;
+      }
+    }
+    run->core->queue->WhenIdle([run, engine_run = run->run, chains] {
+      engine_run->EndChains(chains);
+      if (!run->closed) run->snapshot = engine_run->Report();
+    });
+    return Undefined(env);
+  });
+}
+
+napi_value RunReportNow(napi_env env, napi_callback_info info) {
+  return WithHandle<RunHandle>(env, info, [&](const std::shared_ptr<RunHandle>& run, napi_value) -> napi_value {
+    if (run->closed) return Throw(env, Error(kErrDisposed, "the run is closed."));
+    return ToJs(env, run->snapshot);
+  });
+}
+
+napi_value RunClose(napi_env env, napi_callback_info info) {
+  return WithHandle<RunHandle>(env, info, [&](const std::shared_ptr<RunHandle>& run, napi_value) -> napi_value {
+    if (std::exchange(run->closed, true)) return Undefined(env);
+    if (const auto task = run->call.lock()) {
+      task->Cancel();  // which releases the run when it has settled
+    } else {
+      run->Release();
+    }
+    return Undefined(env);
+  });
+}
+
+}  // namespace rum::bind
