@@ -1,0 +1,99 @@
+/**
+ * A teacher-forced pass for checks from outside, with a stable interface:
+ *   npx tsx scripts/forward.ts --model DIR --ids 5,17,... [--policy dense|dms|auto] [--set key=value]... [--prompt-len N] [--chunk N]
+ *     [--backend reference|cpu] [--kv f32|bf16] --out F.safetensors
+ * Writes logits F32 [T, vocab], live_count I32 [layers, kv heads, T] and, under DMS, evict_decision U8 [layers, kv heads, T]
+ * (entry t is the decision token t takes about token t - 1). Prints one line of JSON.
+ */
+import { Command, Option } from 'commander';
+
+import { EngineError } from '../engine/core/errors.ts';
+import { resolve } from '../engine/model/registry.ts';
+import { openEngine, type BackendName, type KvType } from '../engine/runtime/native.ts';
+import { writeSafetensors, type Tensor } from './lib/safetensors.ts';
+
+interface Options {
+  readonly model: string;
+  readonly ids: Int32Array;
+  readonly policy?: string;
+  readonly set: readonly (readonly [string, string])[];
+  readonly promptLen?: number;
+  readonly chunk: number;
+  readonly backend: BackendName;
+  readonly kv?: KvType;
+  readonly out: string;
+}
+
+const command = new Command('forward')
+  .description('Runs a model over given token ids and writes its logits and cache decisions.')
+  .requiredOption('--model <dir>', 'a Hugging Face directory or the name of a bundled model')
+  .requiredOption('--ids <ids>', 'token ids, separated by commas', parseIds)
+  .option('--policy <name>', 'dense, dms or auto (default: what the directory says)')
+  .option('--set <key=value>', 'a policy parameter, may be repeated: window, alpha_scale, alpha_offset, alpha_per, disable_eviction; also as dms_*', parseSetting, [])
+  .option('--prompt-len <n>', 'ids fed in chunks, the rest one by one (default: all)', (text: string) => parseCount('--prompt-len', text, 0))
+  .option('--chunk <n>', 'ids per chunk', (text: string) => parseCount('--chunk', text, 1), 128)
+  .addOption(new Option('--backend <name>', 'what computes').choices(['reference', 'cpu']).default('cpu'))
+  .addOption(new Option('--kv <type>', 'type of the cache (default: f32 for F32 weights, else bf16)').choices(['f32', 'bf16']))
+  .requiredOption('--out <file>', 'the safetensors file to write')
+  .action(run);
+
+async function run(options: Options): Promise<void> {
+  using engine = await openEngine({
+    directory: resolve(options.model).directory,
+    overrides: [...(options.policy === undefined ? [] : [['policy', options.policy] as const]), ...options.set],
+    backend: options.backend,
+    kv: options.kv ?? null,
+    pageSlots: 64,
+    threads: 1,
+    isa: null,
+  });
+  const count = options.ids.length;
+  const result = await engine.forward({ ids: options.ids, promptLen: options.promptLen ?? count, chunk: options.chunk });
+  const { layers, kvHeads, vocabSize, policy } = engine.info;
+  const tensors: Record<string, Tensor> = {
+    logits: { shape: [count, vocabSize], data: result.logits },
+    live_count: { shape: [layers, kvHeads, count], data: result.liveCount },
+  };
+  if (result.evictDecision !== null) tensors['evict_decision'] = { shape: [layers, kvHeads, count], data: result.evictDecision };
+  writeSafetensors(options.out, tensors);
+  const line = {
+    kv_reads_decode: result.kvReadsDecode,
+    kv_reads_all: result.kvReadsAll,
+    peak_tokens: result.peakTokens,
+    policy: policy.name,
+    backend: options.backend,
+    isa: engine.isa,
+  };
+  process.stdout.write(`${JSON.stringify(line)}\n`);
+}
+
+function parseIds(text: string): Int32Array {
+  const ids = text.split(',').map((id) => Number(id.trim() === '' ? NaN : id));
+  const wrong = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= 2 ** 31);
+  if (wrong >= 0) throw new EngineError('ERR_OPTION', `--ids must be token ids separated by commas; number ${wrong + 1} is not one.`);
+  return Int32Array.from(ids);
+}
+
+function parseCount(name: string, text: string, min: number): number {
+  const value = /^\d{1,9}$/.test(text) ? Number(text) : NaN;
+  if (!(value >= min)) throw new EngineError('ERR_OPTION', `${name} must be an integer of at least ${min}; got "${text}".`);
+  return value;
+}
+
+/** The names of config.json are accepted for the ones of the engine. */
+const ALIASES: Readonly<Record<string, string>> = { window_size: 'window', initial_alpha_offset: 'alpha_offset' };
+
+function parseSetting(text: string, before: Options['set']): Options['set'] {
+  const at = text.indexOf('=');
+  if (at < 1) throw new EngineError('ERR_OPTION', `--set takes key=value; got "${text}".`);
+  const key = text.slice(0, at).replace(/^dms_/, '');
+  return [...before, [ALIASES[key] ?? key, text.slice(at + 1)]];
+}
+
+try {
+  await command.parseAsync();
+} catch (error) {
+  const code = error instanceof EngineError ? error.code : 'ERR_INTERNAL';
+  process.stderr.write(`forward: ${code}: ${(error as Error).message.replace(/\s*\n\s*/g, ' ')}\n`);
+  process.exitCode = 1;
+}
