@@ -34,7 +34,8 @@ inline std::shared_ptr<const Model> Open(const std::string& directory, const Pol
 class Fixture {
  public:
   explicit Fixture(const std::string& path)
-      : path_(path), file_(Must(MappedFile::Open(path, int64_t{1} << 30))), header_(Must(ParseSafetensorsHeader(file_->bytes(), path))) {}
+      : path_(path), file_(Must(MappedFile::Open(path, int64_t{1} << 30))),
+        header_(Must(ParseSafetensorsHeader(file_->bytes(), path))) {}
 
   // All elements, row-major, of a tensor stored as `dtype` with sizeof(T) bytes each.
   template <class T>

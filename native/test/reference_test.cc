@@ -137,7 +137,7 @@ void CheckDms(const std::string& name, const std::string& directory, const Polic
   // Scaled by 100, so looser than the logits; the sign is exact.
   CHECK(MaxDifference(out.trace->decision_logits, fixture.Floats("decision_logits")) <= 1e-2f);
   const std::vector<uint8_t> decisions = fixture.Bytes("evict_decision");
-  CHECK(std::ranges::equal(out.trace->decision_logits, decisions, {}, [](float x) { return x > 0.0f; }, [](uint8_t d) { return d != 0; }));
+  CHECK(std::ranges::equal(out.trace->decision_logits, decisions, [](float x, uint8_t d) { return (x > 0.0f) == (d != 0); }));
   CHECK(out.trace->live == fixture.Ints("live_count"));
   CheckVisible(out, fixture, model->config, ids.size());
 
