@@ -1,48 +1,49 @@
-// Every bound on what a file or a caller may ask of the engine, each with its reason. A model directory is untrusted input: a number
-// is compared with its limit before anything is allocated or multiplied by it.
+// Every bound on what a file or a caller may ask of the engine, each with its reason. A model directory is
+// untrusted input: a number is compared with its limit before anything is allocated or multiplied by it.
 #pragma once
 #include <cstdint>
 
 namespace rum {
 
-// --- Files -----------------------------------------------------------------------------------------------------------------------
-inline constexpr int64_t kConfigBytesMax = int64_t{1} << 20;             // real config.json files are below 10 KiB
-inline constexpr int64_t kSafetensorsHeaderBytesMax = 100'000'000;       // the format's own limit (huggingface/safetensors)
-inline constexpr int64_t kIndexBytesMax = 100'000'000;                   // an index names the same tensors as the headers do
-inline constexpr int64_t kWeightFileBytesMax = int64_t{1} << 44;         // 16 TiB: sums of 1024 such sizes still fit int64
-inline constexpr int64_t kModelBytesMax = int64_t{1} << 44;              // 16 TiB over all shards, far above any host's memory
-inline constexpr int64_t kTensorsPerFileMax = 1'000'000;                 // bounds the parsed header to some 100 MB of entries
-inline constexpr int64_t kShardsMax = 1024;                              // one descriptor and one mapping each
-inline constexpr int64_t kTensorRankMax = 8;                             // weights have rank 1 or 2; the rest is only walked over
-inline constexpr int64_t kFileNameBytesMax = 255;                        // NAME_MAX of the file systems we read from
+// --- Files ---------------------------------------------------------------------------------------
+inline constexpr int64_t kConfigBytesMax = int64_t{1} << 20;        // real config.json files are below 10 KiB
+inline constexpr int64_t kSafetensorsHeaderBytesMax = 100'000'000;  // the format's own limit (huggingface/safetensors)
+inline constexpr int64_t kIndexBytesMax = 100'000'000;              // an index names the same tensors as the headers do
+inline constexpr int64_t kWeightFileBytesMax = int64_t{1} << 44;    // 16 TiB: sums of 1024 such sizes still fit int64
+inline constexpr int64_t kModelBytesMax = int64_t{1} << 44;         // 16 TiB over all shards, far above any host's memory
+inline constexpr int64_t kTensorsPerFileMax = 1'000'000;            // bounds the parsed header to some 100 MB of entries
+inline constexpr int64_t kShardsMax = 1024;                         // one mapping each; published: below 200
+inline constexpr int64_t kTensorRankMax = 8;                        // weights have rank 1 or 2; the rest is only walked over
+inline constexpr int64_t kFileNameBytesMax = 255;                   // NAME_MAX of the file systems we read from
 
-// --- JSON ------------------------------------------------------------------------------------------------------------------------
-inline constexpr int64_t kConfigJsonDepthMax = 32;                       // configs nest 3 deep (quantization_config, auto_map)
-inline constexpr int64_t kTensorJsonDepthMax = 8;                        // headers nest 3 deep (name, shape)
-inline constexpr int64_t kConfigStringBytesMax = 256;                    // model_type, dtype, class names
+// --- JSON ----------------------------------------------------------------------------------------
+inline constexpr int64_t kConfigJsonDepthMax = 32;                  // configs nest 3 deep (quantization_config, auto_map)
+inline constexpr int64_t kTensorJsonDepthMax = 8;                   // headers nest 3 deep (name, shape)
+inline constexpr int64_t kConfigStringBytesMax = 256;               // model_type, dtype, class names
 
-// --- Shapes ----------------------------------------------------------------------------------------------------------------------
+// --- Shapes --------------------------------------------------------------------------------------
 // Products of any two of these fit int64, and every index into one tensor row fits int32.
-inline constexpr int64_t kVocabMax = 1'000'000;                          // largest published vocabulary: about 262,000
-inline constexpr int64_t kLayersMax = 1024;                              // largest published: 126
-inline constexpr int64_t kHeadsMax = 1024;                               // query or KV heads; largest published: 128
-inline constexpr int64_t kHeadDimMax = 1024;                             // largest published: 256
-inline constexpr int64_t kHiddenMax = 65'536;                            // largest published: 16,384
-inline constexpr int64_t kIntermediateMax = 1'000'000;                   // largest published: 53,248
-inline constexpr int64_t kPositionsMax = 16'777'216;                     // float holds every integer up to 2^24 exactly
-inline constexpr int64_t kEosIdsMax = 64;                                // compared after every token; largest published list: 4
+inline constexpr int64_t kVocabMax = 1'000'000;                     // largest published vocabulary: about 262,000
+inline constexpr int64_t kLayersMax = 1024;                         // largest published: 126
+inline constexpr int64_t kHeadsMax = 1024;                          // query or KV heads; largest published: 128
+inline constexpr int64_t kHeadDimMax = 1024;                        // largest published: 256
+inline constexpr int64_t kHiddenMax = 65'536;                       // largest published: 16,384
+inline constexpr int64_t kIntermediateMax = 1'000'000;              // largest published: 53,248
+inline constexpr int64_t kPositionsMax = 16'777'216;                // float holds every integer up to 2^24 exactly
+inline constexpr int64_t kClassNamesMax = 16;                       // "architectures" has one in every published config
+inline constexpr int64_t kEosIdsMax = 64;                           // compared after every token; published: at most 4
 
-// --- Real numbers ----------------------------------------------------------------------------------------------------------------
-inline constexpr double kRmsEpsMin = 1e-12;                              // below, the float sum with a mean square loses it
-inline constexpr double kRmsEpsMax = 1e-1;                               // above, it is no longer a guard but a change of the model
-inline constexpr double kRopeThetaMin = 1.0;                             // below, frequencies rise with the channel
-inline constexpr double kRopeThetaMax = 1e12;                            // largest published: 1e7
+// --- Real numbers --------------------------------------------------------------------------------
+inline constexpr double kRmsEpsMin = 1e-12;                         // below, the float sum with a mean square loses it
+inline constexpr double kRmsEpsMax = 1e-1;                          // above, it changes the model instead of guarding it
+inline constexpr double kRopeThetaMin = 1.0;                        // below, frequencies rise with the channel
+inline constexpr double kRopeThetaMax = 1e12;                       // largest published: 1e7
 
-// --- Cache policy (METHOD.md 1.2, 1.4) -------------------------------------------------------------------------------------------
-inline constexpr int64_t kDmsWindowMin = 1;                              // a decision arrives one token late: 0 could not be kept
-inline constexpr int64_t kDmsWindowMax = 1'000'000;                      // a ring of window + 1 slots is allocated per KV head
-inline constexpr double kDmsAlphaMax = 1e6;                              // |scale| and |offset|: published 100 and 5
-inline constexpr double kDmsCrMax = 1e6;                                 // documentation only, but printed
+// --- Cache policy (METHOD.md 1.2, 1.4) -----------------------------------------------------------
+inline constexpr int64_t kDmsWindowMin = 1;                         // 0 evicts on arrival; nothing is trained for that
+inline constexpr int64_t kDmsWindowMax = 1'000'000;                 // a ring of window + 1 slots is allocated per KV head
+inline constexpr double kDmsAlphaMax = 1e6;                         // |scale| and |offset|: published 100 and 5
+inline constexpr double kDmsCrMax = 1e6;                            // documentation only, but printed
 
 // a * b into *product; false if it does not fit. Sizes are multiplied with this and nothing else.
 [[nodiscard]] inline bool CheckedMul(int64_t a, int64_t b, int64_t* product) { return !__builtin_mul_overflow(a, b, product); }

@@ -36,7 +36,7 @@ const Architecture* ReadArchitecture(FieldReader& in) {
   if (!in.status().ok()) return nullptr;
   for (const Architecture& known : kArchitectures) {
     if (known.model_type != model_type) continue;
-    for (dom::element item : in.List("architectures", kEosIdsMax)) {
+    for (dom::element item : in.List("architectures", kClassNamesMax)) {
       std::string_view name;
       if (item.get_string().get(name) || std::ranges::find(known.class_names, name) == std::end(known.class_names)) {
         in.Fail("architectures", "has " + Quote(simdjson::minify(item)) + "; for model_type " + Quote(model_type) +
@@ -210,7 +210,7 @@ Status ApplyPolicyName(const std::string& value, PolicySpec& policy) {
     if (policy.kind != PolicyKind::kDense) return Status::Ok();
     policy.kind = PolicyKind::kDmsBorrowed;
     policy.window = kDmsWindowDefault;
-    policy.reason = "DMS: asked for with policy=dms; config.json has no DMS metadata, so the borrowed query channel and defaults";
+    policy.reason = "DMS: asked for with policy=dms; without DMS metadata, so the borrowed query channel and defaults";
   } else if (value != "auto") {
     return BadOption("policy", value, "auto, dense or dms");
   }
@@ -218,7 +218,8 @@ Status ApplyPolicyName(const std::string& value, PolicySpec& policy) {
 }
 
 Status ApplyOverrides(const PolicyOverrides& overrides, PolicySpec& policy) {
-  static constexpr std::string_view kKeys[] = {"policy", "window", "alpha_scale", "alpha_offset", "alpha_per", "disable_eviction"};
+  static constexpr std::string_view kKeys[] = {"policy",       "window",    "alpha_scale",
+                                               "alpha_offset", "alpha_per", "disable_eviction"};
   for (auto it = overrides.begin(); it != overrides.end(); ++it) {
     if (std::ranges::find(kKeys, it->first) == std::end(kKeys)) {
       return Error(kErrOption, "unknown policy option " + Quote(it->first) +
@@ -236,7 +237,8 @@ Status ApplyOverrides(const PolicyOverrides& overrides, PolicySpec& policy) {
   for (const auto& [key, value] : overrides) {
     if (key == "policy") continue;
     if (policy.kind == PolicyKind::kDense) {
-      return Error(kErrOption, "policy option " + key + " is a parameter of DMS, but the policy is dense; add policy=dms or leave it out");
+      return Error(kErrOption, "policy option " + key + " is a parameter of DMS, but the policy is dense; " +
+                                   "add policy=dms or leave it out");
     }
     if (Status status = ApplyParameter(key, value, policy); !status.ok()) return status;
   }

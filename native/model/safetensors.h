@@ -12,8 +12,9 @@
 namespace rum {
 
 // A regular file mapped read-only for its whole life. Immutable, so thread-safe.
-// The size is taken once at open and every offset is checked against it. A file that another process truncates while it is mapped
-// raises SIGBUS on the next touch; that is out of scope: model files are written once and replaced by rename.
+// The size is taken once at open and every offset is checked against it. A file that another process truncates
+// while it is mapped raises SIGBUS on the next touch; that is out of scope: model files are written once and
+// replaced by rename.
 class MappedFile {
  public:
   // ERR_MODEL_FILE if the file is missing, unreadable, not a regular file, empty or longer than `bytes_max`.
@@ -45,8 +46,9 @@ struct SafetensorsHeader {
   const TensorEntry* Find(std::string_view name) const;  // nullptr: no such tensor
 };
 
-// Parses and checks the header of a whole file's bytes: u64 length, JSON, offsets. Every data byte belongs to exactly one tensor and
-// every tensor's length is that of its shape, so an entry can be used without further checks of its range.
+// Parses and checks the header of a whole file's bytes: u64 length, JSON, offsets. Every data byte belongs to
+// exactly one tensor and every tensor of a type the format knows has the length of its shape, so an entry can be
+// used without further checks of its range.
 // `where` names the file in errors. Needs no file, so a fuzzer can call it.
 Expected<SafetensorsHeader> ParseSafetensorsHeader(std::span<const uint8_t> file, std::string_view where);
 

@@ -222,8 +222,8 @@ std::vector<LayerTensor> LayerTensors(const ModelConfig& config) {
   };
 }
 
-// NaN and infinity are exactly the values whose exponent bits are all ones. The inner loop has a fixed length and no exit, so that the
-// compiler vectorises it; the copy gives it aligned words.
+// NaN and infinity are exactly the values whose exponent bits are all ones. The inner loop has a fixed length
+// and no exit, so that the compiler vectorises it; the copy gives it aligned words.
 template <class Word>
 bool AllFinite(const uint8_t* data, int64_t count, Word exponent_mask) {
   constexpr int64_t kChunk = 1024;
