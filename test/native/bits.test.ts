@@ -1,0 +1,103 @@
+/**
+ * The law of bits (docs/NUMERICS.md): the bytes of logits, K and V are a function of the tokens alone. The reference's one-shot
+ * pass is the definition; everything else is compared with memcmp.
+ */
+import { describe, expect, test } from 'vitest';
+
+import { nativeInfo, type EngineOptions, type KvType } from '../../engine/runtime/native.ts';
+import { bitsOf, bundledModel, fixture, GREEDY, open, runOptions, tinyModel } from '../helpers/engine.ts';
+import { readSafetensors } from '../helpers/safetensors.ts';
+
+const IDS = readSafetensors(fixture('dms_borrowed_w8.safetensors')).i32('all_ids');
+const MODELS = [
+  { model: 'tiny_qwen3', directory: tinyModel('tiny_qwen3') },
+  { model: 'tiny_qwen3_tied_bf16', directory: tinyModel('tiny_qwen3_tied_bf16') },
+  { model: 'tiny_qwen3_dms', directory: tinyModel('tiny_qwen3_dms') },
+  { model: 'tiny_qwen3_dms_separate', directory: tinyModel('tiny_qwen3_dms_separate') },
+  { model: 'countdown cr4', directory: bundledModel('cr4') },
+];
+const FEEDS = [
+  { promptLen: IDS.length, chunk: 4096 },
+  { promptLen: IDS.length, chunk: 17 },
+  { promptLen: 96, chunk: 33 },
+  { promptLen: 0, chunk: 1 },
+];
+const LAYOUTS: readonly Partial<EngineOptions>[] = [1, 2].flatMap((threads) => [4, 64].map((pageSlots) => ({ threads, pageSlots })));
+const { isas } = nativeInfo();
+
+describe.each(['f32', 'bf16'] as const)('with %s KV', (kv: KvType) => {
+  describe.each(MODELS)('$model', ({ directory }) => {
+    test('the reference gives the same bytes however the tokens are fed and whatever the page size', async () => {
+      const golden = await bits(directory, { backend: 'reference', kv }, FEEDS[0]!);
+      for (const pageSlots of [4, 64]) {
+        for (const feed of FEEDS) await expectBits(golden, directory, { backend: 'reference', kv, pageSlots }, feed);
+      }
+    });
+
+    test.each(isas)('cpu %s gives the bytes of the reference for every thread count, page size and way of feeding', async (isa) => {
+      const golden = await bits(directory, { backend: 'reference', kv }, FEEDS[0]!);
+      for (const layout of LAYOUTS) {
+        for (const feed of FEEDS) await expectBits(golden, directory, { backend: 'cpu', kv, isa, ...layout }, feed);
+      }
+    });
+  });
+});
+
+test('f32 and bf16 KV are told apart, so the comparison above can fail', async () => {
+  const f32 = await bits(tinyModel('tiny_qwen3_dms'), { kv: 'f32' }, FEEDS[0]!);
+  const bf16 = await bits(tinyModel('tiny_qwen3_dms'), { kv: 'bf16' }, FEEDS[0]!);
+  expect(f32.equals(bf16)).toBe(false);
+});
+
+describe('tokens of a run', () => {
+  const settings: readonly Partial<EngineOptions>[] = [
+    { backend: 'reference' },
+    ...isas.flatMap((isa) => LAYOUTS.map((layout) => ({ isa, ...layout }))),
+  ];
+
+  test('are the same on every backend, level, thread count and page size', async () => {
+    const golden = await generate(settings[0]!, {});
+    for (const setting of settings.slice(1)) expect(await generate(setting, {}), JSON.stringify(setting)).toEqual(golden);
+  });
+
+  test('do not depend on the prefill chunk or on the other chains', async () => {
+    const golden = await generate({}, {});
+    expect(await generate({}, { prefillChunk: 3 })).toEqual(golden);
+    for (let chain = 0; chain < 4; ++chain) expect(await generate({}, { width: 1, firstChain: chain })).toEqual([golden[chain]]);
+  });
+
+  test('at temperature 0 are the arg max of a teacher-forced pass over them', async () => {
+    using engine = await open(bundledModel('cr4'));
+    using run = engine.createRun(runOptions({ width: 1, sampling: GREEDY, length: 64 }));
+    await run.prefill();
+    await run.step(64);
+    const { prompt } = runOptions();
+    const tokens = run.report().chains[0]!.tokens;
+    const ids = Int32Array.from([...prompt, ...tokens]);
+    const { logits } = await engine.forward({ ids, promptLen: ids.length, chunk: 17 });
+    const vocab = engine.info.vocabSize;
+    tokens.forEach((token, i) => {
+      const row = logits.subarray((prompt.length + i - 1) * vocab, (prompt.length + i) * vocab);
+      expect(row.indexOf(Math.max(...row))).toBe(token);
+    });
+  });
+});
+
+async function bits(directory: string, options: Partial<EngineOptions>, feed: { promptLen: number; chunk: number }): Promise<Buffer> {
+  using engine = await open(directory, options);
+  return bitsOf(await engine.forward({ ids: IDS, ...feed }));
+}
+
+async function expectBits(golden: Buffer, directory: string, options: Partial<EngineOptions>, feed: { promptLen: number; chunk: number }) {
+  const actual = await bits(directory, options, feed);
+  // Not toEqual: a difference of megabytes takes minutes to print.
+  expect(actual.equals(golden), `bytes differ: ${JSON.stringify({ ...options, ...feed })}`).toBe(true);
+}
+
+async function generate(options: Partial<EngineOptions>, changes: Parameters<typeof runOptions>[0]): Promise<number[][]> {
+  using engine = await open(bundledModel('cr4'), options);
+  using run = engine.createRun(runOptions({ length: 48, ...changes }));
+  await run.prefill();
+  await run.step(48);
+  return run.report().chains.map((chain) => [...chain.tokens]);
+}
