@@ -8,7 +8,7 @@ import { checkModel, type Check } from './check.ts';
 import { EXIT, onInterrupt } from './exit.ts';
 import { inspect, inspectionText } from './inspect.ts';
 import { command, integer } from './options.ts';
-import { paintFor, ratio, table } from './text.ts';
+import { canRedraw, paintFor, ratio, table } from './text.ts';
 
 export function modelCommand(): Command {
   return command('model')
@@ -56,7 +56,7 @@ function checkCommand(): Command {
 /** A line for each check: while it runs on a terminal, and when it is over. */
 function narrate(): { onStart: (name: string) => void; onEnd: (check: Check) => void } {
   const paint = paintFor(process.stdout);
-  const redraw = process.stdout.isTTY === true && process.env.TERM !== 'dumb';
+  const redraw = canRedraw(process.stdout, process.env.TERM);
   return {
     onStart: (name) => {
       if (redraw) process.stdout.write(`${paint.dim('....')}  ${name}`);

@@ -28,9 +28,9 @@ export function paintFor(stream: Terminal): Paint {
   return { bold: code(1, 22), dim: code(2, 22), green: code(32, 39), yellow: code(33, 39), red: code(31, 39), cyan: code(36, 39) };
 }
 
-/** Whether a view may move the cursor there. */
+/** Whether a view may move the cursor there. A terminal that says it has no size (some CI, `script`) cannot be redrawn. */
 export function canRedraw(stream: Terminal, term: string | undefined): boolean {
-  return stream.isTTY === true && term !== 'dumb';
+  return stream.isTTY === true && term !== 'dumb' && stream.columns !== 0 && stream.rows !== 0;
 }
 
 /** @example count(57933) // '57,933' */

@@ -1,6 +1,6 @@
 /** Solve rates over many held-out problems, measured here and now. */
 import { bar, canRedraw, count, paintFor, table } from '../../cli/text.ts';
-import { generate } from '../../engine/job/generate.ts';
+import { openSession } from '../../engine/job/session.ts';
 import { heldOutProblems, jobOf, type Setting } from './settings.ts';
 
 export interface Rate {
@@ -39,9 +39,10 @@ async function solveRate(setting: Setting, problems: number, seed: number, signa
   let solved = 0;
   const sums = { kv_reads: 0, completion_tokens: 0, peak_kv_tokens: 0 };
   let done = 0;
+  using session = openSession();
   for (const problem of heldOutProblems().slice(0, problems)) {
     if (signal.aborted) break;
-    const result = await generate(jobOf(setting, problem.content, seed), { signal });
+    const result = await session.generate(jobOf(setting, problem.content, seed), { signal });
     if (result.ballots.some((ballot) => ballot.verified === true)) solved += 1;
     sums.kv_reads += result.usage.kv_reads;
     sums.completion_tokens += result.usage.completion_tokens;

@@ -8,7 +8,7 @@ import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 
 import { count } from '../../cli/text.ts';
-import { generate } from '../../engine/job/generate.ts';
+import { openSession } from '../../engine/job/session.ts';
 import { resolve } from '../../engine/model/registry.ts';
 import { heldOutProblems } from './settings.ts';
 
@@ -55,8 +55,9 @@ process.exitCode = failed === 0 ? 0 : 1;
 async function measure(ratio: number, length: number): Promise<Cell[]> {
   const solvedOf: number[] = [];
   let reads = 0;
+  using session = openSession();
   for (const [done, problem] of problems.entries()) {
-    const result = await generate({
+    const result = await session.generate({
       model: 'countdown',
       prompt: problem.content,
       seed: Number(values.seed) + done,

@@ -17,7 +17,9 @@ const ESCAPE = '\u001b';
 let folder: string;
 beforeAll(() => {
   folder = mkdtempSync(path.join(tmpdir(), 'ruminate-cli-'));
-});
+  // In a fresh checkout the first run builds, and says so on stderr.
+  ruminate(['--version']);
+}, 300_000);
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 interface Ended {
@@ -159,29 +161,32 @@ describe('Ctrl-C', () => {
   const LONG = ['run', PROMPT, '--length', '1000', '--width', '64', '--threads', '1', '--no-early-stop', '--backend', 'reference'];
 
   test('stops at a step, prints the partial result and ends with 130', async () => {
-    const { status, stdout, stderr } = await interrupted([...LONG, '--show-chains'], 1);
+    const { status, stdout, stderr } = await interrupted([...LONG, '--show-chains']);
     expect(status).toBe(130);
     expect(stderr).toContain('stopping at the next step');
     expect(stdout).toMatch(/chain 0: cancelled after \d+ tokens/);
   });
 
   test('keeps stdout one JSON object', async () => {
-    const { status, stdout } = await interrupted([...LONG, '--json'], 1);
+    const { status, stdout } = await interrupted([...LONG, '--json']);
     expect(status).toBe(130);
     expect((JSON.parse(stdout) as JobResult).chains.some((chain) => chain.finish_reason === 'cancelled')).toBe(true);
   });
 
-  /** Presses Ctrl-C when the job is surely decoding: a second after its process started to speak, or half a second with --json. */
-  function interrupted(args: readonly string[], times: number): Promise<Ended> {
+  test('twice leaves at once', async () => {
+    const { status, stdout } = await interrupted([...LONG, '--json'], 2);
+    expect([status, stdout]).toEqual([130, '']);
+  });
+
+  /** Presses Ctrl-C when the job, which takes minutes, is surely decoding. */
+  function interrupted(args: readonly string[], times = 1): Promise<Ended> {
     return new Promise((resolve) => {
       const child = spawn(process.execPath, [BIN, ...args], { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] });
       let stdout = '';
       let stderr = '';
       child.stdout.on('data', (chunk) => (stdout += chunk));
       child.stderr.on('data', (chunk) => (stderr += chunk));
-      setTimeout(() => {
-        for (let i = 0; i < times; i += 1) child.kill('SIGINT');
-      }, 1500);
+      for (let i = 0; i < times; i += 1) setTimeout(() => child.kill('SIGINT'), 2000 + i);
       child.on('close', (status) => resolve({ status, stdout, stderr }));
     });
   }
@@ -192,9 +197,9 @@ describe('on a terminal', () => {
   const available = script.status === 0 && script.stdout.includes('util-linux');
   if (!available) process.stderr.write('SKIPPED: the live view is not tested on a terminal, because util-linux `script` is not installed\n');
 
-  const onTerminal = (args: readonly string[], env: Record<string, string>) => {
+  const onTerminal = (args: readonly string[], env: Record<string, string>, size = 'cols 100 rows 30') => {
     const line = [process.execPath, BIN, ...args].map((arg) => `'${arg}'`).join(' ');
-    return spawnSync('script', ['-qec', line, '/dev/null'], { cwd: folder, encoding: 'utf8', env: { ...process.env, TERM: 'xterm-256color', ...env } });
+    return spawnSync('script', ['-qec', `stty ${size}; ${line}`, '/dev/null'], { cwd: folder, encoding: 'utf8', env: { ...process.env, TERM: 'xterm-256color', ...env } });
   };
 
   test.skipIf(!available)('the live view redraws in place and shows every chain', () => {
@@ -208,6 +213,10 @@ describe('on a terminal', () => {
     const { stdout } = onTerminal(SHORT, { NO_COLOR: '1' });
     expect(stdout).not.toMatch(/\u001b\[\d+m/);
     expect(stdout).toMatch(/48\/48/);
+  });
+
+  test.skipIf(!available)('a terminal without a size gets plain lines', () => {
+    expect(onTerminal(SHORT, {}, 'cols 0 rows 0').stdout).toMatch(/^loading countdown\r?\n/);
   });
 
   test.skipIf(!available)('TERM=dumb gets plain lines', () => {
