@@ -33,10 +33,12 @@ export const LIMITS = {
   /** A layout parameter: 64 in production, 4 in tests; above this a page is larger than what DMS leaves of a chain. */
   PAGE_SLOTS_MAX: 4_096,
   PAGE_SLOTS_DEFAULT: 64,
-  /** A user's regular expression for the answer, and the text it may see: bounds backtracking. */
+  /** A user's regular expression for the answer, and the text that any rule looks at. */
   PATTERN_CHARS_MAX: 256,
-  /** A sane pattern takes microseconds; one over this finds no answer. */
-  PATTERN_MS_MAX: 500,
+  /** What a pattern sees, from the end: two repeats tried from every start are 256^3 / 6 steps. */
+  PATTERN_TEXT_CHARS_MAX: 256,
+  /** Unclosed boxes looked through, from the end: each may cost a scan of ANSWER_CHARS_MAX. */
+  BOXES_MAX: 16,
   ANSWER_TEXT_CHARS_MAX: 65_536,
   /** An answer is compared and shown, not read: longer ones are not answers. */
   ANSWER_CHARS_MAX: 4_096,

@@ -1,0 +1,134 @@
+import { describe, expect, test } from 'vitest';
+import { type PlanInput, admit, cacheShape, defaultKvType, kvBytesPerToken, kvReads, live, liveSum, peakTokens, plan, sharedTokens, usageOf } from '../../engine/job/budget.ts';
+import type { ModelInfo, RunReport } from '../../engine/runtime/native.ts';
+import { readReference } from './support.ts';
+
+const DENSE = { window: 0, keptFraction: 1 };
+const CR8 = { window: 16, keptFraction: 1 / 8 };
+
+describe('live length and KV reads', () => {
+  test('a chain keeps its window whole and the kept fraction of the rest', () => {
+    expect(live(1, CR8)).toBe(1);
+    expect(live(17, CR8)).toBe(17);
+    expect(live(18, CR8)).toBe(17.125);
+    expect(live(1_017, CR8)).toBe(17 + 125);
+    expect(live(1_017, DENSE)).toBe(1_017);
+  });
+
+  test('hand-computed: 9 prompt tokens and 50 generated ones read 1,666 without eviction', () => {
+    expect(kvReads(9, 50, DENSE)).toBe(1_666);
+    expect(peakTokens(9, 50, DENSE)).toBe(58);
+  });
+
+  test('the first token costs no read and the last one is never fed', () => {
+    expect(kvReads(9, 1, DENSE)).toBe(0);
+    expect(kvReads(9, 2, DENSE)).toBe(10);
+    expect(peakTokens(9, 1, DENSE)).toBe(9);
+  });
+
+  test('closed forms equal the sums they stand for', () => {
+    for (const window of [0, 1, 3, 16]) {
+      for (const keptFraction of [0.125, 0.25, 0.5, 1]) {
+        const shape = { window, keptFraction };
+        let sum = 0;
+        for (let t = 1; t <= 80; t++) {
+          sum += live(t, shape);
+          expect(liveSum(t, shape)).toBe(sum);
+        }
+        for (const prompt of [1, 9, 30]) {
+          for (const generated of [1, 2, 17, 50]) {
+            let reads = 0;
+            for (let i = 1; i < generated; i++) reads += live(prompt + i, shape);
+            expect(kvReads(prompt, generated, shape)).toBe(reads);
+          }
+        }
+      }
+    }
+  });
+
+  test('the longest and widest job is counted exactly', () => {
+    const n = 1n << 20n;
+    expect(BigInt(liveSum(Number(n), DENSE) * 256)).toBe(((n * (n + 1n)) / 2n) * 256n);
+  });
+
+  test('every dense reference run reads and peaks exactly as planned', () => {
+    const runs = readReference()['countdown-0.8m'] ?? [];
+    expect(runs.length).toBe(10);
+    for (const { prompt_ids, generated_ids, kv_reads, peak_tokens } of runs) {
+      expect(kvReads(prompt_ids.length, generated_ids.length, DENSE)).toBe(kv_reads);
+      expect(peakTokens(prompt_ids.length, generated_ids.length, DENSE)).toBe(peak_tokens);
+    }
+  });
+});
+
+describe('plans', () => {
+  const input: PlanInput = {
+    promptTokens: 9, lengths: [100, 50], shape: CR8, bytesPerToken: 2_048, pageSlots: 4, kvReadBudget: null, weightBytes: 3_000_000,
+  };
+
+  test('expected keeps the fraction of the card, worst keeps everything', () => {
+    const quote = plan(input);
+    expect(quote.expected.kv_reads).toBe(kvReads(9, 100, CR8) + kvReads(9, 50, CR8));
+    expect(quote.worst.kv_reads).toBe(kvReads(9, 100, DENSE) + 1_666);
+    expect(quote.expected.peak_kv_tokens).toBe(live(108, CR8) + live(58, CR8));
+    expect(quote.worst.peak_kv_bytes).toBe((108 + 58) * 2_048);
+    expect(quote.kv_reads_prefill).toBe(45);
+  });
+
+  test('full pages of the prompt are counted once however many chains share them', () => {
+    // 100 - 17 = 83 tokens left the window; at k = 1/8 10.375 stay: two pages of 4.
+    expect(sharedTokens(100, CR8, 4)).toBe(8);
+    expect(sharedTokens(17, CR8, 4)).toBe(0);
+    const quote = plan({ ...input, promptTokens: 100, lengths: [1, 1, 1] });
+    expect(quote.expected.peak_kv_bytes).toBe(Math.ceil((3 * live(100, CR8) - 2 * 8) * 2_048));
+  });
+
+  test('a budget caps the expected reads', () => {
+    expect(plan({ ...input, kvReadBudget: 500 }).expected.kv_reads).toBe(500);
+  });
+
+  test('a budget that cannot feed one token to each chain is refused with the numbers', () => {
+    expect(plan({ ...input, kvReadBudget: 20 }).kv_read_budget).toBe(20);
+    expect(() => plan({ ...input, kvReadBudget: 19 })).toThrow(expect.objectContaining({ code: 'ERR_BUDGET', message: expect.stringMatching(/2 chains.*reads 20; got 19/) }));
+    // Chains of one token feed nothing: any budget pays for them.
+    expect(plan({ ...input, lengths: [1, 1], kvReadBudget: 1 }).expected.kv_reads).toBe(0);
+  });
+
+  test('what does not fit the memory is refused with the numbers, what just fits is not', () => {
+    const quote = plan(input);
+    const needed = 3_000_000 + quote.expected.peak_kv_bytes;
+    expect(() => admit(quote, needed)).not.toThrow();
+    expect(() => admit(quote, needed - 1)).toThrow(expect.objectContaining({ code: 'ERR_MEMORY', message: expect.stringContaining(`${needed} bytes`) }));
+  });
+
+  test('KV bytes of a token: K and V of every layer and head', () => {
+    expect(kvBytesPerToken({ layers: 36, kvHeads: 8, headDim: 128 }, 'bf16')).toBe(147_456);
+    expect(kvBytesPerToken({ layers: 4, kvHeads: 2, headDim: 32 }, 'f32')).toBe(2_048);
+    expect(defaultKvType({ weightType: 'f16' })).toBe('bf16');
+  });
+
+  test('the shape comes from the card, else from the checkpoint, and is dense when nothing is evicted', () => {
+    const policy = { name: 'dms_borrowed', window: 16, targetCr: 8, disableEviction: false } as ModelInfo['policy'];
+    expect(cacheShape({ policy }, 0.2)).toEqual({ window: 16, keptFraction: 0.2 });
+    expect(cacheShape({ policy }, null)).toEqual({ window: 16, keptFraction: 0.125 });
+    expect(cacheShape({ policy: { ...policy, disableEviction: true } }, 0.2)).toEqual(DENSE);
+    expect(cacheShape({ policy: { ...policy, name: 'dense' } }, 0.2)).toEqual(DENSE);
+  });
+});
+
+describe('usage', () => {
+  const chain = { tokens: Int32Array.of(5, 6, 7), finish: 'stop', stopBytes: null, liveSum: 40, peakSum: 48, readSum: 80, denseReadSum: 160, fed: 11 } as const;
+  const report: RunReport = { step: 3, prefilled: true, prefillReadSum: 360, sharedSum: 8, headCount: 8, running: 0, chains: [chain, { ...chain, peakSum: 56 }] };
+
+  test('sums over heads become means, summed over chains, with the prompt pages once', () => {
+    expect(usageOf(report, 9, 2_048)).toEqual({
+      prompt_tokens: 9, completion_tokens: 6, kv_reads: 20, kv_reads_prefill: 45, peak_kv_tokens: 13, peak_kv_bytes: (13 - 1) * 2_048,
+      compression_ratio: 22 / 10, read_ratio: 2,
+    });
+  });
+
+  test('a job without a single read has ratio 1', () => {
+    const idle = { ...chain, readSum: 0, denseReadSum: 0, liveSum: 0 };
+    expect(usageOf({ ...report, chains: [idle] }, 9, 2_048)).toMatchObject({ read_ratio: 1, compression_ratio: 1, kv_reads: 0 });
+  });
+});

@@ -1,0 +1,98 @@
+import { describe, expect, test } from 'vitest';
+import { parseGenerationConfig, parseSpec } from '../../engine/job/spec.ts';
+
+const base = { model: 'countdown', prompt: '4 20 8 13 target 59' };
+
+function refusal(input: unknown): string {
+  try {
+    parseSpec(input);
+  } catch (error) {
+    expect(error).toMatchObject({ code: 'ERR_OPTION', kind: 'caller' });
+    return (error as Error).message;
+  }
+  throw new Error('accepted');
+}
+
+describe('a spec', () => {
+  test('needs a model and a prompt; everything else has a default', () => {
+    expect(parseSpec(base)).toEqual(base);
+  });
+
+  test('keeps the bounds of every field', () => {
+    const full = {
+      ...base, variant: 'cr8', seed: (1n << 64n) - 1n, stop: ['x'.repeat(256)], vote: 'majority', early_stop: false, answer: { rule: 'after', marker: 'answer' },
+      thinking: null, backend: 'reference', kv: 'bf16', threads: 2, page_slots: 4,
+      sampling: { temperature: 0, top_k: 0, top_p: 1, min_p: 0, repetition_penalty: 1, presence_penalty: -2, frequency_penalty: 2, logit_bias: [[3, -100]] },
+      budget: { lengths: [1, 2], width: 2, compression_ratio: 8, kv_read_budget: 1, deadline_ms: 1 },
+    };
+    expect(parseSpec(full)).toEqual(full);
+  });
+
+  test.each<[object, RegExp]>([
+    [{ model: '' }, /^model must be text of 1 to 4096 bytes; got ""\.$/],
+    [{ prompt: 3 }, /^prompt must be text .*; got 3\.$/],
+    [{ messages: [{ role: 'user', content: 'x' }] }, /^exactly one of prompt and messages/],
+    [{ prompt: undefined }, /^exactly one of prompt and messages/],
+    [{ prompt: undefined, messages: [] }, /^messages must have 1 to 1024 entries; got 0\.$/],
+    [{ prompt: undefined, messages: [{ role: 'user' }] }, /^messages\.0\.content must be text; got nothing\.$/],
+    [{ prompt: undefined, messages: 'hi' }, /^messages must be a list; got "hi"\.$/],
+    [{ seed: -1 }, /^seed must be an integer from 0 to 18446744073709551615 .*; got -1\.$/],
+    [{ seed: 2 ** 53 }, /^seed .* as a bigint\); got 9007199254740992\.$/],
+    [{ seed: 1n << 64n }, /^seed/],
+    [{ seed: '7' }, /^seed .*; got "7"\.$/],
+    [{ budget: { length: 0 } }, /^budget\.length must be an integer from 1 to 1048576; got 0\.$/],
+    [{ budget: { length: 1.5 } }, /^budget\.length .*; got 1\.5\.$/],
+    [{ budget: { width: 257 } }, /^budget\.width must be an integer from 1 to 256; got 257\.$/],
+    [{ budget: { width: 2, lengths: [1] } }, /^budget\.lengths must have one entry for each of 2 chains; got 1\.$/],
+    [{ budget: { lengths: [] } }, /^budget\.lengths must have one entry for each of 1 chains; got 0\.$/],
+    [{ budget: { length: 1, lengths: [1] } }, /^budget\.length and budget\.lengths/],
+    [{ budget: { lengths: [1, 0] } }, /^budget\.lengths\.1 must be an integer from 1/],
+    [{ budget: { kv_read_budget: 0 } }, /^budget\.kv_read_budget must be an integer from 1/],
+    [{ budget: { compression_ratio: 0.5 } }, /^budget\.compression_ratio must be a number from 1 to 64; got 0\.5\.$/],
+    [{ budget: { deadline_ms: Infinity } }, /^budget\.deadline_ms .*; got Infinity\.$/],
+    [{ budget: 5 }, /^budget must be an object; got 5\.$/],
+    [{ budget: { size: 1 } }, /^budget\.size is not an option\.$/],
+    [{ tempreature: 1 }, /^tempreature is not an option\.$/],
+    [{ sampling: { temperature: NaN } }, /^sampling\.temperature must be a number from 0 to 10; got NaN\.$/],
+    [{ sampling: { top_p: 0 } }, /^sampling\.top_p must be a number above 0 and up to 1; got 0\.$/],
+    [{ sampling: { min_p: 1 } }, /^sampling\.min_p must be a number from 0 to below 1; got 1\.$/],
+    [{ sampling: { logit_bias: [[1]] } }, /^sampling\.logit_bias\.0 must be a pair/],
+    [{ sampling: { logit_bias: [[1, 101]] } }, /^sampling\.logit_bias\.0\.1 must be a number from -100 to 100; got 101\.$/],
+    [{ stop: Array(17).fill('x') }, /^stop must have at most 16 entries; got a list of 17\.$/],
+    [{ stop: ['é'.repeat(129)] }, /^stop\.0 must be text of 1 to 256 bytes/],
+    [{ stop: [''] }, /^stop\.0 must be text/],
+    [{ vote: 'best' }, /^vote must be one of majority, first, verifier, none; got "best"\.$/],
+    [{ early_stop: 1 }, /^early_stop must be true or false; got 1\.$/],
+    [{ answer: { rule: 'guess' } }, /^answer/],
+    [{ answer: { rule: 'after' } }, /^answer\.marker must be text/],
+    [{ answer: { rule: 'pattern', pattern: '(a+)+' } }, /^answer\.pattern must not repeat a group; got "\(a\+\)\+"\.$/],
+    [{ backend: 'cuda' }, /^backend must be one of cpu, reference; got "cuda"\.$/],
+    [{ kv: 'fp8' }, /^kv must be one of f32, bf16/],
+    [{ threads: 0 }, /^threads must be an integer from 1 to 256/],
+    [{ page_slots: 5_000 }, /^page_slots must be an integer from 1 to 4096/],
+    [{ model: 'countdown@cr4', variant: 'cr8' }, /^variant must not be given twice/],
+  ])('%o is refused in one sentence with field, range and value', (change, message) => {
+    expect(refusal({ ...base, ...change })).toMatch(message);
+  });
+
+  test('anything that is not an object is refused', () => {
+    for (const input of [null, undefined, 3, 'countdown', []]) expect(refusal(input)).toMatch(/^spec must be an object; got/);
+  });
+});
+
+describe('generation_config.json', () => {
+  test('gives the sampling defaults; foreign keys and nulls are skipped', () => {
+    expect(parseGenerationConfig('{"temperature":0.6,"top_k":20,"top_p":0.95,"min_p":null,"eos_token_id":[1,2],"max_length":9}', 'x')).toEqual({
+      temperature: 0.6, top_k: 20, top_p: 0.95,
+    });
+  });
+
+  test('do_sample false means greedy', () => {
+    expect(parseGenerationConfig('{"do_sample":false,"temperature":0.6}', 'x').temperature).toBe(0);
+  });
+
+  test('an absurd value is named, not used', () => {
+    expect(() => parseGenerationConfig('{"top_p":7}', 'generation_config.json')).toThrow(expect.objectContaining({ code: 'ERR_MODEL_CONFIG', message: expect.stringMatching(/top_p must be .*; got 7/) }));
+    expect(() => parseGenerationConfig('[]', 'x')).toThrow(expect.objectContaining({ code: 'ERR_MODEL_CONFIG' }));
+  });
+});
