@@ -16,7 +16,9 @@ const withoutTiming = ({ timing: _, ...rest }: JobResult) => JSON.stringify(rest
 
 describe.each(Object.entries(VARIANTS))('%s', (checkpoint, variant) => {
   test('greedy chains are the reference implementation\'s, token for token, with its KV reads, peak and live lengths', async () => {
-    for (const run of readReference()[checkpoint] ?? []) {
+    const runs = readReference()[checkpoint] ?? [];
+    expect(runs.length).toBeGreaterThan(7);
+    for (const run of runs) {
       const spec = job({ variant, prompt: contents.get(run.id) ?? '', sampling: { temperature: 0 }, budget: { width: 1 }, early_stop: false });
       const { chains: [chain], usage, ballots: [ballot] } = await session.generate(spec);
       expect(chain?.tokens, run.id).toEqual(run.generated_ids);
@@ -91,6 +93,18 @@ describe('stopping', () => {
     }
     expect(early.chains.some((chain) => chain.finish_reason === 'early_stop')).toBe(true);
     expect(early.usage.kv_reads).toBeLessThan(full.usage.kv_reads);
+  });
+
+  test('a majority that ends early elects what the full run elects', async () => {
+    let stopped = 0;
+    for (const [seed, { content }] of readProblems().filter((problem) => problem.task === 'eval').slice(0, 8).entries()) {
+      const spec = job({ variant: 'dense', prompt: content, seed, budget: { width: 5 }, vote: 'majority' });
+      const full = await session.generate({ ...spec, early_stop: false });
+      const early = await session.generate(spec);
+      expect(early.answer).toBe(full.answer);
+      stopped += early.chains.filter((chain) => chain.finish_reason === 'early_stop').length;
+    }
+    expect(stopped).toBeGreaterThan(0);
   });
 
   test('a KV-read budget is never exceeded and stops within one step of it', async () => {
