@@ -1,12 +1,11 @@
 #!/usr/bin/env -S npx tsx
 /**
- * Draws docs/demo.svg from a real run of the demo job: `npx tsx scripts/picture.ts [--problem N] [--seed S] [--out FILE]`.
- * The run and so the file are the same on every machine.
+ * Draws docs/demo.svg from a real run: `npx tsx scripts/picture.ts [--problem N] [--seed S] [--out FILE]`. It is the demo's job, but
+ * without early stop, so that both settings spend the whole budget. The run and so the file are the same on every machine.
  */
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 
-import { STATE } from '../cli/live.ts';
 import { count, ratio } from '../cli/text.ts';
 import { generate, type JobResult } from '../engine/job/generate.ts';
 import { axes, curve, dot, label, panel, scale, svg, type Point } from './demo/svg.ts';
@@ -28,7 +27,7 @@ const MUTED = '#6b7280';
 async function record(setting: Setting, prompt: string, seed: number): Promise<Recording> {
   const live: Point[][] = Array.from({ length: setting.width }, () => []);
   const reads: Point[] = [[0, 0]];
-  const result = await generate(jobOf(setting, prompt, seed), {
+  const result = await generate({ ...jobOf(setting, prompt, seed), early_stop: false }, {
     onProgress: ({ phase, chains, kv_reads }) => {
       if (phase === 'load' || phase === 'prefill') return;
       chains.forEach((chain, i) => {
@@ -38,59 +37,48 @@ async function record(setting: Setting, prompt: string, seed: number): Promise<R
       if (step > (reads.at(-1)?.[0] ?? 0)) reads.push([step, kv_reads]);
     },
   });
-  // The picture between two looks may run past the step at which the vote was decided; the result does not.
-  const ends = result.chains.map((chain) => chain.tokens.length);
-  const last = Math.max(...ends);
-  return {
-    setting,
-    result,
-    live: live.map((points, i) => [...points.filter(([x]) => x < (ends[i] ?? 0)), [ends[i] ?? 0, result.chains[i]?.live_kv_tokens ?? 0] as const]),
-    reads: [...reads.filter(([x]) => x < last), [last, result.usage.kv_reads] as const],
-  };
+  return { setting, result, live, reads };
 }
 
 function livePanel({ live, result, setting }: Recording, dense: Recording): string {
+  const box = { left: 64, top: 84, width: 350, height: 232 };
   const most = setting.length;
-  const { x, y } = scale({ left: 64, top: 84, width: 350, height: 232 }, [0, most], [0, most + 16]);
   const prompt = result.usage.prompt_tokens;
+  const { x, y } = scale(box, [0, most], [0, most + prompt]);
   const chains = live.map((points, i) => {
-    const ink = BLUES[i % BLUES.length] ?? BLUES[0];
     const end = points.at(-1) ?? [0, 0];
-    return curve(points, x, y, ink) + dot(x(end[0]), y(end[1]), ink, result.ballots.some((b) => b.chain === i && b.verified === true));
+    return curve([[0, prompt], ...points], x, y, inkOf(i)) + dot(x(end[0]), y(end[1]), inkOf(i), isSolved(result, i));
   });
-  const denseEnd = Math.max(...dense.live.map((points) => points.at(-1)?.[0] ?? 0));
+  const denseEnd = longest(dense.result);
   return [
-    panel('Live KV tokens of each chain', 'tokens generated', 64, 84, 350),
-    axes({ left: 64, top: 84, width: 350, height: 232 }, x, y, [0, 128, 256, 384, 512], [0, 128, 256, 384, 512]),
+    panel('Live KV tokens of each chain', 'tokens generated', box),
+    axes(box, x, y, [0, 128, 256, 384, 512], [0, 128, 256, 384, 512]),
     curve([[0, prompt], [most, prompt + most]], x, y, DENSE_INK, { dashed: true }),
     curve([[0, prompt], [denseEnd, prompt + denseEnd]], x, y, DENSE_INK),
-    dot(x(denseEnd), y(prompt + denseEnd), DENSE_INK, dense.result.ballots.some((b) => b.verified === true)),
-    label(x(denseEnd) + 10, y(prompt + denseEnd) + 14, `CR 1: ${dense.setting.width} chains, stopped at ${dense.setting.length}`, DENSE_INK),
-    label(x(400), y(400) - 14, 'a dense cache', DENSE_INK, { anchor: 'end' }),
+    ...dense.result.chains.map((chain, i) => dot(x(chain.tokens.length), y(prompt + chain.tokens.length), DENSE_INK, isSolved(dense.result, i))),
+    label(x(denseEnd) + 10, y(prompt + denseEnd) + 14, `CR 1: ${dense.setting.width} chains, at most ${denseEnd} tokens`, DENSE_INK),
+    label(x(400), y(400) - 12, 'what a dense chain would hold', DENSE_INK, { anchor: 'end' }),
     ...chains,
-    label(x(most), y(150), `CR 8: ${setting.width} chains, ${ratio(result.usage.compression_ratio)} fewer at the end`, BLUES[0], { anchor: 'end' }),
+    label(x(most), y(7), `CR 8: ${setting.width} chains, ${ratio(result.usage.compression_ratio)} fewer KV`, BLUES[0], { anchor: 'end' }),
   ].join('\n');
 }
 
 function readsPanel(hyperscaled: Recording, dense: Recording): string {
-  const most = hyperscaled.setting.length;
-  const { x, y } = scale({ left: 514, top: 84, width: 350, height: 232 }, [0, most], [0, KV_READ_BUDGET * 1.12]);
-  const finishes = hyperscaled.result.chains.map((chain, i) => {
-    const at = chain.tokens.length;
-    return dot(x(at), y(at === 0 ? 0 : readsAt(hyperscaled.reads, at)), BLUES[i % BLUES.length] ?? BLUES[0], hyperscaled.result.ballots.some((b) => b.chain === i && b.verified === true));
-  });
-  const denseEnd = dense.reads.at(-1) ?? [0, 0];
+  const box = { left: 514, top: 84, width: 350, height: 232 };
+  const { x, y } = scale(box, [0, hyperscaled.setting.length], [0, KV_READ_BUDGET * 1.08]);
+  const draw = ({ reads, result }: Recording, ink: (chain: number) => string) => [
+    curve(reads, x, y, ink(0)),
+    ...result.chains.map((chain, i) => dot(x(chain.tokens.length), y(readsAt(reads, chain.tokens.length)), ink(i), isSolved(result, i))),
+  ];
   return [
-    panel('KV reads of the whole job', 'tokens generated by the longest chain', 514, 84, 350),
-    axes({ left: 514, top: 84, width: 350, height: 232 }, x, y, [0, 128, 256, 384, 512], [0, 20_000, 40_000, 60_000]),
-    curve([[0, KV_READ_BUDGET], [most, KV_READ_BUDGET]], x, y, MUTED, { dashed: true }),
-    label(x(most), y(KV_READ_BUDGET) - 6, `budget ${count(KV_READ_BUDGET)}`, MUTED, { anchor: 'end' }),
-    curve(dense.reads, x, y, DENSE_INK),
-    dot(x(denseEnd[0]), y(denseEnd[1]), DENSE_INK, dense.result.ballots.some((b) => b.verified === true)),
-    label(x(denseEnd[0]) + 10, y(denseEnd[1]) + 16, 'CR 1', DENSE_INK),
-    curve(hyperscaled.reads, x, y, BLUES[0]),
-    ...finishes,
-    label(x(most * 0.62), y(readsAt(hyperscaled.reads, most * 0.62)) + 22, 'CR 8', BLUES[0]),
+    panel('KV reads of the whole job', 'tokens generated by its longest chain', box),
+    axes(box, x, y, [0, 128, 256, 384, 512], [0, 20_000, 40_000]),
+    curve([[0, KV_READ_BUDGET], [hyperscaled.setting.length, KV_READ_BUDGET]], x, y, MUTED, { dashed: true }),
+    label(box.left - 8, y(KV_READ_BUDGET) + 4, count(KV_READ_BUDGET), MUTED, { anchor: 'end' }),
+    ...draw(dense, () => DENSE_INK),
+    label(x(72), y(readsAt(dense.reads, 80)), 'CR 1', DENSE_INK, { anchor: 'end' }),
+    ...draw(hyperscaled, inkOf),
+    label(x(300), y(readsAt(hyperscaled.reads, 300)) + 18, 'CR 8', BLUES[0]),
   ].join('\n');
 }
 
@@ -101,13 +89,25 @@ function readsAt(reads: readonly Point[], at: number): number {
   return next <= 0 ? b[1] : a[1] + ((b[1] - a[1]) * (at - a[0])) / Math.max(1, b[0] - a[0]);
 }
 
-function caption({ result, setting }: Recording, dense: Recording): readonly string[] {
-  const solved = (r: JobResult) => r.ballots.some((ballot) => ballot.verified === true);
-  const line = (s: Setting, r: JobResult) =>
-    `${s.name}: ${r.chains.length} chains thought ${count(r.usage.completion_tokens)} tokens for ${count(r.usage.kv_reads)} KV reads, peak ${count(r.usage.peak_kv_tokens)} KV tokens; ` +
-    (solved(r) ? `solved: ${r.answer ?? ''}` : 'not solved');
-  const ends = [...new Set(result.chains.map((chain) => STATE[chain.finish_reason]))].join(', ');
-  return [line(setting, result), line(dense.setting, dense.result), `A ring marks a chain whose answer checks; chains ended by: ${ends}. One run; rates over 96 problems are in models/countdown/RESULTS.md.`];
+function caption(recordings: readonly Recording[]): readonly string[] {
+  const lines = recordings.map(({ setting, result }) => {
+    const { completion_tokens, kv_reads, peak_kv_tokens } = result.usage;
+    const spent = `${result.chains.length} chains thought ${count(completion_tokens)} tokens for ${count(kv_reads)} KV reads, peak ${count(peak_kv_tokens)} KV tokens`;
+    return `${setting.name}: ${spent}; ${result.answer === null ? 'not solved' : `solved: ${result.answer}`}`;
+  });
+  return [...lines, 'A dot is the end of a chain, a ring an answer that checks; no early stop. One run, not a rate: see models/countdown/RESULTS.md.'];
+}
+
+function inkOf(chain: number): string {
+  return BLUES[chain % BLUES.length] ?? BLUES[0];
+}
+
+function isSolved(result: JobResult, chain: number): boolean {
+  return result.ballots[chain]?.verified === true;
+}
+
+function longest(result: JobResult): number {
+  return Math.max(...result.chains.map((chain) => chain.tokens.length));
 }
 
 const { values } = parseArgs({
@@ -122,5 +122,5 @@ if (problem === undefined) throw new Error(`there is no problem ${values.problem
 const hyperscaled = await record(HYPERSCALED, problem.content, Number(values.seed));
 const dense = await record(DENSE, problem.content, Number(values.seed));
 const title = `One budget of ${count(KV_READ_BUDGET)} KV reads on "${problem.content}"`;
-writeFileSync(values.out, svg({ title, width: 900, height: 432, body: [livePanel(hyperscaled, dense), readsPanel(hyperscaled, dense)], caption: caption(hyperscaled, dense) }));
+writeFileSync(values.out, svg({ title, width: 900, height: 432, body: [livePanel(hyperscaled, dense), readsPanel(hyperscaled, dense)], caption: caption([hyperscaled, dense]) }));
 process.stderr.write(`wrote ${values.out}\n`);

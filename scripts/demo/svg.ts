@@ -33,8 +33,8 @@ ${[...body, ...lines].join('\n')}
 }
 
 /** Title above, name of the x axis below. */
-export function panel(title: string, axis: string, left: number, top: number, width: number): string {
-  return text(left, top - 16, title, { size: 13, weight: 600 }) + text(left + width, top + 266, axis, { size: 11, ink: MUTED, anchor: 'end' });
+export function panel(title: string, axis: string, { left, top, width, height }: Box): string {
+  return text(left, top - 16, title, { size: 13, weight: 600 }) + text(left + width, top + height + 34, axis, { size: 11, ink: MUTED, anchor: 'end' });
 }
 
 export function axes(box: Box, x: Scale, y: Scale, xs: readonly number[], ys: readonly number[]): string {
