@@ -236,7 +236,7 @@ napi_value ToJs(napi_env env, const Model& model) {
   out.Int("headDim", config.head_dim);
   out.Int("maxPositions", config.max_positions);
   out.Bool("tiedEmbeddings", config.tied_embeddings);
-  out.Double("ropeTheta", config.rope_theta);
+  out.Double("ropeTheta", config.rope.theta);
   out.Int("parameters", model.parameter_count);
   out.Int("fileBytes", model.file_bytes);
   out.String("weightType", DTypeName(model.dtype));

@@ -14,6 +14,8 @@ const MODELS = [
   { model: 'tiny_qwen3_tied_bf16', directory: tinyModel('tiny_qwen3_tied_bf16') },
   { model: 'tiny_qwen3_dms', directory: tinyModel('tiny_qwen3_dms') },
   { model: 'tiny_qwen3_dms_separate', directory: tinyModel('tiny_qwen3_dms_separate') },
+  { model: 'tiny_llama31 with DMS', directory: tinyModel('tiny_llama31'), overrides: DMS },
+  { model: 'tiny_qwen2 with DMS', directory: tinyModel('tiny_qwen2'), overrides: DMS },
   { model: 'countdown cr4', directory: bundledModel('cr4') },
 ];
 const FEEDS = [

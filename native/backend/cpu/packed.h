@@ -31,6 +31,8 @@ bool Pack(std::initializer_list<TensorView> parts, PackedMatrix* out);
 
 // A view widened to float, exactly.
 std::vector<float> Widen(const TensorView& view);
+// Vectors widened and laid out as the rows of `matrix`, which was packed from as many parts: [matrix.rows()], padding +0.
+std::vector<float> WidenStacked(std::initializer_list<TensorView> parts, const PackedMatrix& matrix);
 // Row `row` of a matrix widened to float [cols].
 void WidenRow(const TensorView& view, int64_t row, float* out);
 
