@@ -36,7 +36,7 @@ int32_t BestToken(std::span<const float> logits) {
   return static_cast<int32_t>(best);
 }
 
-// exp of a candidate's scaled distance to the best. Below e^-37 it is 0: that is the resolution of a 53-bit uniform number, and most
+// exp of a candidate's scaled distance to the best. Below e^-37 it is 0: a 53-bit random number resolves no less, and most
 // of a large vocabulary lies there.
 inline double Weight(float logit, double top, double temperature) {
   const double x = (static_cast<double>(logit) - top) / temperature;
