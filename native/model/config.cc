@@ -5,6 +5,7 @@
 #include <cmath>
 #include <system_error>
 
+#include "baseline/options.h"
 #include "core/limits.h"
 #include "model/json.h"
 
@@ -212,12 +213,13 @@ Status ApplyPolicyName(const std::string& value, PolicySpec& policy) {
     policy.window = kDmsWindowDefault;
     policy.reason = "DMS: asked for with policy=dms; without DMS metadata, so the borrowed query channel and defaults";
   } else if (value != "auto") {
-    return BadOption("policy", value, "auto, dense or dms");
+    return BadOption("policy", value, "auto, dense, dms or the name of a baseline (docs/baselines.md)");
   }
   return Status::Ok();
 }
 
 Status ApplyOverrides(const PolicyOverrides& overrides, PolicySpec& policy) {
+  if (baseline::IsNamedBy(overrides)) return baseline::ApplyOverrides(overrides, policy);
   static constexpr std::string_view kKeys[] = {"policy",       "window",    "alpha_scale",
                                                "alpha_offset", "alpha_per", "disable_eviction"};
   for (auto it = overrides.begin(); it != overrides.end(); ++it) {

@@ -6,21 +6,28 @@
 #include <utility>
 #include <vector>
 
+#include "baseline/spec.h"
 #include "core/status.h"
 
 namespace rum {
 
-enum class PolicyKind : int32_t { kDense, kDmsBorrowed, kDmsSeparate };
+enum class PolicyKind : int32_t {
+  kDense, kDmsBorrowed, kDmsSeparate,
+  kTova, kTovaHead, kH2o, kQuest, kStreaming, kKvpress,  // for evaluation: native/baseline
+};
 
 // Parameters of a cache policy (METHOD.md 1.2, 1.6).
 struct PolicySpec {
   PolicyKind kind = PolicyKind::kDense;
+  bool is_dms() const { return kind == PolicyKind::kDmsBorrowed || kind == PolicyKind::kDmsSeparate; }
+  bool is_baseline() const { return kind >= PolicyKind::kTova; }
   int32_t window = 0;             // tokens before the current one that are always visible; dense keeps all and uses 0
   float alpha_scale = 100.0f;
   float alpha_offset = 5.0f;
   bool alpha_per_layer = false;   // separate: KV head 0's logit decides for all KV heads
   bool disable_eviction = false;  // all decisions 0; the borrowed channel is still zeroed
   float target_cr = 1.0f;         // dms_cr: documentation, not used by the engine
+  BaselineSpec baseline;          // of the policies for evaluation
   std::string reason;             // why this flavour was chosen, one sentence for `ruminate model inspect`
 };
 
@@ -51,7 +58,8 @@ struct ModelConfig {
 };
 
 // key=value pairs from the caller, applied over the policy the directory states. Keys: policy (dense|dms|auto), window,
-// alpha_scale, alpha_offset, alpha_per (head|layer), disable_eviction (true|false). An unknown key or value is ERR_OPTION.
+// alpha_scale, alpha_offset, alpha_per (head|layer), disable_eviction (true|false). policy may also name a
+// baseline, with parameters of its own (baseline/options.h). An unknown key or value is ERR_OPTION.
 using PolicyOverrides = std::vector<std::pair<std::string, std::string>>;
 
 // Parses config.json (both dialects, METHOD.md 5) and, if not empty, generation_config.json.
