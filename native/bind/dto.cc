@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <memory>
 
+#include "baseline/options.h"
+
 namespace rum::bind {
 namespace {
 
@@ -22,12 +24,9 @@ constexpr size_t kVocabMax = size_t{1} << 22;
 constexpr size_t kPieceBytesMax = size_t{1} << 27;
 constexpr int64_t kExactIntegerMax = int64_t{1} << 53;
 
-const char* PolicyName(PolicyKind kind) {
-  switch (kind) {
-    case PolicyKind::kDense: return "dense";
-    case PolicyKind::kDmsBorrowed: return "dms_borrowed";
-    case PolicyKind::kDmsSeparate: return "dms_separate";
-  }
+const char* PolicyName(const PolicySpec& policy) {
+  if (policy.is_baseline()) return baseline::Name(policy);
+  if (policy.is_dms()) return policy.kind == PolicyKind::kDmsBorrowed ? "dms_borrowed" : "dms_separate";
   return "dense";
 }
 
@@ -211,7 +210,7 @@ const char* KvName(KvType kv) { return kv == KvType::kF32 ? "f32" : "bf16"; }
 napi_value ToJs(napi_env env, const Model& model) {
   const ModelConfig& config = model.config;
   Writer policy(env);
-  policy.String("name", PolicyName(config.policy.kind));
+  policy.String("name", PolicyName(config.policy));
   policy.Int("window", config.policy.window);
   policy.Double("alphaScale", config.policy.alpha_scale);
   policy.Double("alphaOffset", config.policy.alpha_offset);

@@ -97,11 +97,12 @@ class ForwardTask final : public Task {
     const ModelConfig& config = core_->model->config;
     Writer out(env);
     out.Set("logits", TakeFloats(env, std::move(outcome.logits)));
-    if (config.policy.kind == PolicyKind::kDense) {
-      out.Null("evictDecision");
-    } else {
+    if (config.policy.is_dms()) {
       out.Set("evictDecision", TakeBytes(env, std::move(outcome.evict_decision)));
+    } else {
+      out.Null("evictDecision");
     }
+    outcome.scores.empty() ? out.Null("scores") : out.Set("scores", TakeFloats(env, std::move(outcome.scores)));
     out.Set("liveCount", TakeInt32s(env, std::move(outcome.live_count)));
     out.Double("kvReadsDecode", outcome.kv_reads_decode);
     out.Double("kvReadsAll", outcome.kv_reads_all);
