@@ -24,7 +24,7 @@ struct BackendOptions {
 
 using ChainId = int32_t;
 
-// One token to feed. Rows of one chain in one call are consecutive positions of it, in order.
+// One token to feed. Rows of one chain in one call are consecutive positions of it, in order. The rows of its prompt come first.
 struct Row {
   ChainId chain = 0;
   int32_t token = 0;
@@ -44,7 +44,8 @@ struct HeadSnapshot {
 class TraceSink {
  public:
   virtual ~TraceSink() = default;
-  // decision_logits [num_kv_heads] or nullptr (dense); live [num_kv_heads] = visible keys of this query, itself included.
+  // decision_logits [num_kv_heads] or nullptr (no decisions): DMS about the token before, KVzap's scores of the token itself.
+  // live [num_kv_heads] = visible keys of this query, itself included.
   virtual void OnToken(ChainId chain, int32_t layer, int32_t position, const float* decision_logits, const int32_t* live) = 0;
   // Baselines that score: what they scored and chose, after the Forward in which they did, layer by layer. A kvpress scorer: once, at
   // the end of the prompt, for each KV head: scores [prompt] and the positions kept. Quest: for each token and query head of a layer
@@ -75,8 +76,8 @@ class Backend {
   virtual Status Forward(std::span<const Row> rows, float* logits) = 0;
 
   virtual int32_t Length(ChainId chain) const = 0;  // tokens fed
-  // Sums over (layer, KV head): tokens held for the last token fed, tokens its attention read (the same but for Quest), and tokens
-  // that the next token fed after the prompt will read (before it is known).
+  // Sums over (layer, KV head): tokens held for the last token fed (KVzap at the end of the prompt: once it is pruned), tokens its
+  // attention read (the same but for Quest), and tokens that the next token fed after the prompt will read (before it is known).
   virtual int64_t LiveSum(ChainId chain) const = 0;
   virtual int64_t ReadSum(ChainId chain) const { return LiveSum(chain); }
   virtual int64_t NextLiveSum(ChainId chain) const = 0;

@@ -13,7 +13,7 @@ namespace {
 // costing memory.
 constexpr size_t kPathBytesMax = 4096;
 constexpr size_t kOverridesMax = 64;
-constexpr size_t kOverrideBytesMax = 256;
+constexpr size_t kOverrideBytesMax = kPathBytesMax;  // a surrogate's directory
 constexpr size_t kPromptMax = size_t{1} << 22;
 constexpr int32_t kWidthMax = 4096;
 constexpr size_t kStopsMax = 64;
@@ -26,6 +26,7 @@ constexpr int64_t kExactIntegerMax = int64_t{1} << 53;
 
 const char* PolicyName(const PolicySpec& policy) {
   if (policy.is_baseline()) return baseline::Name(policy);
+  if (policy.is_kvzap()) return "kvzap";
   if (policy.is_dms()) return policy.kind == PolicyKind::kDmsBorrowed ? "dms_borrowed" : "dms_separate";
   return "dense";
 }
@@ -114,6 +115,7 @@ napi_value ChainToJs(napi_env env, const ChainReport& chain) {
   chain.stop_bytes < 0 ? out.Null("stopBytes") : out.Int("stopBytes", chain.stop_bytes);
   out.Int("liveSum", chain.live_sum);
   out.Int("peakSum", chain.peak_sum);
+  out.Int("decodePeakSum", chain.decode_peak_sum);
   out.Int("readSum", chain.read_sum);
   out.Int("denseReadSum", chain.dense_read_sum);
   out.Int("fed", chain.fed);
@@ -218,6 +220,16 @@ napi_value ToJs(napi_env env, const Model& model) {
   policy.Bool("disableEviction", config.policy.disable_eviction);
   policy.Double("targetCr", config.policy.target_cr);
   policy.String("reason", config.policy.reason);
+  if (config.policy.is_kvzap()) {
+    Writer kvzap(env);
+    kvzap.String("surrogate", config.policy.surrogate);
+    kvzap.String("kind", model.kvzap[0].in ? "mlp" : "linear");
+    kvzap.Double("threshold", config.policy.threshold);
+    kvzap.Bool("decode", config.policy.prunes_generated);
+    policy.Set("kvzap", kvzap.object());
+  } else {
+    policy.Null("kvzap");
+  }
 
   napi_value eos = nullptr;
   napi_create_array_with_length(env, config.eos_ids.size(), &eos);

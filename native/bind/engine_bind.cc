@@ -97,7 +97,7 @@ class ForwardTask final : public Task {
     const ModelConfig& config = core_->model->config;
     Writer out(env);
     out.Set("logits", TakeFloats(env, std::move(outcome.logits)));
-    if (config.policy.is_dms()) {
+    if (config.policy.decides()) {
       out.Set("evictDecision", TakeBytes(env, std::move(outcome.evict_decision)));
     } else {
       out.Null("evictDecision");

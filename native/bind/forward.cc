@@ -44,7 +44,8 @@ Status ForwardPass::Advance(std::chrono::steady_clock::time_point deadline, bool
     const size_t heads = static_cast<size_t>(config.num_layers) * static_cast<size_t>(config.num_kv_heads);
     outcome_.logits.resize(count * static_cast<size_t>(config.vocab_size));
     outcome_.live_count.resize(heads * count);
-    if (config.policy.is_dms()) outcome_.evict_decision.resize(heads * count);
+    if (config.policy.decides()) outcome_.evict_decision.resize(heads * count);
+    if (config.policy.is_kvzap()) outcome_.scores.resize(heads * count);
     Expected<ChainId> chain = backend_->NewChain();
     if (!chain.ok()) return chain.status();
     chain_ = *chain;
@@ -82,7 +83,8 @@ void ForwardPass::OnToken(ChainId chain, int32_t layer, int32_t position, const 
     const size_t at = static_cast<size_t>(layer * config.num_kv_heads + j) * count + static_cast<size_t>(position);
     outcome_.live_count[at] = live[j];
     if (decision_logits != nullptr && !outcome_.evict_decision.empty()) {
-      outcome_.evict_decision[at] = decision_logits[j] > 0 && !config.policy.disable_eviction;
+      outcome_.evict_decision[at] = config.policy.Evicts(decision_logits[j]);
+      if (config.policy.is_kvzap()) outcome_.scores[at] = decision_logits[j];
     }
   }
 }

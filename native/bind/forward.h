@@ -20,9 +20,9 @@ struct ForwardRequest {
 
 struct ForwardOutcome {
   std::vector<float> logits;           // [T, vocab]
-  std::vector<uint8_t> evict_decision; // [layers, kv_heads, T]; empty for dense
+  std::vector<uint8_t> evict_decision; // [layers, kv_heads, T] DMS: about token t - 1, KVzap: about t itself; else empty
   std::vector<int32_t> live_count;     // [layers, kv_heads, T] tokens that attention read
-  std::vector<float> scores;           // [layers, kv_heads, prompt] of a kvpress scorer; else empty
+  std::vector<float> scores;           // [layers, kv_heads, prompt] of a kvpress scorer, [.., T] of KVzap; else empty
   double kv_reads_decode = 0;          // sum over t >= prompt_len of the mean live length
   double kv_reads_all = 0;
   double peak_tokens = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/exact_math.h"
 
@@ -76,11 +77,19 @@ std::unique_ptr<ChainCache> ChainCache::Fork() const {
     }
     to.log_count = from.log_count;
     to.length = from.length;
+    to.dense_prompt = from.dense_prompt;
+    to.log_flags = from.log_flags;
   }
   return copy;
 }
 
-bool ChainCache::KeepSurvivor(Head& head, const uint8_t* ring, int32_t slot, int32_t position) {
+ChainCache::Place ChainCache::InPage(const uint8_t* page, int32_t slot) const {
+  int32_t position;
+  std::memcpy(&position, page + layout_.page_positions_offset + slot * int64_t{4}, 4);
+  return {page, layout_.page_k_slots, page + layout_.page_v_offset, slot, position};
+}
+
+bool ChainCache::KeepSurvivor(Head& head, const Place& from) {
   const int32_t at = head.log_count % layout_.page_slots;
   if (at == 0) {
     uint8_t* fresh = pool_->Allocate();
@@ -90,27 +99,32 @@ bool ChainCache::KeepSurvivor(Head& head, const uint8_t* ring, int32_t slot, int
   uint8_t* page = head.pages.back();
   const int64_t e = layout_.element_bytes;
   if (e == 4) {
-    CopyStrided<uint32_t>(ring + slot * e, layout_.ring_k_slots, page + at * e, layout_.page_k_slots, layout_.head_dim);
+    CopyStrided<uint32_t>(from.k + from.slot * e, from.k_stride, page + at * e, layout_.page_k_slots, layout_.head_dim);
   } else {
-    CopyStrided<uint16_t>(ring + slot * e, layout_.ring_k_slots, page + at * e, layout_.page_k_slots, layout_.head_dim);
+    CopyStrided<uint16_t>(from.k + from.slot * e, from.k_stride, page + at * e, layout_.page_k_slots, layout_.head_dim);
   }
   const int64_t row_bytes = layout_.v_stride * e;
-  std::memcpy(page + layout_.page_v_offset + at * row_bytes, ring + layout_.ring_v_offset + slot * row_bytes,
-              static_cast<size_t>(row_bytes));
-  std::memcpy(page + layout_.page_positions_offset + at * int64_t{4}, &position, 4);
+  std::memcpy(page + layout_.page_v_offset + at * row_bytes, from.v + from.slot * row_bytes, static_cast<size_t>(row_bytes));
+  std::memcpy(page + layout_.page_positions_offset + at * int64_t{4}, &from.position, 4);
   ++head.log_count;
   return true;
 }
 
-bool ChainCache::Append(int32_t index, int32_t position, const float* k, const float* v, bool evict_previous) {
+bool ChainCache::Append(int32_t index, int32_t position, const float* k, const float* v, const Verdict& verdict) {
   Head& head = heads_[static_cast<size_t>(index)];
   uint8_t* ring = Ring(index);
   uint8_t* flags = ring + layout_.ring_flags_offset;
   const int32_t slots = layout_.ring_slots;
-  if (position > 0) flags[(position - 1) % slots] = evict_previous ? 1 : 0;
+  if (position > 0 && verdict.evict_previous) flags[(position - 1) % slots] = 1;
   const int32_t slot = position % slots;
-  if (position >= slots && flags[slot] == 0 && !KeepSurvivor(head, ring, slot, position - slots)) return false;
-  flags[slot] = 0;
+  if (position >= slots && (flags[slot] == 0 || verdict.dense_prompt)) {
+    if (!KeepSurvivor(head, {ring, layout_.ring_k_slots, ring + layout_.ring_v_offset, slot, position - slots})) return false;
+    if (verdict.dense_prompt) {
+      head.log_flags.resize(static_cast<size_t>(head.log_count - 1));
+      head.log_flags.push_back(flags[slot]);
+    }
+  }
+  flags[slot] = verdict.evict_self ? 1 : 0;
   const int32_t e = layout_.element_bytes;
   uint8_t* v_row = ring + layout_.ring_v_offset + slot * int64_t{layout_.v_stride} * e;
   for (int32_t d = 0; d < layout_.head_dim; ++d) {
@@ -118,7 +132,35 @@ bool ChainCache::Append(int32_t index, int32_t position, const float* k, const f
     Store(v_row, d, e, v[d]);
   }
   head.length = position + 1;
+  head.dense_prompt = verdict.dense_prompt;
   return true;
+}
+
+// Pages before the first token that goes stay as they are, the others are written anew: a fork may hold them too.
+bool ChainCache::EndPrompt(int32_t index, bool keep_window) {
+  Head& head = heads_[static_cast<size_t>(index)];
+  head.dense_prompt = false;
+  if (keep_window) {
+    uint8_t* flags = Ring(index) + layout_.ring_flags_offset;
+    const int32_t slots = layout_.ring_slots;
+    for (int32_t position = std::max(0, head.length - slots + 1); position < head.length; ++position) flags[position % slots] = 0;
+  }
+  const std::vector<uint8_t> gone = std::exchange(head.log_flags, {});
+  const auto first = static_cast<size_t>(std::find(gone.begin(), gone.end(), 1) - gone.begin());
+  if (first == gone.size()) return true;
+  const auto page_slots = static_cast<size_t>(layout_.page_slots);
+  size_t at = first / page_slots * page_slots;
+  const std::vector<uint8_t*> old(head.pages.begin() + static_cast<std::ptrdiff_t>(at / page_slots), head.pages.end());
+  head.pages.resize(at / page_slots);
+  head.log_count = static_cast<int32_t>(at);
+  bool enough = true;
+  for (uint8_t* page : old) {
+    for (int32_t slot = 0; slot < layout_.page_slots && at < gone.size(); ++slot, ++at) {
+      if (gone[at] == 0) enough = enough && KeepSurvivor(head, InPage(page, slot));
+    }
+    pool_->Release(page);
+  }
+  return enough;
 }
 
 HeadView ChainCache::View(int32_t index) const {
@@ -140,7 +182,7 @@ int32_t ChainCache::Live(int32_t index) const {
 int32_t ChainCache::NextLive(int32_t index) const {
   const Head& head = heads_[static_cast<size_t>(index)];
   const bool leaves = head.length >= layout_.ring_slots;
-  const bool flagged = leaves && Ring(index)[layout_.ring_flags_offset + head.length % layout_.ring_slots] != 0;
+  const bool flagged = leaves && !head.dense_prompt && Ring(index)[layout_.ring_flags_offset + head.length % layout_.ring_slots] != 0;
   return Live(index) + (flagged ? 0 : 1);
 }
 
@@ -158,23 +200,17 @@ HeadSnapshot ChainCache::Snapshot(int32_t index) const {
   const HeadView view = View(index);
   const int32_t e = layout_.element_bytes;
   HeadSnapshot out;
-  const auto add = [&](const uint8_t* k, int64_t k_stride, const uint8_t* v, int32_t slot, int32_t position) {
-    out.positions.push_back(position);
+  const auto add = [&](const Place& from) {
+    out.positions.push_back(from.position);
     for (int32_t d = 0; d < layout_.head_dim; ++d) {
-      out.k.push_back(Load(k, d * k_stride + slot, e));
-      out.v.push_back(Load(v, slot * int64_t{layout_.v_stride} + d, e));
+      out.k.push_back(Load(from.k, int64_t{d} * from.k_stride + from.slot, e));
+      out.v.push_back(Load(from.v, from.slot * int64_t{layout_.v_stride} + d, e));
     }
   };
-  for (int32_t i = 0; i < view.log_count; ++i) {
-    const uint8_t* page = view.pages[i / layout_.page_slots];
-    const int32_t slot = i % layout_.page_slots;
-    int32_t position;
-    std::memcpy(&position, page + layout_.page_positions_offset + slot * int64_t{4}, 4);
-    add(page, layout_.page_k_slots, page + layout_.page_v_offset, slot, position);
-  }
+  for (int32_t i = 0; i < view.log_count; ++i) add(InPage(view.pages[i / layout_.page_slots], i % layout_.page_slots));
   for (int32_t i = 0; i < view.ring_live; ++i) {
     const int32_t slot = (view.ring_oldest + i) % layout_.ring_slots;
-    add(view.ring, layout_.ring_k_slots, view.ring + layout_.ring_v_offset, slot, head.length - view.ring_live + i);
+    add({view.ring, layout_.ring_k_slots, view.ring + layout_.ring_v_offset, slot, head.length - view.ring_live + i});
   }
   return out;
 }

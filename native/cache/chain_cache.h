@@ -11,6 +11,13 @@
 
 namespace rum {
 
+// What a policy says of a token that arrives.
+struct Verdict {
+  bool evict_previous = false;  // the token before it goes once it leaves the ring
+  bool evict_self = false;      // so does this one
+  bool dense_prompt = false;    // whoever leaves the ring stays for now: EndPrompt decides
+};
+
 // Heads are independent: different threads may work on different heads of one chain at a time.
 class ChainCache {
  public:
@@ -21,8 +28,11 @@ class ChainCache {
   ~ChainCache();
 
   // Token `position` of this head arrives: the one that leaves the ring goes to the log unless flagged, then k and v
-  // [head_dim] take its slot. evict_previous: this token's decision about position - 1. False: no memory for a page.
-  bool Append(int32_t head, int32_t position, const float* k, const float* v, bool evict_previous);
+  // [head_dim] take its slot. False: no memory for a page.
+  bool Append(int32_t head, int32_t position, const float* k, const float* v, const Verdict& verdict);
+  // After a dense prompt: flagged tokens of the log go for good and their memory goes back. keep_window: of the last `window`
+  // tokens none will ever go. False: no memory for a page.
+  bool EndPrompt(int32_t head, bool keep_window);
 
   HeadView View(int32_t head) const;
   int32_t Live(int32_t head) const;
@@ -38,9 +48,19 @@ class ChainCache {
     std::vector<uint8_t*> pages;
     int32_t log_count = 0;
     int32_t length = 0;  // tokens seen
+    bool dense_prompt = false;       // the last token was of one that has not ended
+    std::vector<uint8_t> log_flags;  // [log_count] within a dense prompt: who goes at its end
+  };
+  // One token of a ring or a page.
+  struct Place {
+    const uint8_t* k;
+    int32_t k_stride;
+    const uint8_t* v;
+    int32_t slot, position;
   };
   ChainCache(const CacheLayout& layout, PagePool* pool, int32_t heads);
-  bool KeepSurvivor(Head& head, const uint8_t* ring, int32_t slot, int32_t position);
+  bool KeepSurvivor(Head& head, const Place& from);
+  Place InPage(const uint8_t* page, int32_t slot) const;
   uint8_t* Ring(int32_t head) const { return rings_.data() + head * layout_.ring_bytes; }
 
   const CacheLayout layout_;

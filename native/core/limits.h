@@ -50,6 +50,8 @@ inline constexpr int64_t kDmsWindowMax = 1'000'000;                 // a ring of
 inline constexpr double kDmsAlphaMax = 1e6;                         // |scale| and |offset|: published 100 and 5
 inline constexpr double kDmsCrMax = 1e6;                            // documentation only, but printed
 
+inline constexpr double kKvzapThresholdMax = 1e6;                   // |threshold|: a log score; published from -9 to -3
+
 // a * b into *product; false if it does not fit. Sizes are multiplied with this and nothing else.
 [[nodiscard]] inline bool CheckedMul(int64_t a, int64_t b, int64_t* product) { return !__builtin_mul_overflow(a, b, product); }
 [[nodiscard]] inline bool CheckedAdd(int64_t a, int64_t b, int64_t* sum) { return !__builtin_add_overflow(a, b, sum); }

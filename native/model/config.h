@@ -13,7 +13,7 @@
 namespace rum {
 
 enum class PolicyKind : int32_t {
-  kDense, kDmsBorrowed, kDmsSeparate,
+  kDense, kDmsBorrowed, kDmsSeparate, kKvzap,
   kTova, kTovaHead, kH2o, kQuest, kStreaming, kKvpress,  // for evaluation: native/baseline
 };
 
@@ -21,6 +21,7 @@ enum class PolicyKind : int32_t {
 struct PolicySpec {
   PolicyKind kind = PolicyKind::kDense;
   bool is_dms() const { return kind == PolicyKind::kDmsBorrowed || kind == PolicyKind::kDmsSeparate; }
+  bool is_kvzap() const { return kind == PolicyKind::kKvzap; }
   bool is_baseline() const { return kind >= PolicyKind::kTova; }
   int32_t window = 0;             // tokens before the current one that are always visible; dense keeps all and uses 0
   float alpha_scale = 100.0f;
@@ -28,8 +29,15 @@ struct PolicySpec {
   bool alpha_per_layer = false;   // separate: KV head 0's logit decides for all KV heads
   bool disable_eviction = false;  // all decisions 0; the borrowed channel is still zeroed
   float target_cr = 1.0f;         // dms_cr: documentation, not used by the engine
+  std::string surrogate;          // KVzap: its directory
+  float threshold = 0.0f;         // KVzap: a score below it
+  bool prunes_generated = true;   // KVzap: generated tokens too, else only those of the prompt
   BaselineSpec baseline;          // of the policies for evaluation
   std::string reason;             // why this flavour was chosen, one sentence for `ruminate model inspect`
+
+  bool decides() const { return is_dms() || is_kvzap(); }  // about each token, once
+  // Whether a token leaves the cache with the window: DMS by its logit, KVzap by its score. NaN keeps it.
+  bool Evicts(float logit) const { return is_kvzap() ? logit < threshold : logit > 0.0f && !disable_eviction; }
 };
 
 struct ModelConfig {
@@ -63,8 +71,8 @@ struct ModelConfig {
 };
 
 // key=value pairs from the caller, applied over the policy the directory states. Keys: policy (dense|dms|auto), window,
-// alpha_scale, alpha_offset, alpha_per (head|layer), disable_eviction (true|false). policy may also name a
-// baseline, with parameters of its own (baseline/options.h). An unknown key or value is ERR_OPTION.
+// alpha_scale, alpha_offset, alpha_per (head|layer), disable_eviction (true|false). policy may also be kvzap, with surrogate
+// (a directory), threshold, window and decode (true|false), or name a baseline, with parameters of its own (baseline/options.h). An unknown key or value is ERR_OPTION.
 using PolicyOverrides = std::vector<std::pair<std::string, std::string>>;
 
 // The texts of a directory's configuration files; empty: no such file.

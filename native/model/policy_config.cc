@@ -19,6 +19,7 @@ namespace {
 constexpr std::string_view kDmsKeys[] = {"dms_window_size", "dms_alpha_scale", "dms_initial_alpha_offset", "dms_cr"};
 constexpr int32_t kDmsWindowDefault = 512;
 constexpr int32_t kThirdPartyWindowDefault = 256;
+constexpr int32_t kKvzapWindowDefault = 128;  // METHOD.md 2.2
 
 // The names of METHOD.md 1.2 for one value, the preferred one first.
 using Aliases = std::span<const std::string_view>;
@@ -169,8 +170,55 @@ Status ApplyPolicyName(const std::string& value, PolicySpec& policy) {
     policy.window = kDmsWindowDefault;
     policy.reason = "DMS: asked for with policy=dms; without DMS metadata, so the borrowed query channel and defaults";
   } else if (value != "auto") {
-    return BadOption("policy", value, "auto, dense, dms or the name of a baseline (docs/baselines.md)");
+    return BadOption("policy", value, "auto, dense, dms, kvzap or the name of a baseline (docs/baselines.md)");
   }
+  return Status::Ok();
+}
+
+// Each key once and one of `keys`.
+Status CheckKeys(const PolicyOverrides& overrides, Aliases keys) {
+  for (auto it = overrides.begin(); it != overrides.end(); ++it) {
+    if (std::ranges::find(keys, it->first) == keys.end()) {
+      std::string valid;
+      for (const std::string_view key : keys) valid += (valid.empty() ? "" : ", ") + std::string(key);
+      return Error(kErrOption, "unknown policy option " + Quote(it->first) + "; valid: " + valid);
+    }
+    if (std::any_of(overrides.begin(), it, [&](const auto& earlier) { return earlier.first == it->first; })) {
+      return Error(kErrOption, "policy option " + it->first + " is given twice");
+    }
+  }
+  return Status::Ok();
+}
+
+// In place of what the directory states: over a DMS checkpoint its weights run as a dense model.
+Status ApplyKvzap(const PolicyOverrides& overrides, PolicySpec& policy) {
+  static constexpr std::string_view kKeys[] = {"policy", "surrogate", "threshold", "window", "decode"};
+  if (Status status = CheckKeys(overrides, kKeys); !status.ok()) return status;
+  policy = PolicySpec{};
+  policy.kind = PolicyKind::kKvzap;
+  policy.window = kKvzapWindowDefault;
+  policy.reason = "KVzap: asked for with policy=kvzap";
+  std::optional<double> threshold;
+  for (const auto& [key, value] : overrides) {
+    if (key == "surrogate") {
+      if (value.empty() || value.find('\0') != std::string::npos) return BadOption(key, value, "a directory");
+      policy.surrogate = value;
+    } else if (key == "threshold") {
+      threshold.emplace();
+      if (!ParseNumber(value, -kKvzapThresholdMax, kKvzapThresholdMax, &*threshold)) return BadOption(key, value, "a number from -1e6 to 1e6");
+      policy.threshold = static_cast<float>(*threshold);
+    } else if (key == "window") {
+      int64_t window = 0;
+      if (!ParseNumber(value, int64_t{0}, kDmsWindowMax, &window)) {
+        return BadOption(key, value, "a whole number from 0 to " + std::to_string(kDmsWindowMax));
+      }
+      policy.window = static_cast<int32_t>(window);
+    } else if (key == "decode" && !ParseBool(value, &policy.prunes_generated)) {
+      return BadOption(key, value, "true or false");
+    }
+  }
+  if (policy.surrogate.empty()) return Error(kErrOption, "policy kvzap needs surrogate=DIR: the directory of a KVzap surrogate of this model");
+  if (!threshold) return Error(kErrOption, "policy kvzap needs threshold=X: tokens that score less may go");
   return Status::Ok();
 }
 
@@ -197,17 +245,10 @@ Expected<PolicySpec> ReadPolicy(FieldReader& config, const ConfigTexts& texts) {
 
 Status ApplyOverrides(const PolicyOverrides& overrides, PolicySpec& policy) {
   if (baseline::IsNamedBy(overrides)) return baseline::ApplyOverrides(overrides, policy);
-  static constexpr std::string_view kKeys[] = {"policy",       "window",    "alpha_scale",
-                                               "alpha_offset", "alpha_per", "disable_eviction"};
-  for (auto it = overrides.begin(); it != overrides.end(); ++it) {
-    if (std::ranges::find(kKeys, it->first) == std::end(kKeys)) {
-      return Error(kErrOption, "unknown policy option " + Quote(it->first) +
-                                   "; valid: policy, window, alpha_scale, alpha_offset, alpha_per, disable_eviction");
-    }
-    if (std::any_of(overrides.begin(), it, [&](const auto& earlier) { return earlier.first == it->first; })) {
-      return Error(kErrOption, "policy option " + it->first + " is given twice");
-    }
-  }
+  const auto named = std::ranges::find(overrides, "policy", &PolicyOverrides::value_type::first);
+  if (named != overrides.end() && named->second == "kvzap") return ApplyKvzap(overrides, policy);
+  static constexpr std::string_view kKeys[] = {"policy", "window", "alpha_scale", "alpha_offset", "alpha_per", "disable_eviction"};
+  if (Status status = CheckKeys(overrides, kKeys); !status.ok()) return status;
   // The policy first, wherever it stands: the others are parameters of it.
   for (const auto& [key, value] : overrides) {
     if (key != "policy") continue;

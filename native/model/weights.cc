@@ -10,6 +10,7 @@
 
 #include "core/limits.h"
 #include "model/json.h"
+#include "model/kvzap.h"
 #include "model/safetensors.h"
 
 namespace rum {
@@ -350,6 +351,9 @@ Expected<std::shared_ptr<const Model>> OpenModel(const std::string& directory, c
   model->dtype = MostCommonDType(model->layers);
   model->file_bytes = table->file_bytes();
   model->files = table->Files();
+  if (model->config.policy.kind == PolicyKind::kKvzap) {
+    if (Status status = OpenKvzap(model.get()); !status.ok()) return status;
+  }
   return std::shared_ptr<const Model>(std::move(model));
 }
 

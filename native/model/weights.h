@@ -38,6 +38,14 @@ struct LayerWeights {
   TensorView alpha_norm;      // [hidden], DMS separate only
 };
 
+// One module of a KVzap surrogate: scores = out x + out_bias, or out GELU(in x + in_bias) + out_bias. x: the input of self_attn.
+struct KvzapLayer {
+  TensorView in;        // [width, hidden], mlp only
+  TensorView in_bias;   // [width], mlp only
+  TensorView out;       // [num_kv_heads, width], or of a linear one [num_kv_heads, hidden]
+  TensorView out_bias;  // [num_kv_heads]
+};
+
 class MappedFile;  // safetensors.h
 
 // An opened, fully checked model: every tensor present, of the right shape and finite. Immutable and thread-safe.
@@ -48,6 +56,7 @@ struct Model {
   TensorView final_norm;  // [hidden]
   TensorView lm_head;     // [vocab, hidden]; equals embed when tied
   std::vector<LayerWeights> layers;
+  std::vector<KvzapLayer> kvzap;  // [layers], KVzap only: from the directory of the surrogate
   int64_t parameter_count = 0;
   int64_t file_bytes = 0;
   DType dtype = DType::kF32;  // of the projections (the most common one)
@@ -55,7 +64,7 @@ struct Model {
 };
 
 // Opens a Hugging Face directory: config.json, generation_config.json, dms_metadata.json and ../training_log.json (each optional),
-// model.safetensors or model.safetensors.index.json with its shards. Refuses before allocating anything that depends on the contents.
+// model.safetensors or model.safetensors.index.json with its shards; under KVzap the surrogate's directory too. Refuses before allocating anything that depends on the contents.
 Expected<std::shared_ptr<const Model>> OpenModel(const std::string& directory, const PolicyOverrides& overrides);
 
 }  // namespace rum

@@ -18,7 +18,8 @@ class DmsSeparate final : public Policy {
     }
   }
 
-  void Prepare(int32_t layer, const float* residual, int64_t stride, int32_t rows) override {
+  void Prepare(int32_t layer, const LayerInput& input) override {
+    const auto& [residual, _, stride, rows] = input;
     const Layer& l = layers_[static_cast<size_t>(layer)];
     normed_.resize(static_cast<size_t>(stride * rows));
     out_stride_ = l.proj.rows();

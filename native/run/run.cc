@@ -126,7 +126,7 @@ Status Run::Impl::FeedChunk() {
   }
   for (const size_t i : running_) {
     ChainReport& report = chains_[i].report;
-    report.live_sum = backend_->LiveSum(prompt_chain_);
+    report.live_sum = report.decode_peak_sum = backend_->LiveSum(prompt_chain_);
     report.peak_sum = prefill_peak_sum_;
     report.fed = static_cast<int32_t>(end);
   }
@@ -195,6 +195,7 @@ Status Run::Impl::FeedAll() {
     report.fed += 1;
     report.live_sum = backend_->LiveSum(chains_[i].id);
     report.peak_sum = std::max(report.peak_sum, report.live_sum);
+    report.decode_peak_sum = std::max(report.decode_peak_sum, report.live_sum);
     const int64_t reads = backend_->ReadSum(chains_[i].id);
     report.read_sum += reads;
     report.dense_read_sum += report.fed * head_count_;

@@ -56,7 +56,8 @@ class SyntheticBuilder {
 };
 
 // config: the shape; qk_norm, biases and policy are honoured. The scale of the weights keeps activations near 1.
-inline std::shared_ptr<const Model> MakeSynthetic(const ModelConfig& config, DType dtype, uint64_t seed) {
+// surrogate_width: of a KVzap mlp; 0: linear.
+inline std::shared_ptr<const Model> MakeSynthetic(const ModelConfig& config, DType dtype, uint64_t seed, int64_t surrogate_width = 0) {
   auto owner = std::make_shared<SyntheticModel>();
   SyntheticBuilder b(owner.get(), dtype, seed);
   Model& m = owner->model;
@@ -94,6 +95,16 @@ inline std::shared_ptr<const Model> MakeSynthetic(const ModelConfig& config, DTy
       w.alpha_norm = b.Tensor(1, hidden, 1.0f, 0.2f);
     }
     m.layers.push_back(w);
+    if (!config.policy.is_kvzap()) continue;
+    KvzapLayer s;
+    if (surrogate_width > 0) {
+      s.in = b.Tensor(surrogate_width, hidden, 0.0f, 2.0f * in);
+      s.in_bias = b.Tensor(1, surrogate_width, 0.0f, 0.5f);
+    }
+    const int64_t width = surrogate_width > 0 ? surrogate_width : hidden;
+    s.out = b.Tensor(config.num_kv_heads, width, 0.0f, 2.0f / std::sqrt(static_cast<float>(width)));
+    s.out_bias = b.Tensor(1, config.num_kv_heads, 0.0f, 0.2f);
+    m.kvzap.push_back(s);
   }
   return {owner, &owner->model};
 }

@@ -129,7 +129,7 @@ bool CpuBackend::PackWeights() {
   final_norm_ = Widen(model_->final_norm);
   frequencies_ = RopeFrequencies(config_.rope, config_.head_dim);
   policy_ = MakePolicy(*model_, kernels_, &threads_);
-  return Pack({model_->lm_head}, &head_);
+  return policy_ != nullptr && Pack({model_->lm_head}, &head_);
 }
 
 // ---------------------------------------------------------------- chains
@@ -160,7 +160,7 @@ int64_t CpuBackend::SumHeads(ChainId chain, int32_t (ChainCache::*count)(int32_t
 MemoryUse CpuBackend::Memory() const {
   MemoryUse use;
   for (const Layer& l : layers_) use.weight_bytes += l.qkv.bytes() + l.o.bytes() + l.gate_up.bytes() + l.down.bytes();
-  use.weight_bytes += head_.bytes();
+  use.weight_bytes += head_.bytes() + policy_->weight_bytes();
   use.kv_allocated_bytes = pool_.allocated_bytes();
   for (const auto& [id, chain] : chains_) use.kv_allocated_bytes += chain.cache->ring_bytes();
   return use;
@@ -218,7 +218,7 @@ void CpuBackend::AddProjected(int64_t rows) {
   }
 }
 
-// Norm and RoPE of one row's query group and key, in place. Returns the eviction logit about the token before.
+// Norm and RoPE of one row's query group and key, in place. Returns the policy's logit.
 float CpuBackend::PrepareHead(const Layer& l, int32_t row, int32_t kv_head) {
   const int32_t hd = config_.head_dim, group = config_.group();
   const int64_t half = hd / 2;
@@ -251,7 +251,8 @@ void CpuBackend::AttendSpan(int32_t layer, const Span& span, int32_t kv_head, st
     const float* q = qkv + int64_t{kv_head} * group * hd;
     const float* k = qkv + l.qkv.row_begin[1] + int64_t{kv_head} * hd;
     const float* v = qkv + l.qkv.row_begin[2] + int64_t{kv_head} * hd;
-    if (!span.cache->Append(head, span.position + static_cast<int32_t>(i), k, v, policy_->evicts() && policy_->Evicts(logit))) {
+    const Row& token = batch_[static_cast<size_t>(row)];
+    if (!span.cache->Append(head, span.position + static_cast<int32_t>(i), k, v, policy_->Judge(logit, token.prefill))) {
       out_of_memory_.store(true, std::memory_order_relaxed);
       return;
     }
@@ -263,6 +264,9 @@ void CpuBackend::AttendSpan(int32_t layer, const Span& span, int32_t kv_head, st
     const int64_t at = int64_t{row} * config_.num_kv_heads + kv_head;
     a_.decision_logits[static_cast<size_t>(at)] = logit;
     a_.live[static_cast<size_t>(at)] = view.log_count + view.ring_live;
+    if (token.prompt_end && policy_->dense_prompt() && !span.cache->EndPrompt(head, !policy_->prunes_generated())) {
+      out_of_memory_.store(true, std::memory_order_relaxed);
+    }
   }
 }
 
@@ -281,8 +285,8 @@ void CpuBackend::AttendSpanForBaseline(int32_t layer, const Span& span) {
 
 void CpuBackend::AttentionBlock(int32_t layer, const std::vector<Span>& spans, int64_t rows) {
   const Layer& l = layers_[static_cast<size_t>(layer)];
-  policy_->Prepare(layer, a_.residual.data(), a_.hidden_stride, static_cast<int32_t>(rows));
   Norm(l.input_norm, rows);
+  policy_->Prepare(layer, {a_.residual.data(), a_.normed.data(), a_.hidden_stride, static_cast<int32_t>(rows)});
   Matrix(l.qkv, a_.normed, a_.hidden_stride, rows, &a_.qkv, a_.qkv_stride);
   AddBias(l.qkv_bias, rows, &a_.qkv, a_.qkv_stride);
   int64_t live = 0;

@@ -55,6 +55,7 @@ struct Layer {
   Matrix input_norm, q_proj, k_proj, v_proj, q_bias, k_bias, v_bias, q_norm, k_norm, o_proj, o_bias;
   Matrix post_norm, gate_proj, up_proj, down_proj;
   Matrix alpha_proj, alpha_bias, alpha_norm;
+  Matrix score_in, score_in_bias, score_out, score_out_bias;  // KVzap
 };
 
 struct Weights {
@@ -79,7 +80,13 @@ inline Weights WidenAll(const Model& model) {
     w.layers.push_back(Layer{widen(l.input_norm), widen(l.q_proj), widen(l.k_proj), widen(l.v_proj), widen(l.q_bias),
                              widen(l.k_bias), widen(l.v_bias), widen(l.q_norm), widen(l.k_norm), widen(l.o_proj),
                              widen(l.o_bias), widen(l.post_norm), widen(l.gate_proj), widen(l.up_proj), widen(l.down_proj),
-                             widen(l.alpha_proj), widen(l.alpha_bias), widen(l.alpha_norm)});
+                             widen(l.alpha_proj), widen(l.alpha_bias), widen(l.alpha_norm), {}, {}, {}, {}});
+  }
+  for (size_t i = 0; i < model.kvzap.size(); ++i) {
+    w.layers[i].score_in = widen(model.kvzap[i].in);
+    w.layers[i].score_in_bias = widen(model.kvzap[i].in_bias);
+    w.layers[i].score_out = widen(model.kvzap[i].out);
+    w.layers[i].score_out_bias = widen(model.kvzap[i].out_bias);
   }
   return w;
 }

@@ -21,6 +21,7 @@ using reference::Chain;
 using reference::ChainSum;
 using reference::HeadHistory;
 using reference::Layer;
+using reference::Mask;
 using reference::RmsNorm;
 using reference::RopeTable;
 
@@ -30,7 +31,7 @@ class ReferenceBackend final : public Backend {
   ReferenceBackend(std::shared_ptr<const Model> model, const BackendOptions& options, baseline::Attention* attention)
       : model_(std::move(model)), config_(model_->config), options_(options), attention_(attention), weights_(reference::WidenAll(*model_)),
         frequencies_(RopeFrequencies(config_.rope, config_.head_dim)),
-        window_(config_.policy.is_dms() ? config_.policy.window : 0), hidden_(Size(config_.hidden_size)),
+        window_(config_.policy.decides() ? config_.policy.window : 0), hidden_(Size(config_.hidden_size)),
         head_dim_(Size(config_.head_dim)), kv_heads_(Size(config_.num_kv_heads)), group_(Size(config_.group())) {}
 
   const char* name() const override { return "reference"; }
@@ -45,7 +46,8 @@ class ReferenceBackend final : public Backend {
   Expected<ChainId> ForkChain(ChainId id) override {
     const auto source = chains_.find(id);
     if (source == chains_.end()) return UnknownChain(id);
-    for (HeadHistory& head : source->second.heads) head.SealPages(window_, options_.page_slots);
+    const Mask mask = MaskOf(source->second);
+    for (HeadHistory& head : source->second.heads) head.SealPages(mask, options_.page_slots);
     return Add(Chain(source->second));
   }
 
@@ -74,13 +76,13 @@ class ReferenceBackend final : public Backend {
     return chain ? chain->length : 0;
   }
   int64_t LiveSum(ChainId id) const override {
-    return SumHeads(id, [this](const HeadHistory& head) { return head.LiveCount(window_); });
+    return SumHeads(id, [](const HeadHistory& head, const Mask& mask) { return head.LiveCount(mask); });
   }
   int64_t NextLiveSum(ChainId id) const override {
-    return SumHeads(id, [this](const HeadHistory& head) { return head.NextLiveCount(window_); });
+    return SumHeads(id, [](const HeadHistory& head, const Mask& mask) { return head.NextLiveCount(mask); });
   }
   int64_t SharedSum(ChainId id) const override {
-    return SumHeads(id, [this](const HeadHistory& head) { return head.SharedPageCount() * options_.page_slots; });
+    return SumHeads(id, [this](const HeadHistory& head, const Mask&) { return head.SharedPageCount() * options_.page_slots; });
   }
 
   HeadSnapshot Snapshot(ChainId id, int32_t layer, int32_t kv_head) const override {
@@ -88,7 +90,7 @@ class ReferenceBackend final : public Backend {
     const Chain* chain = Find(id);
     if (!chain) return snapshot;
     const HeadHistory& head = chain->heads[Size(layer) * kv_heads_ + Size(kv_head)];
-    snapshot.positions = head.VisiblePositions(chain->length - 1, window_);
+    snapshot.positions = head.VisiblePositions(chain->length - 1, MaskOf(*chain));
     for (const int32_t position : snapshot.positions) {
       const auto begin = static_cast<std::ptrdiff_t>(Size(position) * head_dim_), d = static_cast<std::ptrdiff_t>(head_dim_);
       snapshot.k.insert(snapshot.k.end(), head.k.begin() + begin, head.k.begin() + begin + d);
@@ -127,9 +129,19 @@ class ReferenceBackend final : public Backend {
   int64_t SumHeads(ChainId id, Count count) const {
     int64_t sum = 0;
     if (const Chain* chain = Find(id)) {
-      for (const HeadHistory& head : chain->heads) sum += count(head);
+      for (const HeadHistory& head : chain->heads) sum += count(head, MaskOf(*chain));
     }
     return sum;
+  }
+
+  // What is held after the last token fed: within a KVzap prompt everything.
+  Mask MaskOf(const Chain& chain) const {
+    Mask mask{window_};
+    if (config_.policy.is_kvzap()) {
+      mask.dense = chain.in_prompt;
+      if (!config_.policy.prunes_generated) mask.evictable_end = chain.prompt_length - window_;
+    }
+    return mask;
   }
 
   bool Borrowed() const { return config_.policy.kind == PolicyKind::kDmsBorrowed; }
@@ -138,20 +150,30 @@ class ReferenceBackend final : public Backend {
   std::vector<float> FeedToken(const Row& row) {
     Chain& chain = chains_.find(row.chain)->second;
     const int32_t position = chain.length++;
+    chain.in_prompt = row.prefill;
     const RopeTable rope = reference::MakeRopeTable(frequencies_, config_.rope.attention_factor, position);
     const float* embedding = weights_.embed.row(Size(row.token));
     std::vector<float> h(embedding, embedding + hidden_);
     for (int32_t layer = 0; layer < config_.num_layers; ++layer) {
       const Layer& w = weights_.layers[Size(layer)];
-      Attention(row, layer, position, rope, w, std::span(chain.heads).subspan(Size(layer) * kv_heads_, kv_heads_), h);
+      Attention(row, layer, position, rope, w, std::span(chain.heads).subspan(Size(layer) * kv_heads_, kv_heads_),
+                MaskOf(chain), h);
       Mlp(w, h);
     }
+    if (row.prompt_end) EndPrompt(chain);
     return h;
   }
 
-  // h += W_o attention(RMSNorm(h)); writes k, v and the flag of the token before.
+  void EndPrompt(Chain& chain) const {
+    chain.in_prompt = false;
+    chain.prompt_length = chain.length;
+    if (!config_.policy.is_kvzap()) return;
+    for (HeadHistory& head : chain.heads) head.PrunePages(MaskOf(chain), options_.page_slots);
+  }
+
+  // h += W_o attention(RMSNorm(h)); writes k, v and a flag.
   void Attention(const Row& row, int32_t layer, int32_t position, const RopeTable& rope, const Layer& w, std::span<HeadHistory> heads,
-                 std::vector<float>& h) {
+                 const Mask& mask, std::vector<float>& h) {
     std::vector<float> x(hidden_), q(w.q_proj.rows), k(w.k_proj.rows), v(w.v_proj.rows);
     RmsNorm(h.data(), w.input_norm.row(0), hidden_, config_.rms_eps, x.data());
     w.q_proj.Times(x.data(), q.data());
@@ -164,7 +186,7 @@ class ReferenceBackend final : public Backend {
       NormHeads(w.q_norm.row(0), q);
       NormHeads(w.k_norm.row(0), k);
     }
-    const std::vector<float> decision_logits = DecisionLogits(w, h, q);
+    const std::vector<float> decision_logits = config_.policy.is_kvzap() ? Scores(w, x) : DecisionLogits(w, h, q);
     if (Borrowed()) ZeroBorrowedChannels(q);
     for (size_t i = 0; i < q.size(); i += head_dim_) Rope(rope, &q[i]);
     for (size_t i = 0; i < k.size(); i += head_dim_) Rope(rope, &k[i]);
@@ -174,9 +196,8 @@ class ReferenceBackend final : public Backend {
     std::vector<int32_t> live(kv_heads_);
     if (attention_) attention_->Attend(row, layer, position, q.data(), k.data(), v.data(), o.data(), live.data());
     for (size_t j = 0; j < kv_heads_ && !attention_; ++j) {
-      const bool decision = !decision_logits.empty() && !config_.policy.disable_eviction && decision_logits[j] > 0.0f;
-      Append(&k[j * head_dim_], &v[j * head_dim_], decision, heads[j]);
-      const std::vector<int32_t> visible = heads[j].VisiblePositions(position, window_);
+      Append(&k[j * head_dim_], &v[j * head_dim_], decision_logits.empty() ? nullptr : &decision_logits[j], heads[j]);
+      const std::vector<int32_t> visible = heads[j].VisiblePositions(position, mask);
       live[j] = static_cast<int32_t>(visible.size());
       for (size_t i = j * group_; i < (j + 1) * group_; ++i) Attend(heads[j], visible, &q[i * head_dim_], &o[i * head_dim_]);
     }
@@ -214,16 +235,31 @@ class ReferenceBackend final : public Backend {
     return logits;
   }
 
+  // [num_kv_heads]. x: the input of self_attn.
+  std::vector<float> Scores(const Layer& w, const std::vector<float>& x) const {
+    std::vector<float> inner = x, scores(kv_heads_);
+    if (!w.score_in.data.empty()) {
+      inner.resize(w.score_in.rows);
+      w.score_in.Times(x.data(), inner.data());
+      w.score_in_bias.AddTo(inner.data());
+      for (float& y : inner) y = GeluF(y);
+    }
+    w.score_out.Times(inner.data(), scores.data());
+    w.score_out_bias.AddTo(scores.data());
+    return scores;
+  }
+
   // The last channel of the first query head of KV head j.
   size_t BorrowedChannel(size_t j) const { return j * group_ * head_dim_ + head_dim_ - 1; }
   void ZeroBorrowedChannels(std::vector<float>& q) const {
     for (size_t j = 0; j < kv_heads_; ++j) q[BorrowedChannel(j)] = 0.0f;
   }
 
-  // The decision of this token is about the one before it.
-  void Append(const float* k, const float* v, bool decision, HeadHistory& head) const {
-    if (!head.evict.empty()) head.evict.back() = decision;
-    head.evict.push_back(0);
+  // The DMS decision of this token is about the one before it, KVzap's about itself. logit: nullptr when nothing is decided.
+  void Append(const float* k, const float* v, const float* logit, HeadHistory& head) const {
+    const PolicySpec& policy = config_.policy;
+    if (policy.is_dms() && !head.evict.empty()) head.evict.back() = *logit > 0.0f && !policy.disable_eviction;
+    head.evict.push_back(policy.is_kvzap() && *logit < policy.threshold);
     for (size_t c = 0; c < head_dim_; ++c) {
       head.k.push_back(RoundToKv(k[c]));
       head.v.push_back(RoundToKv(v[c]));
