@@ -16,7 +16,7 @@ export interface Inspection {
     readonly bytes_per_token: number;
     /** Share of the tokens past the window that stay: measured (card) or as trained for. */
     readonly kept_fraction: number;
-    readonly kept_fraction_from: 'card' | 'config' | 'dense';
+    readonly kept_fraction_from: 'card' | 'config' | 'dense' | 'unmeasured';
   };
   readonly lengths: readonly {
     readonly length: number;
@@ -34,15 +34,17 @@ export interface Inspection {
 export interface InspectOptions {
   readonly lengths: readonly number[];
   readonly kv: KvType | null;
+  /** Over the directory's policy: the card's figures are not about it then. */
+  readonly overrides: readonly (readonly [string, string])[];
 }
 
-/** @example const { kv } = await inspect('countdown@cr8', { lengths: [512], kv: null }); */
-export async function inspect(model: string, { lengths, kv }: InspectOptions): Promise<Inspection> {
+/** @example const { kv } = await inspect('countdown@cr8', { lengths: [512], kv: null, overrides: [] }); */
+export async function inspect(model: string, { lengths, kv, overrides }: InspectOptions): Promise<Inspection> {
   const resolved = resolve(model);
-  const info = await inspectModel(resolved.directory, []);
+  const info = await inspectModel(resolved.directory, overrides);
   const type = kv ?? defaultKvType(info);
   const bytesPerToken = kvBytesPerToken(info, type);
-  const measured = resolved.variantCard?.figures.kept_fraction ?? null;
+  const measured = overrides.length > 0 ? null : (resolved.variantCard?.figures.kept_fraction ?? null);
   const shape = cacheShape(info, measured);
   const dense = info.policy.name === 'dense' || info.policy.disableEviction;
   const available = availableMemory();
@@ -56,7 +58,7 @@ export async function inspect(model: string, { lengths, kv }: InspectOptions): P
       type,
       bytes_per_token: bytesPerToken,
       kept_fraction: shape.keptFraction,
-      kept_fraction_from: dense ? 'dense' : measured === null ? 'config' : 'card',
+      kept_fraction_from: dense ? 'dense' : measured !== null ? 'card' : info.policy.name.startsWith('dms_') ? 'config' : 'unmeasured',
     },
     lengths: (lengths.length > 0 ? lengths : defaultLengths(info)).map((length) => {
       const liveTokens = live(length, shape);
@@ -83,15 +85,14 @@ function defaultLengths(info: ModelInfo): number[] {
 /** @example process.stdout.write(inspectionText(await inspect('countdown', ...), paint)) */
 export function inspectionText({ model, directory, info, kv, lengths, machine }: Inspection, paint: Paint): string {
   const { policy } = info;
-  const from = { card: 'measured, from the model card', config: `as trained for: CR ${policy.targetCr}`, dense: 'no eviction' }[kv.kept_fraction_from];
-  const flavour = policy.name === 'dense' ? 'dense' : `${policy.name}, window ${policy.window}, alpha per ${policy.alphaPer}`;
+  const from = { card: 'measured, from the model card', config: `as trained for: CR ${policy.targetCr}`, dense: 'no eviction', unmeasured: 'not measured' }[kv.kept_fraction_from];
   const rows: readonly [string, string][] = [
     ['model', paint.bold(model)],
     ['directory', directory],
     ['architecture', `${info.modelType}, ${plural(info.layers, 'layer')}, hidden ${info.hiddenSize}, vocabulary ${count(info.vocabSize)}`],
     ['attention', `${plural(info.heads, 'head')} over ${plural(info.kvHeads, 'KV head')} of ${info.headDim}, up to ${plural(info.maxPositions, 'position')}`],
     ['weights', `${count(info.parameters)} parameters, ${info.weightType}, ${bytes(info.fileBytes)}`],
-    ['flavour', flavour],
+    ['flavour', flavourOf(policy)],
     ['', paint.dim(policy.reason)],
     ['KV', `${bytes(kv.bytes_per_token)} a token (${kv.type})`],
     ['kept', `${(100 * kv.kept_fraction).toFixed(1)}% of tokens past the window (${from})`],
@@ -110,4 +111,9 @@ export function inspectionText({ model, directory, info, kv, lengths, machine }:
     paint,
   );
   return `${facts}\n\n${costs}\n`;
+}
+
+function flavourOf({ name, window, alphaPer, kvzap }: ModelInfo['policy']): string {
+  if (kvzap === null) return name.startsWith('dms_') ? `${name}, window ${window}, alpha per ${alphaPer}` : name;
+  return `kvzap (${kvzap.kind}), window ${window}, threshold ${kvzap.threshold}, prunes ${kvzap.decode ? 'prompt and generated tokens' : 'the prompt only'}`;
 }

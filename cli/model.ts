@@ -2,12 +2,13 @@
 import { availableParallelism } from 'node:os';
 import { type Command, Option } from 'commander';
 
+import { policyOverrides } from '../engine/job/spec.ts';
 import { listModels, resolve } from '../engine/model/registry.ts';
 import type { KvType } from '../engine/runtime/native.ts';
 import { checkModel, type Check } from './check.ts';
 import { EXIT, onInterrupt } from './exit.ts';
 import { inspect, inspectionText } from './inspect.ts';
-import { command, integer } from './options.ts';
+import { command, integer, setting } from './options.ts';
 import { canRedraw, paintFor, ratio, table } from './text.ts';
 
 export function modelCommand(): Command {
@@ -24,10 +25,13 @@ function inspectCommand(): Command {
     .argument('<model>', 'name, name@variant or a Hugging Face directory')
     .option('--length <tokens...>', 'lengths to price (default: an eighth to all of the context)', (text: string, before: number[] | undefined) => [...(before ?? []), integer(text)])
     .addOption(new Option('--kv <type>', 'type of the cache (default: f32 for f32 weights, else bf16)').choices(['f32', 'bf16']))
+    .option('--policy <name>', 'in place of what the directory says: dense, dms, kvzap or a baseline of docs/baselines.md')
+    .option('--set <key=value>', 'a parameter of the policy (repeatable); of kvzap: surrogate, threshold, window, decode', setting, {})
     .option('--json', 'one JSON object')
     .addHelpText('after', '\nExamples:\n  $ ruminate model inspect countdown@cr8\n  $ ruminate model inspect ./Qwen3-8B-DMS --length 8192 32768 --json')
-    .action(async (model: string, options: { length?: number[]; kv?: KvType; json?: boolean }) => {
-      const found = await inspect(model, { lengths: options.length ?? [], kv: options.kv ?? null });
+    .action(async (model: string, options: { length?: number[]; kv?: KvType; policy?: string; set: Readonly<Record<string, string>>; json?: boolean }) => {
+      const overrides = policyOverrides({ policy: options.policy, policy_options: options.set });
+      const found = await inspect(model, { lengths: options.length ?? [], kv: options.kv ?? null, overrides });
       process.stdout.write(options.json ? `${JSON.stringify(found)}\n` : inspectionText(found, paintFor(process.stdout)));
     });
 }

@@ -1,6 +1,7 @@
 /** How the command line reads values. Only the form is checked here: ranges are the engine's, so that every caller gets the same answer. */
 import { Command, InvalidArgumentError } from 'commander';
 
+import { EngineError } from '../engine/core/errors.ts';
 import { EXIT } from './exit.ts';
 
 export function integer(text: string): number {
@@ -30,6 +31,22 @@ export function durationMs(text: string): number {
 /** For an option that may be given several times. */
 export function repeated(text: string, before: readonly string[] | undefined): readonly string[] {
   return [...(before ?? []), text];
+}
+
+/** The names of config.json are accepted for the ones of the engine. */
+const ALIASES: Readonly<Record<string, string>> = { window_size: 'window', initial_alpha_offset: 'alpha_offset' };
+
+/**
+ * For `--set key=value`, given once for each key.
+ * @example setting('dms_window_size=16', {}) // { window: '16' }
+ */
+export function setting(text: string, before: Readonly<Record<string, string>>): Readonly<Record<string, string>> {
+  const at = text.indexOf('=');
+  if (at < 1) throw new EngineError('ERR_OPTION', `--set takes key=value; got "${text}".`);
+  const name = text.slice(0, at).replace(/^dms_/, '');
+  const key = ALIASES[name] ?? name;
+  if (Object.hasOwn(before, key)) throw new EngineError('ERR_OPTION', `--set ${key} is given twice.`);
+  return { ...before, [key]: text.slice(at + 1) };
 }
 
 /** A command whose mistakes are one line with a code, and which never ends the process by itself. */

@@ -7,7 +7,7 @@ import { generate } from '../engine/job/generate.ts';
 import { type JobSpec, parseSpec } from '../engine/job/spec.ts';
 import { EXIT, onInterrupt } from './exit.ts';
 import { openView, silentView, type View } from './live.ts';
-import { command, decimal, durationMs, integer, repeated, seed } from './options.ts';
+import { command, decimal, durationMs, integer, repeated, seed, setting } from './options.ts';
 import { report } from './report.ts';
 import { canRedraw, paintFor } from './text.ts';
 
@@ -17,6 +17,9 @@ interface RunOptions {
   readonly length?: number;
   readonly width?: number;
   readonly cr?: number;
+  readonly policy?: string;
+  readonly set: Readonly<Record<string, string>>;
+  readonly keptFraction?: number;
   readonly kvReadBudget?: number;
   readonly deadline?: number;
   readonly seed?: bigint;
@@ -44,6 +47,7 @@ Examples:
   $ ruminate run "4 20 8 13 target 59"
   $ ruminate run "4 20 8 13 target 59" --cr 8 --length 512 --width 4 --kv-read-budget 58000 --show-chains
   $ ruminate run --prompt-file question.txt --model ./Qwen3-8B-DMS --width 8 --vote majority --deadline 10m
+  $ ruminate run --prompt-file long.txt --model ./Qwen3-8B --policy kvzap --set surrogate=./KVzap-mlp-Qwen3-8B --set threshold=-4
   $ echo "7 18 17 7 target 35" | ruminate run --prompt-file - --json | jq .answer`;
 
 export function runCommand(): Command {
@@ -53,6 +57,10 @@ export function runCommand(): Command {
     .option('--prompt-file <file>', 'read the question from a file, or from standard input with -')
     .option('--model <name|dir>', 'name, name@variant or a Hugging Face directory', 'countdown')
     .option('--cr <ratio>', 'compression ratio: chooses the variant of the model (default: the best on its card)', decimal)
+    .optionsGroup('Cache (default: as the model was trained):')
+    .option('--policy <name>', 'dense, dms, kvzap or a baseline of docs/baselines.md')
+    .option('--set <key=value>', 'a parameter of the policy (repeatable); of kvzap: surrogate, threshold, window, decode', setting, {})
+    .option('--kept-fraction <k>', 'of the tokens past the window, the part the quote expects to stay', decimal)
     .optionsGroup('Budget:')
     .option('--length <tokens>', 'most tokens of a chain (default: what the context leaves, at most 32768)', integer)
     .option('--width <chains>', 'chains (default: 4)', integer)
@@ -147,6 +155,9 @@ function specOf(prompt: string, options: RunOptions): JobSpec {
       backend: options.backend,
       kv: options.kv,
       threads: options.threads,
+      policy: options.policy,
+      policy_options: options.set,
+      kept_fraction: options.keptFraction,
     }),
   );
 }

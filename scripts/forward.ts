@@ -1,14 +1,17 @@
 /**
  * A teacher-forced pass for checks from outside, with a stable interface:
- *   npx tsx scripts/forward.ts --model DIR --ids 5,17,... [--policy dense|dms|auto|BASELINE] [--set key=value]... [--prompt-len N] [--chunk N]
+ *   npx tsx scripts/forward.ts --model DIR --ids 5,17,... [--policy dense|dms|auto|kvzap|BASELINE] [--set key=value]... [--prompt-len N] [--chunk N]
  *     [--backend reference|cpu] [--kv f32|bf16] --out F.safetensors
  * Writes logits F32 [T, vocab], live_count I32 [layers, kv heads, T] and, under DMS, evict_decision U8 [layers, kv heads, T]
- * (entry t is the decision token t takes about token t - 1). Under a baseline (tova, tova_kvhead, h2o, quest, streaming_llm,
- * kvpress_*; docs/baselines.md) kept U8 [layers, kv heads, T], what is held at the end, and for kvpress scores F32 [layers, kv heads,
- * prompt]. Prints one line of JSON.
+ * (entry t is the decision token t takes about token t - 1). Under KVzap (--policy kvzap --set surrogate=DIR --set threshold=X
+ * [--set window=128] [--set decode=false]) scores F32 [layers, kv heads, T] and evict_decision (entry t is about token t itself: its
+ * score is below the threshold). Under KVzap and a baseline (tova, tova_kvhead, h2o, quest, streaming_llm, kvpress_*;
+ * docs/baselines.md) kept U8 [layers, kv heads, T], what is held at the end, and for kvpress scores F32 [layers, kv heads, prompt].
+ * Prints one line of JSON.
  */
 import { Command, Option } from 'commander';
 
+import { setting } from '../cli/options.ts';
 import { EngineError } from '../engine/core/errors.ts';
 import { resolve } from '../engine/model/registry.ts';
 import { openEngine, type BackendName, type ForwardResult, type KvType } from '../engine/runtime/native.ts';
@@ -18,7 +21,7 @@ interface Options {
   readonly model: string;
   readonly ids: Int32Array;
   readonly policy?: string;
-  readonly set: readonly (readonly [string, string])[];
+  readonly set: Readonly<Record<string, string>>;
   readonly promptLen?: number;
   readonly chunk: number;
   readonly backend: BackendName;
@@ -30,8 +33,8 @@ const command = new Command('forward')
   .description('Runs a model over given token ids and writes its logits and cache decisions.')
   .requiredOption('--model <dir>', 'a Hugging Face directory or the name of a bundled model')
   .requiredOption('--ids <ids>', 'token ids, separated by commas', parseIds)
-  .option('--policy <name>', 'dense, dms, auto or a baseline of docs/baselines.md (default: what the directory says)')
-  .option('--set <key=value>', 'a policy parameter, may be repeated: window, alpha_scale, alpha_offset, alpha_per, disable_eviction, also as dms_*; of a baseline: docs/baselines.md', parseSetting, [])
+  .option('--policy <name>', 'dense, dms, auto, kvzap or a baseline of docs/baselines.md (default: what the directory says)')
+  .option('--set <key=value>', 'a policy parameter, may be repeated: window, alpha_scale, alpha_offset, alpha_per, disable_eviction, also as dms_*; of kvzap: surrogate, threshold, window, decode; of a baseline: docs/baselines.md', setting, {})
   .option('--prompt-len <n>', 'ids fed in chunks, the rest one by one (default: all)', (text: string) => parseCount('--prompt-len', text, 0))
   .option('--chunk <n>', 'ids per chunk', (text: string) => parseCount('--chunk', text, 1), 128)
   .addOption(new Option('--backend <name>', 'what computes').choices(['reference', 'cpu']).default('cpu'))
@@ -42,7 +45,7 @@ const command = new Command('forward')
 async function run(options: Options): Promise<void> {
   using engine = await openEngine({
     directory: resolve(options.model).directory,
-    overrides: [...(options.policy === undefined ? [] : [['policy', options.policy] as const]), ...options.set],
+    overrides: [...(options.policy === undefined ? [] : [['policy', options.policy] as const]), ...Object.entries(options.set)],
     backend: options.backend,
     kv: options.kv ?? null,
     pageSlots: 64,
@@ -93,16 +96,6 @@ function parseCount(name: string, text: string, min: number): number {
   const value = /^\d{1,9}$/.test(text) ? Number(text) : NaN;
   if (!(value >= min)) throw new EngineError('ERR_OPTION', `${name} must be an integer of at least ${min}; got "${text}".`);
   return value;
-}
-
-/** The names of config.json are accepted for the ones of the engine. */
-const ALIASES: Readonly<Record<string, string>> = { window_size: 'window', initial_alpha_offset: 'alpha_offset' };
-
-function parseSetting(text: string, before: Options['set']): Options['set'] {
-  const at = text.indexOf('=');
-  if (at < 1) throw new EngineError('ERR_OPTION', `--set takes key=value; got "${text}".`);
-  const key = text.slice(0, at).replace(/^dms_/, '');
-  return [...before, [ALIASES[key] ?? key, text.slice(at + 1)]];
 }
 
 try {

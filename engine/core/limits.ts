@@ -33,6 +33,8 @@ export const LIMITS = {
   /** A layout parameter: 64 in production, 4 in tests; above this a page is larger than what DMS leaves of a chain. */
   PAGE_SLOTS_MAX: 4_096,
   PAGE_SLOTS_DEFAULT: 64,
+  /** More than any policy has. */
+  POLICY_OPTIONS_MAX: 32,
   /** A user's regular expression for the answer, and the text that any rule looks at. */
   PATTERN_CHARS_MAX: 256,
   /** What a pattern sees, from the end: two repeats tried from every start are 256^3 / 6 steps. */

@@ -14,14 +14,20 @@ export interface CacheShape {
   readonly window: number;
   /** k = 1 / CR: of the tokens that leave the window, the part that stays. */
   readonly keptFraction: number;
+  /**
+   * KVzap: the prompt stays whole until it ends and is pruned once; then generated tokens go as they leave the window, or only those
+   * of the prompt before its last `window`. Without it tokens go from the first one on.
+   */
+  readonly pruning?: 'after_prompt' | 'prompt_only';
 }
 
-/** Live entries of a chain that has been fed `tokens`. */
-export function live(tokens: number, { window, keptFraction }: CacheShape): number {
-  return Math.min(tokens, window + 1) + keptFraction * Math.max(0, tokens - window - 1);
+/** Live entries of a chain that has been fed `tokens`, `prompt` of them its prompt; without it all are, and it is pruned. */
+export function live(tokens: number, { window, keptFraction, pruning }: CacheShape, prompt = tokens): number {
+  const outside = Math.max(0, (pruning === 'prompt_only' ? Math.min(tokens - 1, prompt) : tokens - 1) - window);
+  return tokens - outside + keptFraction * outside;
 }
 
-/** live(1) + … + live(tokens): what feeding a chain from nothing reads. */
+/** live(1) + … + live(tokens): what feeding a chain from nothing reads if tokens go as they leave the window. */
 export function liveSum(tokens: number, { window, keptFraction }: CacheShape): number {
   const full = window + 1;
   if (tokens <= full) return triangle(tokens);
@@ -33,12 +39,22 @@ export function liveSum(tokens: number, { window, keptFraction }: CacheShape): n
  * @example kvReads(9, 50, { window: 0, keptFraction: 1 }) // 1666
  */
 export function kvReads(prompt: number, generated: number, shape: CacheShape): number {
-  return generated <= 1 ? 0 : liveSum(prompt + generated - 1, shape) - liveSum(prompt, shape);
+  if (generated <= 1) return 0;
+  const last = prompt + generated - 1;
+  if (shape.pruning !== 'prompt_only') return liveSum(last, shape) - liveSum(prompt, shape);
+  const outside = (generated - 1) * Math.max(0, prompt - shape.window);
+  return triangle(last) - triangle(prompt) - outside + shape.keptFraction * outside;
 }
 
-/** Most live entries of one chain. */
+/** KV reads of the prompt, once whatever the width. */
+export function prefillReads(prompt: number, shape: CacheShape): number {
+  return shape.pruning !== undefined ? triangle(prompt) : liveSum(prompt, shape);
+}
+
+/** Most live entries of one chain, its prompt included. */
 export function peakTokens(prompt: number, generated: number, shape: CacheShape): number {
-  return live(prompt + Math.max(0, generated - 1), shape);
+  const end = live(prompt + Math.max(0, generated - 1), shape, prompt);
+  return shape.pruning !== undefined ? Math.max(prompt, end) : end;
 }
 
 /** Entries of the prompt in full pages, which the chains of a job share. */
@@ -56,11 +72,15 @@ export function defaultKvType(info: Pick<ModelInfo, 'weightType'>): KvType {
   return info.weightType === 'f32' ? 'f32' : 'bf16';
 }
 
-/** k of the variant's card; without a card what the checkpoint says it was trained for; dense keeps all. */
-export function cacheShape(info: Pick<ModelInfo, 'policy'>, cardKeptFraction: number | null): CacheShape {
-  const { name, window, disableEviction, targetCr } = info.policy;
+/** k as measured (by the card, or as the caller says); else what the checkpoint was trained for, all under KVzap; dense keeps all. */
+export function cacheShape(info: Pick<ModelInfo, 'policy'>, measured: number | null): CacheShape {
+  const { name, window, disableEviction, targetCr, kvzap } = info.policy;
   const dense = name === 'dense' || disableEviction;
-  return { window: dense ? 0 : window, keptFraction: dense ? 1 : (cardKeptFraction ?? 1 / Math.max(1, targetCr)) };
+  return {
+    window: dense ? 0 : window,
+    keptFraction: dense ? 1 : (measured ?? 1 / Math.max(1, targetCr)),
+    ...(kvzap !== null && { pruning: kvzap.decode ? 'after_prompt' : 'prompt_only' }),
+  };
 }
 
 export interface PlanInput {
@@ -98,7 +118,7 @@ export interface Quote {
 /** @throws EngineError ERR_BUDGET if the budget does not pay for feeding one token to each chain. */
 export function plan(input: PlanInput): Quote {
   const { promptTokens, lengths, shape, kvReadBudget } = input;
-  const firstStep = lengths.filter((length) => length > 1).length * live(promptTokens + 1, shape);
+  const firstStep = lengths.filter((length) => length > 1).length * live(promptTokens + 1, shape, promptTokens);
   if (kvReadBudget !== null && kvReadBudget < firstStep) {
     throw new EngineError(
       'ERR_BUDGET',
@@ -112,7 +132,7 @@ export function plan(input: PlanInput): Quote {
     kept_fraction: shape.keptFraction,
     window: shape.window,
     kv_bytes_per_token: input.bytesPerToken,
-    kv_reads_prefill: liveSum(promptTokens, shape),
+    kv_reads_prefill: prefillReads(promptTokens, shape),
     kv_read_budget: kvReadBudget,
     weight_bytes: input.weightBytes,
     expected: estimate(input, shape),
@@ -123,11 +143,14 @@ export function plan(input: PlanInput): Quote {
 function estimate({ promptTokens, lengths, bytesPerToken, pageSlots, kvReadBudget }: PlanInput, shape: CacheShape): Estimate {
   const reads = sum(lengths.map((length) => kvReads(promptTokens, length, shape)));
   const peak = sum(lengths.map((length) => peakTokens(promptTokens, length, shape)));
+  // Chains begin when the prompt has been pruned: its dense buffer is never beside them.
+  const ends = sum(lengths.map((length) => live(promptTokens + length - 1, shape, promptTokens)));
   const shared = (lengths.length - 1) * sharedTokens(promptTokens, shape, pageSlots);
+  const held = shape.pruning !== undefined ? Math.max(promptTokens, ends - shared) : ends - shared;
   return {
     kv_reads: kvReadBudget === null ? reads : Math.min(reads, kvReadBudget),
     peak_kv_tokens: peak,
-    peak_kv_bytes: Math.ceil((peak - shared) * bytesPerToken),
+    peak_kv_bytes: Math.ceil(held * bytesPerToken),
   };
 }
 
@@ -155,13 +178,15 @@ export function usageOf(report: RunReport, promptTokens: number, bytesPerToken: 
   const denseReadSum = sum(chains.map((chain) => chain.denseReadSum));
   const liveTotal = sum(chains.map((chain) => chain.liveSum));
   const sharedTwice = Math.max(0, chains.length - 1) * report.sharedSum;
+  // One chain's peak may be that of its prompt, which was held before there were others.
+  const heldPeakSum = Math.max(...chains.map((chain) => chain.peakSum), sum(chains.map((chain) => chain.decodePeakSum)) - sharedTwice);
   return {
     prompt_tokens: promptTokens,
     completion_tokens: sum(chains.map((chain) => chain.tokens.length)),
     kv_reads: readSum / headCount,
     kv_reads_prefill: report.prefillReadSum / headCount,
     peak_kv_tokens: peakSum / headCount,
-    peak_kv_bytes: ((peakSum - sharedTwice) * bytesPerToken) / headCount,
+    peak_kv_bytes: (heldPeakSum * bytesPerToken) / headCount,
     compression_ratio: liveTotal === 0 ? 1 : (sum(chains.map((chain) => chain.fed)) * headCount) / liveTotal,
     read_ratio: readSum === 0 ? 1 : denseReadSum / readSum,
   };

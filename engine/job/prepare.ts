@@ -16,6 +16,8 @@ import type { VoteRule } from './vote.ts';
 /** What is read of a model before its weights. */
 export interface LoadedModel {
   readonly resolved: ResolvedModel;
+  /** Over the directory's policy; `info` tells what came of them. */
+  readonly overrides: readonly (readonly [string, string])[];
   readonly info: ModelInfo;
   readonly tokenizer: Tokenizer;
   readonly template: ChatTemplate | null;
@@ -41,6 +43,8 @@ export interface PreparedJob {
   readonly verifier: Verifier | null;
   readonly thinking: Thinking | null;
   readonly kvReadBudget: number | null;
+  /** What the quote counts on: as the spec says or, of the model's own policy, its card; null: neither does. */
+  readonly keptFraction: number | null;
   readonly deadlineMs: number | null;
   readonly backend: 'cpu' | 'reference';
   readonly kv: KvType;
@@ -54,14 +58,14 @@ export function resolveSpec(spec: JobSpec): ResolvedModel {
   return resolve(name, { cr: spec.budget?.compression_ratio });
 }
 
-export async function loadModel(resolved: ResolvedModel): Promise<LoadedModel> {
+export async function loadModel(resolved: ResolvedModel, overrides: LoadedModel['overrides']): Promise<LoadedModel> {
   const { directory } = resolved;
-  const info = await inspectModel(directory, []);
+  const info = await inspectModel(directory, overrides);
   const tokenizer = Tokenizer.load(directory);
   tokenizer.checkFits(info.vocabSize);
   const path = join(directory, 'generation_config.json');
   const samplingDefaults = existsSync(path) ? parseGenerationConfig(readBounded(path, LIMITS.JSON_BYTES_MAX), path) : {};
-  return { resolved, info, tokenizer, template: ChatTemplate.load(directory, tokenizer.config), samplingDefaults };
+  return { resolved, overrides, info, tokenizer, template: ChatTemplate.load(directory, tokenizer.config), samplingDefaults };
 }
 
 /** @throws EngineError ERR_OPTION, ERR_TEMPLATE, ERR_TOKENIZER, ERR_PROMPT_TOO_LONG */
@@ -91,6 +95,7 @@ export function prepare(spec: JobSpec, model: LoadedModel): PreparedJob {
     verifier: verifierName === null ? null : verifierNamed(verifierName),
     thinking,
     kvReadBudget: spec.budget?.kv_read_budget ?? null,
+    keptFraction: spec.kept_fraction ?? (model.overrides.length > 0 ? null : (resolved.variantCard?.figures.kept_fraction ?? null)),
     deadlineMs: spec.budget?.deadline_ms ?? null,
     backend: spec.backend ?? 'cpu',
     kv,
@@ -101,11 +106,10 @@ export function prepare(spec: JobSpec, model: LoadedModel): PreparedJob {
 
 /** @throws EngineError ERR_BUDGET */
 export function quoteOf(job: PreparedJob, weightBytes: number): Quote {
-  const { info, resolved } = job.model;
   return plan({
     promptTokens: job.promptIds.length,
     lengths: job.lengths,
-    shape: cacheShape(info, resolved.variantCard?.figures.kept_fraction ?? null),
+    shape: cacheShape(job.model.info, job.keptFraction),
     bytesPerToken: job.bytesPerToken,
     pageSlots: job.pageSlots,
     kvReadBudget: job.kvReadBudget,

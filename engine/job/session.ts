@@ -9,7 +9,7 @@ import { availableMemory } from './memory.ts';
 import { type LoadedModel, type PreparedJob, loadModel, prepare, quoteOf, resolveSpec } from './prepare.ts';
 import { emptyPicture } from './progress.ts';
 import { runJob } from './run.ts';
-import { type JobSpec, parseSpec } from './spec.ts';
+import { type JobSpec, parseSpec, policyOverrides } from './spec.ts';
 
 /**
  * Keeps every model and engine that its jobs used until it is disposed. Jobs may follow each other; they are not run at the same time.
@@ -41,7 +41,7 @@ export class Session {
     throwIfCancelled(options.signal);
     const engine = this.#engines.get(key) ?? (await openEngine({
       directory: job.model.resolved.directory,
-      overrides: [],
+      overrides: job.model.overrides,
       backend: job.backend,
       kv: job.kv,
       pageSlots: job.pageSlots,
@@ -64,9 +64,10 @@ export class Session {
     if (this.#disposed) throw new EngineError('ERR_DISPOSED', 'The session was used after it was disposed.');
     const parsed = parseSpec(spec);
     const resolved = resolveSpec(parsed);
-    const known = this.#models.get(resolved.directory);
-    const model = known ?? (await loadModel(resolved));
-    this.#models.set(resolved.directory, model);
+    const overrides = policyOverrides(parsed);
+    const key = JSON.stringify([resolved.directory, overrides]);
+    const model = this.#models.get(key) ?? (await loadModel(resolved, overrides));
+    this.#models.set(key, model);
     return prepare(parsed, model);
   }
 
@@ -88,7 +89,7 @@ function threadsOf(spec: JobSpec): number {
 }
 
 function engineKey(job: PreparedJob, threads: number): string {
-  return JSON.stringify([job.model.resolved.directory, job.backend, job.kv, job.pageSlots, threads]);
+  return JSON.stringify([job.model.resolved.directory, job.model.overrides, job.backend, job.kv, job.pageSlots, threads]);
 }
 
 function throwIfCancelled(signal: AbortSignal | undefined): void {

@@ -88,6 +88,11 @@ const jobSpecSchema = z.strictObject({
   kv: choice('f32', 'bf16').optional(),
   threads: integer(1, LIMITS.THREADS_MAX).optional(),
   page_slots: integer(1, LIMITS.PAGE_SLOTS_MAX).optional(),
+  /** In place of the model's own: dense, dms, kvzap or a baseline. The native engine knows its options. */
+  policy: text(64).optional(),
+  policy_options: z.record(text(64), text(4_096), { error: 'must be an object of texts' }).optional(),
+  /** Of the tokens that leave the window, the part expected to stay, for the quote. Default: the card's, as trained, or 1. */
+  kept_fraction: real(0, 1, true).optional(),
 });
 
 export type JobSpec = z.infer<typeof jobSpecSchema>;
@@ -110,8 +115,15 @@ export function parseSpec(input: unknown): JobSpec {
     const want = width ?? Math.max(1, lengths.length);
     if (lengths.length !== want) throw option(`budget.lengths must have one entry for each of ${want} chains; got ${lengths.length}`);
   }
+  if (Object.keys(spec.policy_options ?? {}).length > LIMITS.POLICY_OPTIONS_MAX) throw option(`policy_options must have at most ${LIMITS.POLICY_OPTIONS_MAX} entries`);
   if (spec.model.includes('@') && spec.variant !== undefined) throw option(`variant must not be given twice; got ${show(spec.model)} and ${show(spec.variant)}`);
   return spec;
+}
+
+/** What the native engine is told over the model's own policy, in one order. */
+export function policyOverrides({ policy, policy_options }: Pick<JobSpec, 'policy' | 'policy_options'>): readonly (readonly [string, string])[] {
+  const options = Object.entries(policy_options ?? {}).sort(([a], [b]) => (a < b ? -1 : 1));
+  return policy === undefined ? options : [['policy', policy], ...options];
 }
 
 export type SamplingSpec = z.infer<typeof samplingSchema>;

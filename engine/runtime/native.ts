@@ -14,7 +14,7 @@ export type Isa = 'portable' | 'avx2' | 'avx512';
 export type BackendName = 'reference' | 'cpu';
 export type KvType = 'f32' | 'bf16';
 /** What runs are for, and the baselines of docs/baselines.md for comparison. */
-export type PolicyName = 'dense' | 'dms_borrowed' | 'dms_separate' | BaselineName;
+export type PolicyName = 'dense' | 'dms_borrowed' | 'dms_separate' | 'kvzap' | BaselineName;
 export type BaselineName =
   | 'tova'
   | 'tova_kvhead'
@@ -61,6 +61,8 @@ export interface ModelInfo {
     readonly targetCr: number;
     /** Why this flavour was chosen. */
     readonly reason: string;
+    /** null under any other policy. `decode`: generated tokens are pruned too, not only those of the prompt. */
+    readonly kvzap: { readonly surrogate: string; readonly kind: 'linear' | 'mlp'; readonly threshold: number; readonly decode: boolean } | null;
   };
 }
 
@@ -68,7 +70,7 @@ export interface EngineOptions {
   readonly directory: string;
   /**
    * key=value pairs over the directory's policy: policy, window, alpha_scale, alpha_offset, alpha_per, disable_eviction; or policy
-   * naming a baseline and its parameters (docs/baselines.md).
+   * kvzap with surrogate, threshold, window and decode; or policy naming a baseline and its parameters (docs/baselines.md).
    */
   readonly overrides: readonly (readonly [string, string])[];
   readonly backend: BackendName;
@@ -135,6 +137,8 @@ export interface ChainReport {
   /** The *Sum fields are sums over (layer, KV head); divide by `headCount`. */
   readonly liveSum: number;
   readonly peakSum: number;
+  /** As peakSum, from the end of the prompt on. */
+  readonly decodePeakSum: number;
   readonly readSum: number;
   readonly denseReadSum: number;
   readonly fed: number;
@@ -175,12 +179,12 @@ export interface ForwardOptions {
 /** Row-major; T = ids. */
 export interface ForwardResult {
   readonly logits: Float32Array; // [T, vocab]
-  /** 1: token t decides that t - 1 leaves the cache with the window; null without DMS. */
+  /** 1: DMS: token t decides that t - 1 leaves the cache with the window; KVzap: t itself scores below the threshold; else null. */
   readonly evictDecision: Uint8Array | null; // [layers, kvHeads, T]
   /** Tokens that attention read. */
   readonly liveCount: Int32Array; // [layers, kvHeads, T]
-  /** What a kvpress scorer gave the prompt; null without one. */
-  readonly scores: Float32Array | null; // [layers, kvHeads, promptLen]
+  /** What a kvpress scorer gave the prompt, or KVzap's surrogate every token; null without one. */
+  readonly scores: Float32Array | null; // [layers, kvHeads, promptLen or T]
   /** Sum over the fed tokens after the prompt / over all of the mean live length. */
   readonly kvReadsDecode: number;
   readonly kvReadsAll: number;

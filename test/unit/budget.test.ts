@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { type PlanInput, admit, cacheShape, defaultKvType, kvBytesPerToken, kvReads, live, liveSum, peakTokens, plan, sharedTokens, usageOf } from '../../engine/job/budget.ts';
+import { type PlanInput, admit, cacheShape, defaultKvType, kvBytesPerToken, kvReads, live, liveSum, peakTokens, plan, prefillReads, sharedTokens, usageOf } from '../../engine/job/budget.ts';
 import type { ModelInfo, RunReport } from '../../engine/runtime/native.ts';
 import { readReference } from './support.ts';
 
@@ -46,6 +46,32 @@ describe('live length and KV reads', () => {
     }
   });
 
+  test('under KVzap the prompt is dense and pruned once, whether or not generated tokens go too', () => {
+    for (const pruning of ['after_prompt', 'prompt_only'] as const) {
+      for (const window of [0, 3, 16]) {
+        for (const keptFraction of [0.25, 1]) {
+          const shape = { window, keptFraction, pruning };
+          for (const prompt of [1, 9, 30]) {
+            expect(prefillReads(prompt, shape)).toBe((prompt * (prompt + 1)) / 2);
+            for (const generated of [1, 2, 17, 50]) {
+              let reads = 0;
+              let peak = prompt;
+              for (let query = prompt; query < prompt + generated - 1; query++) {
+                // Keys that the query at this position may not find: METHOD.md 2.2.
+                const outside = Math.max(0, (pruning === 'prompt_only' ? Math.min(query, prompt) : query) - window);
+                const seen = query + 1 - (1 - keptFraction) * outside;
+                reads += seen;
+                peak = Math.max(peak, seen);
+              }
+              expect(kvReads(prompt, generated, shape)).toBe(reads);
+              expect(peakTokens(prompt, generated, shape)).toBe(peak);
+            }
+          }
+        }
+      }
+    }
+  });
+
   test('the longest and widest job is counted exactly', () => {
     const n = 1n << 20n;
     expect(BigInt(liveSum(Number(n), DENSE) * 256)).toBe(((n * (n + 1n)) / 2n) * 256n);
@@ -73,6 +99,18 @@ describe('plans', () => {
     expect(quote.expected.peak_kv_tokens).toBe(live(108, CR8) + live(58, CR8));
     expect(quote.worst.peak_kv_bytes).toBe((108 + 58) * 2_048);
     expect(quote.kv_reads_prefill).toBe(45);
+  });
+
+  test('a dense prompt is held alone, before its chains: bytes peak there or when they end, never both', () => {
+    const shape = { window: 4, keptFraction: 0.25, pruning: 'after_prompt' } as const;
+    // 404 tokens: 403 - 4 leave the window, a quarter stays: 24 full pages of 4 are shared.
+    const long = plan({ ...input, shape, promptTokens: 404, lengths: [9, 9] });
+    expect(long.expected.peak_kv_bytes).toBe(404 * 2_048);
+    expect(long.expected.peak_kv_tokens).toBe(2 * 404);
+    expect(long.kv_reads_prefill).toBe((404 * 405) / 2);
+    const wide = plan({ ...input, shape, promptTokens: 404, lengths: Array.from({ length: 50 }, () => 9) });
+    expect(wide.expected.peak_kv_bytes).toBe((50 * live(412, shape, 404) - 49 * 96) * 2_048);
+    expect(long.worst.peak_kv_bytes).toBe((2 * 412 - 4 * Math.floor(399 / 4)) * 2_048);
   });
 
   test('full pages of the prompt are counted once however many chains share them', () => {
@@ -108,23 +146,33 @@ describe('plans', () => {
   });
 
   test('the shape comes from the card, else from the checkpoint, and is dense when nothing is evicted', () => {
-    const policy = { name: 'dms_borrowed', window: 16, targetCr: 8, disableEviction: false } as ModelInfo['policy'];
+    const policy = { name: 'dms_borrowed', window: 16, targetCr: 8, disableEviction: false, kvzap: null } as ModelInfo['policy'];
     expect(cacheShape({ policy }, 0.2)).toEqual({ window: 16, keptFraction: 0.2 });
     expect(cacheShape({ policy }, null)).toEqual({ window: 16, keptFraction: 0.125 });
     expect(cacheShape({ policy: { ...policy, disableEviction: true } }, 0.2)).toEqual(DENSE);
     expect(cacheShape({ policy: { ...policy, name: 'dense' } }, 0.2)).toEqual(DENSE);
+    const kvzap = { ...policy, name: 'kvzap', window: 128, targetCr: 1, kvzap: { surrogate: 'somewhere', kind: 'mlp', threshold: -4, decode: false } } as const;
+    expect(cacheShape({ policy: kvzap }, null)).toEqual({ window: 128, keptFraction: 1, pruning: 'prompt_only' });
+    expect(cacheShape({ policy: { ...kvzap, kvzap: { ...kvzap.kvzap, decode: true } } }, 0.3)).toEqual({ window: 128, keptFraction: 0.3, pruning: 'after_prompt' });
   });
 });
 
 describe('usage', () => {
-  const chain = { tokens: Int32Array.of(5, 6, 7), finish: 'stop', stopBytes: null, liveSum: 40, peakSum: 48, readSum: 80, denseReadSum: 160, fed: 11 } as const;
-  const report: RunReport = { step: 3, prefilled: true, prefillReadSum: 360, sharedSum: 8, headCount: 8, running: 0, chains: [chain, { ...chain, peakSum: 56 }] };
+  const chain = { tokens: Int32Array.of(5, 6, 7), finish: 'stop', stopBytes: null, liveSum: 40, peakSum: 48, decodePeakSum: 48, readSum: 80, denseReadSum: 160, fed: 11 } as const;
+  const report: RunReport = { step: 3, prefilled: true, prefillReadSum: 360, sharedSum: 8, headCount: 8, running: 0, chains: [chain, { ...chain, peakSum: 56, decodePeakSum: 56 }] };
 
   test('sums over heads become means, summed over chains, with the prompt pages once', () => {
     expect(usageOf(report, 9, 2_048)).toEqual({
       prompt_tokens: 9, completion_tokens: 6, kv_reads: 20, kv_reads_prefill: 45, peak_kv_tokens: 13, peak_kv_bytes: (13 - 1) * 2_048,
       compression_ratio: 22 / 10, read_ratio: 2,
     });
+  });
+
+  test('a prompt that was held before it was pruned is counted once, not for each chain', () => {
+    const chains = [{ ...chain, peakSum: 720, decodePeakSum: 100 }, { ...chain, peakSum: 720, decodePeakSum: 96 }];
+    expect(usageOf({ ...report, chains }, 90, 2_048)).toMatchObject({ peak_kv_tokens: 180, peak_kv_bytes: 90 * 2_048 });
+    const wide = Array.from({ length: 9 }, () => ({ ...chain, peakSum: 720, decodePeakSum: 100 }));
+    expect(usageOf({ ...report, chains: wide }, 90, 2_048).peak_kv_bytes).toBe(((900 - 8 * 8) / 8) * 2_048);
   });
 
   test('a job without a single read has ratio 1', () => {
