@@ -9,15 +9,21 @@
 
 namespace rum {
 
-enum class DType : int32_t { kF32, kF16, kBF16 };
-inline int32_t ElementBytes(DType t) { return t == DType::kF32 ? 4 : 2; }
+// Plain types first; the rest are block formats whose values model/quant.h defines.
+enum class DType : int32_t { kF32, kF16, kBF16, kNf4, kQ8_0, kQ4_0, kQ4_1, kQ4_K, kQ6_K };
+constexpr bool IsPlain(DType t) { return t <= DType::kBF16; }
+constexpr int32_t ElementBytes(DType t) { return t == DType::kF32 ? 4 : 2; }  // of a plain type
+
+struct Nf4Scales;  // model/quant.h
 
 // A row-major matrix [rows, cols] (a vector has rows == 1) inside a mapped file. data == nullptr: the model has no such tensor.
+// Block formats: data holds the file's own blocks (GGUF: rows of whole blocks; NF4: packed codes of the flattened matrix).
 struct TensorView {
   DType dtype = DType::kF32;
   int64_t rows = 0;
   int64_t cols = 0;
   const void* data = nullptr;  // may be unaligned: safetensors only promises byte offsets
+  const Nf4Scales* nf4 = nullptr;  // kNf4 only
   explicit operator bool() const { return data != nullptr; }
 };
 
