@@ -39,7 +39,7 @@ export interface ModelInfo {
   readonly ropeTheta: number;
   readonly parameters: number;
   readonly fileBytes: number;
-  readonly weightType: 'f32' | 'f16' | 'bf16';
+  readonly weightType: 'f32' | 'f16' | 'bf16' | 'nf4' | 'q8_0' | 'q4_0' | 'q4_1' | 'q4_k' | 'q6_k';
   readonly eosIds: readonly number[];
   readonly bosId: number | null;
   readonly policy: {

@@ -10,6 +10,7 @@
 
 #include "core/limits.h"
 #include "model/json.h"
+#include "model/quant.h"
 #include "model/safetensors.h"
 
 namespace rum {
@@ -222,33 +223,6 @@ std::vector<LayerTensor> LayerTensors(const ModelConfig& config) {
   };
 }
 
-// NaN and infinity are exactly the values whose exponent bits are all ones. The inner loop has a fixed length
-// and no exit, so that the compiler vectorises it; the copy gives it aligned words.
-template <class Word>
-bool AllFinite(const uint8_t* data, int64_t count, Word exponent_mask) {
-  constexpr int64_t kChunk = 1024;
-  std::array<Word, kChunk> words{};  // zeros are finite: they pad the last chunk
-  for (int64_t start = 0; start < count; start += kChunk) {
-    const int64_t n = std::min(kChunk, count - start);
-    std::memcpy(words.data(), data + start * static_cast<int64_t>(sizeof(Word)), static_cast<size_t>(n) * sizeof(Word));
-    Word bad = 0;
-    for (Word word : words) bad = static_cast<Word>(bad | static_cast<Word>((word & exponent_mask) == exponent_mask));
-    if (bad) return false;
-  }
-  return true;
-}
-
-bool AllFinite(const TensorView& tensor) {
-  const auto* data = static_cast<const uint8_t*>(tensor.data);
-  const int64_t count = tensor.rows * tensor.cols;
-  switch (tensor.dtype) {
-    case DType::kF32: return AllFinite<uint32_t>(data, count, 0x7F800000u);
-    case DType::kF16: return AllFinite<uint16_t>(data, count, uint16_t{0x7C00});
-    case DType::kBF16: return AllFinite<uint16_t>(data, count, uint16_t{0x7F80});
-  }
-  return false;
-}
-
 // Finds and checks tensors one by one; the first failure sticks.
 struct Loader {
   const TensorTable& table;
@@ -267,9 +241,9 @@ struct Loader {
   }
 };
 
-// Of the matrices inside the layers; ties go to the wider type.
+// Of the matrices inside the layers; ties go to the first type of the list.
 DType MostCommonDType(const std::vector<LayerWeights>& layers) {
-  std::array<int64_t, 3> counts{};
+  std::array<int64_t, kDTypeCount> counts{};
   for (const LayerWeights& w : layers) {
     for (const TensorView* t : {&w.q_proj, &w.k_proj, &w.v_proj, &w.o_proj, &w.gate_proj, &w.up_proj, &w.down_proj}) {
       ++counts[static_cast<size_t>(t->dtype)];

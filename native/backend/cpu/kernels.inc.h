@@ -125,6 +125,7 @@ void Linear(const PackedMatrix& m, const float* x, int64_t x_stride, int32_t col
     case DType::kF32: return LinearPanels<F32Weights>(m, x, x_stride, columns, y, y_stride, panel_begin, panel_end);
     case DType::kF16: return LinearPanels<F16Weights>(m, x, x_stride, columns, y, y_stride, panel_begin, panel_end);
     case DType::kBF16: return LinearPanels<Bf16Weights>(m, x, x_stride, columns, y, y_stride, panel_begin, panel_end);
+    default: return;
   }
 }
 
