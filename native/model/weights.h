@@ -57,6 +57,7 @@ struct Model {
   int64_t file_bytes = 0;
   DType dtype = DType::kF32;  // of the projections (the most common one)
   std::vector<std::shared_ptr<const MappedFile>> files;
+  std::vector<std::shared_ptr<const Nf4Scales>> nf4_scales;  // what the views' nf4 point to
 };
 
 // Opens a Hugging Face directory: config.json, generation_config.json (optional), model.safetensors or
