@@ -39,7 +39,7 @@ export interface ModelInfo {
   readonly ropeTheta: number;
   readonly parameters: number;
   readonly fileBytes: number;
-  readonly weightType: 'f32' | 'f16' | 'bf16';
+  readonly weightType: 'f32' | 'f16' | 'bf16' | 'nf4' | 'q8_0' | 'q4_0' | 'q4_1' | 'q4_k' | 'q6_k';
   readonly eosIds: readonly number[];
   readonly bosId: number | null;
   readonly policy: {
@@ -305,10 +305,7 @@ function addon(): Addon {
 }
 
 function load(): Addon {
-  const file = path.join(packageRoot(), 'build', 'native', 'ruminate.node');
-  if (!existsSync(file)) {
-    throw new EngineError('ERR_NATIVE_MISSING', `The native engine is not built (${file}); run \`npm run build\`.`);
-  }
+  const file = addonFile();
   try {
     return createRequire(import.meta.url)(file) as Addon;
   } catch (cause) {
@@ -317,14 +314,19 @@ function load(): Addon {
   }
 }
 
-/** This file runs as engine/runtime/native.ts or within dist/cli.mjs: the package is the nearest one above with our name. */
-function packageRoot(): string {
+/** This file runs as engine/runtime/native.ts or within dist/cli.mjs: the addon belongs to the nearest package above with our name. */
+function addonFile(): string {
   let folder = path.dirname(fileURLToPath(import.meta.url));
+  let missing = 'no ruminate package around this file';
   for (;;) {
     const manifest = path.join(folder, 'package.json');
-    if (existsSync(manifest) && (JSON.parse(readFileSync(manifest, 'utf8')) as { name?: unknown }).name === 'ruminate') return folder;
+    if (existsSync(manifest) && (JSON.parse(readFileSync(manifest, 'utf8')) as { name?: unknown }).name === 'ruminate') {
+      const file = path.join(folder, 'build', 'native', 'ruminate.node');
+      if (existsSync(file)) return file;
+      missing = `no ${file}`;
+    }
     const parent = path.dirname(folder);
-    if (parent === folder) throw new EngineError('ERR_NATIVE_MISSING', 'The ruminate package was not found around this file; reinstall it.');
+    if (parent === folder) throw new EngineError('ERR_NATIVE_MISSING', `The native engine is not built (${missing}); run \`npm run build\`.`);
     folder = parent;
   }
 }

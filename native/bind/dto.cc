@@ -1,6 +1,8 @@
 // Requests and reports of the boundary (engine/runtime/native.ts), field by field.
 #include "bind/dto.h"
 
+#include "model/quant.h"
+
 namespace rum::bind {
 namespace {
 
@@ -26,15 +28,6 @@ const char* PolicyName(PolicyKind kind) {
     case PolicyKind::kDmsSeparate: return "dms_separate";
   }
   return "dense";
-}
-
-const char* DTypeName(DType type) {
-  switch (type) {
-    case DType::kF32: return "f32";
-    case DType::kF16: return "f16";
-    case DType::kBF16: return "bf16";
-  }
-  return "f32";
 }
 
 const char* FinishName(Finish finish) {

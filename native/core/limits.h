@@ -14,6 +14,9 @@ inline constexpr int64_t kModelBytesMax = int64_t{1} << 44;         // 16 TiB ov
 inline constexpr int64_t kTensorsPerFileMax = 1'000'000;            // bounds the parsed header to some 100 MB of entries
 inline constexpr int64_t kShardsMax = 1024;                         // one mapping each; published: below 200
 inline constexpr int64_t kTensorRankMax = 8;                        // weights have rank 1 or 2; the rest is only walked over
+inline constexpr int64_t kQuantStateBytesMax = 4096;                // bitsandbytes writes some 170 bytes of JSON
+inline constexpr int64_t kNf4BlockMin = 32;                         // bitsandbytes' own range of block sizes; default 64
+inline constexpr int64_t kNf4BlockMax = 4096;
 inline constexpr int64_t kFileNameBytesMax = 255;                   // NAME_MAX of the file systems we read from
 
 // --- GGUF ----------------------------------------------------------------------------------------

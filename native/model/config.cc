@@ -90,6 +90,18 @@ void RefuseUnsupported(FieldReader& in) {
   }
 }
 
+// Other quantisations are refused here, by name. Which matrices are NF4 the tensors say themselves (nf4.h).
+void RefuseOtherQuantisation(FieldReader& in) {
+  const auto object = in.Object("quantization_config");
+  if (!object) return;
+  FieldReader quantisation(*object, kErrModelConfig, in.where() + ": quantization_config");
+  const std::string method = quantisation.String("quant_method", "bitsandbytes");  // early bitsandbytes did not write it
+  if (!quantisation.status().ok()) return in.Fail("quantization_config", "is not usable: " + quantisation.status().message);
+  if (method != "bitsandbytes") {
+    in.Fail("quantization_config", "has quant_method " + Quote(method) + ", which is not supported; supported: bitsandbytes NF4");
+  }
+}
+
 // transformers 5 nests everything in rope_parameters; up to 4.x rope_theta stands alone and rope_scaling is null or an object.
 // The theta must be stated: a guessed one gives fluent nonsense.
 void ReadRope(FieldReader& in, ModelConfig& config) {
@@ -263,6 +275,7 @@ Expected<ModelConfig> ParseConfig(std::string_view config_json, std::string_view
   config.tied_embeddings = in.Bool("tie_word_embeddings", false);
   config.dtype = in.String("dtype", in.String("torch_dtype", ""));
   RefuseUnsupported(in);
+  RefuseOtherQuantisation(in);
   ReadRope(in, config);
   config.policy = ReadPolicy(in);
   if (!in.status().ok()) return in.status();

@@ -10,6 +10,8 @@
 
 #include "core/limits.h"
 #include "model/json.h"
+#include "model/nf4.h"
+#include "model/quant.h"
 #include "model/safetensors.h"
 
 namespace rum {
@@ -43,11 +45,7 @@ class TensorTable {
  public:
   static Expected<TensorTable> Open(const std::string& directory);
 
-  struct Found {
-    const TensorEntry* entry;
-    const uint8_t* data;
-  };
-  std::optional<Found> Find(std::string_view name) const;
+  std::optional<FoundTensor> Find(std::string_view name) const;
 
   std::vector<std::shared_ptr<const MappedFile>> Files() const;
   int64_t file_bytes() const { return file_bytes_; }
@@ -141,7 +139,7 @@ Expected<TensorTable> TensorTable::OpenSharded(const std::string& directory, con
   return table;
 }
 
-std::optional<TensorTable::Found> TensorTable::Find(std::string_view name) const {
+std::optional<FoundTensor> TensorTable::Find(std::string_view name) const {
   size_t shard_index = 0;
   if (!locations_.empty()) {
     auto it = std::ranges::lower_bound(locations_, name, {}, [](const Location& l) { return std::string_view(l.name); });
@@ -152,7 +150,7 @@ std::optional<TensorTable::Found> TensorTable::Find(std::string_view name) const
   const Shard& shard = shards_[shard_index];
   const TensorEntry* entry = shard.header.Find(name);
   if (!entry) return std::nullopt;
-  return Found{entry, shard.file->bytes().data() + entry->begin};
+  return FoundTensor{entry, shard.file->bytes().data() + entry->begin};
 }
 
 std::vector<std::shared_ptr<const MappedFile>> TensorTable::Files() const {
@@ -174,15 +172,23 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
   return text + "]";
 }
 
-// A tensor of the given type and exact shape. `shape` has rank 1 or 2.
-Expected<TensorView> FindTensor(const TensorTable& table, const std::string& name, const std::vector<int64_t>& shape) {
+// A tensor of exactly this shape, of rank 1 or 2. The scales of an NF4 matrix are added to *nf4_scales.
+Expected<TensorView> FindTensor(const TensorTable& table, const std::string& name, const std::vector<int64_t>& shape,
+                                std::vector<std::shared_ptr<const Nf4Scales>>* nf4_scales) {
   auto found = table.Find(name);
   if (!found) return Error(kErrModelTensor, "tensor " + name + " is missing; config.json and the weights do not belong together");
   const TensorEntry& entry = *found->entry;
+  const TensorLookup find = [&table](std::string_view n) { return table.Find(n); };
+  if (shape.size() == 2 && IsPacked4Bit(find, name, entry.dtype)) {
+    auto matrix = OpenNf4(find, name, shape[0], shape[1]);
+    if (!matrix.ok()) return matrix.status();
+    nf4_scales->push_back(matrix->scales);
+    return matrix->view;
+  }
   auto dtype = ComputableDType(entry.dtype);
   if (!dtype) {
     return Error(kErrModelTensor, "tensor " + name + " has type " + Quote(entry.dtype) +
-                                      "; supported: F32, F16, BF16 (quantised checkpoints are not)");
+                                      "; supported: F32, F16, BF16 and bitsandbytes NF4");
   }
   if (entry.shape != shape) {
     return Error(kErrModelTensor,
@@ -222,42 +228,16 @@ std::vector<LayerTensor> LayerTensors(const ModelConfig& config) {
   };
 }
 
-// NaN and infinity are exactly the values whose exponent bits are all ones. The inner loop has a fixed length
-// and no exit, so that the compiler vectorises it; the copy gives it aligned words.
-template <class Word>
-bool AllFinite(const uint8_t* data, int64_t count, Word exponent_mask) {
-  constexpr int64_t kChunk = 1024;
-  std::array<Word, kChunk> words{};  // zeros are finite: they pad the last chunk
-  for (int64_t start = 0; start < count; start += kChunk) {
-    const int64_t n = std::min(kChunk, count - start);
-    std::memcpy(words.data(), data + start * static_cast<int64_t>(sizeof(Word)), static_cast<size_t>(n) * sizeof(Word));
-    Word bad = 0;
-    for (Word word : words) bad = static_cast<Word>(bad | static_cast<Word>((word & exponent_mask) == exponent_mask));
-    if (bad) return false;
-  }
-  return true;
-}
-
-bool AllFinite(const TensorView& tensor) {
-  const auto* data = static_cast<const uint8_t*>(tensor.data);
-  const int64_t count = tensor.rows * tensor.cols;
-  switch (tensor.dtype) {
-    case DType::kF32: return AllFinite<uint32_t>(data, count, 0x7F800000u);
-    case DType::kF16: return AllFinite<uint16_t>(data, count, uint16_t{0x7C00});
-    case DType::kBF16: return AllFinite<uint16_t>(data, count, uint16_t{0x7F80});
-  }
-  return false;
-}
-
 // Finds and checks tensors one by one; the first failure sticks.
 struct Loader {
   const TensorTable& table;
+  Model& model;  // gets the scales
   Status status;
   std::vector<std::pair<std::string, TensorView>> used;  // in the order asked for
 
   TensorView Want(const std::string& name, const std::vector<int64_t>& shape) {
     if (!status.ok()) return {};
-    auto view = FindTensor(table, name, shape);
+    auto view = FindTensor(table, name, shape, &model.nf4_scales);
     if (!view.ok()) {
       status = view.status();
       return {};
@@ -267,9 +247,9 @@ struct Loader {
   }
 };
 
-// Of the matrices inside the layers; ties go to the wider type.
+// Of the matrices inside the layers; ties go to the first type of the list.
 DType MostCommonDType(const std::vector<LayerWeights>& layers) {
-  std::array<int64_t, 3> counts{};
+  std::array<int64_t, kDTypeCount> counts{};
   for (const LayerWeights& w : layers) {
     for (const TensorView* t : {&w.q_proj, &w.k_proj, &w.v_proj, &w.o_proj, &w.gate_proj, &w.up_proj, &w.down_proj}) {
       ++counts[static_cast<size_t>(t->dtype)];
@@ -306,7 +286,7 @@ Expected<std::shared_ptr<const Model>> OpenModel(const std::string& directory, c
   auto model = std::make_shared<Model>();
   model->config = std::move(*config);
   const int64_t vocab = model->config.vocab_size, hidden = model->config.hidden_size;
-  Loader loader{*table, {}, {}};
+  Loader loader{*table, *model, {}, {}};
   model->embed = loader.Want("model.embed_tokens.weight", {vocab, hidden});
   const std::vector<LayerTensor> layer_tensors = LayerTensors(model->config);
   for (int32_t layer = 0; layer < model->config.num_layers && loader.status.ok(); ++layer) {
@@ -326,7 +306,7 @@ Expected<std::shared_ptr<const Model>> OpenModel(const std::string& directory, c
   // All shapes are right before the first weight is touched: a wrong file is refused without reading gigabytes.
   for (const auto& [name, view] : loader.used) {
     if (!AllFinite(view)) {
-      return Error(kErrModelWeights, "tensor " + name + " has a NaN or infinite weight; the checkpoint is damaged");
+      return Error(kErrModelWeights, "tensor " + name + " has a NaN or infinite weight or scale; the checkpoint is damaged");
     }
     model->parameter_count += view.rows * view.cols;
   }

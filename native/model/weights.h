@@ -1,5 +1,7 @@
 // The tensors of a model as views into mapped files. Nothing is copied here: a backend packs what it needs.
 #pragma once
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,6 +13,7 @@ namespace rum {
 
 // Plain types first; the rest are block formats whose values model/quant.h defines.
 enum class DType : int32_t { kF32, kF16, kBF16, kNf4, kQ8_0, kQ4_0, kQ4_1, kQ4_K, kQ6_K };
+constexpr size_t kDTypeCount = 9;
 constexpr bool IsPlain(DType t) { return t <= DType::kBF16; }
 constexpr int32_t ElementBytes(DType t) { return t == DType::kF32 ? 4 : 2; }  // of a plain type
 
@@ -54,6 +57,7 @@ struct Model {
   int64_t file_bytes = 0;
   DType dtype = DType::kF32;  // of the projections (the most common one)
   std::vector<std::shared_ptr<const MappedFile>> files;
+  std::vector<std::shared_ptr<const Nf4Scales>> nf4_scales;  // what the views' nf4 point to
 };
 
 // Opens a Hugging Face directory: config.json, generation_config.json (optional), model.safetensors or

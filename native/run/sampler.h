@@ -52,6 +52,7 @@ struct SampleScratch {
 // candidates in a fixed order (logit descending, id ascending with top-k or top-p, else id ascending). Each filter renormalises
 // what the one before it left. top-k keeps exactly k, top-p the smallest prefix with a mass of at least top_p, min-p what has at
 // least min_p times the probability of the best; all keep at least one.
+// A token with less than e^-37 times the probability of the best is never drawn: a 53-bit random number cannot tell it from 0.
 // Random numbers are Philox(seed; chain, index, draw): index is the position of the token in the chain's generated sequence.
 int32_t SampleToken(const Sampling& sampling, std::span<float> logits, const TokenHistory& history, uint64_t seed, int32_t chain,
                     int32_t index, SampleScratch& scratch);

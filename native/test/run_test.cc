@@ -265,7 +265,7 @@ void CancelledRunsGoOn() {
       return Status::Ok();
     };
     const auto go_on = [&](const Status& status) {
-      CHECK(status.ok() || status.code == kErrCancelled);
+      CHECK(status.ok() || Has(status, kErrCancelled));
       cancels += !status.ok();
       run->ClearCancel();
       return !status.ok();
@@ -286,8 +286,8 @@ void ABackendErrorSticks() {
       const auto run = Must(Run::Create(hooked, model, Job(2, 30)));
       Status status = run->Prefill();
       if (status.ok()) status = run->Step(100);
-      CHECK(status.code == kErrMemory);
-      CHECK(run->Step(1).code == kErrMemory && run->Prefill().code == kErrMemory);
+      CHECK(Has(status, kErrMemory));
+      CHECK(Has(run->Step(1), kErrMemory) && Has(run->Prefill(), kErrMemory));
       CHECK(forwards == fail_at + 1);
     }
     CHECK(backend->Memory().kv_allocated_bytes == 0);
@@ -346,29 +346,29 @@ void StopStringsCrossTokenBorders() {
 
 void BadOptionsAreRefused() {
   OnEach("dense", [](const auto& model, const auto& backend) {
-    const auto code = [&](const std::function<void(RunOptions&)>& change) {
+    const auto create = [&](const std::function<void(RunOptions&)>& change) {
       RunOptions options = Job(2, 10);
       change(options);
-      return Run::Create(backend, model, options).status().code;
+      return Run::Create(backend, model, options).status();
     };
-    CHECK(code([](RunOptions&) {}) == nullptr);
-    CHECK(code([](RunOptions& o) { o.prompt.clear(); }) == kErrOption);
-    CHECK(code([](RunOptions& o) { o.prompt[3] = 128; }) == kErrOption);
-    CHECK(code([](RunOptions& o) { o.prompt[3] = -1; }) == kErrOption);
-    CHECK(code([](RunOptions& o) { o.width = 0; }) == kErrOption);
-    CHECK(code([](RunOptions& o) { o.width = kRunWidthMax + 1; }) == kErrOption);
-    CHECK(code([](RunOptions& o) { o.lengths = {5}; }) == kErrOption);
-    CHECK(code([](RunOptions& o) { o.lengths[1] = 0; }) == kErrOption);
-    CHECK(code([](RunOptions& o) { o.lengths[1] = 1024 - 9; }) == nullptr);
-    CHECK(code([](RunOptions& o) { o.lengths[1] = 1024 - 8; }) == kErrPromptTooLong);
-    CHECK(code([](RunOptions& o) { o.prompt.resize(2000); }) == kErrPromptTooLong);
-    CHECK(code([](RunOptions& o) { o.first_chain = INT32_MAX; }) == kErrOption);
-    CHECK(code([](RunOptions& o) { o.kv_read_budget = -2; }) == kErrOption);
-    CHECK(code([](RunOptions& o) { o.prefill_chunk = 0; }) == kErrOption);
-    CHECK(code([](RunOptions& o) { o.stop = {"x"}; }) == kErrOption);
-    CHECK(code([](RunOptions& o) { o.sampling.top_p = 0.0f; }) == kErrOption);
+    CHECK_OK(create([](RunOptions&) {}));
+    CHECK(Has(create([](RunOptions& o) { o.prompt.clear(); }), kErrOption));
+    CHECK(Has(create([](RunOptions& o) { o.prompt[3] = 128; }), kErrOption));
+    CHECK(Has(create([](RunOptions& o) { o.prompt[3] = -1; }), kErrOption));
+    CHECK(Has(create([](RunOptions& o) { o.width = 0; }), kErrOption));
+    CHECK(Has(create([](RunOptions& o) { o.width = kRunWidthMax + 1; }), kErrOption));
+    CHECK(Has(create([](RunOptions& o) { o.lengths = {5}; }), kErrOption));
+    CHECK(Has(create([](RunOptions& o) { o.lengths[1] = 0; }), kErrOption));
+    CHECK_OK(create([](RunOptions& o) { o.lengths[1] = 1024 - 9; }));
+    CHECK(Has(create([](RunOptions& o) { o.lengths[1] = 1024 - 8; }), kErrPromptTooLong));
+    CHECK(Has(create([](RunOptions& o) { o.prompt.resize(2000); }), kErrPromptTooLong));
+    CHECK(Has(create([](RunOptions& o) { o.first_chain = INT32_MAX; }), kErrOption));
+    CHECK(Has(create([](RunOptions& o) { o.kv_read_budget = -2; }), kErrOption));
+    CHECK(Has(create([](RunOptions& o) { o.prefill_chunk = 0; }), kErrOption));
+    CHECK(Has(create([](RunOptions& o) { o.stop = {"x"}; }), kErrOption));
+    CHECK(Has(create([](RunOptions& o) { o.sampling.top_p = 0.0f; }), kErrOption));
     const auto run = Must(Run::Create(backend, model, Job(1, 5)));
-    CHECK(run->Step(1).code == kErrOption);
+    CHECK(Has(run->Step(1), kErrOption));
   });
 }
 

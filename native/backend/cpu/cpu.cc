@@ -11,6 +11,7 @@
 #include "backend/cpu/thread_pool.h"
 #include "cache/chain_cache.h"
 #include "core/exact_math.h"
+#include "model/quant.h"
 #include "policy/policy.h"
 
 namespace rum {
@@ -343,7 +344,7 @@ Status CpuBackend::Forward(std::span<const Row> rows, float* logits) {
   const auto n = static_cast<int64_t>(rows.size());
   if (n == 0) return Status::Ok();
   ResizeActivations(n);
-  for (int64_t r = 0; r < n; ++r) WidenRow(model_->embed, rows[static_cast<size_t>(r)].token, a_.residual.data() + r * a_.hidden_stride);
+  for (int64_t r = 0; r < n; ++r) DequantiseRow(model_->embed, rows[static_cast<size_t>(r)].token, a_.residual.data() + r * a_.hidden_stride);
   const int32_t half = config_.head_dim / 2;
   for (const Span& s : spans) {
     for (size_t i = 0; i < s.rows.size(); ++i) {

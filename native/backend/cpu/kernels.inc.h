@@ -125,6 +125,7 @@ void Linear(const PackedMatrix& m, const float* x, int64_t x_stride, int32_t col
     case DType::kF32: return LinearPanels<F32Weights>(m, x, x_stride, columns, y, y_stride, panel_begin, panel_end);
     case DType::kF16: return LinearPanels<F16Weights>(m, x, x_stride, columns, y, y_stride, panel_begin, panel_end);
     case DType::kBF16: return LinearPanels<Bf16Weights>(m, x, x_stride, columns, y, y_stride, panel_begin, panel_end);
+    default: return;
   }
 }
 
@@ -198,6 +199,13 @@ void AddInto(float* h, const float* y, int64_t n) {
 
 // ---------------------------------------------------------------- attention
 
+// Pages lie anywhere in memory and the hardware's prefetcher starts anew at each: while one is read, the same rows of the next are asked for.
+template <int Bytes>
+RUM_INLINE void PrefetchRow(const void* p) {
+#pragma GCC unroll 8
+  for (int at = 0; at < Bytes; at += 64) __builtin_prefetch(static_cast<const char*>(p) + at);
+}
+
 struct F32Kv {
   using T = float;
   static RUM_INLINE Vec Read(const T* p) { return Load(p); }
@@ -207,9 +215,10 @@ struct Bf16Kv {
   static RUM_INLINE Vec Read(const T* p) { return LoadBf16(p); }
 };
 
-// scores[h][slot] = chain over d of (q[h][d], K[d][slot]) for G heads and NB blocks of 16 slots.
+// scores[h][slot] = chain over d of (q[h][d], K[d][slot]) for G heads and NB blocks of 16 slots. next: the tile read after this one.
 template <class Kv, int G, int NB>
-void ScoreTile(const typename Kv::T* k, int64_t k_stride, const float* q, int32_t head_dim, float* scores, int64_t score_stride) {
+void ScoreTile(const typename Kv::T* k, int64_t k_stride, const typename Kv::T* next, const float* q, int32_t head_dim, float* scores,
+               int64_t score_stride) {
   Vec acc[G][NB];
 #pragma GCC unroll 4
   for (int h = 0; h < G; ++h) {
@@ -217,6 +226,7 @@ void ScoreTile(const typename Kv::T* k, int64_t k_stride, const float* q, int32_
     for (int b = 0; b < NB; ++b) acc[h][b] = Zero();
   }
   for (int32_t d = 0; d < head_dim; ++d) {
+    PrefetchRow<NB * 16 * sizeof(typename Kv::T)>(next + d * k_stride);
     Vec keys[NB];
 #pragma GCC unroll 4
     for (int b = 0; b < NB; ++b) keys[b] = Kv::Read(k + d * k_stride + 16 * b);
@@ -234,14 +244,14 @@ void ScoreTile(const typename Kv::T* k, int64_t k_stride, const float* q, int32_
   }
 }
 
-// Scores of slots [0, count) rounded up to 16 of one K array; may write up to 15 values past count.
+// Scores of slots [0, count) rounded up to 16 of one K array; may write up to 15 values past count. next: the array read after it.
 template <class Kv, int G>
-void ScoreSlots(const typename Kv::T* k, int64_t k_stride, int32_t count, const float* q, int32_t head_dim, float* scores,
-                int64_t score_stride) {
+void ScoreSlots(const typename Kv::T* k, int64_t k_stride, int32_t count, const typename Kv::T* next, const float* q, int32_t head_dim,
+                float* scores, int64_t score_stride) {
   for (int32_t s = 0; s < count; s += 16 * kKeyBlocks) {
     const int blocks = static_cast<int>(MinOf(kKeyBlocks, (count - s + 15) / 16));
     WithInt<kKeyBlocks>(blocks, [&](auto nb) {
-      ScoreTile<Kv, G, decltype(nb)::value>(k + s, k_stride, q, head_dim, scores + s, score_stride);
+      ScoreTile<Kv, G, decltype(nb)::value>(k + s, k_stride, next + s, q, head_dim, scores + s, score_stride);
     });
   }
 }
@@ -272,8 +282,10 @@ RUM_INLINE float Softmax(float* scores, int64_t n, float scale) {
 
 // acc[h][c] continues the chain over slots of (p[h][slot], V[slot][c]).
 template <class Kv, int G, int NV>
-RUM_INLINE void ValueSlots(const typename Kv::T* v, int64_t v_stride, int32_t count, const float* p, int64_t p_stride, Vec (*acc)[NV]) {
+RUM_INLINE void ValueSlots(const typename Kv::T* v, int64_t v_stride, int32_t count, const typename Kv::T* next, const float* p,
+                           int64_t p_stride, Vec (*acc)[NV]) {
   for (int32_t s = 0; s < count; ++s) {
+    PrefetchRow<NV * 16 * sizeof(typename Kv::T)>(next + s * v_stride);
     Vec row[NV];
 #pragma GCC unroll 4
     for (int i = 0; i < NV; ++i) row[i] = Kv::Read(v + s * v_stride + 16 * i);
@@ -296,15 +308,17 @@ void ValueTile(const CacheLayout& l, const HeadView& view, int32_t c, const floa
 #pragma GCC unroll 4
     for (int i = 0; i < NV; ++i) acc[h][i] = Zero();
   }
-  for (int32_t at = 0, page = 0; at < view.log_count; at += l.page_slots, ++page) {
-    const auto* v = reinterpret_cast<const typename Kv::T*>(view.pages[page] + l.page_v_offset) + c;
-    ValueSlots<Kv, G, NV>(v, l.v_stride, static_cast<int32_t>(MinOf(l.page_slots, view.log_count - at)), p + at, p_stride, acc);
-  }
   const auto* ring = reinterpret_cast<const typename Kv::T*>(view.ring + l.ring_v_offset) + c;
+  const auto page_v = [&](int32_t page) { return reinterpret_cast<const typename Kv::T*>(view.pages[page] + l.page_v_offset) + c; };
+  for (int32_t at = 0, page = 0; at < view.log_count; at += l.page_slots, ++page) {
+    const auto* next = at + l.page_slots < view.log_count ? page_v(page + 1) : ring;
+    ValueSlots<Kv, G, NV>(page_v(page), l.v_stride, static_cast<int32_t>(MinOf(l.page_slots, view.log_count - at)), next, p + at,
+                          p_stride, acc);
+  }
   const int32_t old = view.ring_live - view.ring_oldest;  // slots [oldest, live), then [0, oldest)
   p += view.log_count;
-  ValueSlots<Kv, G, NV>(ring + view.ring_oldest * int64_t{l.v_stride}, l.v_stride, old, p, p_stride, acc);
-  ValueSlots<Kv, G, NV>(ring, l.v_stride, view.ring_oldest, p + old, p_stride, acc);
+  ValueSlots<Kv, G, NV>(ring + view.ring_oldest * int64_t{l.v_stride}, l.v_stride, old, ring, p, p_stride, acc);
+  ValueSlots<Kv, G, NV>(ring, l.v_stride, view.ring_oldest, ring, p + old, p_stride, acc);
 #pragma GCC unroll 4
   for (int h = 0; h < G; ++h) {
 #pragma GCC unroll 4
@@ -322,11 +336,15 @@ void AttendHeads(const CacheLayout& l, const HeadView& view, const float* q, flo
   const int64_t stride = RoundUp(live, kLanes) + l.page_k_slots + 64;
   float* scores = scratch;                  // [G][stride], by rank
   float* ring_scores = scratch + G * stride;  // [G][ring_k_slots], by slot
+  const auto* ring = reinterpret_cast<const T*>(view.ring);
   for (int32_t at = 0, page = 0; at < view.log_count; at += l.page_slots, ++page) {
     const int32_t count = static_cast<int32_t>(MinOf(l.page_slots, view.log_count - at));
-    ScoreSlots<Kv, G>(reinterpret_cast<const T*>(view.pages[page]), l.page_k_slots, count, q, l.head_dim, scores + at, stride);
+    const auto* k = reinterpret_cast<const T*>(view.pages[page]);
+    const auto* next = at + l.page_slots < view.log_count ? reinterpret_cast<const T*>(view.pages[page + 1]) : ring;
+    ScoreSlots<Kv, G>(k, l.page_k_slots, count, next, q, l.head_dim, scores + at, stride);
   }
-  ScoreSlots<Kv, G>(reinterpret_cast<const T*>(view.ring), l.ring_k_slots, view.ring_live, q, l.head_dim, ring_scores, l.ring_k_slots);
+  const auto* first_v = reinterpret_cast<const T*>(view.log_count > 0 ? view.pages[0] + l.page_v_offset : view.ring + l.ring_v_offset);
+  ScoreSlots<Kv, G>(ring, l.ring_k_slots, view.ring_live, first_v, q, l.head_dim, ring_scores, l.ring_k_slots);
   float inverse[G];
   for (int h = 0; h < G; ++h) {
     float* to = scores + h * stride + view.log_count;

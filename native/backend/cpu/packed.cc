@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "cache/layout.h"
-#include "core/exact_math.h"
+#include "model/quant.h"
 
 namespace rum {
 namespace {
@@ -14,28 +14,19 @@ uint16_t Half(const TensorView& t, int64_t i) {
   return h;
 }
 
-float Element(const TensorView& t, int64_t i) {
-  switch (t.dtype) {
-    case DType::kBF16: return FromBf16(Half(t, i));
-    case DType::kF16: return FromF16(Half(t, i));
-    case DType::kF32: break;
-  }
-  float f;
-  std::memcpy(&f, static_cast<const uint8_t*>(t.data) + 4 * i, 4);
-  return f;
-}
-
 // Rows of `t` into panels from `panel` on. Rows are walked in the inner loop's outer position so that the source is read in order
 // within a row block of 32, which fits the cache.
 void PackInto(const TensorView& t, int64_t first_panel, PackedMatrix* out) {
   const int64_t cols = t.cols;
+  std::vector<float> floats(static_cast<size_t>(cols));
   for (int64_t row = 0; row < t.rows; ++row) {
     uint8_t* base = out->storage.data() + (first_panel + row / kPanelRows) * out->panel_bytes;
     const int64_t lane = row % kPanelRows, from = row * cols;
     switch (out->dtype) {
       case DType::kF32: {
         auto* p = reinterpret_cast<float*>(base) + lane;
-        for (int64_t k = 0; k < cols; ++k) p[k * kPanelRows] = Element(t, from + k);
+        DequantiseRow(t, row, floats.data());
+        for (int64_t k = 0; k < cols; ++k) p[k * kPanelRows] = floats[static_cast<size_t>(k)];
         break;
       }
       case DType::kF16: {
@@ -48,6 +39,7 @@ void PackInto(const TensorView& t, int64_t first_panel, PackedMatrix* out) {
         for (int64_t k = 0; k < cols; ++k) p[k / 2 * (2 * kPanelRows) + k % 2] = Half(t, from + k);
         break;
       }
+      default: break;
     }
   }
 }
@@ -59,7 +51,7 @@ bool Pack(std::initializer_list<TensorView> parts, PackedMatrix* out) {
   out->cols = parts.begin()->cols;
   out->panels = 0;
   for (const TensorView& t : parts) {
-    if (t.dtype != out->dtype) out->dtype = DType::kF32;
+    if (t.dtype != out->dtype || !IsPlain(t.dtype)) out->dtype = DType::kF32;
     out->row_begin.push_back(out->panels * kPanelRows);
     out->panels += RoundUp(t.rows, kPanelRows) / kPanelRows;
   }
@@ -71,13 +63,9 @@ bool Pack(std::initializer_list<TensorView> parts, PackedMatrix* out) {
   return true;
 }
 
-void WidenRow(const TensorView& view, int64_t row, float* out) {
-  for (int64_t i = 0; i < view.cols; ++i) out[i] = Element(view, row * view.cols + i);
-}
-
 std::vector<float> Widen(const TensorView& view) {
   std::vector<float> out(static_cast<size_t>(view.rows * view.cols));
-  for (int64_t r = 0; r < view.rows; ++r) WidenRow(view, r, out.data() + r * view.cols);
+  for (int64_t r = 0; r < view.rows; ++r) DequantiseRow(view, r, out.data() + r * view.cols);
   return out;
 }
 

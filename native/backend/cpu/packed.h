@@ -31,7 +31,5 @@ bool Pack(std::initializer_list<TensorView> parts, PackedMatrix* out);
 
 // A view widened to float, exactly.
 std::vector<float> Widen(const TensorView& view);
-// Row `row` of a matrix widened to float [cols].
-void WidenRow(const TensorView& view, int64_t row, float* out);
 
 }  // namespace rum

@@ -1,0 +1,83 @@
+/** scripts/forward.ts, the interface for checks from outside: its options, its file, its one line. */
+import { execFile } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+
+import { fixture, ROOT, tinyModel } from '../helpers/engine.ts';
+import { readSafetensors } from '../helpers/safetensors.ts';
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(path.join(tmpdir(), 'ruminate-forward-'));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+interface Ended {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function forward(...args: readonly string[]): Promise<Ended> {
+  const command = [path.join(ROOT, 'node_modules', 'tsx', 'dist', 'cli.mjs'), path.join(ROOT, 'scripts', 'forward.ts'), ...args];
+  return new Promise((resolve) => {
+    execFile(process.execPath, command, (error, stdout, stderr) => resolve({ code: typeof error?.code === 'number' ? error.code : 0, stdout, stderr }));
+  });
+}
+
+const idsOf = (file: string) => [...readSafetensors(fixture(file)).i32('all_ids')].join(',');
+
+test.each(['reference', 'cpu'])('under DMS on %s it writes what the oracle has', async (backend) => {
+  const out = path.join(folder, `${backend}.safetensors`);
+  const { code, stdout, stderr } = await forward('--model', tinyModel('tiny_qwen3_dms'), '--ids', idsOf('dms_borrowed_w3.safetensors'),
+    '--set', 'dms_window_size=3', '--set', 'dms_alpha_per=head', '--set', 'dms_initial_alpha_offset=5', '--prompt-len', '96', '--chunk', '17', '--backend', backend, '--out', out);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  const numbers = JSON.parse(readFileSync(fixture('dms_borrowed_w3.json'), 'utf8')) as Record<string, number>;
+  expect(stdout.trimEnd()).not.toContain('\n');
+  const line = JSON.parse(stdout) as Record<string, unknown>;
+  expect(line).toMatchObject({ policy: 'dms_borrowed', backend });
+  for (const key of ['kv_reads_decode', 'kv_reads_all', 'peak_tokens']) expect(line[key]).toBeCloseTo(numbers[key]!, 9);
+
+  const oracle = readSafetensors(fixture('dms_borrowed_w3.safetensors'));
+  const written = readSafetensors(out);
+  expect(written.names).toEqual(['evict_decision', 'live_count', 'logits']);
+  expect(written.u8('evict_decision')).toEqual(oracle.u8('evict_decision'));
+  expect(written.i32('live_count')).toEqual(oracle.i32('live_count'));
+  expect(written.shape('logits')).toEqual(oracle.shape('logits'));
+  const expected = oracle.f32('logits');
+  expect(written.f32('logits').every((value, i) => Math.abs(value - expected[i]!) < 1e-3)).toBe(true);
+});
+
+test('a dense policy over a DMS model has no decisions, and all ids are the prompt by default', async () => {
+  const out = path.join(folder, 'dense.safetensors');
+  const { stdout } = await forward('--model', tinyModel('tiny_qwen3_dms'), '--ids', '5,17,99', '--policy', 'dense', '--kv', 'bf16', '--out', out);
+  expect(JSON.parse(stdout)).toMatchObject({ policy: 'dense', kv_reads_decode: 0, kv_reads_all: 6, peak_tokens: 3 });
+  expect(readSafetensors(out).names).toEqual(['live_count', 'logits']);
+});
+
+test('a bundled model goes by its name', async () => {
+  const { code, stdout } = await forward('--model', 'countdown@cr4', '--ids', '1,2,3', '--out', path.join(folder, 'named.safetensors'));
+  expect(code).toBe(0);
+  expect(JSON.parse(stdout)).toMatchObject({ policy: 'dms_borrowed' });
+});
+
+test.each([
+  ['an id outside the vocabulary', ['--ids', '5,1000'], 'ERR_OPTION'],
+  ['an id that is no number', ['--ids', '5,,7'], 'ERR_OPTION'],
+  ['a prompt longer than the ids', ['--ids', '5', '--prompt-len', '2'], 'ERR_OPTION'],
+  ['an unknown setting', ['--ids', '5', '--set', 'dms_magic=1'], 'ERR_OPTION'],
+  ['no such model', ['--ids', '5', '--model', './nowhere'], 'ERR_MODEL'],
+])('%s: exit code 1 and one line with the code', async (_, args, code) => {
+  const ended = await forward('--model', tinyModel('tiny_qwen3_dms'), '--out', path.join(folder, 'none.safetensors'), ...args);
+  expect(ended.code).toBe(1);
+  expect(ended.stdout).toBe('');
+  expect(ended.stderr).toMatch(new RegExp(`^forward: ${code}\\w*: .+\\n$`));
+});
+
+test('--help says what the options are', async () => {
+  const { code, stdout } = await forward('--help');
+  expect(code).toBe(0);
+  for (const option of ['--model', '--ids', '--policy', '--set', '--prompt-len', '--chunk', '--backend', '--kv', '--out']) expect(stdout).toContain(option);
+});
