@@ -1,6 +1,9 @@
 // Requests and reports of the boundary (engine/runtime/native.ts), field by field.
 #include "bind/dto.h"
 
+#include <algorithm>
+#include <memory>
+
 #include "model/quant.h"
 
 namespace rum::bind {
@@ -229,7 +232,7 @@ napi_value ToJs(napi_env env, const Model& model) {
   out.Int("headDim", config.head_dim);
   out.Int("maxPositions", config.max_positions);
   out.Bool("tiedEmbeddings", config.tied_embeddings);
-  out.Double("ropeTheta", config.rope_theta);
+  out.Double("ropeTheta", config.rope.theta);
   out.Int("parameters", model.parameter_count);
   out.Int("fileBytes", model.file_bytes);
   out.String("weightType", DTypeName(model.dtype));

@@ -103,17 +103,12 @@ inline void SinCos(double x, double* sin_out, double* cos_out) {
   }
 }
 
-// theta^(-2i / head_dim) as float, i < head_dim / 2.
-inline float RopeInvFreq(double theta, int32_t i, int32_t head_dim) {
-  return static_cast<float>(ExpD(-2.0 * static_cast<double>(i) / static_cast<double>(head_dim) * LogD(theta)));
-}
-
-// cos and sin of position * inv_freq, rounded to float.
-inline void RopeAngle(int32_t position, float inv_freq, float* cos_out, float* sin_out) {
+// cos and sin of position * inv_freq, times the RoPE type's attention factor (1 but for yarn), rounded to float once.
+inline void RopeAngle(int32_t position, float inv_freq, double attention_factor, float* cos_out, float* sin_out) {
   double s, c;
   SinCos(static_cast<double>(position) * static_cast<double>(inv_freq), &s, &c);
-  *cos_out = static_cast<float>(c);
-  *sin_out = static_cast<float>(s);
+  *cos_out = static_cast<float>(c * attention_factor);
+  *sin_out = static_cast<float>(s * attention_factor);
 }
 
 // BF16: upper half of a float. Round to nearest even; NaN stays NaN.

@@ -7,6 +7,7 @@ namespace rum {
 
 // --- Files ---------------------------------------------------------------------------------------
 inline constexpr int64_t kConfigBytesMax = int64_t{1} << 20;        // real config.json files are below 10 KiB
+inline constexpr int64_t kTrainingLogBytesMax = int64_t{1} << 24;   // training_log.json: some 200 bytes for each logged step
 inline constexpr int64_t kSafetensorsHeaderBytesMax = 100'000'000;  // the format's own limit (huggingface/safetensors)
 inline constexpr int64_t kIndexBytesMax = 100'000'000;              // an index names the same tensors as the headers do
 inline constexpr int64_t kWeightFileBytesMax = int64_t{1} << 44;    // 16 TiB: sums of 1024 such sizes still fit int64
@@ -52,6 +53,10 @@ inline constexpr double kRmsEpsMin = 1e-12;                         // below, th
 inline constexpr double kRmsEpsMax = 1e-1;                          // above, it changes the model instead of guarding it
 inline constexpr double kRopeThetaMin = 1.0;                        // below, frequencies rise with the channel
 inline constexpr double kRopeThetaMax = 1e12;                       // largest published: 1e7
+inline constexpr double kRopeYarnThetaMin = 2.0;                    // yarn divides by log(theta)
+inline constexpr double kRopeFactorMax = 1e6;                       // context and attention factors; published: below 100
+inline constexpr double kRopeTurnsMin = 1e-3;                       // llama3's and yarn's band ends divide; published: from 1 ...
+inline constexpr double kRopeTurnsMax = 1e6;                        // ... to 32
 
 // --- Cache policy (METHOD.md 1.2, 1.4) -----------------------------------------------------------
 inline constexpr int64_t kDmsWindowMin = 1;                         // 0 evicts on arrival; nothing is trained for that

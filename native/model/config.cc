@@ -1,12 +1,10 @@
 #include "model/config.h"
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
-#include <system_error>
 
 #include "core/limits.h"
 #include "model/json.h"
+#include "model/policy_config.h"
 
 namespace rum {
 
@@ -19,9 +17,15 @@ struct Architecture {
   std::string_view model_type;
   std::string_view class_names[2];  // accepted in "architectures": the base class and Model-Optimizer's DMS subclass
   bool qk_norm;
+  bool qkv_bias;              // whatever attention_bias says
+  bool reads_attention_bias;  // true there means biases on q, k, v and o
+  int32_t max_positions;      // transformers' default
+  int32_t head_dim;           // transformers' default; 0: hidden_size / num_attention_heads
 };
 constexpr Architecture kArchitectures[] = {
-    {"qwen3", {"Qwen3ForCausalLM", "Qwen3ForCausalLMDMS"}, true},
+    {"llama", {"LlamaForCausalLM", "LlamaForCausalLMDMS"}, false, false, true, 2048, 0},
+    {"qwen2", {"Qwen2ForCausalLM", "Qwen2ForCausalLMDMS"}, false, true, false, 32768, 0},
+    {"qwen3", {"Qwen3ForCausalLM", "Qwen3ForCausalLMDMS"}, true, false, true, 32768, 128},
 };
 
 std::string SupportedModelTypes() {
@@ -50,23 +54,27 @@ const Architecture* ReadArchitecture(FieldReader& in) {
   return nullptr;
 }
 
-void ReadShape(FieldReader& in, ModelConfig& config) {
-  auto count = [&](std::string_view key, int64_t max) { return static_cast<int32_t>(in.Int(key, 1, max)); };
+void ReadShape(FieldReader& in, const Architecture& architecture, ModelConfig& config) {
+  auto count = [&](std::string_view key, int64_t max, std::optional<int64_t> fallback = {}) {
+    return static_cast<int32_t>(in.Int(key, 1, max, fallback));
+  };
   config.vocab_size = count("vocab_size", kVocabMax);
   config.hidden_size = count("hidden_size", kHiddenMax);
   config.intermediate_size = count("intermediate_size", kIntermediateMax);
   config.num_layers = count("num_hidden_layers", kLayersMax);
   config.num_heads = count("num_attention_heads", kHeadsMax);
-  config.num_kv_heads = count("num_key_value_heads", kHeadsMax);
-  config.max_positions = static_cast<int32_t>(in.WholeNumber("max_position_embeddings", 1, kPositionsMax));
+  config.num_kv_heads = count("num_key_value_heads", kHeadsMax, config.num_heads);
+  config.max_positions =
+      static_cast<int32_t>(in.WholeNumber("max_position_embeddings", 1, kPositionsMax, architecture.max_positions));
   if (!in.status().ok()) return;
 
   if (config.num_heads % config.num_kv_heads != 0) {
-    in.Fail("num_attention_heads", "(" + std::to_string(config.num_heads) + ") must be a multiple of num_key_value_heads (" +
-                                       std::to_string(config.num_kv_heads) + ")");
+    // Not "(" + ...: GCC 12 sees an overlapping copy in it that is not there (bug 105651).
+    in.Fail("num_attention_heads", std::string("(") + std::to_string(config.num_heads) +
+                                       ") must be a multiple of num_key_value_heads (" + std::to_string(config.num_kv_heads) + ")");
   }
-  if (in.Has("head_dim")) {
-    config.head_dim = count("head_dim", kHeadDimMax);
+  if (in.Has("head_dim") || architecture.head_dim != 0) {
+    config.head_dim = count("head_dim", kHeadDimMax, architecture.head_dim);
   } else if (config.hidden_size % config.num_heads == 0 && config.hidden_size / config.num_heads <= kHeadDimMax) {
     config.head_dim = config.hidden_size / config.num_heads;
   } else {
@@ -76,10 +84,18 @@ void ReadShape(FieldReader& in, ModelConfig& config) {
   if (config.head_dim % 2 != 0) in.Fail("head_dim", "must be even, found " + std::to_string(config.head_dim));
 }
 
+void ReadBiases(FieldReader& in, const Architecture& architecture, ModelConfig& config) {
+  const bool attention_bias = in.Bool("attention_bias", false);
+  config.o_bias = architecture.reads_attention_bias && attention_bias;
+  config.qkv_bias = architecture.qkv_bias || config.o_bias;
+  config.alpha_bias = attention_bias;  // METHOD.md 1.1
+}
+
 // Features of the config classes that would change the computation and that no supported architecture computes yet.
 void RefuseUnsupported(FieldReader& in) {
-  if (in.Bool("attention_bias", false)) in.Fail("attention_bias", "true is not supported: projections have no bias here");
+  if (in.Bool("mlp_bias", false)) in.Fail("mlp_bias", "true is not supported: MLP projections have no bias here");
   if (in.Bool("use_sliding_window", false)) in.Fail("use_sliding_window", "true is not supported: attention is full or DMS");
+  if (in.Number("partial_rotary_factor", 0, 1, 1.0) != 1.0) in.Fail("partial_rotary_factor", "below 1 is not supported");
   const std::string activation = in.String("hidden_act", "silu");
   if (activation != "silu") in.Fail("hidden_act", Quote(activation) + " is not supported; supported: silu");
   for (dom::element item : in.List("layer_types", kLayersMax)) {
@@ -102,27 +118,6 @@ void RefuseOtherQuantisation(FieldReader& in) {
   }
 }
 
-// transformers 5 nests everything in rope_parameters; up to 4.x rope_theta stands alone and rope_scaling is null or an object.
-// The theta must be stated: a guessed one gives fluent nonsense.
-void ReadRope(FieldReader& in, ModelConfig& config) {
-  const bool nested = in.Has("rope_parameters");
-  const char* key = nested ? "rope_parameters" : "rope_scaling";
-  auto object = in.Object(key);
-  std::string type = "default";
-  if (object) {
-    FieldReader rope(*object, kErrModelConfig, in.where() + ": " + key);
-    type = rope.String("rope_type", rope.String("type", "default"));
-    if (nested) config.rope_theta = rope.Number("rope_theta", kRopeThetaMin, kRopeThetaMax);
-    if (type == "default" && !rope.status().ok()) return in.Fail(key, "is not usable: " + rope.status().message);
-  }
-  if (type != "default") return in.Fail(key, "has rope type " + Quote(type) + ", which is not supported; supported: default");
-  if (!nested) {
-    config.rope_theta = in.Number("rope_theta", kRopeThetaMin, kRopeThetaMax);
-  } else if (in.Has("rope_theta") && in.Number("rope_theta", kRopeThetaMin, kRopeThetaMax) != config.rope_theta) {
-    in.Fail("rope_theta", "disagrees with rope_parameters.rope_theta; remove one of the two");
-  }
-}
-
 std::vector<int32_t> ReadEosIds(FieldReader& in, int32_t vocab_size) {
   std::vector<int32_t> ids;
   for (dom::element item : in.List("eos_token_id", kEosIdsMax)) {
@@ -141,127 +136,10 @@ void ReadTokenIds(FieldReader& in, ModelConfig& config) {
   if (config.bos_id < 0) config.bos_id = static_cast<int32_t>(in.Int("bos_token_id", 0, config.vocab_size - 1, -1));
 }
 
-// METHOD.md 1.6: a directory is a DMS one iff any of these is present.
-constexpr std::string_view kDmsKeys[] = {"dms_window_size", "dms_alpha_scale", "dms_initial_alpha_offset", "dms_cr"};
-constexpr int32_t kDmsWindowDefault = 512;
-
-PolicySpec ReadPolicy(FieldReader& in) {
-  PolicySpec policy;
-  auto mark = std::ranges::find_if(kDmsKeys, [&](std::string_view key) { return in.Has(key); });
-  if (mark == std::end(kDmsKeys)) {
-    policy.reason = "dense: config.json has no DMS metadata";
-    return policy;
-  }
-  const bool separate = in.Bool("dms_separate_alpha", false);
-  policy.kind = separate ? PolicyKind::kDmsSeparate : PolicyKind::kDmsBorrowed;
-  policy.reason = "DMS: config.json has " + std::string(*mark) +
-                  (separate ? " and dms_separate_alpha is true, so decisions come from separate alpha projections"
-                            : " and dms_separate_alpha is not true, so decisions come from the borrowed query channel");
-  policy.window = static_cast<int32_t>(in.WholeNumber("dms_window_size", kDmsWindowMin, kDmsWindowMax, kDmsWindowDefault));
-  policy.alpha_scale = static_cast<float>(in.Number("dms_alpha_scale", 0, kDmsAlphaMax, 100.0));
-  policy.alpha_offset = static_cast<float>(in.Number("dms_initial_alpha_offset", -kDmsAlphaMax, kDmsAlphaMax, 5.0));
-  policy.disable_eviction = in.Bool("dms_disable_eviction", false);
-  policy.target_cr = static_cast<float>(in.Number("dms_cr", 1, kDmsCrMax, 1.0));
-  const std::string per = in.String("dms_alpha_per", "head");
-  if (per != "head" && per != "layer") in.Fail("dms_alpha_per", "must be \"head\" or \"layer\", found " + Quote(per));
-  policy.alpha_per_layer = per == "layer";
-  if (policy.alpha_per_layer && !separate) in.Fail("dms_alpha_per", "\"layer\" needs dms_separate_alpha true");
-  return policy;
-}
-
-Status BadOption(const std::string& key, const std::string& value, const std::string& expected) {
-  return Error(kErrOption, "policy option " + key + " must be " + expected + ", found " + Quote(value));
-}
-
-// The whole string as a number in [min, max]; from_chars ignores the locale and takes no leading space or plus sign.
-template <class T>
-bool ParseNumber(const std::string& text, T min, T max, T* number) {
-  const char* end = text.data() + text.size();
-  auto [rest, error] = std::from_chars(text.data(), end, *number);
-  return error == std::errc() && rest == end && *number >= min && *number <= max;  // NaN fails the comparison
-}
-
-bool ParseBool(const std::string& text, bool* flag) {
-  *flag = text == "true";
-  return text == "true" || text == "false";
-}
-
-// One parameter over the policy; the policy is DMS. "policy" itself has been applied.
-Status ApplyParameter(const std::string& key, const std::string& value, PolicySpec& policy) {
-  if (key == "window") {
-    int64_t window = 0;
-    if (!ParseNumber(value, kDmsWindowMin, kDmsWindowMax, &window)) {
-      return BadOption(key, value, "a whole number from 1 to " + std::to_string(kDmsWindowMax));
-    }
-    policy.window = static_cast<int32_t>(window);
-  } else if (key == "alpha_scale") {
-    double scale = 0;
-    if (!ParseNumber(value, 0.0, kDmsAlphaMax, &scale)) return BadOption(key, value, "a number from 0 to 1e6");
-    policy.alpha_scale = static_cast<float>(scale);
-  } else if (key == "alpha_offset") {
-    double offset = 0;
-    if (!ParseNumber(value, -kDmsAlphaMax, kDmsAlphaMax, &offset)) return BadOption(key, value, "a number from -1e6 to 1e6");
-    policy.alpha_offset = static_cast<float>(offset);
-  } else if (key == "alpha_per") {
-    if (value != "head" && value != "layer") return BadOption(key, value, "head or layer");
-    policy.alpha_per_layer = value == "layer";
-    if (policy.alpha_per_layer && policy.kind != PolicyKind::kDmsSeparate) {
-      return Error(kErrOption, "policy option alpha_per=layer needs a model with separate alpha projections");
-    }
-  } else if (key == "disable_eviction") {
-    if (!ParseBool(value, &policy.disable_eviction)) return BadOption(key, value, "true or false");
-  }
-  return Status::Ok();
-}
-
-Status ApplyPolicyName(const std::string& value, PolicySpec& policy) {
-  if (value == "dense") {
-    policy = PolicySpec{};
-    policy.reason = "dense: asked for with policy=dense";
-  } else if (value == "dms") {
-    if (policy.kind != PolicyKind::kDense) return Status::Ok();
-    policy.kind = PolicyKind::kDmsBorrowed;
-    policy.window = kDmsWindowDefault;
-    policy.reason = "DMS: asked for with policy=dms; without DMS metadata, so the borrowed query channel and defaults";
-  } else if (value != "auto") {
-    return BadOption("policy", value, "auto, dense or dms");
-  }
-  return Status::Ok();
-}
-
-Status ApplyOverrides(const PolicyOverrides& overrides, PolicySpec& policy) {
-  static constexpr std::string_view kKeys[] = {"policy",       "window",    "alpha_scale",
-                                               "alpha_offset", "alpha_per", "disable_eviction"};
-  for (auto it = overrides.begin(); it != overrides.end(); ++it) {
-    if (std::ranges::find(kKeys, it->first) == std::end(kKeys)) {
-      return Error(kErrOption, "unknown policy option " + Quote(it->first) +
-                                   "; valid: policy, window, alpha_scale, alpha_offset, alpha_per, disable_eviction");
-    }
-    if (std::any_of(overrides.begin(), it, [&](const auto& earlier) { return earlier.first == it->first; })) {
-      return Error(kErrOption, "policy option " + it->first + " is given twice");
-    }
-  }
-  // The policy first, wherever it stands: the others are parameters of it.
-  for (const auto& [key, value] : overrides) {
-    if (key != "policy") continue;
-    if (Status status = ApplyPolicyName(value, policy); !status.ok()) return status;
-  }
-  for (const auto& [key, value] : overrides) {
-    if (key == "policy") continue;
-    if (policy.kind == PolicyKind::kDense) {
-      return Error(kErrOption, "policy option " + key + " is a parameter of DMS, but the policy is dense; " +
-                                   "add policy=dms or leave it out");
-    }
-    if (Status status = ApplyParameter(key, value, policy); !status.ok()) return status;
-  }
-  return Status::Ok();
-}
-
 }  // namespace
 
-Expected<ModelConfig> ParseConfig(std::string_view config_json, std::string_view generation_config_json,
-                                  const PolicyOverrides& overrides) {
-  auto document = JsonDocument::Parse(config_json, kConfigJsonDepthMax, kErrModelConfig, "config.json");
+Expected<ModelConfig> ParseConfig(const ConfigTexts& texts, const PolicyOverrides& overrides) {
+  auto document = JsonDocument::Parse(texts.config, kConfigJsonDepthMax, kErrModelConfig, "config.json");
   if (!document.ok()) return document.status();
   FieldReader in(document->root(), kErrModelConfig, "config.json");
 
@@ -270,18 +148,26 @@ Expected<ModelConfig> ParseConfig(std::string_view config_json, std::string_view
   ModelConfig config;
   config.model_type = architecture->model_type;
   config.qk_norm = architecture->qk_norm;
-  ReadShape(in, config);
-  config.rms_eps = static_cast<float>(in.Number("rms_norm_eps", kRmsEpsMin, kRmsEpsMax));
-  config.tied_embeddings = in.Bool("tie_word_embeddings", false);
+  ReadShape(in, *architecture, config);
+  ReadBiases(in, *architecture, config);
+  config.rms_eps = static_cast<float>(in.Number("rms_norm_eps", kRmsEpsMin, kRmsEpsMax, 1e-6));
+  if (in.Has("tie_word_embeddings")) config.tie_word_embeddings = in.Bool("tie_word_embeddings", false);
   config.dtype = in.String("dtype", in.String("torch_dtype", ""));
   RefuseUnsupported(in);
   RefuseOtherQuantisation(in);
-  ReadRope(in, config);
-  config.policy = ReadPolicy(in);
+  config.rope = ReadRope(in, config.max_positions);
+  // Qwen's instructions add yarn to config.json and leave max_position_embeddings at the original context.
+  if (config.rope.type == RopeType::kYarn) {
+    const double stretched = std::min(config.rope.original_positions * config.rope.factor, static_cast<double>(kPositionsMax));
+    config.max_positions = std::max(config.max_positions, static_cast<int32_t>(stretched));
+  }
+  auto policy = ReadPolicy(in, texts);
   if (!in.status().ok()) return in.status();
+  if (!policy.ok()) return policy.status();
+  config.policy = std::move(*policy);
 
-  if (!generation_config_json.empty()) {
-    auto generation = JsonDocument::Parse(generation_config_json, kConfigJsonDepthMax, kErrModelConfig, "generation_config.json");
+  if (!texts.generation.empty()) {
+    auto generation = JsonDocument::Parse(texts.generation, kConfigJsonDepthMax, kErrModelConfig, "generation_config.json");
     if (!generation.ok()) return generation.status();
     FieldReader generation_in(generation->root(), kErrModelConfig, "generation_config.json");
     ReadTokenIds(generation_in, config);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/status.h"
+#include "model/rope.h"
 
 namespace rum {
 
@@ -25,7 +26,7 @@ struct PolicySpec {
 };
 
 struct ModelConfig {
-  std::string model_type;         // "qwen3"
+  std::string model_type;         // "llama", "qwen2" or "qwen3"
   int32_t vocab_size = 0;
   int32_t hidden_size = 0;
   int32_t intermediate_size = 0;
@@ -35,9 +36,13 @@ struct ModelConfig {
   int32_t head_dim = 0;           // may differ from hidden_size / num_heads
   int32_t max_positions = 0;
   float rms_eps = 1e-6f;
-  double rope_theta = 10000.0;
-  bool tied_embeddings = false;
+  RopeSpec rope;
+  std::optional<bool> tie_word_embeddings;  // as config.json states it
+  bool tied_embeddings = false;   // what came of it: the embeddings are the head too
   bool qk_norm = false;           // Qwen3: RMSNorm over head_dim of q and k before RoPE
+  bool qkv_bias = false;          // of the query, key and value projections
+  bool o_bias = false;            // of the output projection
+  bool alpha_bias = false;        // of the DMS alpha projection, where there is one
   std::string dtype;              // as the config states it, e.g. "float32"
   std::vector<int32_t> eos_ids;   // generation_config.json first, then config.json
   int32_t bos_id = -1;            // -1: none
@@ -54,9 +59,17 @@ struct ModelConfig {
 // alpha_scale, alpha_offset, alpha_per (head|layer), disable_eviction (true|false). An unknown key or value is ERR_OPTION.
 using PolicyOverrides = std::vector<std::pair<std::string, std::string>>;
 
-// Parses config.json (both dialects, METHOD.md 5) and, if not empty, generation_config.json.
-// Every number is bounded (limits.h); an unknown architecture or rope type is named in the error.
-Expected<ModelConfig> ParseConfig(std::string_view config_json, std::string_view generation_config_json,
-                                  const PolicyOverrides& overrides);
+// The texts of a directory's configuration files; empty: no such file.
+struct ConfigTexts {
+  std::string_view config;             // config.json
+  std::string_view generation = {};    // generation_config.json
+  std::string_view dms_metadata = {};  // dms_metadata.json
+  std::string_view training_log = {};  // training_log.json of the parent directory
+};
+
+// Parses config.json (both dialects, METHOD.md 5) and what stands beside it. A missing optional value is the one that
+// transformers' class for the architecture takes. Every number is bounded (limits.h); an unknown architecture or rope type is
+// named in the error.
+Expected<ModelConfig> ParseConfig(const ConfigTexts& texts, const PolicyOverrides& overrides);
 
 }  // namespace rum

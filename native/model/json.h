@@ -54,6 +54,10 @@ class FieldReader {
   std::vector<simdjson::dom::element> List(std::string_view key, int64_t count_max);
 
   void Fail(std::string_view key, const std::string& problem);
+  // The failure of a reader of a part of this object becomes this one's.
+  void Adopt(const FieldReader& part) {
+    if (status_.ok()) status_ = part.status_;
+  }
   const Status& status() const { return status_; }
   const std::string& where() const { return where_; }
 

@@ -216,14 +216,19 @@ std::vector<LayerTensor> LayerTensors(const ModelConfig& config) {
       {"self_attn.q_proj.weight", &L::q_proj, {q_rows, hidden}, true},
       {"self_attn.k_proj.weight", &L::k_proj, {kv_rows, hidden}, true},
       {"self_attn.v_proj.weight", &L::v_proj, {kv_rows, hidden}, true},
+      {"self_attn.q_proj.bias", &L::q_bias, {q_rows}, config.qkv_bias},
+      {"self_attn.k_proj.bias", &L::k_bias, {kv_rows}, config.qkv_bias},
+      {"self_attn.v_proj.bias", &L::v_bias, {kv_rows}, config.qkv_bias},
       {"self_attn.q_norm.weight", &L::q_norm, {head_dim}, config.qk_norm},
       {"self_attn.k_norm.weight", &L::k_norm, {head_dim}, config.qk_norm},
       {"self_attn.o_proj.weight", &L::o_proj, {hidden, q_rows}, true},
+      {"self_attn.o_proj.bias", &L::o_bias, {hidden}, config.o_bias},
       {"post_attention_layernorm.weight", &L::post_norm, {hidden}, true},
       {"mlp.gate_proj.weight", &L::gate_proj, {inter, hidden}, true},
       {"mlp.up_proj.weight", &L::up_proj, {inter, hidden}, true},
       {"mlp.down_proj.weight", &L::down_proj, {hidden, inter}, true},
       {"self_attn.dms_proj_alpha.weight", &L::alpha_proj, {config.num_kv_heads, hidden}, separate},
+      {"self_attn.dms_proj_alpha.bias", &L::alpha_bias, {config.num_kv_heads}, separate && config.alpha_bias},
       {"self_attn.dms_proj_alpha_norm.weight", &L::alpha_norm, {hidden}, separate},
   };
 }
@@ -264,13 +269,23 @@ Expected<ModelConfig> ReadConfig(const std::string& directory, const PolicyOverr
     return Error(kErrModelFile, config_path + " does not exist; give the directory of a Hugging Face model, "
                                               "with config.json and model.safetensors in it");
   }
-  auto config_file = MappedFile::Open(config_path, kConfigBytesMax);
-  if (!config_file.ok()) return config_file.status();
-  const std::string generation_path = directory + "/generation_config.json";
-  if (!Exists(generation_path)) return ParseConfig((*config_file)->text(), "", overrides);
-  auto generation_file = MappedFile::Open(generation_path, kConfigBytesMax);
-  if (!generation_file.ok()) return generation_file.status();
-  return ParseConfig((*config_file)->text(), (*generation_file)->text(), overrides);
+  const auto open_if_there = [](const std::string& path) -> Expected<std::shared_ptr<const MappedFile>> {
+    if (!Exists(path)) return std::shared_ptr<const MappedFile>();
+    return MappedFile::Open(path, kConfigBytesMax);
+  };
+  auto config = MappedFile::Open(config_path, kConfigBytesMax);
+  auto generation = open_if_there(directory + "/generation_config.json");
+  auto metadata = open_if_there(directory + "/dms_metadata.json");
+  for (const auto* file : {&config, &generation, &metadata}) {
+    if (!file->ok()) return file->status();
+  }
+  // Outside the directory, so possibly not about this model: what cannot be read is not held against it.
+  auto log = MappedFile::Open(directory + "/../training_log.json", kTrainingLogBytesMax);
+  ConfigTexts texts{(*config)->text()};
+  if (*generation) texts.generation = (*generation)->text();
+  if (*metadata) texts.dms_metadata = (*metadata)->text();
+  if (log.ok()) texts.training_log = (*log)->text();
+  return ParseConfig(texts, overrides);
 }
 
 }  // namespace
@@ -298,9 +313,11 @@ Expected<std::shared_ptr<const Model>> OpenModel(const std::string& directory, c
     model->layers.push_back(weights);
   }
   model->final_norm = loader.Want("model.norm.weight", {hidden});
-  // Exporters leave lm_head out when it is tied; one that is there although config.json ties it is a copy and not read.
-  if (!table->Find("lm_head.weight")) model->config.tied_embeddings = true;
-  model->lm_head = model->config.tied_embeddings ? model->embed : loader.Want("lm_head.weight", {vocab, hidden});
+  // Exporters leave lm_head out when it is tied, and old ones then do not say so; one that is there although config.json ties it is
+  // a copy and not read.
+  const bool tied = model->config.tie_word_embeddings.value_or(!table->Find("lm_head.weight"));
+  model->config.tied_embeddings = tied;
+  model->lm_head = tied ? model->embed : loader.Want("lm_head.weight", {vocab, hidden});
   if (!loader.status.ok()) return loader.status;
 
   // All shapes are right before the first weight is touched: a wrong file is refused without reading gigabytes.

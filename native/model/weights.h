@@ -34,12 +34,16 @@ struct LayerWeights {
   TensorView input_norm;      // [hidden]
   TensorView q_proj;          // [num_heads * head_dim, hidden]
   TensorView k_proj, v_proj;  // [num_kv_heads * head_dim, hidden]
+  TensorView q_bias;          // [num_heads * head_dim], if qkv_bias
+  TensorView k_bias, v_bias;  // [num_kv_heads * head_dim], if qkv_bias
   TensorView q_norm, k_norm;  // [head_dim], if qk_norm
   TensorView o_proj;          // [hidden, num_heads * head_dim]
+  TensorView o_bias;          // [hidden], if o_bias
   TensorView post_norm;       // [hidden]
   TensorView gate_proj, up_proj;  // [intermediate, hidden]
   TensorView down_proj;       // [hidden, intermediate]
   TensorView alpha_proj;      // [num_kv_heads, hidden], DMS separate only
+  TensorView alpha_bias;      // [num_kv_heads], DMS separate only, if alpha_bias
   TensorView alpha_norm;      // [hidden], DMS separate only
 };
 
@@ -60,8 +64,8 @@ struct Model {
   std::vector<std::shared_ptr<const Nf4Scales>> nf4_scales;  // what the views' nf4 point to
 };
 
-// Opens a Hugging Face directory: config.json, generation_config.json (optional), model.safetensors or
-// model.safetensors.index.json with its shards. Refuses before allocating anything that depends on the contents.
+// Opens a Hugging Face directory: config.json, generation_config.json, dms_metadata.json and ../training_log.json (each optional),
+// model.safetensors or model.safetensors.index.json with its shards. Refuses before allocating anything that depends on the contents.
 Expected<std::shared_ptr<const Model>> OpenModel(const std::string& directory, const PolicyOverrides& overrides);
 
 }  // namespace rum

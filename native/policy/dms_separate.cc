@@ -14,6 +14,7 @@ class DmsSeparate final : public Policy {
     for (size_t i = 0; i < layers_.size(); ++i) {
       layers_[i].norm = Widen(model.layers[i].alpha_norm);
       Pack({model.layers[i].alpha_proj}, &layers_[i].proj);
+      if (model.config.alpha_bias) layers_[i].bias = WidenStacked({model.layers[i].alpha_bias}, layers_[i].proj);
     }
   }
 
@@ -29,6 +30,8 @@ class DmsSeparate final : public Policy {
       const auto count = static_cast<int32_t>(end - begin);
       kernels_.linear(l.proj, normed_.data() + begin * stride, stride, count, out_.data() + begin * out_stride_, out_stride_, 0,
                       l.proj.panels);
+      if (l.bias.empty()) return;
+      for (int64_t r = begin; r < end; ++r) kernels_.add(out_.data() + r * out_stride_, l.bias.data(), out_stride_);
     });
   }
 
@@ -42,6 +45,7 @@ class DmsSeparate final : public Policy {
   struct Layer {
     std::vector<float> norm;  // [hidden]
     PackedMatrix proj;        // [num_kv_heads, hidden]
+    std::vector<float> bias;  // [rows of proj], zero in its padding, or empty
   };
   const Kernels& kernels_;
   ThreadPool* const threads_;

@@ -23,7 +23,11 @@ struct Shape {
   bool alpha_per_layer, qk_norm;
   DType dtype;
   KvType kv;
+  // Of the query, key and value projections; of those, the output and the alpha projection.
+  enum class Bias { kNone, kQkv, kAll } bias = Bias::kNone;
+  RopeType rope = RopeType::kDefault;
 };
+using Bias = Shape::Bias;
 
 // Sizes that are no multiple of 16 or 32, groups of 1, 3 and 5, odd columns for the BF16 pairs.
 const Shape kShapes[] = {
@@ -33,11 +37,36 @@ const Shape kShapes[] = {
     {"separate f16", 50, 64, 96, 2, 2, 2, 40, 7, PolicyKind::kDmsSeparate, false, true, DType::kF16, KvType::kF32},
     {"separate per layer, no norm", 70, 32, 64, 3, 6, 2, 72, 4, PolicyKind::kDmsSeparate, true, false, DType::kF32, KvType::kBF16},
     {"window 20", 50, 48, 80, 1, 4, 2, 32, 20, PolicyKind::kDmsBorrowed, false, true, DType::kF32, KvType::kF32},
+    {"llama3 rope, dense", 50, 40, 72, 2, 4, 2, 24, 0, PolicyKind::kDense, false, false, DType::kBF16, KvType::kF32, Bias::kNone,
+     RopeType::kLlama3},
+    {"llama borrowed", 50, 48, 80, 2, 4, 2, 16, 5, PolicyKind::kDmsBorrowed, false, false, DType::kF32, KvType::kF32, Bias::kNone,
+     RopeType::kLlama3},
+    {"qwen2 borrowed, biases, yarn", 50, 36, 52, 2, 6, 2, 20, 6, PolicyKind::kDmsBorrowed, false, false, DType::kBF16, KvType::kBF16,
+     Bias::kQkv, RopeType::kYarn},
+    {"qwen2 separate, biases, linear", 50, 48, 64, 2, 4, 4, 12, 4, PolicyKind::kDmsSeparate, false, false, DType::kF32, KvType::kF32,
+     Bias::kQkv, RopeType::kLinear},
+    {"llama separate, all biases", 50, 33, 48, 2, 3, 3, 16, 4, PolicyKind::kDmsSeparate, false, false, DType::kF16, KvType::kF32,
+     Bias::kAll, RopeType::kLlama3},
+    {"qwen3 with all biases", 50, 40, 48, 2, 4, 1, 24, 8, PolicyKind::kDmsSeparate, true, true, DType::kF32, KvType::kF32,
+     Bias::kAll, RopeType::kYarn},
 };
+
+// Original contexts so short that every band of channels occurs in a test's tokens.
+RopeSpec RopeOf(RopeType type) {
+  RopeSpec rope;
+  rope.type = type;
+  if (type != RopeType::kDefault) rope.factor = 4.0;
+  rope.original_positions = 64;
+  rope.low_freq_factor = 1.0;
+  rope.high_freq_factor = 4.0;
+  rope.beta_fast = 8.0;
+  if (type == RopeType::kYarn) rope.attention_factor = 1.1386294361119891;
+  return rope;
+}
 
 ModelConfig ConfigOf(const Shape& s) {
   ModelConfig c;
-  c.model_type = "qwen3";
+  c.model_type = "synthetic";
   c.vocab_size = s.vocab;
   c.hidden_size = s.hidden;
   c.intermediate_size = s.intermediate;
@@ -47,6 +76,9 @@ ModelConfig ConfigOf(const Shape& s) {
   c.head_dim = s.head_dim;
   c.max_positions = 512;
   c.qk_norm = s.qk_norm;
+  c.qkv_bias = s.bias != Bias::kNone;
+  c.o_bias = c.alpha_bias = s.bias == Bias::kAll;
+  c.rope = RopeOf(s.rope);
   c.policy.kind = s.policy;
   c.policy.window = s.window;
   c.policy.alpha_per_layer = s.alpha_per_layer;
@@ -149,6 +181,21 @@ void CpuGivesTheBytesOfTheReference() {
         }
       }
     }
+  }
+}
+
+// Otherwise two backends that both forget one would agree.
+void EveryBiasHasAPartInTheResult() {
+  const Shape& shape = kShapes[std::size(kShapes) - 1];
+  const ModelConfig config = ConfigOf(shape);
+  const auto model = MakeSynthetic(config, shape.dtype, 7);
+  const auto ids = Tokens(60, config.vocab_size, 3);
+  const Outcome want = Pass(**MakeReferenceBackend(model, {}), config, ids, 1);
+  using L = LayerWeights;
+  for (TensorView L::* bias : {&L::q_bias, &L::k_bias, &L::v_bias, &L::o_bias, &L::alpha_bias}) {
+    auto without = std::make_shared<Model>(*model);
+    for (L& layer : without->layers) layer.*bias = {};
+    CHECK(!(Pass(**MakeReferenceBackend(without, {}), config, ids, 1) == want));
   }
 }
 
@@ -324,6 +371,7 @@ int main() {
       {"every level gives the bits of ExpF and SiluF for floats of every size", KernelsAgreeOnEveryFloatOfExpAndSilu},
       {"a thread pool does every item once", ThreadsDoEveryItemOnce},
       {"cpu gives the bytes of the reference at every level, thread count, page size and chunk", CpuGivesTheBytesOfTheReference},
+      {"every bias has a part in the result", EveryBiasHasAPartInTheResult},
       {"company in the batch changes no byte", CompanyInTheBatchChangesNothing},
       {"a fork shares sealed pages and goes its own way bit for bit", AForkSharesPagesAndDecidesOnItsOwn},
       {"the live length of the next step is known before it", NextLiveIsKnownBeforeTheToken},

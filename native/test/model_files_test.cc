@@ -150,6 +150,33 @@ void WrongTensorsAreNamed() {
   CHECK_OK(OpenFixture("tiny_qwen3_dms_separate", {{"policy", "dense"}}));
 }
 
+void MissingBiasesAreNamed() {
+  const std::string k = "model.layers.1.self_attn.k_proj.bias";
+  CHECK(Names(StatusAfter("tiny_qwen2", EditHeader(k, "model.layers.1.self_attn.k_proj.vias")), kErrModelTensor, k + " is missing"));
+  const Status all = StatusAfter("tiny_llama31", Edit("config.json", "\"attention_bias\": false", "\"attention_bias\": true"));
+  CHECK(Names(all, kErrModelTensor, "model.layers.0.self_attn.q_proj.bias is missing"));
+  const Status alpha = StatusAfter("tiny_qwen3_dms_separate", Edit("config.json", "\"attention_bias\": false", "\"attention_bias\": true"));
+  CHECK(Names(alpha, kErrModelTensor, "bias is missing"));
+}
+
+// tiny_qwen3's config.json says that lm_head is not tied.
+void AMissingHeadIsTiedUnlessConfigDenies() {
+  const std::string stated = "\"tie_word_embeddings\": false";
+  const auto no_head = EditHeader("lm_head.weight", "lm_head.veight");
+  CHECK(Names(StatusAfter("tiny_qwen3", no_head), kErrModelTensor, "lm_head.weight is missing"));
+  const auto tied = [&](const std::string& words, bool with_head) {
+    TempDir dir("tiny_qwen3");
+    Edit("config.json", stated, words)(dir.path);
+    if (!with_head) no_head(dir.path);
+    auto opened = OpenModel(dir.path.string(), {});
+    if (!CHECK_OK(opened)) return false;
+    CHECK((*opened)->config.tied_embeddings == ((*opened)->lm_head.data == (*opened)->embed.data));
+    return (*opened)->config.tied_embeddings;
+  };
+  for (const char* absent : {"\"x\": 0", "\"tie_word_embeddings\": null"}) CHECK(tied(absent, false) && !tied(absent, true));
+  CHECK(tied("\"tie_word_embeddings\": true", false) && tied("\"tie_word_embeddings\": true", true) && !tied(stated, true));
+}
+
 void NonFiniteWeightsAreNamed() {
   for (const char* fixture : {"tiny_qwen3", "tiny_qwen3_tied_bf16"}) {
     const std::string file = ReadFile(fixtures_dir / "models" / fixture / "model.safetensors");
@@ -227,7 +254,8 @@ void MutatedConfigsNeverCrash() {
   for (uint32_t seed = 1; seed <= 5000; ++seed) {
     std::mt19937 random(seed);
     const std::string mutated = Mutate(config, random);
-    auto parsed = ParseConfig(mutated, seed % 2 ? "" : Mutate("{\"eos_token_id\": [2, 3], \"bos_token_id\": 1}", random), {});
+    const std::string generation = seed % 2 ? "" : Mutate("{\"eos_token_id\": [2, 3], \"bos_token_id\": 1}", random);
+    auto parsed = ParseConfig({mutated, generation}, {});
     if (parsed.ok()) {
       const bool sane = parsed->num_layers > 0 && parsed->head_dim > 0 && parsed->num_heads % parsed->num_kv_heads == 0;
       if (!CHECK(sane)) std::printf("    seed %u\n", seed);
@@ -266,6 +294,8 @@ int main(int argc, char** argv) {
       {"a missing, empty, huge or irregular file is refused by name", MissingAndForeignFilesAreNamed},
       {"a shard that is missing, elsewhere or lacks its tensor is refused by name", BadShardsAreNamed},
       {"a missing, misshapen or uncomputable tensor is refused by name", WrongTensorsAreNamed},
+      {"a bias that config.json asks for and the weights lack is refused by name", MissingBiasesAreNamed},
+      {"a missing lm_head means tied embeddings unless config.json denies it", AMissingHeadIsTiedUnlessConfigDenies},
       {"a NaN or infinite weight is refused with its tensor's name", NonFiniteWeightsAreNamed},
       {"tensors at odd addresses open to the same bytes", AnUnalignedFileOpens},
       {"5000 mutated safetensors headers never crash the parser", MutatedHeadersNeverCrash},

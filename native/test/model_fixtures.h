@@ -68,6 +68,23 @@ inline std::string Replace(std::string text, const std::string& from, const std:
 
 inline std::string QwenConfig() { return ReadFile(fixtures_dir / "models/tiny_qwen3/config.json"); }
 
+// tiny_qwen3's config with `"key": old` replaced by `"key": value`.
+inline std::string WithValue(const std::string& key, const std::string& value) {
+  std::string text = QwenConfig();
+  const size_t begin = text.find("\"" + key + "\": ");
+  if (!CHECK(begin != std::string::npos)) return text;
+  const size_t value_begin = begin + key.size() + 4;
+  size_t end = text.find_first_of(",\n", value_begin);
+  if (text[value_begin] == '[') end = text.find(']', value_begin) + 1;
+  return text.replace(value_begin, end - value_begin, value);
+}
+
+inline std::string WithField(const std::string& field) { return Replace(QwenConfig(), "{", "{ " + field + ","); }
+
+inline Status ConfigStatus(const std::string& json, const PolicyOverrides& overrides = {}, const std::string& generation = "") {
+  return ParseConfig({json, generation}, overrides).status();
+}
+
 // A safetensors file of a header and data_bytes zero bytes.
 inline std::string SafetensorsFile(const std::string& header, size_t data_bytes) {
   const uint64_t length = header.size();

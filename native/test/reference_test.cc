@@ -10,6 +10,7 @@
 
 #include "backend/backend.h"
 #include "core/exact_math.h"
+#include "test/backends.h"
 #include "test/check.h"
 #include "test/fixture.h"
 
@@ -51,9 +52,10 @@ struct Outcome {
   std::vector<int64_t> live_sums;  // [tokens] by LiveSum after each token
 };
 
-Outcome Feed(const std::shared_ptr<const Model>& model, const std::vector<int32_t>& ids) {
+Outcome Feed(const std::shared_ptr<const Model>& model, const std::vector<int32_t>& ids,
+             const BackendFactory& factory = Factories().front()) {
   Outcome out;
-  out.backend = Must(MakeReferenceBackend(model, {}));
+  out.backend = Must(factory.make(model, {}));
   out.chain = Must(out.backend->NewChain());
   out.trace = std::make_unique<Recorder>(model->config, ids.size());
   out.backend->SetTrace(out.trace.get());
@@ -87,18 +89,25 @@ void CheckGreedy(const Outcome& out, const std::vector<int32_t>& ids, size_t pro
   CHECK(std::ranges::equal(generated, std::span(ids).subspan(prompt_size)));
 }
 
-void DenseEqualsTransformers() {
-  const Fixture fixture(fixtures + "/dense_qwen3.safetensors");
-  for (const char* directory : {"/models/tiny_qwen3", "/models/tiny_qwen3_sharded"}) {
-    const auto model = Open(fixtures + directory);
-    const std::vector<int32_t> ids = fixture.Ints("all_ids");
-    const Outcome out = Feed(model, ids);
-    CHECK(MaxDifference(out.logits, fixture.Floats("logits")) <= kLogitTolerance);
+void CheckDense(const std::string& name, const std::string& directory) {
+  const Fixture fixture(fixtures + "/" + name + ".safetensors");
+  const auto model = Open(fixtures + "/models/" + directory);
+  const std::vector<int32_t> ids = fixture.Ints("all_ids");
+  for (const BackendFactory& factory : Factories()) {
+    const Outcome out = Feed(model, ids, factory);
+    if (!CHECK(MaxDifference(out.logits, fixture.Floats("logits")) <= kLogitTolerance)) std::printf("    on %s\n", factory.name);
     CheckGreedy(out, ids, fixture.Ints("prompt_ids").size());
     const int64_t heads = model->config.num_layers * model->config.num_kv_heads;
     for (size_t t = 0; t < ids.size(); t += 32) CHECK(out.live_sums[t] == heads * static_cast<int64_t>(t + 1));
   }
 }
+
+void DenseQwen3() {
+  CheckDense("dense_qwen3", "tiny_qwen3");
+  CheckDense("dense_qwen3", "tiny_qwen3_sharded");
+}
+void DenseLlama31() { CheckDense("dense_llama31", "tiny_llama31"); }
+void DenseQwen2() { CheckDense("dense_qwen2", "tiny_qwen2"); }
 
 void TiedBf16Weights() {
   const Fixture tied(fixtures + "/dense_qwen3_tied_bf16.safetensors");
@@ -199,7 +208,9 @@ int main(int argc, char** argv) {
   if (argc < 2) Abort("usage: reference_test FIXTURES_DIR MODELS_DIR");
   fixtures = argv[1];
   return RunAll({
-      {"dense Qwen3 gives the logits and greedy tokens of transformers", DenseEqualsTransformers},
+      {"dense Qwen3 gives the logits and greedy tokens of transformers on every backend", DenseQwen3},
+      {"dense Llama 3.1 with its scaled RoPE gives them too", DenseLlama31},
+      {"dense Qwen2 with its biases gives them too", DenseQwen2},
       {"tied BF16 weights give the logits of the widened weights", TiedBf16Weights},
       {"DMS with a borrowed channel, window 8: logits, decisions, masks and accounting", BorrowedWindow8},
       {"DMS with a borrowed channel, window 3", BorrowedWindow3},

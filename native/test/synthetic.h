@@ -55,7 +55,7 @@ class SyntheticBuilder {
   uint64_t state_;
 };
 
-// config: the shape; qk_norm and policy are honoured. The scale of the weights keeps activations near 1.
+// config: the shape; qk_norm, biases and policy are honoured. The scale of the weights keeps activations near 1.
 inline std::shared_ptr<const Model> MakeSynthetic(const ModelConfig& config, DType dtype, uint64_t seed) {
   auto owner = std::make_shared<SyntheticModel>();
   SyntheticBuilder b(owner.get(), dtype, seed);
@@ -82,7 +82,14 @@ inline std::shared_ptr<const Model> MakeSynthetic(const ModelConfig& config, DTy
       w.q_norm = b.Tensor(1, config.head_dim, 1.0f, 0.2f);
       w.k_norm = b.Tensor(1, config.head_dim, 1.0f, 0.2f);
     }
+    if (config.qkv_bias) {
+      w.q_bias = b.Tensor(1, q, 0.0f, 0.5f);
+      w.k_bias = b.Tensor(1, kv, 0.0f, 0.5f);
+      w.v_bias = b.Tensor(1, kv, 0.0f, 0.5f);
+    }
+    if (config.o_bias) w.o_bias = b.Tensor(1, hidden, 0.0f, 0.5f);
     if (config.policy.kind == PolicyKind::kDmsSeparate) {
+      if (config.alpha_bias) w.alpha_bias = b.Tensor(1, config.num_kv_heads, 0.0f, 0.2f);
       w.alpha_proj = b.Tensor(config.num_kv_heads, hidden, 0.0f, in);
       w.alpha_norm = b.Tensor(1, hidden, 1.0f, 0.2f);
     }

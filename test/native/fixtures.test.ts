@@ -23,6 +23,8 @@ const DENSE = [
   { model: 'tiny_qwen3', file: 'dense_qwen3', ids: 'all_ids', logits: 'logits' },
   { model: 'tiny_qwen3_sharded', file: 'dense_qwen3', ids: 'all_ids', logits: 'logits' },
   { model: 'tiny_qwen3_tied_bf16', file: 'dense_qwen3_tied_bf16', ids: 'prompt_ids', logits: 'logits_f32_of_bf16_weights' },
+  { model: 'tiny_llama31', file: 'dense_llama31', ids: 'all_ids', logits: 'logits' },
+  { model: 'tiny_qwen2', file: 'dense_qwen2', ids: 'all_ids', logits: 'logits' },
 ];
 
 const DMS = [
@@ -34,12 +36,13 @@ const DMS = [
 
 describe.each(BACKENDS)('on the %s backend', (backend) => {
   describe.each(DENSE)('dense $model', ({ model, file, ids, logits }) => {
-    test.each(FEEDS)('fed as $name, its logits are the oracle\'s', async ({ promptLen, chunk }) => {
+    test.each(FEEDS)('fed as $name, its logits and greedy tokens are the oracle\'s', async ({ promptLen, chunk }) => {
       const oracle = readSafetensors(fixture(`${file}.safetensors`));
       using engine = await open(tinyModel(model), { backend, kv: 'f32' });
       const tokens = oracle.i32(ids);
       const result = await engine.forward({ ids: tokens, promptLen: promptLen(tokens.length), chunk });
       expect(maxDifference(result.logits, oracle.f32(logits))).toBeLessThan(TOLERANCE);
+      if (ids === 'all_ids') expect(greedyTokens(result.logits, tokens.length)).toEqual([...tokens.subarray(96)]);
       expect(result.evictDecision).toBeNull();
       expect(result.peakTokens).toBe(tokens.length);
     });
@@ -82,6 +85,15 @@ describe.each(BACKENDS)('on the %s backend', (backend) => {
     expect(result.peakTokens).toBe(ids.length);
   });
 });
+
+/** The tokens that the logits choose after the prompt of 96 and after each token but the last: the ones the oracle decoded. */
+function greedyTokens(logits: Float32Array, count: number): number[] {
+  const vocab = logits.length / count;
+  return Array.from({ length: count - 96 }, (_, i) => {
+    const row = logits.subarray((95 + i) * vocab, (96 + i) * vocab);
+    return row.indexOf(Math.max(...row));
+  });
+}
 
 function maxDifference(actual: Float32Array, expected: Float32Array): number {
   expect(actual.length).toBe(expected.length);

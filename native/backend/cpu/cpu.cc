@@ -21,7 +21,9 @@ struct Layer {
   std::vector<float> input_norm, post_norm;  // [hidden]
   std::vector<float> q_norm, k_norm;         // [head_dim] or empty
   PackedMatrix qkv;                          // q [heads * head_dim] | k | v [kv_heads * head_dim], all [., hidden]
+  std::vector<float> qkv_bias;               // [rows of qkv], zero in its padding, or empty
   PackedMatrix o;                            // [hidden, heads * head_dim]
+  std::vector<float> o_bias;                 // [hidden] or empty
   PackedMatrix gate_up;                      // gate | up [intermediate, hidden]
   PackedMatrix down;                         // [hidden, intermediate]
 };
@@ -84,6 +86,7 @@ class CpuBackend final : public Backend {
   void ResizeActivations(int64_t rows);
   void Matrix(const PackedMatrix& w, const std::vector<float>& x, int64_t x_stride, int64_t rows, std::vector<float>* y, int64_t y_stride);
   void Norm(const std::vector<float>& weight, int64_t rows);
+  void AddBias(const std::vector<float>& bias, int64_t rows, std::vector<float>* y, int64_t y_stride);
   void AddProjected(int64_t rows);
   void AttentionBlock(int32_t layer, const std::vector<Span>& spans, int64_t rows);
   void AttendSpan(int32_t layer, const Span& span, int32_t kv_head, std::vector<float>* scratch);
@@ -102,7 +105,7 @@ class CpuBackend final : public Backend {
   std::vector<Layer> layers_;
   PackedMatrix head_;
   std::vector<float> final_norm_;
-  std::vector<float> inverse_frequencies_;  // [head_dim / 2]
+  std::vector<float> frequencies_;  // [head_dim / 2]
   std::unordered_map<ChainId, Chain> chains_;
   ChainId next_chain_ = 0;
   Activations a_;
@@ -127,11 +130,11 @@ bool CpuBackend::PackWeights() {
         !Pack({w.down_proj}, &l.down)) {
       return false;
     }
+    if (config_.qkv_bias) l.qkv_bias = WidenStacked({w.q_bias, w.k_bias, w.v_bias}, l.qkv);
+    if (config_.o_bias) l.o_bias = Widen(w.o_bias);
   }
   final_norm_ = Widen(model_->final_norm);
-  for (int32_t i = 0; i < config_.head_dim / 2; ++i) {
-    inverse_frequencies_.push_back(RopeInvFreq(config_.rope_theta, i, config_.head_dim));
-  }
+  frequencies_ = RopeFrequencies(config_.rope, config_.head_dim);
   policy_ = MakePolicy(*model_, kernels_, &threads_);
   return Pack({model_->lm_head}, &head_);
 }
@@ -230,6 +233,11 @@ void CpuBackend::Norm(const std::vector<float>& weight, int64_t rows) {
   });
 }
 
+void CpuBackend::AddBias(const std::vector<float>& bias, int64_t rows, std::vector<float>* y, int64_t y_stride) {
+  if (bias.empty()) return;
+  for (int64_t r = 0; r < rows; ++r) kernels_.add(y->data() + r * y_stride, bias.data(), static_cast<int64_t>(bias.size()));
+}
+
 void CpuBackend::AddProjected(int64_t rows) {
   for (int64_t r = 0; r < rows; ++r) {
     kernels_.add(a_.residual.data() + r * a_.hidden_stride, a_.projected.data() + r * a_.hidden_stride, config_.hidden_size);
@@ -279,6 +287,7 @@ void CpuBackend::AttentionBlock(int32_t layer, const std::vector<Span>& spans, i
   policy_->Prepare(layer, a_.residual.data(), a_.hidden_stride, static_cast<int32_t>(rows));
   Norm(l.input_norm, rows);
   Matrix(l.qkv, a_.normed, a_.hidden_stride, rows, &a_.qkv, a_.qkv_stride);
+  AddBias(l.qkv_bias, rows, &a_.qkv, a_.qkv_stride);
   int64_t live = 0;
   for (const Span& s : spans) live += s.cache->Live(layer * config_.num_kv_heads) * static_cast<int64_t>(s.rows.size());
   const int64_t cost = (live + 16 * rows) * config_.num_heads * config_.head_dim * 2;
@@ -290,6 +299,7 @@ void CpuBackend::AttentionBlock(int32_t layer, const std::vector<Span>& spans, i
     }
   });
   Matrix(l.o, a_.attention, a_.attention_stride, rows, &a_.projected, a_.hidden_stride);
+  AddBias(l.o_bias, rows, &a_.projected, a_.hidden_stride);
   AddProjected(rows);
 }
 
@@ -350,7 +360,8 @@ Status CpuBackend::Forward(std::span<const Row> rows, float* logits) {
     for (size_t i = 0; i < s.rows.size(); ++i) {
       for (int32_t f = 0; f < half; ++f) {
         const auto at = static_cast<size_t>(s.rows[i] * half + f);
-        RopeAngle(s.position + static_cast<int32_t>(i), inverse_frequencies_[static_cast<size_t>(f)], &a_.cos[at], &a_.sin[at]);
+        RopeAngle(s.position + static_cast<int32_t>(i), frequencies_[static_cast<size_t>(f)], config_.rope.attention_factor,
+                  &a_.cos[at], &a_.sin[at]);
       }
     }
   }

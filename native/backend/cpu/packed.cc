@@ -69,4 +69,11 @@ std::vector<float> Widen(const TensorView& view) {
   return out;
 }
 
+std::vector<float> WidenStacked(std::initializer_list<TensorView> parts, const PackedMatrix& matrix) {
+  std::vector<float> out(static_cast<size_t>(matrix.rows()));
+  size_t i = 0;
+  for (const TensorView& t : parts) DequantiseRow(t, 0, out.data() + matrix.row_begin[i++]);
+  return out;
+}
+
 }  // namespace rum

@@ -31,5 +31,7 @@ bool Pack(std::initializer_list<TensorView> parts, PackedMatrix* out);
 
 // A view widened to float, exactly.
 std::vector<float> Widen(const TensorView& view);
+// Vectors widened and laid out as the rows of `matrix`, which was packed from as many parts: [matrix.rows()], padding +0.
+std::vector<float> WidenStacked(std::initializer_list<TensorView> parts, const PackedMatrix& matrix);
 
 }  // namespace rum

@@ -48,11 +48,11 @@ struct RopeTable {
   std::vector<float> cos, sin;  // [head_dim / 2]
 };
 
-inline RopeTable MakeRopeTable(double theta, int32_t head_dim, int32_t position) {
+inline RopeTable MakeRopeTable(const std::vector<float>& frequencies, double attention_factor, int32_t position) {
   RopeTable table;
-  for (int32_t i = 0; i < head_dim / 2; ++i) {
+  for (const float frequency : frequencies) {
     float c, s;
-    RopeAngle(position, RopeInvFreq(theta, i, head_dim), &c, &s);
+    RopeAngle(position, frequency, attention_factor, &c, &s);
     table.cos.push_back(c);
     table.sin.push_back(s);
   }

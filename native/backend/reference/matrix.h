@@ -21,6 +21,11 @@ struct Matrix {
   void Times(const float* x, float* y) const {
     for (size_t r = 0; r < rows; ++r) y[r] = ChainSum(row(r), x, cols);
   }
+
+  // For a bias: y[i] += w[0][i]; nothing when the model has none.
+  void AddTo(float* y) const {
+    for (size_t i = 0; i < data.size(); ++i) y[i] = y[i] + data[i];
+  }
 };
 
 inline Matrix Widen(const TensorView& view) {
@@ -34,9 +39,9 @@ inline Matrix Widen(const TensorView& view) {
 }
 
 struct Layer {
-  Matrix input_norm, q_proj, k_proj, v_proj, q_norm, k_norm, o_proj;
+  Matrix input_norm, q_proj, k_proj, v_proj, q_bias, k_bias, v_bias, q_norm, k_norm, o_proj, o_bias;
   Matrix post_norm, gate_proj, up_proj, down_proj;
-  Matrix alpha_proj, alpha_norm;
+  Matrix alpha_proj, alpha_bias, alpha_norm;
 };
 
 struct Weights {
@@ -58,9 +63,10 @@ inline Weights WidenAll(const Model& model) {
   w.final_norm = widen(model.final_norm);
   if (model.lm_head.data != model.embed.data) w.lm_head = widen(model.lm_head);
   for (const LayerWeights& l : model.layers) {
-    w.layers.push_back(Layer{widen(l.input_norm), widen(l.q_proj), widen(l.k_proj), widen(l.v_proj), widen(l.q_norm),
-                             widen(l.k_norm), widen(l.o_proj), widen(l.post_norm), widen(l.gate_proj), widen(l.up_proj),
-                             widen(l.down_proj), widen(l.alpha_proj), widen(l.alpha_norm)});
+    w.layers.push_back(Layer{widen(l.input_norm), widen(l.q_proj), widen(l.k_proj), widen(l.v_proj), widen(l.q_bias),
+                             widen(l.k_bias), widen(l.v_bias), widen(l.q_norm), widen(l.k_norm), widen(l.o_proj),
+                             widen(l.o_bias), widen(l.post_norm), widen(l.gate_proj), widen(l.up_proj), widen(l.down_proj),
+                             widen(l.alpha_proj), widen(l.alpha_bias), widen(l.alpha_norm)});
   }
   return w;
 }

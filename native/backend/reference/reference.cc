@@ -27,6 +27,7 @@ class ReferenceBackend final : public Backend {
  public:
   ReferenceBackend(std::shared_ptr<const Model> model, const BackendOptions& options)
       : model_(std::move(model)), config_(model_->config), options_(options), weights_(reference::WidenAll(*model_)),
+        frequencies_(RopeFrequencies(config_.rope, config_.head_dim)),
         window_(config_.policy.kind == PolicyKind::kDense ? 0 : config_.policy.window), hidden_(Size(config_.hidden_size)),
         head_dim_(Size(config_.head_dim)), kv_heads_(Size(config_.num_kv_heads)), group_(Size(config_.group())) {}
 
@@ -135,7 +136,7 @@ class ReferenceBackend final : public Backend {
   std::vector<float> FeedToken(const Row& row) {
     Chain& chain = chains_.find(row.chain)->second;
     const int32_t position = chain.length++;
-    const RopeTable rope = reference::MakeRopeTable(config_.rope_theta, config_.head_dim, position);
+    const RopeTable rope = reference::MakeRopeTable(frequencies_, config_.rope.attention_factor, position);
     const float* embedding = weights_.embed.row(Size(row.token));
     std::vector<float> h(embedding, embedding + hidden_);
     for (int32_t layer = 0; layer < config_.num_layers; ++layer) {
@@ -154,6 +155,9 @@ class ReferenceBackend final : public Backend {
     w.q_proj.Times(x.data(), q.data());
     w.k_proj.Times(x.data(), k.data());
     w.v_proj.Times(x.data(), v.data());
+    w.q_bias.AddTo(q.data());
+    w.k_bias.AddTo(k.data());
+    w.v_bias.AddTo(v.data());
     if (config_.qk_norm) {
       NormHeads(w.q_norm.row(0), q);
       NormHeads(w.k_norm.row(0), k);
@@ -178,6 +182,7 @@ class ReferenceBackend final : public Backend {
     }
     std::vector<float> y(hidden_);
     w.o_proj.Times(o.data(), y.data());
+    w.o_bias.AddTo(y.data());
     for (size_t i = 0; i < hidden_; ++i) h[i] = h[i] + y[i];
   }
 
@@ -196,6 +201,7 @@ class ReferenceBackend final : public Backend {
       std::vector<float> a(hidden_);
       RmsNorm(h.data(), w.alpha_norm.row(0), hidden_, config_.rms_eps, a.data());
       w.alpha_proj.Times(a.data(), logits.data());
+      w.alpha_bias.AddTo(logits.data());
       if (policy.alpha_per_layer) logits.assign(kv_heads_, logits[0]);
     }
     for (float& logit : logits) {
@@ -262,6 +268,7 @@ class ReferenceBackend final : public Backend {
   const ModelConfig& config_;
   BackendOptions options_;
   reference::Weights weights_;
+  std::vector<float> frequencies_;  // [head_dim / 2]
   int32_t window_;
   size_t hidden_, head_dim_, kv_heads_, group_;
   TraceSink* trace_ = nullptr;
