@@ -3,15 +3,15 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <optional>
 
 #include "core/limits.h"
+#include "model/assemble.h"
+#include "model/gguf_model.h"
 #include "model/json.h"
 #include "model/nf4.h"
-#include "model/quant.h"
 #include "model/safetensors.h"
 
 namespace rum {
@@ -41,11 +41,13 @@ Expected<Shard> OpenShard(const std::string& path) {
 }
 
 // The tensors of a directory by name, whether in one file or in shards.
-class TensorTable {
+class TensorTable final : public TensorSource {
  public:
   static Expected<TensorTable> Open(const std::string& directory);
 
-  std::optional<FoundTensor> Find(std::string_view name) const;
+  bool Has(const std::string& name) const override { return Locate(name).has_value(); }
+  // The scales of an NF4 matrix are added to the model.
+  Expected<TensorView> Find(const std::string& name, const std::vector<int64_t>& shape, Model* model) const override;
 
   std::vector<std::shared_ptr<const MappedFile>> Files() const;
   int64_t file_bytes() const { return file_bytes_; }
@@ -53,6 +55,7 @@ class TensorTable {
  private:
   static Expected<TensorTable> OpenSharded(const std::string& directory, const std::string& index_path);
   Status Add(const std::string& path);
+  std::optional<FoundTensor> Locate(std::string_view name) const;
 
   struct Location {
     std::string name;
@@ -139,7 +142,7 @@ Expected<TensorTable> TensorTable::OpenSharded(const std::string& directory, con
   return table;
 }
 
-std::optional<FoundTensor> TensorTable::Find(std::string_view name) const {
+std::optional<FoundTensor> TensorTable::Locate(std::string_view name) const {
   size_t shard_index = 0;
   if (!locations_.empty()) {
     auto it = std::ranges::lower_bound(locations_, name, {}, [](const Location& l) { return std::string_view(l.name); });
@@ -166,23 +169,15 @@ std::optional<DType> ComputableDType(std::string_view name) {
   return std::nullopt;
 }
 
-std::string ShapeText(const std::vector<int64_t>& shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
-  return text + "]";
-}
-
-// A tensor of exactly this shape, of rank 1 or 2. The scales of an NF4 matrix are added to *nf4_scales.
-Expected<TensorView> FindTensor(const TensorTable& table, const std::string& name, const std::vector<int64_t>& shape,
-                                std::vector<std::shared_ptr<const Nf4Scales>>* nf4_scales) {
-  auto found = table.Find(name);
+Expected<TensorView> TensorTable::Find(const std::string& name, const std::vector<int64_t>& shape, Model* model) const {
+  auto found = Locate(name);
   if (!found) return Error(kErrModelTensor, "tensor " + name + " is missing; config.json and the weights do not belong together");
   const TensorEntry& entry = *found->entry;
-  const TensorLookup find = [&table](std::string_view n) { return table.Find(n); };
+  const TensorLookup find = [this](std::string_view n) { return Locate(n); };
   if (shape.size() == 2 && IsPacked4Bit(find, name, entry.dtype)) {
     auto matrix = OpenNf4(find, name, shape[0], shape[1]);
     if (!matrix.ok()) return matrix.status();
-    nf4_scales->push_back(matrix->scales);
+    model->nf4_scales.push_back(matrix->scales);
     return matrix->view;
   }
   auto dtype = ComputableDType(entry.dtype);
@@ -197,77 +192,11 @@ Expected<TensorView> FindTensor(const TensorTable& table, const std::string& nam
   return TensorView{*dtype, shape.size() == 1 ? 1 : shape[0], shape.back(), found->data};
 }
 
-struct LayerTensor {
-  const char* suffix;  // after "model.layers.N."
-  TensorView LayerWeights::* member;
-  std::vector<int64_t> shape;
-  bool used;
-};
-
-// METHOD.md 1.1 and 5.
-std::vector<LayerTensor> LayerTensors(const ModelConfig& config) {
-  using L = LayerWeights;
-  const int64_t hidden = config.hidden_size, inter = config.intermediate_size, head_dim = config.head_dim;
-  const int64_t q_rows = int64_t{config.num_heads} * head_dim;   // at most 2^20, see limits.h
-  const int64_t kv_rows = int64_t{config.num_kv_heads} * head_dim;
-  const bool separate = config.policy.kind == PolicyKind::kDmsSeparate;
-  return {
-      {"input_layernorm.weight", &L::input_norm, {hidden}, true},
-      {"self_attn.q_proj.weight", &L::q_proj, {q_rows, hidden}, true},
-      {"self_attn.k_proj.weight", &L::k_proj, {kv_rows, hidden}, true},
-      {"self_attn.v_proj.weight", &L::v_proj, {kv_rows, hidden}, true},
-      {"self_attn.q_proj.bias", &L::q_bias, {q_rows}, config.qkv_bias},
-      {"self_attn.k_proj.bias", &L::k_bias, {kv_rows}, config.qkv_bias},
-      {"self_attn.v_proj.bias", &L::v_bias, {kv_rows}, config.qkv_bias},
-      {"self_attn.q_norm.weight", &L::q_norm, {head_dim}, config.qk_norm},
-      {"self_attn.k_norm.weight", &L::k_norm, {head_dim}, config.qk_norm},
-      {"self_attn.o_proj.weight", &L::o_proj, {hidden, q_rows}, true},
-      {"self_attn.o_proj.bias", &L::o_bias, {hidden}, config.o_bias},
-      {"post_attention_layernorm.weight", &L::post_norm, {hidden}, true},
-      {"mlp.gate_proj.weight", &L::gate_proj, {inter, hidden}, true},
-      {"mlp.up_proj.weight", &L::up_proj, {inter, hidden}, true},
-      {"mlp.down_proj.weight", &L::down_proj, {hidden, inter}, true},
-      {"self_attn.dms_proj_alpha.weight", &L::alpha_proj, {config.num_kv_heads, hidden}, separate},
-      {"self_attn.dms_proj_alpha.bias", &L::alpha_bias, {config.num_kv_heads}, separate && config.alpha_bias},
-      {"self_attn.dms_proj_alpha_norm.weight", &L::alpha_norm, {hidden}, separate},
-  };
-}
-
-// Finds and checks tensors one by one; the first failure sticks.
-struct Loader {
-  const TensorTable& table;
-  Model& model;  // gets the scales
-  Status status;
-  std::vector<std::pair<std::string, TensorView>> used;  // in the order asked for
-
-  TensorView Want(const std::string& name, const std::vector<int64_t>& shape) {
-    if (!status.ok()) return {};
-    auto view = FindTensor(table, name, shape, &model.nf4_scales);
-    if (!view.ok()) {
-      status = view.status();
-      return {};
-    }
-    used.emplace_back(name, *view);
-    return *view;
-  }
-};
-
-// Of the matrices inside the layers; ties go to the first type of the list.
-DType MostCommonDType(const std::vector<LayerWeights>& layers) {
-  std::array<int64_t, kDTypeCount> counts{};
-  for (const LayerWeights& w : layers) {
-    for (const TensorView* t : {&w.q_proj, &w.k_proj, &w.v_proj, &w.o_proj, &w.gate_proj, &w.up_proj, &w.down_proj}) {
-      ++counts[static_cast<size_t>(t->dtype)];
-    }
-  }
-  return static_cast<DType>(std::ranges::max_element(counts) - counts.begin());
-}
-
 Expected<ModelConfig> ReadConfig(const std::string& directory, const PolicyOverrides& overrides) {
   const std::string config_path = directory + "/config.json";
   if (!Exists(config_path)) {
-    return Error(kErrModelFile, config_path + " does not exist; give the directory of a Hugging Face model, "
-                                              "with config.json and model.safetensors in it");
+    return Error(kErrModelFile, config_path + " does not exist; give a GGUF file or the directory of a Hugging "
+                                              "Face model, with config.json and model.safetensors in it");
   }
   const auto open_if_there = [](const std::string& path) -> Expected<std::shared_ptr<const MappedFile>> {
     if (!Exists(path)) return std::shared_ptr<const MappedFile>();
@@ -290,47 +219,21 @@ Expected<ModelConfig> ReadConfig(const std::string& directory, const PolicyOverr
 
 }  // namespace
 
-Expected<std::shared_ptr<const Model>> OpenModel(const std::string& directory, const PolicyOverrides& overrides) {
-  // A path with a NUL would open another directory than the one it names.
-  if (directory.find('\0') != std::string::npos) return Error(kErrModelFile, "the model directory's name has a NUL byte in it");
-  auto config = ReadConfig(directory, overrides);
+Expected<std::shared_ptr<const Model>> OpenModel(const std::string& path, const PolicyOverrides& overrides) {
+  // A path with a NUL would open another model than the one it names.
+  if (path.find('\0') != std::string::npos) return Error(kErrModelFile, "the model's path has a NUL byte in it");
+  auto gguf = FindGguf(path);
+  if (!gguf.ok()) return gguf.status();
+  if (*gguf) return OpenGguf(**gguf, overrides);
+  auto config = ReadConfig(path, overrides);
   if (!config.ok()) return config.status();
-  auto table = TensorTable::Open(directory);
+  auto table = TensorTable::Open(path);
   if (!table.ok()) return table.status();
-
-  auto model = std::make_shared<Model>();
-  model->config = std::move(*config);
-  const int64_t vocab = model->config.vocab_size, hidden = model->config.hidden_size;
-  Loader loader{*table, *model, {}, {}};
-  model->embed = loader.Want("model.embed_tokens.weight", {vocab, hidden});
-  const std::vector<LayerTensor> layer_tensors = LayerTensors(model->config);
-  for (int32_t layer = 0; layer < model->config.num_layers && loader.status.ok(); ++layer) {
-    LayerWeights weights;
-    for (const LayerTensor& tensor : layer_tensors) {
-      if (!tensor.used) continue;
-      weights.*tensor.member = loader.Want("model.layers." + std::to_string(layer) + "." + tensor.suffix, tensor.shape);
-    }
-    model->layers.push_back(weights);
-  }
-  model->final_norm = loader.Want("model.norm.weight", {hidden});
-  // Exporters leave lm_head out when it is tied, and old ones then do not say so; one that is there although config.json ties it is
-  // a copy and not read.
-  const bool tied = model->config.tie_word_embeddings.value_or(!table->Find("lm_head.weight"));
-  model->config.tied_embeddings = tied;
-  model->lm_head = tied ? model->embed : loader.Want("lm_head.weight", {vocab, hidden});
-  if (!loader.status.ok()) return loader.status;
-
-  // All shapes are right before the first weight is touched: a wrong file is refused without reading gigabytes.
-  for (const auto& [name, view] : loader.used) {
-    if (!AllFinite(view)) {
-      return Error(kErrModelWeights, "tensor " + name + " has a NaN or infinite weight or scale; the checkpoint is damaged");
-    }
-    model->parameter_count += view.rows * view.cols;
-  }
-  model->dtype = MostCommonDType(model->layers);
-  model->file_bytes = table->file_bytes();
-  model->files = table->Files();
-  return std::shared_ptr<const Model>(std::move(model));
+  auto model = AssembleModel(std::move(*config), *table);
+  if (!model.ok()) return model.status();
+  (*model)->file_bytes = table->file_bytes();
+  (*model)->files = table->Files();
+  return std::shared_ptr<const Model>(std::move(*model));
 }
 
 }  // namespace rum

@@ -1,4 +1,5 @@
-// The tensors of a model as views into mapped files. Nothing is copied here: a backend packs what it needs.
+// The tensors of a model as views into mapped files. Nothing is copied here but what GGUF stores in another order: a backend packs
+// what it needs.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -62,10 +63,12 @@ struct Model {
   DType dtype = DType::kF32;  // of the projections (the most common one)
   std::vector<std::shared_ptr<const MappedFile>> files;
   std::vector<std::shared_ptr<const Nf4Scales>> nf4_scales;  // what the views' nf4 point to
+  std::vector<std::vector<uint8_t>> reordered;  // what views of tensors with another order of rows than their file's point to
 };
 
-// Opens a Hugging Face directory: config.json, generation_config.json, dms_metadata.json and ../training_log.json (each optional),
-// model.safetensors or model.safetensors.index.json with its shards. Refuses before allocating anything that depends on the contents.
-Expected<std::shared_ptr<const Model>> OpenModel(const std::string& directory, const PolicyOverrides& overrides);
+// Opens a GGUF file or a directory whose only model it is (gguf_model.h), or a Hugging Face directory: config.json,
+// generation_config.json, dms_metadata.json and ../training_log.json (each but the first optional), model.safetensors or
+// model.safetensors.index.json with its shards. Refuses before allocating anything that depends on the contents.
+Expected<std::shared_ptr<const Model>> OpenModel(const std::string& path, const PolicyOverrides& overrides);
 
 }  // namespace rum
