@@ -60,7 +60,7 @@ void ABlockWithAnInfiniteScaleIsFound() {
 
 // Halves of a kernel's work (16 rows, 32 rows, 64 columns) are left over: rows that fill no panel, columns that fill no tile.
 const Shape kGgufSmall = {"rows and columns to spare", 61, 96, 160, 2, 4, 1, 24, 5, PolicyKind::kDmsBorrowed, false, true, DType::kF32, KvType::kF32};
-const Shape kGguf256 = {"whole super-blocks", 50, 256, 512, 1, 4, 2, 64, 4, PolicyKind::kDmsSeparate, false, true, DType::kF32, KvType::kBF16};
+const Shape kGguf256 = {"whole super-blocks", 50, 256, 256, 1, 4, 2, 64, 4, PolicyKind::kDmsSeparate, false, true, DType::kF32, KvType::kBF16};
 const Shape kNf4 = {"whole blocks", 61, 128, 320, 2, 4, 2, 32, 3, PolicyKind::kDmsSeparate, true, true, DType::kF32, KvType::kF32};
 
 std::vector<Shape> BitShapes() {
