@@ -248,7 +248,7 @@ void CpuBackend::AddProjected(int64_t rows) {
 void CpuBackend::AttendSpan(int32_t layer, const Span& span, int32_t kv_head, std::vector<float>* scratch) {
   const Layer& l = layers_[static_cast<size_t>(layer)];
   const int32_t hd = config_.head_dim, group = config_.group(), head = layer * config_.num_kv_heads + kv_head;
-  const int64_t k_begin = l.qkv.row_begin[1], v_begin = l.qkv.row_begin[2], half = hd / 2;
+  const int64_t k_begin = l.qkv.row_begin(1), v_begin = l.qkv.row_begin(2), half = hd / 2;
   const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(hd)));
   for (size_t i = 0; i < span.rows.size(); ++i) {
     const int32_t row = span.rows[i], position = span.position + static_cast<int32_t>(i);
@@ -306,7 +306,7 @@ void CpuBackend::AttentionBlock(int32_t layer, const std::vector<Span>& spans, i
 void CpuBackend::MlpBlock(const Layer& l, int64_t rows) {
   Norm(l.post_norm, rows);
   Matrix(l.gate_up, a_.normed, a_.hidden_stride, rows, &a_.gate_up, a_.gate_up_stride);
-  const int64_t up = l.gate_up.row_begin[1];
+  const int64_t up = l.gate_up.row_begin(1);
   threads_.Run(rows, rows * config_.intermediate_size * 16, [&](int64_t begin, int64_t end, int32_t) {
     for (int64_t r = begin; r < end; ++r) {
       float* gate = a_.gate_up.data() + r * a_.gate_up_stride;
