@@ -116,12 +116,15 @@ napi_value ChainToJs(napi_env env, const ChainReport& chain) {
 
 }  // namespace
 
+std::string ReadModelPath(Reader& reader, const char* name) {
+  std::string path = reader.String(name, kPathBytesMax);
+  if (path.empty() || path.find('\0') != std::string::npos) reader.Fail(kErrOption, name, "must be a path.");
+  return path;
+}
+
 ModelRequest ReadModelRequest(Reader& reader) {
   ModelRequest request;
-  request.directory = reader.String("directory", kPathBytesMax);
-  if (request.directory.empty() || request.directory.find('\0') != std::string::npos) {
-    reader.Fail(kErrOption, "directory", "must be a path.");
-  }
+  request.directory = ReadModelPath(reader, "directory");
   request.overrides = reader.StringPairs("overrides", kOverridesMax, kOverrideBytesMax);
   return request;
 }
