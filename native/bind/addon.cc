@@ -2,6 +2,7 @@
 #include "bind/addon.h"
 
 #include "bind/engine_bind.h"
+#include "bind/gguf_bind.h"
 #include "bind/run_bind.h"
 
 namespace rum::bind {
@@ -31,6 +32,7 @@ napi_value Init(napi_env env, napi_value exports) {
   const napi_property_descriptor functions[] = {
       function("nativeInfo", NativeInfo),
       function("inspectModel", InspectModel),
+      function("readGgufTokenizer", ReadGgufTokenizer),
       function("openEngine", OpenEngine),
       function("engineMemory", EngineMemory),
       function("engineForward", EngineForward),

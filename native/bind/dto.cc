@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "baseline/options.h"
+#include "model/quant.h"
 
 namespace rum::bind {
 namespace {
@@ -28,15 +29,6 @@ const char* PolicyName(const PolicySpec& policy) {
   if (policy.is_baseline()) return baseline::Name(policy);
   if (policy.is_dms()) return policy.kind == PolicyKind::kDmsBorrowed ? "dms_borrowed" : "dms_separate";
   return "dense";
-}
-
-const char* DTypeName(DType type) {
-  switch (type) {
-    case DType::kF32: return "f32";
-    case DType::kF16: return "f16";
-    case DType::kBF16: return "bf16";
-  }
-  return "f32";
 }
 
 const char* FinishName(Finish finish) {
@@ -122,12 +114,15 @@ napi_value ChainToJs(napi_env env, const ChainReport& chain) {
 
 }  // namespace
 
+std::string ReadModelPath(Reader& reader, const char* name) {
+  std::string path = reader.String(name, kPathBytesMax);
+  if (path.empty() || path.find('\0') != std::string::npos) reader.Fail(kErrOption, name, "must be a path.");
+  return path;
+}
+
 ModelRequest ReadModelRequest(Reader& reader) {
   ModelRequest request;
-  request.directory = reader.String("directory", kPathBytesMax);
-  if (request.directory.empty() || request.directory.find('\0') != std::string::npos) {
-    reader.Fail(kErrOption, "directory", "must be a path.");
-  }
+  request.directory = ReadModelPath(reader, "directory");
   request.overrides = reader.StringPairs("overrides", kOverridesMax, kOverrideBytesMax);
   return request;
 }

@@ -70,6 +70,7 @@ struct ModelRequest {
   std::string directory;
   PolicyOverrides overrides;
 };
+std::string ReadModelPath(Reader& reader, const char* name);
 ModelRequest ReadModelRequest(Reader& reader);
 
 struct EngineRequest {
