@@ -45,6 +45,8 @@ export const LIMITS = {
   MARKER_CHARS_MAX: 64,
   /** tokenizer.json of the largest vocabularies is about 35 MB. */
   TOKENIZER_BYTES_MAX: 64 << 20,
+  /** Loading the largest tokenizer takes 3 s, 4 MB of text as long again; a file's regular expression may take for ever. */
+  TOKENIZER_MS_MAX: 60_000,
   /** Chat templates are a few kB. */
   TEMPLATE_BYTES_MAX: 1 << 20,
   /** config.json, generation_config.json, model.json. */
