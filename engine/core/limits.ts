@@ -45,10 +45,18 @@ export const LIMITS = {
   MARKER_CHARS_MAX: 64,
   /** tokenizer.json of the largest vocabularies is about 35 MB. */
   TOKENIZER_BYTES_MAX: 64 << 20,
-  /** Loading the largest tokenizer takes 3 s, 4 MB of text as long again; a file's regular expression may take for ever. */
-  TOKENIZER_MS_MAX: 60_000,
+  /** Loading the largest tokenizer takes seconds, 4 MB of text a quarter of a minute; a file's regular expression may take for ever. */
+  TOKENIZER_MS_MAX: 120_000,
   /** Chat templates are a few kB. */
   TEMPLATE_BYTES_MAX: 1 << 20,
+  /** Nodes that rendering visits: 4,000 for each of MESSAGES_MAX turns; the longest template of a known model takes 200. */
+  TEMPLATE_STEPS_MAX: 1 << 22,
+  /** Any text on the way: the prompt twice. */
+  TEMPLATE_CHARS_MAX: 8 << 20,
+  /** Any list on the way, `range` among them: a thousand for each turn. */
+  TEMPLATE_ITEMS_MAX: 1 << 20,
+  /** The last resort, after the counts: 4 million steps take 2 s. */
+  TEMPLATE_MS_MAX: 20_000,
   /** config.json, generation_config.json, model.json. */
   JSON_BYTES_MAX: 4 << 20,
   /** Tokens between two looks at a run: with and without someone watching. Never changes a result. */

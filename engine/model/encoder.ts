@@ -13,6 +13,17 @@ export interface AddedToken {
   readonly normalized: boolean;
 }
 
+/**
+ * Llama 2 merges over a whole text as one word, a second for 30,000 characters. No token goes on with ▁ after another character, so
+ * no merge crosses that place, and cutting there gives the same tokens.
+ */
+function seamOf({ pre_tokenizer, model }: Library): RegExp | null {
+  const tokens = model?.tokens_to_ids;
+  if (pre_tokenizer !== null || tokens === undefined || !('merges' in (model ?? {})) || !tokens.has('▁')) return null;
+  for (const token of tokens.keys()) if (/[^▁]▁/u.test(token)) return null;
+  return /(?<=[^▁])(?=▁)/u;
+}
+
 /** A piece of text, or the added token that stands in its place. */
 type Section = { readonly text: string; readonly token?: AddedToken };
 
@@ -21,6 +32,8 @@ export class Encoder {
   readonly #plain: AddedTokenFinder;
   readonly #normalized: AddedTokenFinder;
   readonly #addedIds: ReadonlyMap<string, number>;
+  /** Where a text without pre-tokenizer can be cut all the same. */
+  readonly #seam: RegExp | null;
 
   constructor(library: Library, added: readonly AddedToken[]) {
     this.#library = library;
@@ -28,6 +41,7 @@ export class Encoder {
     const normalized = added.filter((token) => token.normalized).map((token) => [this.#normalize(token.content), token] as const);
     this.#normalized = new AddedTokenFinder(normalized);
     this.#addedIds = new Map(added.map((token) => [token.content, token.id]));
+    this.#seam = seamOf(library);
   }
 
   /** @throws EngineError ERR_TOKENIZER if a part of the text has no token. */
@@ -55,7 +69,8 @@ export class Encoder {
   #pieces(text: string, first: boolean): string[] {
     const { pre_tokenizer: preTokenizer, model } = this.#library;
     const run = model as unknown as (words: string[]) => string[];
-    const words = preTokenizer === null ? [text] : preTokenizer.pre_tokenize(text, { section_index: first ? 0 : 1 });
+    if (preTokenizer === null) return run(this.#seam === null ? [text] : text.split(this.#seam));
+    const words = preTokenizer.pre_tokenize(text, { section_index: first ? 0 : 1 });
     // Unknown characters fuse within a word and never over its end.
     return model?.fuse_unk === true ? words.flatMap((word: string) => run([word])) : run(words);
   }
