@@ -49,13 +49,13 @@ export const LIMITS = {
   TOKENIZER_MS_MAX: 120_000,
   /** Chat templates are a few kB. */
   TEMPLATE_BYTES_MAX: 1 << 20,
-  /** Nodes that rendering visits: 4,000 for each of MESSAGES_MAX turns; the longest template of a known model takes 200. */
-  TEMPLATE_STEPS_MAX: 1 << 22,
+  /** Nodes that rendering visits: 500 for each of MESSAGES_MAX turns; the templates of known models take 20 to 60. */
+  TEMPLATE_STEPS_MAX: 1 << 19,
   /** Any text on the way: the prompt twice. */
   TEMPLATE_CHARS_MAX: 8 << 20,
   /** Any list on the way, `range` among them: a thousand for each turn. */
   TEMPLATE_ITEMS_MAX: 1 << 20,
-  /** The last resort, after the counts: 4 million steps take 2 s. */
+  /** The last resort, after the counts: loops within loops take 5 s to use their steps up. */
   TEMPLATE_MS_MAX: 20_000,
   /** config.json, generation_config.json, model.json. */
   JSON_BYTES_MAX: 4 << 20,
