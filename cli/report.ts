@@ -33,9 +33,20 @@ export function ballotTable(ballots: readonly Ballot[], paint: Paint): string {
     const first = group[0];
     const answer = first === undefined || first.key === null ? '(none)' : safe(first.answer ?? first.key, { line: true });
     const verdict = first?.verified === true ? 'correct' : first?.verified === false ? 'wrong' : '';
-    return [answer, String(group.length), ...(verified ? [verdict] : []), group.map((ballot) => ballot.chain).join(', ')];
+    return [answer, String(group.length), ...(verified ? [verdict] : []), ranges(group.map((ballot) => ballot.chain))];
   });
   return table([['ballot', 'votes', ...(verified ? ['verifier'] : []), 'chains'], ...rows], paint);
+}
+
+/** @example ranges([0, 1, 2, 5]) // '0-2, 5' */
+function ranges(sorted: readonly number[]): string {
+  const runs: [number, number][] = [];
+  for (const n of sorted) {
+    const last = runs.at(-1);
+    if (last !== undefined && n === last[1] + 1) last[1] = n;
+    else runs.push([n, n]);
+  }
+  return runs.map(([from, to]) => (from === to ? `${from}` : `${from}-${to}`)).join(', ');
 }
 
 function usageTable({ usage, timing, chains }: JobResult, paint: Paint): string {

@@ -114,13 +114,16 @@ function say(line) {
 /** Runs `work` while this process holds build/.lock; a lock whose owner is dead is taken over. */
 async function locked(work) {
   mkdirSync(path.dirname(LOCK), { recursive: true });
-  const deadlineMs = Date.now() + LOCK_WAIT_MS_MAX;
+  const startedMs = Date.now();
   let told = false;
   while (!tryLock()) {
-    if (Date.now() > deadlineMs) throw new BuildError(`Another build holds ${LOCK} for too long; remove it if none is running.`);
-    if (!told) say('waiting for another build');
-    told = true;
-    await sleep(200);
+    const waitedMs = Date.now() - startedMs;
+    if (waitedMs > LOCK_WAIT_MS_MAX) throw new BuildError(`Another build holds ${LOCK} for too long; remove it if none is running.`);
+    if (!told && waitedMs > 1_000) {
+      say('waiting for another build');
+      told = true;
+    }
+    await sleep(100);
   }
   const release = () => rmSync(LOCK, { recursive: true, force: true });
   process.once('exit', release);

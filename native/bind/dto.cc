@@ -1,6 +1,9 @@
 // Requests and reports of the boundary (engine/runtime/native.ts), field by field.
 #include "bind/dto.h"
 
+#include <algorithm>
+#include <memory>
+
 namespace rum::bind {
 namespace {
 

@@ -71,13 +71,6 @@ bool Reader::GetType(const char* name, napi_value value, napi_valuetype wanted, 
 
 bool Reader::IsNull(const char* name) { return IsType(env_, Get(name), napi_null); }
 
-bool Reader::Bool(const char* name) {
-  const napi_value value = Get(name);
-  bool result = false;
-  if (GetType(name, value, napi_boolean, "a boolean")) napi_get_value_bool(env_, value, &result);
-  return result;
-}
-
 int64_t Reader::Int(const char* name, int64_t min, int64_t max) { return Integer(name, Get(name), min, max); }
 
 int64_t Reader::Integer(const char* name, napi_value value, int64_t min, int64_t max) {

