@@ -18,6 +18,8 @@ export const LIMITS = {
   PROMPT_BYTES_MAX: 4 << 20,
   /** Turns of a chat: bounds the template's loop. */
   MESSAGES_MAX: 1_024,
+  /** Tools, documents, or the calls of one message: OpenAI's bound on tools. */
+  TOOLS_MAX: 128,
   /** Each stop string is compared with the end of the text after every token. */
   STOP_MAX: 16,
   STOP_BYTES_MAX: 256,

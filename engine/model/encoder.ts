@@ -35,8 +35,11 @@ export class Encoder {
   /** Where a text without pre-tokenizer can be cut all the same. */
   readonly #seam: RegExp | null;
 
-  constructor(library: Library, added: readonly AddedToken[]) {
+  readonly #vocabSize: number;
+
+  constructor(library: Library, added: readonly AddedToken[], vocabSize: number) {
     this.#library = library;
+    this.#vocabSize = vocabSize;
     this.#plain = new AddedTokenFinder(added.filter((token) => !token.normalized).map((token) => [token.content, token]));
     const normalized = added.filter((token) => token.normalized).map((token) => [this.#normalize(token.content), token] as const);
     this.#normalized = new AddedTokenFinder(normalized);
@@ -61,8 +64,9 @@ export class Encoder {
     const post = this.#library.post_processor as ((tokens: string[], pair: null, addSpecial: boolean) => { tokens: string[] }) | null;
     return (post === null ? tokens : post(tokens, null, addSpecial).tokens).map((token) => {
       const id = this.#addedIds.get(token) ?? model.tokens_to_ids.get(token) ?? model.unk_token_id;
-      if (id === undefined) throw new EngineError('ERR_TOKENIZER', 'The text has a part that the tokenizer has no token for.');
-      return id;
+      // The library takes the file's word for the id of unknown text: `__proto__` is one that fuzzing found.
+      if (!Number.isInteger(id) || (id as number) < 0 || (id as number) >= this.#vocabSize) throw new EngineError('ERR_TOKENIZER', 'The text has a part that the tokenizer has no token for.');
+      return id as number;
     });
   }
 

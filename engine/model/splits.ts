@@ -46,7 +46,9 @@ function correctPreTokenizer(stage: Stage | null, json: unknown): void {
       return;
     case 'Split': {
       const { pattern } = stage;
-      if (pattern != null) stage.pre_tokenize_text = (text) => cut(text, pattern, behavior, config.invert === true);
+      // Without one the library would drop the text.
+      if (!(pattern instanceof RegExp)) throw new Error('tokenizer.json: a Split has no pattern');
+      stage.pre_tokenize_text = (text) => cut(text, pattern, behavior, config.invert === true);
       return;
     }
     case 'Digits':

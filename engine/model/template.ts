@@ -33,7 +33,7 @@ export interface TemplateVariables {
   readonly documents?: readonly unknown[] | undefined;
   /** `2024-07-26` or `2024-07-26T14:30:05`: what strftime_now says. undefined: there is no strftime_now, and templates fall back. */
   readonly date?: string | undefined;
-  /** Whatever else a template asks for (`date_string`, `builtin_tools`, `thinking_budget`); wins over all the others. */
+  /** Whatever else a template asks for (`date_string`, `builtin_tools`, `thinking_budget`). What has a field of its own here keeps it. */
   readonly extra?: Readonly<Record<string, unknown>> | undefined;
 }
 
@@ -70,6 +70,7 @@ export class ChatTemplate {
     if (date !== undefined && now === null) throw new EngineError('ERR_TEMPLATE', `The date must be like 2024-07-26 or 2024-07-26T14:30:05; got ${date.slice(0, 40)}.`);
     const asksForDate = now === null && /\bstrftime_now\b/.test(this.source);
     return bounded('cannot be rendered', () => render(this.#template.parsed, {
+      ...extra,
       messages: variables.messages.map(given),
       add_generation_prompt: variables.addGenerationPrompt,
       bos_token: variables.bosToken ?? '',
@@ -77,9 +78,8 @@ export class ChatTemplate {
       // transformers always passes these two: templates compare them with none.
       tools: variables.tools?.map(given) ?? null,
       documents: variables.documents?.map(given) ?? null,
-      enable_thinking: variables.enableThinking,
+      ...(variables.enableThinking === undefined ? {} : { enable_thinking: variables.enableThinking }),
       strftime_now: now === null ? undefined : (format: unknown) => strftime(now, String(format)),
-      ...extra,
     }), asksForDate ? ' (it may need a date, and none was given)' : '');
   }
 }

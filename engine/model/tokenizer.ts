@@ -52,7 +52,7 @@ export class Tokenizer {
     for (const [token, id] of vocab) tokens[checkId(id)] = token;
     for (const token of added) tokens[checkId(token.id)] = token.content;
     this.#library = build(json, config);
-    this.#encoder = new Encoder(this.#library, added);
+    this.#encoder = new Encoder(this.#library, added, tokens.length);
     this.#tokens = tokens;
     this.vocabSize = tokens.length;
     const extra = new Set(Array.isArray(config.additional_special_tokens) ? config.additional_special_tokens.map(contentOf) : []);

@@ -1,6 +1,6 @@
 /**
  * Broken and hostile tokenizer.json, tokenizer_config.json and chat templates: seeded mutations of good ones. Goal: whatever comes out
- * is a result or a coded error, soon. A failure names its seed; RUMINATE_FUZZ_ROUNDS=100 runs a hundred times as many.
+ * is a result or a coded error, soon. A failure names its seed; RUMINATE_FUZZ_ROUNDS=20 runs twenty times as many.
  */
 import { readFileSync, readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -106,6 +106,7 @@ function survives(where: string, code: string, work: () => void): boolean {
 function use(tokenizer: Tokenizer): void {
   for (const text of TEXTS) {
     const ids = tokenizer.encode(text, { addSpecial: true });
+    if (ids.some((id) => !Number.isInteger(id) || id < 0 || id >= tokenizer.vocabSize)) throw new Error(`no ids: ${ids.join()}`);
     tokenizer.decode(ids, { skipSpecial: true });
   }
   tokenizer.decode([0, 1, 2, 3, 259, 260, 1_000_000], { skipSpecial: false });
@@ -165,6 +166,13 @@ test.each(readdirSync(`${FIXTURES}/templates`).filter((file) => file.endsWith('.
     return survives(`${file} seed ${seed}`, 'ERR_TEMPLATE', () => void new ChatTemplate(text).render(VARIABLES));
   });
   expect(new Set(works).size).toBe(2);
+});
+
+test('an unknown id that is no id is refused when it would be used', () => {
+  for (const id of ['__proto__', 'constructor', -1, 1.5, 6, null]) {
+    const tokenizer = Tokenizer.parse(metaspace().replace('"unk_id":0', `"unk_id":${JSON.stringify(id)}`));
+    expect(() => tokenizer.encode('?', { addSpecial: false })).toThrow(expect.objectContaining({ code: 'ERR_TOKENIZER' }));
+  }
 });
 
 test('a regular expression of tokenizer.json that backtracks without end is ended', () => {
