@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "bind/async_task.h"
 #include "bind/dto.h"
 #include "model/gguf_tokenizer.h"
 
