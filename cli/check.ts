@@ -1,8 +1,9 @@
 /** `ruminate model check`: whether a model directory is whole, and whether the fast backend agrees with the reference on it, bit for bit. */
 import { EngineError } from '../engine/core/errors.ts';
+import { loadTokenizer } from '../engine/model/gguf.ts';
 import { resolve, type ResolvedModel } from '../engine/model/registry.ts';
 import { ChatTemplate } from '../engine/model/template.ts';
-import { Tokenizer } from '../engine/model/tokenizer.ts';
+import type { Tokenizer } from '../engine/model/tokenizer.ts';
 import {
   inspectModel, nativeInfo, openEngine,
   type BackendName, type ForwardResult, type Isa, type ModelInfo, type NativeEngine,
@@ -69,8 +70,8 @@ async function checkDirectory({ directory }: ResolvedModel, options: CheckOption
     return [found, `${found.modelType}, ${count(found.parameters)} parameters, ${bytes(found.fileBytes)}, ${found.policy.name}`];
   });
   if (info === null) return;
-  const tokenizer = await step('tokenizer', () => {
-    const loaded = Tokenizer.load(directory);
+  const tokenizer = await step('tokenizer', async () => {
+    const loaded = await loadTokenizer(directory);
     loaded.checkFits(info.vocabSize);
     return [loaded, `${plural(loaded.vocabSize, 'token')} for ${plural(info.vocabSize, 'embedding row')}`];
   });

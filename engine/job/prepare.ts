@@ -3,9 +3,10 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
+import { loadTokenizer } from '../model/gguf.ts';
 import { type ResolvedModel, readBounded, resolve } from '../model/registry.ts';
 import { ChatTemplate } from '../model/template.ts';
-import { Tokenizer } from '../model/tokenizer.ts';
+import type { Tokenizer } from '../model/tokenizer.ts';
 import { type KvType, type ModelInfo, type Sampling, inspectModel } from '../runtime/native.ts';
 import { type AnswerRule, DEFAULT_THINKING, type Thinking } from './answer.ts';
 import { type Quote, cacheShape, defaultKvType, kvBytesPerToken, plan } from './budget.ts';
@@ -61,7 +62,7 @@ export function resolveSpec(spec: JobSpec): ResolvedModel {
 export async function loadModel(resolved: ResolvedModel, overrides: LoadedModel['overrides']): Promise<LoadedModel> {
   const { directory } = resolved;
   const info = await inspectModel(directory, overrides);
-  const tokenizer = Tokenizer.load(directory);
+  const tokenizer = await loadTokenizer(directory);
   tokenizer.checkFits(info.vocabSize);
   const path = join(directory, 'generation_config.json');
   const samplingDefaults = existsSync(path) ? parseGenerationConfig(readBounded(path, LIMITS.JSON_BYTES_MAX), path) : {};
@@ -129,6 +130,10 @@ function promptOf(spec: JobSpec, { template, tokenizer, resolved }: LoadedModel)
     bosToken: tokenizer.bosToken,
     eosToken: tokenizer.eosToken,
     enableThinking: spec.enable_thinking,
+    tools: spec.tools,
+    documents: spec.documents,
+    date: spec.date,
+    extra: spec.template_variables,
   }) ?? spec.prompt ?? '';
   const ids = tokenizer.encode(text, { addSpecial: template === null });
   if (ids.length === 0) throw new EngineError('ERR_OPTION', 'prompt must have at least one token; got none.');

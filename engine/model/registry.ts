@@ -1,4 +1,4 @@
-/** From what a request calls a model to a directory: `countdown`, `countdown@cr8`, or a path to a Hugging Face directory. */
+/** From what a request calls a model to where it is: `countdown`, `countdown@cr8`, or a path to a Hugging Face directory or GGUF file. */
 import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
 import { delimiter, dirname, isAbsolute, join, resolve as resolvePath } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -9,12 +9,15 @@ import { type Card, NAME_PATTERN, type VariantCard, parseCard } from './card.ts'
 export interface ResolvedModel {
   /** As the registry knows it; for a path, the path. */
   readonly name: string;
+  /** Or the GGUF file. */
   readonly directory: string;
-  /** null: a plain Hugging Face directory has no variants. */
+  /** null: a plain Hugging Face directory or GGUF file has no variants. */
   readonly variant: string | null;
   readonly card: Card | null;
   readonly variantCard: VariantCard | null;
 }
+
+const GGUF = '.gguf';
 
 export interface ResolveOptions {
   /** Chooses the variant with this compression ratio. */
@@ -73,23 +76,23 @@ function resolveName(model: string, cr: number | undefined, roots: readonly stri
   if (root === undefined) {
     const known = listModels(roots);
     const there = known.length === 0 ? `none in ${roots.join(', ') || 'no directory'}` : known.join(', ');
-    throw new EngineError('ERR_MODEL_NOT_FOUND', `No model ${quote(model)}; there is: ${there}; or give a path to a model directory.`);
+    throw new EngineError('ERR_MODEL_NOT_FOUND', `No model ${quote(model)}; there is: ${there}; or give a path to a model directory or GGUF file.`);
   }
   return choose(name, join(root, name), variant, cr);
 }
 
 function resolveDirectory(path: string, cr: number | undefined): ResolvedModel {
   const whole = resolvePath(path);
-  if (isModel(whole)) return choose(path, whole, undefined, cr);
+  if (isModel(whole) || isGguf(whole)) return choose(path, whole, undefined, cr);
   const at = path.lastIndexOf('@');
   const base = at > 0 ? resolvePath(path.slice(0, at)) : whole;
   if (at > 0 && isModel(base)) return choose(path.slice(0, at), base, path.slice(at + 1), cr);
-  throw new EngineError('ERR_MODEL_NOT_FOUND', `No model at ${quote(path)}: a directory with config.json or model.json is needed.`);
+  throw new EngineError('ERR_MODEL_NOT_FOUND', `No model at ${quote(path)}: a directory with config.json or model.json, or a GGUF file, is needed.`);
 }
 
 function choose(name: string, directory: string, variant: string | undefined, cr: number | undefined): ResolvedModel {
   if (!existsSync(join(directory, 'model.json'))) {
-    if (variant !== undefined) throw new EngineError('ERR_MODEL_NOT_FOUND', `${name} is a plain directory without variants; got ${quote(variant)}.`);
+    if (variant !== undefined) throw new EngineError('ERR_MODEL_NOT_FOUND', `${name} is a plain model without variants; got ${quote(variant)}.`);
     return { name, directory, variant: null, card: null, variantCard: null };
   }
   const card = readCard(directory);
@@ -124,11 +127,16 @@ export function readBounded(path: string, bytesMax: number): string {
 }
 
 function looksLikePath(model: string): boolean {
-  return isAbsolute(model) || model.startsWith('.') || model.includes('/') || model.includes('\\');
+  return isAbsolute(model) || model.startsWith('.') || model.includes('/') || model.includes('\\') || model.endsWith(GGUF);
 }
 
 function isModel(directory: string): boolean {
-  return isDirectory(directory) && (existsSync(join(directory, 'model.json')) || existsSync(join(directory, 'config.json')));
+  if (!isDirectory(directory)) return false;
+  return existsSync(join(directory, 'model.json')) || existsSync(join(directory, 'config.json')) || readdirSync(directory).some((name) => name.endsWith(GGUF));
+}
+
+function isGguf(path: string): boolean {
+  return path.endsWith(GGUF) && (statSync(path, { throwIfNoEntry: false })?.isFile() ?? false);
 }
 
 function isDirectory(path: string): boolean {

@@ -9,6 +9,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { EngineError, ERROR_CODES, type ErrorCode } from '../core/errors.ts';
+import type { GgufTokenizer } from './gguf-tokenizer.ts';
 
 export type Isa = 'portable' | 'avx2' | 'avx512';
 export type BackendName = 'reference' | 'cpu';
@@ -47,7 +48,7 @@ export interface ModelInfo {
   readonly ropeTheta: number;
   readonly parameters: number;
   readonly fileBytes: number;
-  readonly weightType: 'f32' | 'f16' | 'bf16';
+  readonly weightType: 'f32' | 'f16' | 'bf16' | 'nf4' | 'q8_0' | 'q4_0' | 'q4_1' | 'q4_k' | 'q6_k';
   readonly eosIds: readonly number[];
   readonly bosId: number | null;
   readonly policy: {
@@ -67,6 +68,7 @@ export interface ModelInfo {
 }
 
 export interface EngineOptions {
+  /** A Hugging Face directory, or a GGUF file or the directory of one. */
   readonly directory: string;
   /**
    * key=value pairs over the directory's policy: policy, window, alpha_scale, alpha_offset, alpha_per, disable_eviction; or policy
@@ -198,9 +200,14 @@ export function nativeInfo(): NativeInfo {
   return calling(() => addon().nativeInfo());
 }
 
-/** Parses and checks a model directory without packing weights. */
+/** Parses and checks a model directory or GGUF file without packing weights. */
 export async function inspectModel(directory: string, overrides: readonly (readonly [string, string])[]): Promise<ModelInfo> {
   return settling(() => addon().inspectModel({ directory, overrides }));
+}
+
+/** null: the path names no GGUF file, so its tokenizer is tokenizer.json. */
+export async function readGgufTokenizer(path: string): Promise<GgufTokenizer | null> {
+  return settling(() => addon().readGgufTokenizer({ path }));
 }
 
 /**
@@ -301,6 +308,7 @@ interface OpenedEngine {
 interface Addon {
   nativeInfo(): NativeInfo;
   inspectModel(options: { directory: string; overrides: EngineOptions['overrides'] }): Promise<ModelInfo>;
+  readGgufTokenizer(options: { path: string }): Promise<GgufTokenizer | null>;
   openEngine(options: EngineOptions): Promise<OpenedEngine>;
   engineMemory(engine: Handle): MemoryUse;
   engineForward(engine: Handle, options: ForwardOptions): Promise<ForwardResult>;

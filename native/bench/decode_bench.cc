@@ -1,6 +1,6 @@
 // Speed of the cpu backend on a synthetic model of a named shape against what this machine can read and compute in the same run.
 //
-//   decode_bench [--shape smollm2-135m|qwen3-0.6b] [--weights bf16|f32|f16] [--kv bf16|f32] [--cr 1|8] [--window 256] [--threads N]
+//   decode_bench [--shape smollm2-135m|qwen3-0.6b] [--weights bf16|f32|f16|nf4|q8_0|q4_0|q4_1|q4_k|q6_k] [--kv bf16|f32] [--cr 1|8] [--window 256] [--threads N]
 //                [--contexts 128,1024,4096] [--widths 1,8] [--prefill 512]
 //
 // Prints its conditions, a table and, as the last line, one JSON object. Weights are random; DMS decisions are a seeded pattern of the
@@ -79,6 +79,18 @@ ModelConfig ShapeOf(const Options& o) {
   return c;
 }
 
+rum::test::SyntheticTypes TypesOf(const Options& o) {
+  for (int32_t t = 0; t < static_cast<int32_t>(kDTypeCount); ++t) {
+    if (o.weights == DTypeName(static_cast<DType>(t))) {
+      rum::test::SyntheticTypes types = static_cast<DType>(t);
+      types.nested_block = 256;  // as bitsandbytes writes it
+      return types;
+    }
+  }
+  std::fprintf(stderr, "unknown type %s\n", o.weights.c_str());
+  std::exit(2);
+}
+
 // GB/s of one sequential read by one thread: the roof of a decode step.
 double ReadBandwidth() {
   static std::vector<float> block(size_t{64} << 20, 1.0f);  // 256 MiB
@@ -115,12 +127,16 @@ int main(int argc, char** argv) {
   using namespace rum::bench;
   const Options o = Parse(argc, argv);
   ModelConfig config = ShapeOf(o);
-  const DType dtype = o.weights == "f32" ? DType::kF32 : o.weights == "f16" ? DType::kF16 : DType::kBF16;
+  const rum::test::SyntheticTypes types = TypesOf(o);
+  if (!IsPlain(types.dtype) && config.hidden_size % std::max<int64_t>(BlockOf(types.dtype).weights, 1) != 0) {
+    std::fprintf(stderr, "rows of this shape are no whole blocks of %s; use --shape qwen3-0.6b\n", o.weights.c_str());
+    return 2;
+  }
   if (o.cr > 1) {
     // Random logits are roughly normal with deviation 0.87; the offset that leaves 1/cr of them at or below zero.
     config.policy.alpha_offset = o.cr >= 8 ? -1.0f : o.cr >= 4 ? -0.59f : 0.0f;
   }
-  const auto model = rum::test::MakeSynthetic(config, dtype, 1);
+  const auto model = rum::test::MakeSynthetic(config, types, 1);
   BackendOptions options;
   options.kv = o.kv == "f32" ? KvType::kF32 : KvType::kBF16;
   options.threads = o.threads;

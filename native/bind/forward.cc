@@ -7,7 +7,7 @@
 namespace rum::bind {
 namespace {
 
-constexpr int64_t kLogitsBytesMax = int64_t{8} << 30;
+constexpr int64_t kLogitsBytesMax = int64_t{4} << 30;  // the most that Node 20 takes as one buffer
 
 }  // namespace
 

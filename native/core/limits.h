@@ -15,7 +15,21 @@ inline constexpr int64_t kModelBytesMax = int64_t{1} << 44;         // 16 TiB ov
 inline constexpr int64_t kTensorsPerFileMax = 1'000'000;            // bounds the parsed header to some 100 MB of entries
 inline constexpr int64_t kShardsMax = 1024;                         // one mapping each; published: below 200
 inline constexpr int64_t kTensorRankMax = 8;                        // weights have rank 1 or 2; the rest is only walked over
+inline constexpr int64_t kQuantStateBytesMax = 4096;                // bitsandbytes writes some 170 bytes of JSON
+inline constexpr int64_t kNf4BlockMin = 32;                         // bitsandbytes' own range of block sizes; default 64
+inline constexpr int64_t kNf4BlockMax = 4096;
 inline constexpr int64_t kFileNameBytesMax = 255;                   // NAME_MAX of the file systems we read from
+
+// --- GGUF ----------------------------------------------------------------------------------------
+inline constexpr int64_t kGgufMetadataMax = 65'536;                 // keys; published files have below 100
+inline constexpr int64_t kGgufKeyBytesMax = 65'535;                 // the format's own limit
+inline constexpr int64_t kGgufStringBytesMax = int64_t{1} << 24;    // the longest in use are chat templates, some kB
+inline constexpr int64_t kGgufArrayMax = 4'000'000;                 // elements; a vocabulary's merges are up to twice its tokens
+inline constexpr int64_t kGgufArrayDepthMax = 4;                    // arrays of arrays: allowed by the format, used by nobody
+inline constexpr int64_t kGgufTensorNameBytesMax = 64;              // the format's own limit
+inline constexpr int64_t kGgufTensorRankMax = 4;                    // ggml's own limit
+inline constexpr int64_t kGgufAlignmentMax = 65'536;                // default 32; more than a page serves nothing
+inline constexpr int64_t kGgufDirectoryFilesMax = 100'000;          // files looked at to find the one GGUF file among them
 
 // --- JSON ----------------------------------------------------------------------------------------
 inline constexpr int64_t kConfigJsonDepthMax = 32;                  // configs nest 3 deep (quantization_config, auto_map)

@@ -106,6 +106,18 @@ void RefuseUnsupported(FieldReader& in) {
   }
 }
 
+// Other quantisations are refused here, by name. Which matrices are NF4 the tensors say themselves (nf4.h).
+void RefuseOtherQuantisation(FieldReader& in) {
+  const auto object = in.Object("quantization_config");
+  if (!object) return;
+  FieldReader quantisation(*object, kErrModelConfig, in.where() + ": quantization_config");
+  const std::string method = quantisation.String("quant_method", "bitsandbytes");  // early bitsandbytes did not write it
+  if (!quantisation.status().ok()) return in.Fail("quantization_config", "is not usable: " + quantisation.status().message);
+  if (method != "bitsandbytes") {
+    in.Fail("quantization_config", "has quant_method " + Quote(method) + ", which is not supported; supported: bitsandbytes NF4");
+  }
+}
+
 std::vector<int32_t> ReadEosIds(FieldReader& in, int32_t vocab_size) {
   std::vector<int32_t> ids;
   for (dom::element item : in.List("eos_token_id", kEosIdsMax)) {
@@ -142,6 +154,7 @@ Expected<ModelConfig> ParseConfig(const ConfigTexts& texts, const PolicyOverride
   if (in.Has("tie_word_embeddings")) config.tie_word_embeddings = in.Bool("tie_word_embeddings", false);
   config.dtype = in.String("dtype", in.String("torch_dtype", ""));
   RefuseUnsupported(in);
+  RefuseOtherQuantisation(in);
   config.rope = ReadRope(in, config.max_positions);
   // Qwen's instructions add yarn to config.json and leave max_position_embeddings at the original context.
   if (config.rope.type == RopeType::kYarn) {

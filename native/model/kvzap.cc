@@ -1,12 +1,13 @@
 #include "model/kvzap.h"
 
-#include <cstring>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "core/limits.h"
+#include "model/assemble.h"
 #include "model/json.h"
+#include "model/quant.h"
 #include "model/safetensors.h"
 
 namespace rum {
@@ -17,22 +18,6 @@ std::optional<DType> DTypeNamed(std::string_view name) {
   if (name == "F16") return DType::kF16;
   if (name == "BF16") return DType::kBF16;
   return std::nullopt;
-}
-
-// NaN and infinity are exactly the values whose exponent bits are all ones.
-bool IsFinite(const TensorView& view) {
-  const auto* bytes = static_cast<const uint8_t*>(view.data);
-  const auto any = [&]<class Word>(Word exponent) {
-    bool found = false;
-    for (int64_t i = 0; i < view.rows * view.cols; ++i) {
-      Word word;
-      std::memcpy(&word, bytes + i * static_cast<int64_t>(sizeof(Word)), sizeof(Word));
-      found |= (word & exponent) == exponent;
-    }
-    return found;
-  };
-  if (view.dtype == DType::kF32) return !any(uint32_t{0x7F800000u});
-  return !any(view.dtype == DType::kF16 ? uint16_t{0x7C00} : uint16_t{0x7F80});
 }
 
 // The tensors of one file, found and checked one by one; the first failure sticks.
@@ -52,9 +37,9 @@ struct Tensors {
     if (entry == nullptr) return refuse(kErrModelTensor, "is missing; config.json and the weights do not belong together");
     const std::optional<DType> dtype = DTypeNamed(entry->dtype);
     if (!dtype) return refuse(kErrModelTensor, "has type " + Quote(entry->dtype) + "; supported: F32, F16, BF16");
-    if (entry->shape != shape) return refuse(kErrModelTensor, "has not the shape that config.json gives it");
+    if (entry->shape != shape) return refuse(kErrModelTensor, "must have shape " + ShapeText(shape) + " by config.json, found " + ShapeText(entry->shape));
     const TensorView view{*dtype, shape.size() == 1 ? 1 : shape[0], shape.back(), bytes.data() + entry->begin};
-    if (!IsFinite(view)) return refuse(kErrModelWeights, "has a NaN or infinite weight; the checkpoint is damaged");
+    if (!AllFinite(view)) return refuse(kErrModelWeights, "has a NaN or infinite weight; the checkpoint is damaged");
     return view;
   }
 };

@@ -135,6 +135,7 @@ std::vector<float> RopeFrequencies(const RopeSpec& rope, int32_t head_dim) {
       const double ramp = std::clamp((i - band.low) / (band.high - band.low), 0.0, 1.0);
       f = f / rope.factor * ramp + f * (1.0 - ramp);
     }
+    if (!rope.divisors.empty()) f = f / static_cast<double>(rope.divisors[static_cast<size_t>(i)]);
     frequencies.push_back(static_cast<float>(f));
   }
   return frequencies;

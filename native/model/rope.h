@@ -19,6 +19,7 @@ struct RopeSpec {
   double beta_fast = 32.0, beta_slow = 1.0;              // yarn: the same, from many turns to few
   bool truncate = true;              // yarn: the band's ends are rounded outwards to whole channels
   double attention_factor = 1.0;     // yarn: multiplied onto cos and sin
+  std::vector<float> divisors = {};  // [head_dim / 2] or empty; GGUF's way to write llama3: frequency i is divided by divisors[i]
 
   bool operator==(const RopeSpec&) const = default;
 };

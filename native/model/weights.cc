@@ -3,14 +3,16 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <optional>
 
 #include "core/limits.h"
+#include "model/assemble.h"
+#include "model/gguf_model.h"
 #include "model/json.h"
 #include "model/kvzap.h"
+#include "model/nf4.h"
 #include "model/safetensors.h"
 
 namespace rum {
@@ -40,15 +42,13 @@ Expected<Shard> OpenShard(const std::string& path) {
 }
 
 // The tensors of a directory by name, whether in one file or in shards.
-class TensorTable {
+class TensorTable final : public TensorSource {
  public:
   static Expected<TensorTable> Open(const std::string& directory);
 
-  struct Found {
-    const TensorEntry* entry;
-    const uint8_t* data;
-  };
-  std::optional<Found> Find(std::string_view name) const;
+  bool Has(const std::string& name) const override { return Locate(name).has_value(); }
+  // The scales of an NF4 matrix are added to the model.
+  Expected<TensorView> Find(const std::string& name, const std::vector<int64_t>& shape, Model* model) const override;
 
   std::vector<std::shared_ptr<const MappedFile>> Files() const;
   int64_t file_bytes() const { return file_bytes_; }
@@ -56,6 +56,7 @@ class TensorTable {
  private:
   static Expected<TensorTable> OpenSharded(const std::string& directory, const std::string& index_path);
   Status Add(const std::string& path);
+  std::optional<FoundTensor> Locate(std::string_view name) const;
 
   struct Location {
     std::string name;
@@ -142,7 +143,7 @@ Expected<TensorTable> TensorTable::OpenSharded(const std::string& directory, con
   return table;
 }
 
-std::optional<TensorTable::Found> TensorTable::Find(std::string_view name) const {
+std::optional<FoundTensor> TensorTable::Locate(std::string_view name) const {
   size_t shard_index = 0;
   if (!locations_.empty()) {
     auto it = std::ranges::lower_bound(locations_, name, {}, [](const Location& l) { return std::string_view(l.name); });
@@ -153,7 +154,7 @@ std::optional<TensorTable::Found> TensorTable::Find(std::string_view name) const
   const Shard& shard = shards_[shard_index];
   const TensorEntry* entry = shard.header.Find(name);
   if (!entry) return std::nullopt;
-  return Found{entry, shard.file->bytes().data() + entry->begin};
+  return FoundTensor{entry, shard.file->bytes().data() + entry->begin};
 }
 
 std::vector<std::shared_ptr<const MappedFile>> TensorTable::Files() const {
@@ -169,21 +170,21 @@ std::optional<DType> ComputableDType(std::string_view name) {
   return std::nullopt;
 }
 
-std::string ShapeText(const std::vector<int64_t>& shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
-  return text + "]";
-}
-
-// A tensor of the given type and exact shape. `shape` has rank 1 or 2.
-Expected<TensorView> FindTensor(const TensorTable& table, const std::string& name, const std::vector<int64_t>& shape) {
-  auto found = table.Find(name);
+Expected<TensorView> TensorTable::Find(const std::string& name, const std::vector<int64_t>& shape, Model* model) const {
+  auto found = Locate(name);
   if (!found) return Error(kErrModelTensor, "tensor " + name + " is missing; config.json and the weights do not belong together");
   const TensorEntry& entry = *found->entry;
+  const TensorLookup find = [this](std::string_view n) { return Locate(n); };
+  if (shape.size() == 2 && IsPacked4Bit(find, name, entry.dtype)) {
+    auto matrix = OpenNf4(find, name, shape[0], shape[1]);
+    if (!matrix.ok()) return matrix.status();
+    model->nf4_scales.push_back(matrix->scales);
+    return matrix->view;
+  }
   auto dtype = ComputableDType(entry.dtype);
   if (!dtype) {
     return Error(kErrModelTensor, "tensor " + name + " has type " + Quote(entry.dtype) +
-                                      "; supported: F32, F16, BF16 (quantised checkpoints are not)");
+                                      "; supported: F32, F16, BF16 and bitsandbytes NF4");
   }
   if (entry.shape != shape) {
     return Error(kErrModelTensor,
@@ -192,103 +193,11 @@ Expected<TensorView> FindTensor(const TensorTable& table, const std::string& nam
   return TensorView{*dtype, shape.size() == 1 ? 1 : shape[0], shape.back(), found->data};
 }
 
-struct LayerTensor {
-  const char* suffix;  // after "model.layers.N."
-  TensorView LayerWeights::* member;
-  std::vector<int64_t> shape;
-  bool used;
-};
-
-// METHOD.md 1.1 and 5.
-std::vector<LayerTensor> LayerTensors(const ModelConfig& config) {
-  using L = LayerWeights;
-  const int64_t hidden = config.hidden_size, inter = config.intermediate_size, head_dim = config.head_dim;
-  const int64_t q_rows = int64_t{config.num_heads} * head_dim;   // at most 2^20, see limits.h
-  const int64_t kv_rows = int64_t{config.num_kv_heads} * head_dim;
-  const bool separate = config.policy.kind == PolicyKind::kDmsSeparate;
-  return {
-      {"input_layernorm.weight", &L::input_norm, {hidden}, true},
-      {"self_attn.q_proj.weight", &L::q_proj, {q_rows, hidden}, true},
-      {"self_attn.k_proj.weight", &L::k_proj, {kv_rows, hidden}, true},
-      {"self_attn.v_proj.weight", &L::v_proj, {kv_rows, hidden}, true},
-      {"self_attn.q_proj.bias", &L::q_bias, {q_rows}, config.qkv_bias},
-      {"self_attn.k_proj.bias", &L::k_bias, {kv_rows}, config.qkv_bias},
-      {"self_attn.v_proj.bias", &L::v_bias, {kv_rows}, config.qkv_bias},
-      {"self_attn.q_norm.weight", &L::q_norm, {head_dim}, config.qk_norm},
-      {"self_attn.k_norm.weight", &L::k_norm, {head_dim}, config.qk_norm},
-      {"self_attn.o_proj.weight", &L::o_proj, {hidden, q_rows}, true},
-      {"self_attn.o_proj.bias", &L::o_bias, {hidden}, config.o_bias},
-      {"post_attention_layernorm.weight", &L::post_norm, {hidden}, true},
-      {"mlp.gate_proj.weight", &L::gate_proj, {inter, hidden}, true},
-      {"mlp.up_proj.weight", &L::up_proj, {inter, hidden}, true},
-      {"mlp.down_proj.weight", &L::down_proj, {hidden, inter}, true},
-      {"self_attn.dms_proj_alpha.weight", &L::alpha_proj, {config.num_kv_heads, hidden}, separate},
-      {"self_attn.dms_proj_alpha.bias", &L::alpha_bias, {config.num_kv_heads}, separate && config.alpha_bias},
-      {"self_attn.dms_proj_alpha_norm.weight", &L::alpha_norm, {hidden}, separate},
-  };
-}
-
-// NaN and infinity are exactly the values whose exponent bits are all ones. The inner loop has a fixed length
-// and no exit, so that the compiler vectorises it; the copy gives it aligned words.
-template <class Word>
-bool AllFinite(const uint8_t* data, int64_t count, Word exponent_mask) {
-  constexpr int64_t kChunk = 1024;
-  std::array<Word, kChunk> words{};  // zeros are finite: they pad the last chunk
-  for (int64_t start = 0; start < count; start += kChunk) {
-    const int64_t n = std::min(kChunk, count - start);
-    std::memcpy(words.data(), data + start * static_cast<int64_t>(sizeof(Word)), static_cast<size_t>(n) * sizeof(Word));
-    Word bad = 0;
-    for (Word word : words) bad = static_cast<Word>(bad | static_cast<Word>((word & exponent_mask) == exponent_mask));
-    if (bad) return false;
-  }
-  return true;
-}
-
-bool AllFinite(const TensorView& tensor) {
-  const auto* data = static_cast<const uint8_t*>(tensor.data);
-  const int64_t count = tensor.rows * tensor.cols;
-  switch (tensor.dtype) {
-    case DType::kF32: return AllFinite<uint32_t>(data, count, 0x7F800000u);
-    case DType::kF16: return AllFinite<uint16_t>(data, count, uint16_t{0x7C00});
-    case DType::kBF16: return AllFinite<uint16_t>(data, count, uint16_t{0x7F80});
-  }
-  return false;
-}
-
-// Finds and checks tensors one by one; the first failure sticks.
-struct Loader {
-  const TensorTable& table;
-  Status status;
-  std::vector<std::pair<std::string, TensorView>> used;  // in the order asked for
-
-  TensorView Want(const std::string& name, const std::vector<int64_t>& shape) {
-    if (!status.ok()) return {};
-    auto view = FindTensor(table, name, shape);
-    if (!view.ok()) {
-      status = view.status();
-      return {};
-    }
-    used.emplace_back(name, *view);
-    return *view;
-  }
-};
-
-// Of the matrices inside the layers; ties go to the wider type.
-DType MostCommonDType(const std::vector<LayerWeights>& layers) {
-  std::array<int64_t, 3> counts{};
-  for (const LayerWeights& w : layers) {
-    for (const TensorView* t : {&w.q_proj, &w.k_proj, &w.v_proj, &w.o_proj, &w.gate_proj, &w.up_proj, &w.down_proj}) {
-      ++counts[static_cast<size_t>(t->dtype)];
-    }
-  }
-  return static_cast<DType>(std::ranges::max_element(counts) - counts.begin());
-}
-
 Expected<ModelConfig> ReadConfig(const std::string& directory, const PolicyOverrides& overrides) {
   const std::string config_path = directory + "/config.json";
   if (!Exists(config_path)) {
-    return Error(kErrModelFile, config_path + " does not exist; give the directory of a Hugging Face model, "
-                                              "with config.json and model.safetensors in it");
+    return Error(kErrModelFile, config_path + " does not exist; give a GGUF file or the directory of a Hugging "
+                                              "Face model, with config.json and model.safetensors in it");
   }
   const auto open_if_there = [](const std::string& path) -> Expected<std::shared_ptr<const MappedFile>> {
     if (!Exists(path)) return std::shared_ptr<const MappedFile>();
@@ -309,52 +218,31 @@ Expected<ModelConfig> ReadConfig(const std::string& directory, const PolicyOverr
   return ParseConfig(texts, overrides);
 }
 
-}  // namespace
-
-Expected<std::shared_ptr<const Model>> OpenModel(const std::string& directory, const PolicyOverrides& overrides) {
-  // A path with a NUL would open another directory than the one it names.
-  if (directory.find('\0') != std::string::npos) return Error(kErrModelFile, "the model directory's name has a NUL byte in it");
+Expected<std::shared_ptr<Model>> OpenHuggingFace(const std::string& directory, const PolicyOverrides& overrides) {
   auto config = ReadConfig(directory, overrides);
   if (!config.ok()) return config.status();
   auto table = TensorTable::Open(directory);
   if (!table.ok()) return table.status();
+  auto model = AssembleModel(std::move(*config), *table);
+  if (!model.ok()) return model.status();
+  (*model)->file_bytes = table->file_bytes();
+  (*model)->files = table->Files();
+  return model;
+}
 
-  auto model = std::make_shared<Model>();
-  model->config = std::move(*config);
-  const int64_t vocab = model->config.vocab_size, hidden = model->config.hidden_size;
-  Loader loader{*table, {}, {}};
-  model->embed = loader.Want("model.embed_tokens.weight", {vocab, hidden});
-  const std::vector<LayerTensor> layer_tensors = LayerTensors(model->config);
-  for (int32_t layer = 0; layer < model->config.num_layers && loader.status.ok(); ++layer) {
-    LayerWeights weights;
-    for (const LayerTensor& tensor : layer_tensors) {
-      if (!tensor.used) continue;
-      weights.*tensor.member = loader.Want("model.layers." + std::to_string(layer) + "." + tensor.suffix, tensor.shape);
-    }
-    model->layers.push_back(weights);
-  }
-  model->final_norm = loader.Want("model.norm.weight", {hidden});
-  // Exporters leave lm_head out when it is tied, and old ones then do not say so; one that is there although config.json ties it is
-  // a copy and not read.
-  const bool tied = model->config.tie_word_embeddings.value_or(!table->Find("lm_head.weight"));
-  model->config.tied_embeddings = tied;
-  model->lm_head = tied ? model->embed : loader.Want("lm_head.weight", {vocab, hidden});
-  if (!loader.status.ok()) return loader.status;
+}  // namespace
 
-  // All shapes are right before the first weight is touched: a wrong file is refused without reading gigabytes.
-  for (const auto& [name, view] : loader.used) {
-    if (!AllFinite(view)) {
-      return Error(kErrModelWeights, "tensor " + name + " has a NaN or infinite weight; the checkpoint is damaged");
-    }
-    model->parameter_count += view.rows * view.cols;
+Expected<std::shared_ptr<const Model>> OpenModel(const std::string& path, const PolicyOverrides& overrides) {
+  // A path with a NUL would open another model than the one it names.
+  if (path.find('\0') != std::string::npos) return Error(kErrModelFile, "the model's path has a NUL byte in it");
+  auto gguf = FindGguf(path);
+  if (!gguf.ok()) return gguf.status();
+  auto model = *gguf ? OpenGguf(**gguf, overrides) : OpenHuggingFace(path, overrides);
+  if (!model.ok()) return model.status();
+  if ((*model)->config.policy.is_kvzap()) {
+    if (Status status = OpenKvzap(model->get()); !status.ok()) return status;
   }
-  model->dtype = MostCommonDType(model->layers);
-  model->file_bytes = table->file_bytes();
-  model->files = table->Files();
-  if (model->config.policy.kind == PolicyKind::kKvzap) {
-    if (Status status = OpenKvzap(model.get()); !status.ok()) return status;
-  }
-  return std::shared_ptr<const Model>(std::move(model));
+  return std::shared_ptr<const Model>(std::move(*model));
 }
 
 }  // namespace rum

@@ -1,5 +1,8 @@
-// The tensors of a model as views into mapped files. Nothing is copied here: a backend packs what it needs.
+// The tensors of a model as views into mapped files. Nothing is copied here but what GGUF stores in another order: a backend packs
+// what it needs.
 #pragma once
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,15 +12,22 @@
 
 namespace rum {
 
-enum class DType : int32_t { kF32, kF16, kBF16 };
-inline int32_t ElementBytes(DType t) { return t == DType::kF32 ? 4 : 2; }
+// Plain types first; the rest are block formats whose values model/quant.h defines.
+enum class DType : int32_t { kF32, kF16, kBF16, kNf4, kQ8_0, kQ4_0, kQ4_1, kQ4_K, kQ6_K };
+constexpr size_t kDTypeCount = 9;
+constexpr bool IsPlain(DType t) { return t <= DType::kBF16; }
+constexpr int32_t ElementBytes(DType t) { return t == DType::kF32 ? 4 : 2; }  // of a plain type
+
+struct Nf4Scales;  // model/quant.h
 
 // A row-major matrix [rows, cols] (a vector has rows == 1) inside a mapped file. data == nullptr: the model has no such tensor.
+// Block formats: data holds the file's own blocks (GGUF: rows of whole blocks; NF4: packed codes of the flattened matrix).
 struct TensorView {
   DType dtype = DType::kF32;
   int64_t rows = 0;
   int64_t cols = 0;
   const void* data = nullptr;  // may be unaligned: safetensors only promises byte offsets
+  const Nf4Scales* nf4 = nullptr;  // kNf4 only
   explicit operator bool() const { return data != nullptr; }
 };
 
@@ -61,10 +71,13 @@ struct Model {
   int64_t file_bytes = 0;
   DType dtype = DType::kF32;  // of the projections (the most common one)
   std::vector<std::shared_ptr<const MappedFile>> files;
+  std::vector<std::shared_ptr<const Nf4Scales>> nf4_scales;  // what the views' nf4 point to
+  std::vector<std::vector<uint8_t>> reordered;  // what views of tensors with another order of rows than their file's point to
 };
 
-// Opens a Hugging Face directory: config.json, generation_config.json, dms_metadata.json and ../training_log.json (each optional),
-// model.safetensors or model.safetensors.index.json with its shards; under KVzap the surrogate's directory too. Refuses before allocating anything that depends on the contents.
-Expected<std::shared_ptr<const Model>> OpenModel(const std::string& directory, const PolicyOverrides& overrides);
+// Opens a GGUF file or a directory whose only model it is (gguf_model.h), or a Hugging Face directory: config.json,
+// generation_config.json, dms_metadata.json and ../training_log.json (each but the first optional), model.safetensors or
+// model.safetensors.index.json with its shards; under KVzap the surrogate's directory too. Refuses before allocating anything that depends on the contents.
+Expected<std::shared_ptr<const Model>> OpenModel(const std::string& path, const PolicyOverrides& overrides);
 
 }  // namespace rum

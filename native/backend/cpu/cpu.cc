@@ -13,6 +13,7 @@
 #include "baseline/eval_backend.h"
 #include "cache/chain_cache.h"
 #include "core/exact_math.h"
+#include "model/quant.h"
 #include "policy/policy.h"
 
 namespace rum {
@@ -224,7 +225,7 @@ float CpuBackend::PrepareHead(const Layer& l, int32_t row, int32_t kv_head) {
   const int64_t half = hd / 2;
   float* qkv = a_.qkv.data() + row * a_.qkv_stride;
   float* q = qkv + int64_t{kv_head} * group * hd;
-  float* k = qkv + l.qkv.row_begin[1] + int64_t{kv_head} * hd;
+  float* k = qkv + l.qkv.row_begin(1) + int64_t{kv_head} * hd;
   const float* cos = a_.cos.data() + row * half;
   const float* sin = a_.sin.data() + row * half;
   if (config_.qk_norm) {
@@ -249,8 +250,8 @@ void CpuBackend::AttendSpan(int32_t layer, const Span& span, int32_t kv_head, st
     const float logit = PrepareHead(l, row, kv_head);
     const float* qkv = a_.qkv.data() + row * a_.qkv_stride;
     const float* q = qkv + int64_t{kv_head} * group * hd;
-    const float* k = qkv + l.qkv.row_begin[1] + int64_t{kv_head} * hd;
-    const float* v = qkv + l.qkv.row_begin[2] + int64_t{kv_head} * hd;
+    const float* k = qkv + l.qkv.row_begin(1) + int64_t{kv_head} * hd;
+    const float* v = qkv + l.qkv.row_begin(2) + int64_t{kv_head} * hd;
     const Row& token = batch_[static_cast<size_t>(row)];
     if (!span.cache->Append(head, span.position + static_cast<int32_t>(i), k, v, policy_->Judge(logit, token.prefill))) {
       out_of_memory_.store(true, std::memory_order_relaxed);
@@ -277,8 +278,8 @@ void CpuBackend::AttendSpanForBaseline(int32_t layer, const Span& span) {
     const int32_t row = span.rows[i];
     for (int32_t j = 0; j < config_.num_kv_heads; ++j) PrepareHead(l, row, j);
     const float* qkv = a_.qkv.data() + row * a_.qkv_stride;
-    attention_->Attend(batch_[static_cast<size_t>(row)], layer, span.position + static_cast<int32_t>(i), qkv, qkv + l.qkv.row_begin[1],
-                       qkv + l.qkv.row_begin[2], a_.attention.data() + row * a_.attention_stride,
+    attention_->Attend(batch_[static_cast<size_t>(row)], layer, span.position + static_cast<int32_t>(i), qkv, qkv + l.qkv.row_begin(1),
+                       qkv + l.qkv.row_begin(2), a_.attention.data() + row * a_.attention_stride,
                        a_.live.data() + int64_t{row} * config_.num_kv_heads);
   }
 }
@@ -311,7 +312,7 @@ void CpuBackend::AttentionBlock(int32_t layer, const std::vector<Span>& spans, i
 void CpuBackend::MlpBlock(const Layer& l, int64_t rows) {
   Norm(l.post_norm, rows);
   Matrix(l.gate_up, a_.normed, a_.hidden_stride, rows, &a_.gate_up, a_.gate_up_stride);
-  const int64_t up = l.gate_up.row_begin[1];
+  const int64_t up = l.gate_up.row_begin(1);
   threads_.Run(rows, rows * config_.intermediate_size * 16, [&](int64_t begin, int64_t end, int32_t) {
     for (int64_t r = begin; r < end; ++r) {
       float* gate = a_.gate_up.data() + r * a_.gate_up_stride;
@@ -360,7 +361,7 @@ Status CpuBackend::Forward(std::span<const Row> rows, float* logits) {
   if (n == 0) return Status::Ok();
   batch_ = rows;
   a_.Fit(config_, layers_[0].qkv.rows(), layers_[0].gate_up.rows(), n);
-  for (int64_t r = 0; r < n; ++r) WidenRow(model_->embed, rows[static_cast<size_t>(r)].token, a_.residual.data() + r * a_.hidden_stride);
+  for (int64_t r = 0; r < n; ++r) DequantiseRow(model_->embed, rows[static_cast<size_t>(r)].token, a_.residual.data() + r * a_.hidden_stride);
   const int32_t half = config_.head_dim / 2;
   for (const Span& s : spans) {
     for (size_t i = 0; i < s.rows.size(); ++i) {

@@ -7,13 +7,13 @@ namespace rum {
 namespace {
 
 // Register budget of the level: columns of a linear tile for one and for two Vecs of rows, query heads and key blocks of a score
-// tile, Vecs of a value tile.
+// tile, Vecs of a value tile; for a block format, panels at once with one column, and columns that fit without a tile.
 #if defined(RUM_LEVEL_AVX512)
-constexpr int kColumnsMax = 12, kWideColumnsMax = 12, kKeyBlocks = 4, kHeadsMax = 4, kValueVecs = 4;
+constexpr int kColumnsMax = 12, kWideColumnsMax = 12, kKeyBlocks = 4, kHeadsMax = 4, kValueVecs = 4, kQuantPanels = 2, kQuantColumns = 8;
 #elif defined(RUM_LEVEL_AVX2)
-constexpr int kColumnsMax = 6, kWideColumnsMax = 2, kKeyBlocks = 2, kHeadsMax = 2, kValueVecs = 2;
+constexpr int kColumnsMax = 6, kWideColumnsMax = 2, kKeyBlocks = 2, kHeadsMax = 2, kValueVecs = 2, kQuantPanels = 1, kQuantColumns = 2;
 #else
-constexpr int kColumnsMax = 4, kWideColumnsMax = 2, kKeyBlocks = 1, kHeadsMax = 2, kValueVecs = 1;
+constexpr int kColumnsMax = 4, kWideColumnsMax = 2, kKeyBlocks = 1, kHeadsMax = 2, kValueVecs = 1, kQuantPanels = 1, kQuantColumns = 1;
 #endif
 
 template <int N>
@@ -37,96 +37,13 @@ RUM_INLINE void WithInt(int n, F&& f) {
 
 RUM_INLINE int64_t MinOf(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// ---------------------------------------------------------------- linear
+}  // namespace
+}  // namespace rum
 
-// How a panel is read: kStep columns at a time, 16 rows each, from row `lane` of the panel on.
-struct F32Weights {
-  static constexpr int kStep = 1;
-  using T = float;
-  static RUM_INLINE void Read(const T* panel, int64_t k, int lane, Vec* w) { w[0] = Load(panel + k * kPanelRows + lane); }
-};
-struct F16Weights {
-  static constexpr int kStep = 1;
-  using T = uint16_t;
-  static RUM_INLINE void Read(const T* panel, int64_t k, int lane, Vec* w) { w[0] = LoadF16(panel + k * kPanelRows + lane); }
-};
-struct Bf16Weights {
-  static constexpr int kStep = 2;
-  using T = uint16_t;
-  static RUM_INLINE void Read(const T* panel, int64_t k, int lane, Vec* w) {
-    LoadBf16Pairs(panel + k * kPanelRows + 2 * lane, &w[0], &w[1]);
-  }
-};
+#include "backend/cpu/linear.inc.h"
 
-// Rows [lane, lane + 16 V) of a panel times NC columns: V * NC independent chains over k.
-template <class W, int V, int NC>
-void LinearTile(const typename W::T* panel, int lane, int64_t cols, const float* x, int64_t x_stride, float* y, int64_t y_stride) {
-  Vec acc[NC][V];
-#pragma GCC unroll 16
-  for (int c = 0; c < NC; ++c) {
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) acc[c][v] = Zero();
-  }
-  for (int64_t k = 0; k < cols; k += W::kStep) {
-    Vec w[V][W::kStep];
-    if constexpr (NC <= 2) __builtin_prefetch(reinterpret_cast<const char*>(panel + k * kPanelRows) + 4096);
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) W::Read(panel, k, lane + 16 * v, w[v]);
-#pragma GCC unroll 16
-    for (int c = 0; c < NC; ++c) {
-#pragma GCC unroll 2
-      for (int s = 0; s < W::kStep; ++s) {
-        const Vec b = Set1(x[c * x_stride + k + s]);
-#pragma GCC unroll 2
-        for (int v = 0; v < V; ++v) acc[c][v] = Fma(w[v][s], b, acc[c][v]);
-      }
-    }
-  }
-#pragma GCC unroll 16
-  for (int c = 0; c < NC; ++c) {
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) Store(y + c * y_stride + lane + 16 * v, acc[c][v]);
-  }
-}
-
-template <class W>
-void LinearPanels(const PackedMatrix& m, const float* x, int64_t x_stride, int32_t columns, float* y, int64_t y_stride,
-                  int64_t panel_begin, int64_t panel_end) {
-  const bool wide = columns <= kWideColumnsMax || kWideColumnsMax == kColumnsMax;
-  const int32_t tile_max = wide ? kWideColumnsMax : kColumnsMax;
-  const int32_t tiles = (columns + tile_max - 1) / tile_max;
-  const int32_t tile = (columns + tiles - 1) / tiles;  // even tiles: 16 columns are 8 + 8, not 12 + 4
-  // Padding columns of an odd K are zero weights: fma(0, x, acc) == acc.
-  for (int64_t p = panel_begin; p < panel_end; ++p) {
-    const auto* panel = reinterpret_cast<const typename W::T*>(m.panel(p));
-    float* out = y + p * kPanelRows;
-    for (int32_t c = 0; c < columns; c += tile) {
-      const float* xc = x + c * x_stride;
-      float* yc = out + c * y_stride;
-      const int n = static_cast<int>(MinOf(tile, columns - c));
-      if (wide) {
-        WithInt<kWideColumnsMax>(n, [&](auto nc) {
-          LinearTile<W, 2, decltype(nc)::value>(panel, 0, m.cols, xc, x_stride, yc, y_stride);
-        });
-      } else {
-        for (int lane = 0; lane < kPanelRows; lane += 16) {
-          WithInt<kColumnsMax>(n, [&](auto nc) {
-            LinearTile<W, 1, decltype(nc)::value>(panel, lane, m.cols, xc, x_stride, yc, y_stride);
-          });
-        }
-      }
-    }
-  }
-}
-
-void Linear(const PackedMatrix& m, const float* x, int64_t x_stride, int32_t columns, float* y, int64_t y_stride,
-            int64_t panel_begin, int64_t panel_end) {
-  switch (m.dtype) {
-    case DType::kF32: return LinearPanels<F32Weights>(m, x, x_stride, columns, y, y_stride, panel_begin, panel_end);
-    case DType::kF16: return LinearPanels<F16Weights>(m, x, x_stride, columns, y, y_stride, panel_begin, panel_end);
-    case DType::kBF16: return LinearPanels<Bf16Weights>(m, x, x_stride, columns, y, y_stride, panel_begin, panel_end);
-  }
-}
+namespace rum {
+namespace {
 
 // ---------------------------------------------------------------- elementwise
 

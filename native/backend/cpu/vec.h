@@ -60,6 +60,23 @@ RUM_INLINE void LoadBf16Pairs(const uint16_t* p, Vec* first, Vec* second) {
   first->r = _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
   second->r = _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
 }
+// 16 bytes as whole numbers, and tables of 16 floats that the low 4 bits of such a number select from.
+struct IntVec {
+  __m512i r;
+};
+struct Table {
+  __m512 r;
+};
+RUM_INLINE __m128i Load16Bytes(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+RUM_INLINE IntVec LoadU8(const uint8_t* p) { return {_mm512_cvtepu8_epi32(Load16Bytes(p))}; }
+RUM_INLINE Vec LoadI8(const int8_t* p) { return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(Load16Bytes(p)))}; }
+RUM_INLINE Vec ToFloat(IntVec v) { return {_mm512_cvtepi32_ps(v.r)}; }
+template <int N>
+RUM_INLINE IntVec ShiftRight(IntVec v) {
+  return {_mm512_srli_epi32(v.r, N)};
+}
+RUM_INLINE Table LoadTable(const float* p) { return {_mm512_loadu_ps(p)}; }
+RUM_INLINE Vec Lookup(Table t, IntVec v) { return {_mm512_permutexvar_ps(v.r, t.r)}; }
 
 #elif defined(RUM_LEVEL_AVX2)
 
@@ -119,6 +136,28 @@ RUM_INLINE void LoadBf16Pairs(const uint16_t* p, Vec* first, Vec* second) {
   *first = {_mm256_castsi256_ps(_mm256_slli_epi32(x, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(y, 16))};
   *second = {_mm256_castsi256_ps(_mm256_and_si256(x, high)), _mm256_castsi256_ps(_mm256_and_si256(y, high))};
 }
+struct IntVec {
+  __m256i a, b;
+};
+struct Table {
+  __m256 low, high;
+};
+RUM_INLINE __m128i Load8Bytes(const void* p) { return _mm_loadl_epi64(static_cast<const __m128i*>(p)); }
+RUM_INLINE IntVec LoadU8(const uint8_t* p) { return {_mm256_cvtepu8_epi32(Load8Bytes(p)), _mm256_cvtepu8_epi32(Load8Bytes(p + 8))}; }
+RUM_INLINE Vec LoadI8(const int8_t* p) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(Load8Bytes(p))), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(Load8Bytes(p + 8)))};
+}
+RUM_INLINE Vec ToFloat(IntVec v) { return {_mm256_cvtepi32_ps(v.a), _mm256_cvtepi32_ps(v.b)}; }
+template <int N>
+RUM_INLINE IntVec ShiftRight(IntVec v) {
+  return {_mm256_srli_epi32(v.a, N), _mm256_srli_epi32(v.b, N)};
+}
+RUM_INLINE Table LoadTable(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+RUM_INLINE __m256 LookupHalf(Table t, __m256i v) {  // each half by the low 3 bits, then bit 3, moved to the sign, chooses
+  return _mm256_blendv_ps(_mm256_permutevar8x32_ps(t.low, v), _mm256_permutevar8x32_ps(t.high, v),
+                          _mm256_castsi256_ps(_mm256_slli_epi32(v, 28)));
+}
+RUM_INLINE Vec Lookup(Table t, IntVec v) { return {LookupHalf(t, v.a), LookupHalf(t, v.b)}; }
 
 #else  // portable: plain loops; a compiler for arm64 turns them into NEON, fma included
 
@@ -218,6 +257,38 @@ RUM_INLINE void LoadBf16Pairs(const uint16_t* p, Vec* first, Vec* second) {
     first->r[i] = BitsToFloat(static_cast<uint32_t>(p[2 * i]) << 16);
     second->r[i] = BitsToFloat(static_cast<uint32_t>(p[2 * i + 1]) << 16);
   }
+}
+struct IntVec {
+  uint32_t r[16];
+};
+struct Table {
+  const float* r;
+};
+RUM_INLINE IntVec LoadU8(const uint8_t* p) {
+  IntVec o;
+  RUM_LANES(i) o.r[i] = p[i];
+  return o;
+}
+RUM_INLINE Vec LoadI8(const int8_t* p) {
+  Vec o;
+  RUM_LANES(i) o.r[i] = static_cast<float>(p[i]);
+  return o;
+}
+RUM_INLINE Vec ToFloat(const IntVec& v) {
+  Vec o;
+  RUM_LANES(i) o.r[i] = static_cast<float>(v.r[i]);
+  return o;
+}
+template <int N>
+RUM_INLINE IntVec ShiftRight(IntVec v) {
+  RUM_LANES(i) v.r[i] >>= N;
+  return v;
+}
+RUM_INLINE Table LoadTable(const float* p) { return {p}; }
+RUM_INLINE Vec Lookup(const Table& t, const IntVec& v) {
+  Vec o;
+  RUM_LANES(i) o.r[i] = t.r[v.r[i] & 15u];
+  return o;
 }
 #undef RUM_LANES
 

@@ -2,10 +2,10 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
 #include "backend/reference/math.h"
+#include "model/quant.h"
 #include "model/weights.h"
 
 namespace rum::reference {
@@ -28,26 +28,13 @@ struct Matrix {
   }
 };
 
-inline float WidenElement(const unsigned char* p, DType type) {
-  if (type == DType::kF32) {
-    float f;
-    std::memcpy(&f, p, sizeof f);
-    return f;
-  }
-  uint16_t half;
-  std::memcpy(&half, p, sizeof half);
-  return type == DType::kF16 ? FromF16(half) : FromBf16(half);
-}
-
 inline Matrix Widen(const TensorView& view) {
   Matrix m;
   if (!view) return m;
   m.rows = static_cast<size_t>(view.rows);
   m.cols = static_cast<size_t>(view.cols);
   m.data.resize(m.rows * m.cols);
-  const auto* bytes = static_cast<const unsigned char*>(view.data);
-  const auto step = static_cast<size_t>(ElementBytes(view.dtype));
-  for (size_t i = 0; i < m.data.size(); ++i) m.data[i] = WidenElement(bytes + i * step, view.dtype);
+  for (size_t r = 0; r < m.rows; ++r) DequantiseRow(view, static_cast<int64_t>(r), m.data.data() + r * m.cols);
   return m;
 }
 
