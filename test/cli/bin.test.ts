@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import type { JobResult } from '../../engine/job/generate.ts';
+import { tinyModel } from '../helpers/setup.ts';
 
 const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
 const BIN = path.join(ROOT, 'bin', 'ruminate.mjs');
@@ -109,6 +110,11 @@ describe('mistakes', () => {
     ['a length of zero', ['run', 'x', '--length', '0'], 2, 'ERR_OPTION'],
     ['a top-p above one', ['run', 'x', '--top-p', '3'], 2, 'ERR_OPTION'],
     ['an unknown vote', ['run', 'x', '--vote', 'loudest'], 2, 'ERR_OPTION'],
+    ['a setting without a value', ['run', 'x', '--set', 'window'], 2, 'ERR_OPTION'],
+    ['a setting given twice', ['run', 'x', '--set', 'window=3', '--set', 'window_size=3'], 2, 'ERR_OPTION'],
+    ['a policy that is not known', ['run', 'x', '--policy', 'sparse'], 2, 'ERR_OPTION'],
+    ['KVzap without its threshold', ['model', 'inspect', 'countdown', '--policy', 'kvzap', '--set', 'surrogate=x'], 2, 'ERR_OPTION'],
+    ['a surrogate that is not there', ['run', 'x', '--policy', 'kvzap', '--set', 'surrogate=nowhere', '--set', 'threshold=-4'], 1, 'ERR_MODEL_FILE'],
     ['a compression ratio without a variant', ['run', 'x', '--cr', '3'], 1, 'ERR_MODEL_NOT_FOUND'],
     ['an unknown model', ['run', 'x', '--model', 'nobody'], 1, 'ERR_MODEL_NOT_FOUND'],
     ['a prompt that fills the context', ['run', PROMPT, '--length', '5000'], 1, 'ERR_PROMPT_TOO_LONG'],
@@ -134,6 +140,17 @@ describe('model', () => {
     expect(json.lengths).toHaveLength(1);
     expect(json.lengths[0]?.expected_live_tokens).toBeLessThan(128);
     expect(json.lengths[0]?.worst_bytes).toBe(512 * 2048);
+  });
+
+  test('inspect and run take a policy in place of the model\'s', () => {
+    const inspected = ruminate(['model', 'inspect', tinyModel('tiny_qwen3'), '--policy', 'kvzap', '--set', `surrogate=${tinyModel('kvzap_mlp')}`, '--set', 'threshold=-4', '--set', 'decode=false']);
+    expect(inspected.stdout).toMatch(/flavour +kvzap \(mlp\), window 128, threshold -4, prunes the prompt only/);
+    expect(inspected.stdout).toMatch(/kept +100\.0% of tokens past the window \(not measured\)/);
+    const usage = (args: readonly string[]) =>
+      (JSON.parse(ruminate(['run', PROMPT, '--cr', '8', '--width', '1', '--length', '40', '--temperature', '0', '--json', ...args]).stdout) as { usage: { compression_ratio: number } }).usage;
+    expect(usage([]).compression_ratio).toBeGreaterThan(1);
+    expect(usage(['--policy', 'dense']).compression_ratio).toBe(1);
+    expect(usage(['--set', 'window=2']).compression_ratio).toBeGreaterThan(usage([]).compression_ratio);
   });
 
   test('check passes on the bundled model, comparing the backends byte for byte', () => {

@@ -34,6 +34,9 @@ const DMS = [
   { file: 'dms_separate_layer_w8', model: 'tiny_qwen3_dms_separate', overrides: [['alpha_per', 'layer']] },
 ] as const;
 
+/** The prompt is dense and its end known, so only feeds with the oracle's prompt. */
+const KVZAP = ['linear_decode', 'linear_prefill', 'mlp_decode', 'mlp_prefill'];
+
 describe.each(BACKENDS)('on the %s backend', (backend) => {
   describe.each(DENSE)('dense $model', ({ model, file, ids, logits }) => {
     test.each(FEEDS)('fed as $name, its logits and greedy tokens are the oracle\'s', async ({ promptLen, chunk }) => {
@@ -74,6 +77,29 @@ describe.each(BACKENDS)('on the %s backend', (backend) => {
         const lastRow = visible.subarray((head * count + count - 1) * count, (head + 1) * count * count);
         expect([...positions]).toEqual([...lastRow].flatMap((seen, position) => (seen === 1 ? [position] : [])));
       });
+    });
+  });
+
+  describe.each(KVZAP)('kvzap_%s', (name) => {
+    test.each([17, 96])('fed in chunks of %i, then decoded, scores, masks and logits are the oracle\'s', async (chunk) => {
+      const oracle = readSafetensors(fixture(`kvzap_${name}.safetensors`));
+      const { tau, window, decoding } = JSON.parse(readFileSync(fixture(`kvzap_${name}.json`), 'utf8')) as { tau: number; window: number; decoding: boolean };
+      const surrogate = tinyModel(`kvzap_${name.split('_')[0]}`);
+      const overrides = Object.entries({ policy: 'kvzap', surrogate, threshold: `${tau}`, window: `${window}`, decode: `${decoding}` });
+      using engine = await open(tinyModel('tiny_qwen3'), { backend, overrides });
+      expect(engine.info.policy).toMatchObject({ name: 'kvzap', window, kvzap: { surrogate, kind: name.split('_')[0], decode: decoding } });
+      const ids = oracle.i32('all_ids');
+      const result = await engine.forward({ ids, promptLen: 96, chunk });
+      expect(maxDifference(result.scores!, oracle.f32('scores'))).toBeLessThan(1e-4);
+      expect([...result.evictDecision!]).toEqual([...oracle.f32('scores')].map((score) => (score < tau ? 1 : 0)));
+      for (const logits of ['logits', 'logits_kvpress']) expect(maxDifference(result.logits, oracle.f32(logits))).toBeLessThan(TOLERANCE);
+      const visible = oracle.u8('visible');
+      const seen = Array.from({ length: visible.length / ids.length }, (_, row) => [...visible.subarray(row * ids.length, (row + 1) * ids.length)]);
+      expect([...result.liveCount]).toEqual(seen.map((row) => row.reduce((a, b) => a + b, 0)));
+      result.heads.flat().forEach(({ positions }, head) => {
+        expect([...positions]).toEqual(seen[(head + 1) * ids.length - 1]!.flatMap((one, position) => (one === 1 ? [position] : [])));
+      });
+      expect(result.peakTokens).toBe(96);
     });
   });
 

@@ -83,6 +83,25 @@ test('a kvpress scorer writes its scores too, however the prompt is cut', async 
   expect(written.u8('kept')).toEqual(oracle.u8('snapkv.kept'));
 });
 
+test.each(['reference', 'cpu'])('under KVzap on %s it writes every score, the decisions and what is kept', async (backend) => {
+  const oracle = readSafetensors(fixture('kvzap_mlp_decode.safetensors'));
+  const { tau } = JSON.parse(readFileSync(fixture('kvzap_mlp_decode.json'), 'utf8')) as { tau: number };
+  const out = path.join(folder, `kvzap-${backend}.safetensors`);
+  const { code, stdout, stderr } = await forward('--model', tinyModel('tiny_qwen3'), '--ids', idsOf('kvzap_mlp_decode.safetensors'), '--policy', 'kvzap',
+    '--set', `surrogate=${tinyModel('kvzap_mlp')}`, '--set', `threshold=${tau}`, '--set', 'window=8', '--prompt-len', '96', '--backend', backend, '--out', out);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  expect(JSON.parse(stdout)).toMatchObject({ policy: 'kvzap', peak_tokens: 96 });
+  const written = readSafetensors(out);
+  expect(written.names).toEqual(['evict_decision', 'kept', 'live_count', 'logits', 'scores']);
+  expect(written.shape('scores')).toEqual([3, 2, 128]);
+  const expected = oracle.f32('scores');
+  expect(written.f32('scores').every((value, i) => Math.abs(value - expected[i]!) < 1e-4)).toBe(true);
+  // Entry t is about token t itself.
+  expect([...written.u8('evict_decision')]).toEqual([...expected].map((score) => (score < tau ? 1 : 0)));
+  const last = Array.from({ length: 6 }, (_, head) => [...oracle.u8('visible').subarray((head * 128 + 127) * 128, (head + 1) * 128 * 128)]);
+  expect([...written.u8('kept')]).toEqual(last.flat());
+});
+
 test('a bundled model goes by its name', async () => {
   const { code, stdout } = await forward('--model', 'countdown@cr4', '--ids', '1,2,3', '--out', path.join(folder, 'named.safetensors'));
   expect(code).toBe(0);
@@ -95,6 +114,9 @@ test.each([
   ['a prompt longer than the ids', ['--ids', '5', '--prompt-len', '2'], 'ERR_OPTION'],
   ['an unknown setting', ['--ids', '5', '--set', 'dms_magic=1'], 'ERR_OPTION'],
   ['a baseline without its budget', ['--ids', '5', '--policy', 'h2o'], 'ERR_OPTION'],
+  ['KVzap without its surrogate', ['--ids', '5', '--policy', 'kvzap', '--set', 'threshold=0'], 'ERR_OPTION'],
+  ['a surrogate that is a model', ['--ids', '5', '--policy', 'kvzap', '--set', 'threshold=0', '--set', `surrogate=${tinyModel('tiny_qwen3')}`], 'ERR_MODEL'],
+  ['a setting given twice', ['--ids', '5', '--set', 'window=3', '--set', 'dms_window_size=3'], 'ERR_OPTION'],
   ['a baseline that is not supported', ['--ids', '5', '--policy', 'dmc'], 'ERR_OPTION'],
   ['no such model', ['--ids', '5', '--model', './nowhere'], 'ERR_MODEL'],
 ])('%s: exit code 1 and one line with the code', async (_, args, code) => {

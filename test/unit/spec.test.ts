@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { parseGenerationConfig, parseSpec } from '../../engine/job/spec.ts';
+import { parseGenerationConfig, parseSpec, policyOverrides } from '../../engine/job/spec.ts';
 
 const base = { model: 'countdown', prompt: '4 20 8 13 target 59' };
 
@@ -14,6 +14,12 @@ function refusal(input: unknown): string {
 }
 
 describe('a spec', () => {
+  test('says what the engine is told over the policy of the model: the same list for the same options', () => {
+    expect(policyOverrides(parseSpec(base))).toEqual([]);
+    expect(policyOverrides({ policy_options: { window: '8' } })).toEqual([['window', '8']]);
+    expect(policyOverrides({ policy: 'kvzap', policy_options: { threshold: '-4', surrogate: 'x' } })).toEqual([['policy', 'kvzap'], ['surrogate', 'x'], ['threshold', '-4']]);
+  });
+
   test('needs a model and a prompt; everything else has a default', () => {
     expect(parseSpec(base)).toEqual(base);
   });
@@ -21,7 +27,8 @@ describe('a spec', () => {
   test('keeps the bounds of every field', () => {
     const full = {
       ...base, variant: 'cr8', seed: (1n << 64n) - 1n, stop: ['x'.repeat(256)], vote: 'majority', early_stop: false, answer: { rule: 'after', marker: 'answer' },
-      thinking: null, backend: 'reference', kv: 'bf16', threads: 2, page_slots: 4,
+      thinking: null, backend: 'reference', kv: 'bf16', threads: 2, page_slots: 4, kept_fraction: 0.3,
+      policy: 'kvzap', policy_options: { threshold: '-4', surrogate: 'x'.repeat(4_096) },
       sampling: { temperature: 0, top_k: 0, top_p: 1, min_p: 0, repetition_penalty: 1, presence_penalty: -2, frequency_penalty: 2, logit_bias: [[3, -100]] },
       enable_thinking: false, tools: [{ type: 'function' }], documents: [{ title: 't' }], date: '2024-07-26', template_variables: { thinking_budget: 7 },
       budget: { lengths: [1, 2], width: 2, compression_ratio: 8, kv_read_budget: 1, deadline_ms: 1 },
@@ -70,6 +77,11 @@ describe('a spec', () => {
     [{ backend: 'cuda' }, /^backend must be one of cpu, reference; got "cuda"\.$/],
     [{ kv: 'fp8' }, /^kv must be one of f32, bf16/],
     [{ threads: 0 }, /^threads must be an integer from 1 to 256/],
+    [{ policy: '' }, /^policy must be text of 1 to 64 bytes; got ""\.$/],
+    [{ policy_options: [] }, /^policy_options must be an object of texts; got a list of 0\.$/],
+    [{ policy_options: { threshold: -4 } }, /^policy_options\.threshold must be text of 1 to 4096 bytes; got -4\.$/],
+    [{ policy_options: Object.fromEntries(Array.from({ length: 33 }, (_, i) => [`o${i}`, 'x'])) }, /^policy_options must have at most 32 entries\.$/],
+    [{ kept_fraction: 0 }, /^kept_fraction must be a number above 0 and up to 1; got 0\.$/],
     [{ page_slots: 5_000 }, /^page_slots must be an integer from 1 to 4096/],
     [{ prompt: undefined, messages: [{ role: 'user', content: 'x', reasoning_content: 3 }] }, /^messages\.0\.reasoning_content must be text; got 3\.$/],
     [{ prompt: undefined, messages: [{ role: 'user', content: 'x'.repeat(3 << 20), tool_calls: [{ x: 'x'.repeat(1 << 20) }] }] }, /^messages must have at most 4194304 bytes; got 4194/],
