@@ -29,10 +29,10 @@ export async function ensureDeps() {
   });
 }
 
-/** Compiles build/native/ruminate.node. Does nothing if it is up to date (make decides). */
-export async function buildNative({ goal = 'addon', flavour = 'release' } = {}) {
+/** Compiles build/native/ruminate.node, or another goal of native/Makefile. Does nothing if it is up to date (make decides). */
+export async function buildNative({ goal = 'addon', flavour = 'release', compiler = null } = {}) {
   const make = findTool(process.env.MAKE ? [process.env.MAKE] : ['make', 'gmake']);
-  const cxx = findTool([...(process.env.CXX ? [process.env.CXX] : []), 'c++', 'g++', 'clang++']);
+  const cxx = compiler ?? findTool([...(process.env.CXX ? [process.env.CXX] : []), 'c++', 'g++', 'clang++']);
   if (make === null || cxx === null) {
     const missing = [make === null ? 'make' : null, cxx === null ? 'a C++20 compiler' : null].filter(Boolean).join(' and ');
     throw new BuildError(`The native engine needs ${missing}: install g++ >= 11 or clang++ >= 14 with make, for example ` +

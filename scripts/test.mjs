@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
  * `node scripts/test.mjs fast|slow|soak`: builds what is missing, runs that kind of test, ends with one line `N passed, N failed`.
- * fast: everything a change must pass, minutes. slow: sanitizers, long tests, other Node versions. soak: the published solve rates.
+ * fast: everything a change must pass, minutes. slow: sanitizers, fuzzing, long tests, other Node versions. soak: the published solve rates.
  * Plain JavaScript with node: built-ins only, because it runs before there are dependencies.
  */
 import { spawn } from 'node:child_process';
@@ -11,6 +11,9 @@ import path from 'node:path';
 import { buildNative, bundle, ensureDeps, ROOT } from './build.mjs';
 
 const NODES = ['20', '22', '24'];
+/** Native tests whose work is split over threads: what ThreadSanitizer has to see. */
+const THREADED = ['bits_test', 'cpu_test', 'run_test'];
+const FUZZ_SECONDS = 40;
 
 const KINDS = {
   async fast() {
@@ -22,7 +25,8 @@ const KINDS = {
   async slow() {
     await prepare();
     await nativeTests('asan');
-    await nativeTests('tsan');
+    await nativeTests('tsan', THREADED);
+    await fuzz();
     await vitest('slow', ['test/slow']);
     for (const version of NODES) await nodeSmoke(version);
   },
@@ -42,7 +46,7 @@ async function prepare() {
 }
 
 /** Builds and runs every native/test/*_test.cc; each prints `N passed, N failed` as its last line. */
-async function nativeTests(flavour) {
+async function nativeTests(flavour, only = null) {
   const sources = path.join(ROOT, 'native', 'test');
   const names = existsSync(sources) ? readdirSync(sources).filter((f) => f.endsWith('_test.cc')).map((f) => f.slice(0, -3)) : [];
   if (names.length === 0) return record(`native ${flavour}`, 0, 1, 'there is no native/test/*_test.cc');
@@ -52,6 +56,7 @@ async function nativeTests(flavour) {
     return record(`native ${flavour}`, 0, 1, error.message);
   }
   for (const name of names.sort()) {
+    if (only !== null && !only.includes(name)) continue;
     const name_ = `native ${flavour}: ${name}`;
     const exe = path.join('build', 'native', flavour, name);
     const { code, output } = await run(path.join(ROOT, exe), ['test/fixtures', 'models'], SANITIZERS[flavour]);
@@ -67,6 +72,27 @@ const SANITIZERS = {
   asan: { ASAN_OPTIONS: 'detect_leaks=1:strict_string_checks=1', UBSAN_OPTIONS: 'print_stacktrace=1' },
   tsan: { TSAN_OPTIONS: 'halt_on_error=1:second_deadlock_stack=1' },
 };
+
+/** Every native/fuzz/*_fuzz.cc for a bounded time from its committed corpus; what it finds beyond stays in build/fuzz/. */
+async function fuzz() {
+  const names = readdirSync(path.join(ROOT, 'native', 'fuzz')).filter((f) => f.endsWith('_fuzz.cc')).map((f) => f.slice(0, -3));
+  if ((await run('clang++', ['--version'])).code !== 0) {
+    say(`skipped: fuzzing of ${names.join(', ')}: there is no clang++ with libFuzzer (Debian: apt-get install clang libclang-rt-14-dev)`);
+    return;
+  }
+  try {
+    await buildNative({ goal: 'fuzz', flavour: 'fuzz', compiler: 'clang++' });
+  } catch (error) {
+    return record('fuzz', 0, 1, error.message);
+  }
+  for (const name of names.sort()) {
+    const target = name.slice(0, -'_fuzz'.length);
+    const found = path.join('build', 'fuzz', target);
+    mkdirSync(path.join(ROOT, found), { recursive: true });
+    const limits = [`-max_total_time=${FUZZ_SECONDS}`, '-max_len=16384', '-timeout=10', '-rss_limit_mb=2048', `-artifact_prefix=${found}-`];
+    await check(`fuzz ${target}, ${FUZZ_SECONDS} s`, path.join('build', 'native', 'fuzz', name), [...limits, found, path.join('native', 'fuzz', 'corpus', target)]);
+  }
+}
 
 async function vitest(label, targets) {
   const wanted = targets.filter((target) => existsSync(path.join(ROOT, target)));

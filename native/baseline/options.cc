@@ -118,7 +118,7 @@ Status ApplyOverrides(const PolicyOverrides& overrides, PolicySpec& policy) {
       return Error(kErrOption, "policy option " + key + " is given twice");
     }
     if (key == "policy") continue;
-    const auto takes = [&](const char* parameter) { return parameter != nullptr && key == parameter; };
+    const auto takes = [&key = key](const char* parameter) { return parameter != nullptr && key == parameter; };
     if (std::ranges::none_of(named.parameters, takes)) {
       std::string valid;
       for (const char* parameter : named.parameters) valid += parameter ? std::string(valid.empty() ? "" : ", ") + parameter : "";
