@@ -74,12 +74,12 @@ export class Tokenizer {
 
   /** From the texts of tokenizer.json and tokenizer_config.json. */
   static parse(tokenizerJson: string, tokenizerConfig = '{}', where = 'tokenizer.json'): Tokenizer {
-    return reading(where, () => new Tokenizer(objectOf(JSON.parse(tokenizerJson)), objectOf(JSON.parse(tokenizerConfig))));
-  }
-
-  /** From their contents. */
-  static of(tokenizerJson: Record<string, unknown>, tokenizerConfig: Record<string, unknown>, where: string): Tokenizer {
-    return reading(where, () => new Tokenizer(tokenizerJson, tokenizerConfig));
+    try {
+      return new Tokenizer(objectOf(JSON.parse(tokenizerJson)), objectOf(JSON.parse(tokenizerConfig)));
+    } catch (cause) {
+      if (cause instanceof EngineError) throw cause;
+      throw new EngineError('ERR_TOKENIZER', `${where}: ${cause instanceof Error ? cause.message : 'unreadable'}.`, { cause });
+    }
   }
 
   encode(text: string, options: { readonly addSpecial: boolean }): number[] {
@@ -133,16 +133,6 @@ export class Tokenizer {
 
   tokenToId(token: string): number | null {
     return this.#library.token_to_id(token) ?? null;
-  }
-}
-
-/** What the library throws is about the file. */
-function reading(where: string, make: () => Tokenizer): Tokenizer {
-  try {
-    return make();
-  } catch (cause) {
-    if (cause instanceof EngineError) throw cause;
-    throw new EngineError('ERR_TOKENIZER', `${where}: ${cause instanceof Error ? cause.message : 'unreadable'}.`, { cause });
   }
 }
 
