@@ -25,6 +25,14 @@ export function failureLine(error: unknown): string {
   return `ruminate: ${code}: ${message.replace(/\s*\n\s*/g, ' ').trim()}`;
 }
 
+/** A reader that has seen enough (`| head`) is not a failure. */
+export function endWithReader(stream: NodeJS.WriteStream): void {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit();
+    throw error;
+  });
+}
+
 export interface Interrupt extends Disposable {
   /** Aborted by the first Ctrl-C. */
   readonly signal: AbortSignal;

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { CommanderError } from 'commander';
 
-import { exitCodeOf, failureLine } from './exit.ts';
+import { endWithReader, exitCodeOf, failureLine } from './exit.ts';
 import { modelCommand } from './model.ts';
 import { command, usageExit } from './options.ts';
 import { runCommand } from './run.ts';
@@ -25,12 +25,7 @@ Examples:
   $ ruminate model inspect countdown@cr8`,
   );
 
-// A reader that has seen enough (`| head`) is not a failure.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit();
-  throw error;
-});
-
+endWithReader(process.stdout);
 try {
   await program.parseAsync();
 } catch (error) {

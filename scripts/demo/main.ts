@@ -1,7 +1,7 @@
 /** The demo: one job at CR 8, the same budget of KV reads at CR 1, and what many problems say. */
 import { parseArgs } from 'node:util';
 
-import { exitCodeOf, failureLine, onInterrupt } from '../../cli/exit.ts';
+import { endWithReader, exitCodeOf, failureLine, onInterrupt } from '../../cli/exit.ts';
 import { openView } from '../../cli/live.ts';
 import { ballotTable } from '../../cli/report.ts';
 import { bytes, count, paintFor, plural, safe, table } from '../../cli/text.ts';
@@ -33,6 +33,7 @@ export async function main(args: readonly string[]): Promise<number> {
     process.stdout.write(USAGE);
     return 0;
   }
+  endWithReader(process.stdout);
   using interrupt = onInterrupt(() => process.stderr.write('demo: stopping at the next step; again to leave at once\n'));
   try {
     return await demo(options, interrupt.signal);
@@ -150,8 +151,8 @@ function claim(paint: ReturnType<typeof paintFor>): string {
     table(
       [
         ['setting', 'every chain to its end', 'at mean KV reads', 'budget as a hard limit'],
-        row(DENSE, `${dense.score.toFixed(3)} and ${MEASURED.secondSample.dense.toFixed(3)} (two samples)`, dense.kvReads, MEASURED.hardLimit.dense),
-        row(HYPERSCALED, hyperscaled.score.toFixed(3), hyperscaled.kvReads, MEASURED.hardLimit.hyperscaled),
+        row(DENSE, `${dense.score.toFixed(3)} and ${MEASURED.second_sample.dense.toFixed(3)} (two samples)`, dense.kv_reads, MEASURED.hard_limit.dense),
+        row(HYPERSCALED, hyperscaled.score.toFixed(3), hyperscaled.kv_reads, MEASURED.hard_limit.hyperscaled),
       ],
       paint,
     ),

@@ -24,10 +24,10 @@ export const DEFAULT_PROBLEM = 4;
 export const DEFAULT_SEED = 0;
 
 /**
- * Figures that the card does not hold. `secondSample`: RESULTS.md, `vanilla, many short chains`, L 128, W 8. `hardLimit`: the demo's own
+ * Figures that the card does not hold. `second_sample`: RESULTS.md, `vanilla, many short chains`, L 128, W 8. `hard_limit`: the demo's own
  * jobs, where the budget also stops the unlucky ones: `npm run demo -- --problems 96 --seed S` for S from 0 to 3, 384 jobs each.
  */
-export const MEASURED = { secondSample: { dense: 0.566 }, hardLimit: { dense: 0.516, hyperscaled: 0.646 } } as const;
+export const MEASURED = { second_sample: { dense: 0.566 }, hard_limit: { dense: 0.516, hyperscaled: 0.646 } } as const;
 
 export interface Problem {
   readonly id: string;
@@ -59,8 +59,8 @@ export function jobOf({ cr, length, width }: Setting, prompt: string, seed: numb
 
 export interface CardRate {
   readonly score: number;
-  readonly standardError: number;
-  readonly kvReads: number;
+  readonly standard_error: number;
+  readonly kv_reads: number;
 }
 
 /** What the model card says that a setting solves of countdown4 within its reads. */
@@ -68,5 +68,5 @@ export function cardRate({ cr, length, width }: Setting): CardRate {
   const { variantCard } = resolve('countdown', { cr });
   const point = variantCard?.figures.frontier.find((p) => p.task === 'countdown4' && p.length === length && p.width === width);
   if (point === undefined) throw new Error(`models/countdown/model.json has no countdown4 figure for CR ${cr}, length ${length}, width ${width}`);
-  return { score: point.score, standardError: point.standard_error, kvReads: point.kv_reads };
+  return { score: point.score, standard_error: point.standard_error, kv_reads: point.kv_reads };
 }
