@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <iterator>
 #include <random>
@@ -250,12 +251,22 @@ void MutatedHeadersNeverCrash() {
 }
 
 void MutatedConfigsNeverCrash() {
-  const std::string config = ReadFile(fixtures_dir / "models/tiny_qwen3_dms_separate/config.json");
-  for (uint32_t seed = 1; seed <= 5000; ++seed) {
+  const std::string qwen = ReadFile(fixtures_dir / "models/tiny_qwen3_dms_separate/config.json");
+  const std::string llama = ReadFile(fixtures_dir / "models/tiny_llama31/config.json");
+  const std::string yarn = R"({"model_type": "qwen2", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+      "num_attention_heads": 2, "rope_scaling": {"type": "yarn", "factor": 4, "beta_fast": 32, "mscale": 1, "mscale_all_dim": 1}})";
+  const std::string dms = R"({"config": {"window_size": 8, "alpha_scale": 100, "dms_alpha_offset": 5, "target_cr": 4, "context_len": 64}})";
+  for (uint32_t seed = 1; seed <= 6000; ++seed) {
     std::mt19937 random(seed);
-    const std::string mutated = Mutate(config, random);
+    const std::string mutated = Mutate(seed % 3 == 0 ? yarn : seed % 3 == 1 ? llama : qwen, random);
     const std::string generation = seed % 2 ? "" : Mutate("{\"eos_token_id\": [2, 3], \"bos_token_id\": 1}", random);
-    auto parsed = ParseConfig({mutated, generation}, {});
+    const std::string metadata = seed % 5 ? "" : Mutate(dms, random), log = seed % 7 ? "" : Mutate(dms, random);
+    auto parsed = ParseConfig({mutated, generation, metadata, log}, {});
+    if (parsed.ok()) {
+      for (const float f : RopeFrequencies(parsed->rope, parsed->head_dim)) {
+        if (!CHECK(std::isfinite(f) && f >= 0.0f && f <= 1.0f)) std::printf("    seed %u: frequency %g\n", seed, static_cast<double>(f));
+      }
+    }
     if (parsed.ok()) {
       const bool sane = parsed->num_layers > 0 && parsed->head_dim > 0 && parsed->num_heads % parsed->num_kv_heads == 0;
       if (!CHECK(sane)) std::printf("    seed %u\n", seed);
@@ -299,7 +310,7 @@ int main(int argc, char** argv) {
       {"a NaN or infinite weight is refused with its tensor's name", NonFiniteWeightsAreNamed},
       {"tensors at odd addresses open to the same bytes", AnUnalignedFileOpens},
       {"5000 mutated safetensors headers never crash the parser", MutatedHeadersNeverCrash},
-      {"5000 mutated configs never crash the parser", MutatedConfigsNeverCrash},
+      {"6000 mutated configs never crash the parser, and give frequencies RoPE can use", MutatedConfigsNeverCrash},
       {"1000 mutated directories never crash the loader", MutatedDirectoriesNeverCrash},
   });
 }
