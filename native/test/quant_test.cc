@@ -101,7 +101,7 @@ void CpuGivesTheBytesOfTheReference() {
     CHECK(want.live < int64_t{90} * config.num_layers * config.num_kv_heads);
     struct {
       int32_t threads, chunk, company;
-    } const kWays[] = {{1, 1, 0}, {1, 7, 3}, {1, 90, 0}, {3, 1, 6}, {3, 7, 0}};
+    } const kWays[] = {{1, 1, 0}, {1, 1, 1}, {1, 4, 1}, {1, 7, 3}, {1, 90, 0}, {3, 1, 6}, {3, 7, 1}};
     for (const Isa isa : Levels()) {
       for (const auto& way : kWays) {
         options.isa = isa;

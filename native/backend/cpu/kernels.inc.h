@@ -7,13 +7,13 @@ namespace rum {
 namespace {
 
 // Register budget of the level: columns of a linear tile for one and for two Vecs of rows, query heads and key blocks of a score
-// tile, Vecs of a value tile, panels of a block format that one column is multiplied with at once.
+// tile, Vecs of a value tile; for a block format, panels at once with one column, and columns that fit without a tile.
 #if defined(RUM_LEVEL_AVX512)
-constexpr int kColumnsMax = 12, kWideColumnsMax = 12, kKeyBlocks = 4, kHeadsMax = 4, kValueVecs = 4, kQuantPanels = 2;
+constexpr int kColumnsMax = 12, kWideColumnsMax = 12, kKeyBlocks = 4, kHeadsMax = 4, kValueVecs = 4, kQuantPanels = 2, kQuantColumns = 8;
 #elif defined(RUM_LEVEL_AVX2)
-constexpr int kColumnsMax = 6, kWideColumnsMax = 2, kKeyBlocks = 2, kHeadsMax = 2, kValueVecs = 2, kQuantPanels = 1;
+constexpr int kColumnsMax = 6, kWideColumnsMax = 2, kKeyBlocks = 2, kHeadsMax = 2, kValueVecs = 2, kQuantPanels = 1, kQuantColumns = 2;
 #else
-constexpr int kColumnsMax = 4, kWideColumnsMax = 2, kKeyBlocks = 1, kHeadsMax = 2, kValueVecs = 1, kQuantPanels = 1;
+constexpr int kColumnsMax = 4, kWideColumnsMax = 2, kKeyBlocks = 1, kHeadsMax = 2, kValueVecs = 1, kQuantPanels = 1, kQuantColumns = 1;
 #endif
 
 template <int N>

@@ -91,46 +91,43 @@ void PlainPanels(const PackedPart& part, int64_t begin, int64_t end, const float
   }
 }
 
-// One column, P panels at once, dequantised in registers: the 2 P chains keep the FMA units busy while each waits for its own sum.
-template <class Q, int P>
-void QuantColumn(const PackedPart& part, int64_t panel, const float* x, float* y) {
-  Vec acc[P][2];
-#pragma GCC unroll 2
-  for (int p = 0; p < P; ++p) acc[p][0] = acc[p][1] = Zero();
+// NC columns of P panels, dequantised in registers: 2 P NC independent chains over k.
+template <class Q, int P, int NC>
+void QuantColumns(const PackedPart& part, int64_t panel, const float* x, int64_t x_stride, float* y, int64_t y_stride) {
+  Vec acc[NC][2 * P];
+#pragma GCC unroll 16
+  for (int c = 0; c < NC; ++c) {
+#pragma GCC unroll 4
+    for (int v = 0; v < 2 * P; ++v) acc[c][v] = Zero();
+  }
   const typename Q::Tables tables(part);
   for (int64_t u = 0; u < part.cols / Q::kUnit; ++u, x += Q::kUnit) {
-    typename Q::Unit unit[P][2];
-#pragma GCC unroll 2
-    for (int p = 0; p < P; ++p) {
-      unit[p][0] = Q::Begin(part, panel + p, u, 0);
-      unit[p][1] = Q::Begin(part, panel + p, u, 16);
-    }
-    for (int k = 0; k < Q::kUnit; k += Q::kStep) {
-      Vec w[P][2][Q::kStep];
-#pragma GCC unroll 2
-      for (int p = 0; p < P; ++p) {
-        Q::Read(tables, unit[p][0], k, w[p][0]);
-        Q::Read(tables, unit[p][1], k, w[p][1]);
-      }
+    typename Q::Unit unit[2 * P];
 #pragma GCC unroll 4
-      for (int s = 0; s < Q::kStep; ++s) {
-        const Vec b = Set1(x[k + s]);
-#pragma GCC unroll 2
-        for (int p = 0; p < P; ++p) {
-          acc[p][0] = Fma(w[p][0][s], b, acc[p][0]);
-          acc[p][1] = Fma(w[p][1][s], b, acc[p][1]);
+    for (int v = 0; v < 2 * P; ++v) unit[v] = Q::Begin(part, panel + v / 2, u, v % 2 * 16);
+    for (int k = 0; k < Q::kUnit; k += Q::kStep) {
+      Vec w[2 * P][Q::kStep];
+#pragma GCC unroll 4
+      for (int v = 0; v < 2 * P; ++v) Q::Read(tables, unit[v], k, w[v]);
+#pragma GCC unroll 16
+      for (int c = 0; c < NC; ++c) {
+#pragma GCC unroll 4
+        for (int s = 0; s < Q::kStep; ++s) {
+          const Vec b = Set1(x[c * x_stride + k + s]);
+#pragma GCC unroll 4
+          for (int v = 0; v < 2 * P; ++v) acc[c][v] = Fma(w[v][s], b, acc[c][v]);
         }
       }
     }
   }
-#pragma GCC unroll 2
-  for (int p = 0; p < P; ++p) {
-    Store(y + p * kPanelRows, acc[p][0]);
-    Store(y + p * kPanelRows + 16, acc[p][1]);
+#pragma GCC unroll 16
+  for (int c = 0; c < NC; ++c) {
+#pragma GCC unroll 4
+    for (int v = 0; v < 2 * P; ++v) Store(y + c * y_stride + 16 * v, acc[c][v]);
   }
 }
 
-// Several columns: kTileColumns columns of a panel are dequantised once, then all columns go on from their sums in y.
+// Many columns: kTileColumns columns of a panel are dequantised once, then all columns of x go on from their sums in y.
 template <class Q>
 void QuantPanel(const PackedPart& part, int64_t panel, const float* x, int64_t x_stride, int32_t columns, float* y, int64_t y_stride) {
   constexpr int kTileColumns = 64;
@@ -157,12 +154,20 @@ template <class Q>
 void QuantPanels(const PackedPart& part, int64_t begin, int64_t end, const float* x, int64_t x_stride, int32_t columns, float* y,
                  int64_t y_stride) {
   int64_t p = begin;
+  // One column has too few chains in a panel to keep the FMA units busy.
   if (columns == 1) {
-    for (; p + kQuantPanels <= end; p += kQuantPanels) QuantColumn<Q, kQuantPanels>(part, p, x, y + p * kPanelRows);
-    for (; p < end; ++p) QuantColumn<Q, 1>(part, p, x, y + p * kPanelRows);
-    return;
+    for (; p + kQuantPanels <= end; p += kQuantPanels) {
+      QuantColumns<Q, kQuantPanels, 1>(part, p, x, x_stride, y + p * kPanelRows, y_stride);
+    }
   }
-  for (; p < end; ++p) QuantPanel<Q>(part, p, x, x_stride, columns, y + p * kPanelRows, y_stride);
+  for (; p < end; ++p) {
+    float* out = y + p * kPanelRows;
+    if (columns > kQuantColumns) {
+      QuantPanel<Q>(part, p, x, x_stride, columns, out, y_stride);
+    } else {
+      WithInt<kQuantColumns>(columns, [&](auto nc) { QuantColumns<Q, 1, decltype(nc)::value>(part, p, x, x_stride, out, y_stride); });
+    }
+  }
 }
 
 void LinearPart(const PackedPart& part, int64_t begin, int64_t end, const float* x, int64_t x_stride, int32_t columns, float* y,
