@@ -84,7 +84,7 @@ describe.skipIf(model === null)('SmolLM2 from its wheel', () => {
     const ids = Int32Array.from(recorded.prompts[0] ?? []);
     const pass = async (path: string) => {
       using engine = await open(path);
-      return engine.forward({ ids, promptLen: ids.length, chunk: 16 });
+      return await engine.forward({ ids, promptLen: ids.length, chunk: 16 });
     };
     const [found, wanted] = [await pass(blocks), await pass(floats)];
     expect(sameBytes(found.logits, wanted.logits)).toBe(true);
