@@ -1,15 +1,17 @@
 /**
  * A teacher-forced pass for checks from outside, with a stable interface:
- *   npx tsx scripts/forward.ts --model DIR --ids 5,17,... [--policy dense|dms|auto] [--set key=value]... [--prompt-len N] [--chunk N]
+ *   npx tsx scripts/forward.ts --model DIR --ids 5,17,... [--policy dense|dms|auto|BASELINE] [--set key=value]... [--prompt-len N] [--chunk N]
  *     [--backend reference|cpu] [--kv f32|bf16] --out F.safetensors
  * Writes logits F32 [T, vocab], live_count I32 [layers, kv heads, T] and, under DMS, evict_decision U8 [layers, kv heads, T]
- * (entry t is the decision token t takes about token t - 1). Prints one line of JSON.
+ * (entry t is the decision token t takes about token t - 1). Under a baseline (tova, tova_kvhead, h2o, quest, streaming_llm,
+ * kvpress_*; docs/baselines.md) kept U8 [layers, kv heads, T], what is held at the end, and for kvpress scores F32 [layers, kv heads,
+ * prompt]. Prints one line of JSON.
  */
 import { Command, Option } from 'commander';
 
 import { EngineError } from '../engine/core/errors.ts';
 import { resolve } from '../engine/model/registry.ts';
-import { openEngine, type BackendName, type KvType } from '../engine/runtime/native.ts';
+import { openEngine, type BackendName, type ForwardResult, type KvType } from '../engine/runtime/native.ts';
 import { writeSafetensors, type Tensor } from './lib/safetensors.ts';
 
 interface Options {
@@ -28,8 +30,8 @@ const command = new Command('forward')
   .description('Runs a model over given token ids and writes its logits and cache decisions.')
   .requiredOption('--model <dir>', 'a Hugging Face directory or the name of a bundled model')
   .requiredOption('--ids <ids>', 'token ids, separated by commas', parseIds)
-  .option('--policy <name>', 'dense, dms or auto (default: what the directory says)')
-  .option('--set <key=value>', 'a policy parameter, may be repeated: window, alpha_scale, alpha_offset, alpha_per, disable_eviction; also as dms_*', parseSetting, [])
+  .option('--policy <name>', 'dense, dms, auto or a baseline of docs/baselines.md (default: what the directory says)')
+  .option('--set <key=value>', 'a policy parameter, may be repeated: window, alpha_scale, alpha_offset, alpha_per, disable_eviction, also as dms_*; of a baseline: docs/baselines.md', parseSetting, [])
   .option('--prompt-len <n>', 'ids fed in chunks, the rest one by one (default: all)', (text: string) => parseCount('--prompt-len', text, 0))
   .option('--chunk <n>', 'ids per chunk', (text: string) => parseCount('--chunk', text, 1), 128)
   .addOption(new Option('--backend <name>', 'what computes').choices(['reference', 'cpu']).default('cpu'))
@@ -55,6 +57,12 @@ async function run(options: Options): Promise<void> {
     live_count: { shape: [layers, kvHeads, count], data: result.liveCount },
   };
   if (result.evictDecision !== null) tensors['evict_decision'] = { shape: [layers, kvHeads, count], data: result.evictDecision };
+  if (policy.name !== 'dense' && !policy.name.startsWith('dms_')) {
+    tensors['kept'] = { shape: [layers, kvHeads, count], data: keptMask(result, count) };
+  }
+  if (result.scores !== null) {
+    tensors['scores'] = { shape: [layers, kvHeads, result.scores.length / (layers * kvHeads)], data: result.scores };
+  }
   writeSafetensors(options.out, tensors);
   const line = {
     kv_reads_decode: result.kvReadsDecode,
@@ -65,6 +73,13 @@ async function run(options: Options): Promise<void> {
     isa: engine.isa,
   };
   process.stdout.write(`${JSON.stringify(line)}\n`);
+}
+
+/** [layers, kv heads, T] */
+function keptMask({ heads }: ForwardResult, count: number): Uint8Array {
+  const mask = new Uint8Array(heads.flat().length * count);
+  heads.flat().forEach(({ positions }, head) => positions.forEach((position) => (mask[head * count + position] = 1)));
+  return mask;
 }
 
 function parseIds(text: string): Int32Array {

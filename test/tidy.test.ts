@@ -11,7 +11,9 @@ const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 
 const LINES_MAX = 400;
 /** Longer files, each with its reason: `'path': 'why'`. */
-const LONG_FILES: Readonly<Record<string, string>> = {};
+const LONG_FILES: Readonly<Record<string, string>> = {
+  'engine/runtime/native.ts': 'the boundary is declared in one place, so that the addon and its callers have one page to agree on',
+};
 
 /** Who may parse with zod: edges, where what comes in (a request, a card file) is not yet known to be true. */
 const ZOD_FILES = [/^engine\/job\/spec\.ts$/, /^engine\/model\/card\.ts$/, /^cli\//, /^functions\//];
@@ -98,7 +100,7 @@ describe('files', () => {
 });
 
 /** Node's own error codes that code may compare with. */
-const NODE_CODES = /^ERR_(MODULE_NOT_FOUND|DLOPEN_FAILED|INVALID_ARG_(TYPE|VALUE)|PARSE_ARGS_\w+|STREAM_\w+)$/;
+const NODE_CODES = /^ERR_(MODULE_NOT_FOUND|DLOPEN_FAILED|INVALID_ARG_(TYPE|VALUE)|PARSE_ARGS_\w+|STREAM_\w+|SCRIPT_EXECUTION_TIMEOUT)$/;
 
 function within(folder: string): string[] {
   return typescript.filter((file) => file.startsWith(`${folder}/`));

@@ -18,6 +18,8 @@ export const LIMITS = {
   PROMPT_BYTES_MAX: 4 << 20,
   /** Turns of a chat: bounds the template's loop. */
   MESSAGES_MAX: 1_024,
+  /** Tools, documents, or the calls of one message: OpenAI's bound on tools. */
+  TOOLS_MAX: 128,
   /** Each stop string is compared with the end of the text after every token. */
   STOP_MAX: 16,
   STOP_BYTES_MAX: 256,
@@ -45,8 +47,18 @@ export const LIMITS = {
   MARKER_CHARS_MAX: 64,
   /** tokenizer.json of the largest vocabularies is about 35 MB. */
   TOKENIZER_BYTES_MAX: 64 << 20,
+  /** Loading the largest tokenizer takes seconds, 4 MB of text a quarter of a minute; a file's regular expression may take for ever. */
+  TOKENIZER_MS_MAX: 120_000,
   /** Chat templates are a few kB. */
   TEMPLATE_BYTES_MAX: 1 << 20,
+  /** Nodes that rendering visits: 500 for each of MESSAGES_MAX turns; the templates of known models take 20 to 60. */
+  TEMPLATE_STEPS_MAX: 1 << 19,
+  /** Any text on the way: the prompt twice. */
+  TEMPLATE_CHARS_MAX: 8 << 20,
+  /** Any list on the way, `range` among them: a thousand for each turn. */
+  TEMPLATE_ITEMS_MAX: 1 << 20,
+  /** The last resort, after the counts: loops within loops take 5 s to use their steps up. */
+  TEMPLATE_MS_MAX: 20_000,
   /** config.json, generation_config.json, model.json. */
   JSON_BYTES_MAX: 4 << 20,
   /** Tokens between two looks at a run: with and without someone watching. Never changes a result. */

@@ -126,6 +126,10 @@ function promptOf(spec: JobSpec, { template, tokenizer, resolved }: LoadedModel)
     bosToken: tokenizer.bosToken,
     eosToken: tokenizer.eosToken,
     enableThinking: spec.enable_thinking,
+    tools: spec.tools,
+    documents: spec.documents,
+    date: spec.date,
+    extra: spec.template_variables,
   }) ?? spec.prompt ?? '';
   const ids = tokenizer.encode(text, { addSpecial: template === null });
   if (ids.length === 0) throw new EngineError('ERR_OPTION', 'prompt must have at least one token; got none.');

@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
+import { parseDate } from '../model/strftime.ts';
 import { patternProblem } from './answer.ts';
 
 /** Says what is allowed; `parseSpec` adds the field's name before it and what was given after it. */
@@ -18,8 +19,11 @@ const text = (bytesMax: number, what = 'text') =>
   rule<string>(`must be ${what} of 1 to ${bytesMax} bytes`, (v) => typeof v === 'string' && v !== '' && Buffer.byteLength(v) <= bytesMax);
 const choice = <const T extends readonly string[]>(...names: T) =>
   rule<T[number]>(`must be one of ${names.join(', ')}`, (v) => names.includes(v as T[number]));
+const anyText = () => rule<string>('must be text', (v) => typeof v === 'string');
 const bool = () => rule<boolean>('must be true or false', (v) => typeof v === 'boolean');
 const list = <T extends z.ZodType>(item: T, most: number) => z.array(item, { error: 'must be a list' }).max(most, { error: `must have at most ${most} entries` });
+/** Handed to the chat template as it is; bounded as a whole in `parseSpec`. */
+const jsonObject = () => rule<Record<string, unknown>>('must be a JSON object', (v) => typeof v === 'object' && v !== null && !Array.isArray(v) && jsonBytes(v) !== null);
 
 const samplingSchema = z.strictObject({
   /** 0: greedy. */
@@ -62,12 +66,22 @@ const answerSchema = z.discriminatedUnion('rule', [
   }),
 ], { error: 'must have a rule: auto, boxed, last_number, choice, exact, after or pattern' });
 
+const messageSchema = z.strictObject({
+  role: text(64),
+  content: anyText(),
+  /** What an assistant thought in an earlier turn; most templates leave it out. */
+  reasoning_content: anyText().optional(),
+  tool_calls: list(jsonObject(), LIMITS.TOOLS_MAX).optional(),
+  tool_call_id: text(256).optional(),
+  name: text(256).optional(),
+});
+
 const jobSpecSchema = z.strictObject({
   /** `countdown`, `countdown@cr8` or a path. */
   model: text(4_096),
   variant: text(64).optional(),
   prompt: text(LIMITS.PROMPT_BYTES_MAX).optional(),
-  messages: list(z.strictObject({ role: text(64), content: rule<string>('must be text', (v) => typeof v === 'string') }), LIMITS.MESSAGES_MAX).optional(),
+  messages: list(messageSchema, LIMITS.MESSAGES_MAX).optional(),
   sampling: samplingSchema.optional(),
   /** 64 bits: a bigint, or an integer that a double holds exactly. */
   seed: rule<bigint | number>(`must be an integer from 0 to ${LIMITS.SEED_MAX} (above 2^53 as a bigint)`, (v) =>
@@ -81,8 +95,14 @@ const jobSpecSchema = z.strictObject({
   verifier: text(64).optional(),
   /** null: the model does not think. */
   thinking: z.strictObject({ open: marker, close: marker }).nullable().optional(),
-  /** Passed to the chat template. */
+  /** What the chat template is told. Default of `enable_thinking`: the template's own. */
   enable_thinking: bool().optional(),
+  tools: list(jsonObject(), LIMITS.TOOLS_MAX).optional(),
+  documents: list(jsonObject(), LIMITS.TOOLS_MAX).optional(),
+  /** The day it is for the template: without one it has no clock, so that a job is a function of its spec. */
+  date: rule<string>('must be a date like 2024-07-26 or 2024-07-26T14:30:05', (v) => typeof v === 'string' && parseDate(v) !== null).optional(),
+  /** Whatever else the template knows: `date_string`, `builtin_tools`, `thinking_budget`. */
+  template_variables: jsonObject().optional(),
   backend: choice('cpu', 'reference').optional(),
   /** Default: f32 for F32 weights, else bf16. */
   kv: choice('f32', 'bf16').optional(),
@@ -102,8 +122,13 @@ export function parseSpec(input: unknown): JobSpec {
   const spec = parsed.data;
   if ((spec.prompt === undefined) === (spec.messages === undefined)) throw option('exactly one of prompt and messages must be given');
   if (spec.messages?.length === 0) throw option('messages must have 1 to ' + `${LIMITS.MESSAGES_MAX} entries; got 0`);
-  const messageBytes = (spec.messages ?? []).reduce((sum, message) => sum + Buffer.byteLength(message.content), 0);
+  const messageBytes = (spec.messages ?? []).reduce((sum, { content, reasoning_content, tool_calls }) =>
+    sum + Buffer.byteLength(content) + Buffer.byteLength(reasoning_content ?? '') + (jsonBytes(tool_calls ?? '') ?? 0), 0);
   if (messageBytes > LIMITS.PROMPT_BYTES_MAX) throw option(`messages must have at most ${LIMITS.PROMPT_BYTES_MAX} bytes; got ${messageBytes}`);
+  for (const field of ['tools', 'documents', 'template_variables'] as const) {
+    const bytes = jsonBytes(spec[field] ?? null) ?? 0;
+    if (bytes > LIMITS.TEMPLATE_BYTES_MAX) throw option(`${field} must have at most ${LIMITS.TEMPLATE_BYTES_MAX} bytes as JSON; got ${bytes}`);
+  }
   const { length, lengths, width } = spec.budget ?? {};
   if (lengths !== undefined) {
     if (length !== undefined) throw option('budget.length and budget.lengths must not both be given');
@@ -142,6 +167,16 @@ function refusal(issue: z.core.$ZodIssue | undefined, input: unknown): EngineErr
   }
   const missing = issue.code === 'invalid_type' && issue.expected === 'object' ? 'must be an object' : issue.message;
   return option(`${path} ${missing}; got ${show(given)}`);
+}
+
+/** null: not JSON (a cycle, a bigint, a function). */
+function jsonBytes(value: unknown): number | null {
+  try {
+    const json = JSON.stringify(value) as string | undefined;
+    return json === undefined ? null : Buffer.byteLength(json);
+  } catch {
+    return null;
+  }
 }
 
 function option(sentence: string): EngineError {

@@ -31,7 +31,7 @@ export function tokenizerOf(gguf: GgufTokenizer, where: string): Tokenizer {
     added_tokens: addedTokens(gguf),
     post_processor: template((gguf.addBos ?? addBos) ? bos : null, (gguf.addEos ?? addEos) ? eos : null),
   };
-  return Tokenizer.parse(JSON.stringify(json), JSON.stringify({ bos_token: bos, eos_token: eos, chat_template: gguf.chatTemplate }), where);
+  return Tokenizer.of(json, { bos_token: bos, eos_token: eos, chat_template: gguf.chatTemplate }, where);
 }
 
 interface Parts {

@@ -10,6 +10,8 @@ export interface PieceRule {
   /** The bytes of an ordinary (not added) token. */
   bytesOf(token: string): Uint8Array;
   readonly stripLeadingSpace: boolean;
+  /** Whether added tokens stand for their own text. Only byte-level vocabularies write tokens in an alphabet that added ones do not use. */
+  readonly addedAsText: boolean;
 }
 
 const utf8 = new TextEncoder();
@@ -23,19 +25,20 @@ interface DecoderConfig {
 /** @throws EngineError ERR_TOKENIZER if the decoder has no rule. */
 export function pieceRule(decoder: DecoderConfig | null): PieceRule {
   // Hugging Face joins with spaces when there is no decoder.
-  if (decoder === null) return { bytesOf: (token) => utf8.encode(` ${token}`), stripLeadingSpace: true };
+  if (decoder === null) return { bytesOf: (token) => utf8.encode(` ${token}`), stripLeadingSpace: true, addedAsText: false };
   switch (decoder.type) {
     case 'ByteLevel':
-      return { bytesOf: byteLevelBytes, stripLeadingSpace: false };
+      return { bytesOf: byteLevelBytes, stripLeadingSpace: false, addedAsText: true };
     case 'WordPiece': {
       const prefix = stringOf(decoder, 'prefix', '##');
       return {
         bytesOf: (token) => utf8.encode(prefix !== '' && token.startsWith(prefix) ? token.slice(prefix.length) : ` ${token}`),
         stripLeadingSpace: true,
+        addedAsText: false,
       };
     }
     case 'Metaspace':
-      return { bytesOf: (token) => utf8.encode(token.replaceAll(stringOf(decoder, 'replacement', '▁'), ' ')), stripLeadingSpace: true };
+      return sequenceRule([decoder]);
     case 'Sequence':
     case 'Replace':
     case 'ByteFallback':
@@ -64,7 +67,7 @@ function sequenceRule(decoders: readonly DecoderConfig[]): PieceRule {
     else if (decoder.type === 'Fuse') fused = true;
     else if (decoder.type === 'Metaspace' && !fused) {
       replacements.push([stringOf(decoder, 'replacement', '▁'), ' ']);
-      stripLeadingSpace = true;
+      stripLeadingSpace = decoder.prepend_scheme !== 'never';
     } else if (decoder.type === 'Strip' && fused && decoder.content === ' ' && decoder.start === 1 && (decoder.stop ?? 0) === 0) {
       stripLeadingSpace = true;
     } else throw unsupported(`Sequence with ${decoder.type}`);
@@ -76,6 +79,7 @@ function sequenceRule(decoders: readonly DecoderConfig[]): PieceRule {
       return utf8.encode(replacements.reduce((text, [from, to]) => text.replaceAll(from, to), token));
     },
     stripLeadingSpace,
+    addedAsText: false,
   };
 }
 

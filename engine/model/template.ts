@@ -4,11 +4,21 @@ import { join } from 'node:path';
 import { Template } from '@huggingface/jinja';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
+import { withinMs } from '../core/within.ts';
+import { render } from './interpreter.ts';
 import { readBounded } from './registry.ts';
+import { parseDate, strftime } from './strftime.ts';
 
+/** A turn, as transformers takes it; templates read what they know and leave the rest. */
 export interface Message {
   readonly role: string;
-  readonly content: string;
+  /** null: a turn that only calls tools. */
+  readonly content: string | null;
+  /** What an assistant thought; most templates drop it from earlier turns. */
+  readonly reasoning_content?: string | undefined;
+  readonly tool_calls?: readonly unknown[] | undefined;
+  readonly tool_call_id?: string | undefined;
+  readonly name?: string | undefined;
 }
 
 export interface TemplateVariables {
@@ -18,7 +28,13 @@ export interface TemplateVariables {
   readonly eosToken: string | null;
   /** undefined: the template's own default. */
   readonly enableThinking?: boolean | undefined;
+  /** JSON schemas of functions, as in OpenAI's API. */
   readonly tools?: readonly unknown[] | undefined;
+  readonly documents?: readonly unknown[] | undefined;
+  /** `2024-07-26` or `2024-07-26T14:30:05`: what strftime_now says. undefined: there is no strftime_now, and templates fall back. */
+  readonly date?: string | undefined;
+  /** Whatever else a template asks for (`date_string`, `builtin_tools`, `thinking_budget`). What has a field of its own here keeps it. */
+  readonly extra?: Readonly<Record<string, unknown>> | undefined;
 }
 
 /**
@@ -34,11 +50,7 @@ export class ChatTemplate {
       throw new EngineError('ERR_TEMPLATE', `The chat template is larger than ${LIMITS.TEMPLATE_BYTES_MAX} bytes.`);
     }
     this.source = source;
-    try {
-      this.#template = new Template(source);
-    } catch (cause) {
-      throw new EngineError('ERR_TEMPLATE', `The chat template does not parse: ${messageOf(cause)}.`, { cause });
-    }
+    this.#template = bounded('does not parse', () => new Template(source));
   }
 
   /** null: the model has none, and prompts are used as they are. The file wins over the config, as in transformers. */
@@ -48,21 +60,43 @@ export class ChatTemplate {
     return source === null ? null : new ChatTemplate(source);
   }
 
-  /** @throws EngineError ERR_TEMPLATE if the template refuses the messages. */
+  /**
+   * A function of the variables alone: a template learns the date only from them.
+   * @throws EngineError ERR_TEMPLATE if the template refuses the messages or does not come to an end.
+   */
   render(variables: TemplateVariables): string {
-    try {
-      return this.#template.render({
-        messages: variables.messages.map((message) => ({ ...message })),
-        add_generation_prompt: variables.addGenerationPrompt,
-        bos_token: variables.bosToken ?? '',
-        eos_token: variables.eosToken ?? '',
-        ...(variables.enableThinking === undefined ? {} : { enable_thinking: variables.enableThinking }),
-        ...(variables.tools === undefined ? {} : { tools: [...variables.tools] }),
-      });
-    } catch (cause) {
-      throw new EngineError('ERR_TEMPLATE', `The chat template cannot be rendered: ${messageOf(cause)}.`, { cause });
-    }
+    const { date, extra } = variables;
+    const now = date === undefined ? null : parseDate(date);
+    if (date !== undefined && now === null) throw new EngineError('ERR_TEMPLATE', `The date must be like 2024-07-26 or 2024-07-26T14:30:05; got ${date.slice(0, 40)}.`);
+    const asksForDate = now === null && /\bstrftime_now\b/.test(this.source);
+    return bounded('cannot be rendered', () => render(this.#template.parsed, {
+      ...extra,
+      messages: variables.messages.map(given),
+      add_generation_prompt: variables.addGenerationPrompt,
+      bos_token: variables.bosToken ?? '',
+      eos_token: variables.eosToken ?? '',
+      // transformers always passes these two: templates compare them with none.
+      tools: variables.tools?.map(given) ?? null,
+      documents: variables.documents?.map(given) ?? null,
+      ...(variables.enableThinking === undefined ? {} : { enable_thinking: variables.enableThinking }),
+      strftime_now: now === null ? undefined : (format: unknown) => strftime(now, String(format)),
+    }), asksForDate ? ' (it may need a date, and none was given)' : '');
   }
+}
+
+function bounded<T>(what: string, work: () => T, hint = ''): T {
+  const refuse = (why: string, cause?: unknown) => new EngineError('ERR_TEMPLATE', `The chat template ${what}: ${why}${hint}.`, { cause });
+  try {
+    return withinMs(LIMITS.TEMPLATE_MS_MAX, work, () => refuse(`not done after ${LIMITS.TEMPLATE_MS_MAX / 1000} s`));
+  } catch (cause) {
+    throw cause instanceof EngineError ? cause : refuse(messageOf(cause), cause);
+  }
+}
+
+/** Without its undefined fields: a template asks whether a field is there. */
+function given<T>(value: T): T {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
+  return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== undefined)) as T;
 }
 
 /** A string, or a list of {name, template} of which `default` is for plain chats. */
@@ -77,5 +111,5 @@ function sourceOf(template: unknown): string | null {
 }
 
 function messageOf(cause: unknown): string {
-  return cause instanceof Error ? cause.message.replace(/\.$/, '') : String(cause);
+  return cause instanceof Error ? cause.message.slice(0, 500).replace(/\.$/, '') : String(cause);
 }

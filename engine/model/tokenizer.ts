@@ -4,19 +4,16 @@ import { join } from 'node:path';
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
+import { withinMs } from '../core/within.ts';
+import { type AddedToken, Encoder } from './encoder.ts';
 import { type PieceRule, pieceRule } from './pieces.ts';
 import { readBounded } from './registry.ts';
+import { correct } from './splits.ts';
 
 export interface Pieces {
   readonly bytes: Uint8Array;
   /** [rows + 1] */
   readonly offsets: Uint32Array;
-}
-
-interface AddedToken {
-  readonly id: number;
-  readonly content: string;
-  readonly special: boolean;
 }
 
 const utf8 = new TextEncoder();
@@ -39,6 +36,7 @@ export class Tokenizer {
   /** Whether a text loses one leading space of its pieces. */
   readonly stripLeadingSpace: boolean;
   readonly #library: HuggingFaceTokenizer;
+  readonly #encoder: Encoder;
   readonly #rule: PieceRule;
   readonly #tokens: readonly (string | undefined)[];
   readonly #added: ReadonlyMap<number, AddedToken>;
@@ -49,11 +47,12 @@ export class Tokenizer {
     this.config = config;
     this.#rule = pieceRule((json.decoder ?? null) as never);
     this.stripLeadingSpace = this.#rule.stripLeadingSpace;
-    this.#library = build(json, config);
     this.#added = new Map(added.map((token) => [token.id, token]));
     const tokens: (string | undefined)[] = [];
     for (const [token, id] of vocab) tokens[checkId(id)] = token;
     for (const token of added) tokens[checkId(token.id)] = token.content;
+    this.#library = build(json, config);
+    this.#encoder = new Encoder(this.#library, added, tokens.length);
     this.#tokens = tokens;
     this.vocabSize = tokens.length;
     const extra = new Set(Array.isArray(config.additional_special_tokens) ? config.additional_special_tokens.map(contentOf) : []);
@@ -74,21 +73,17 @@ export class Tokenizer {
 
   /** From the texts of tokenizer.json and tokenizer_config.json. */
   static parse(tokenizerJson: string, tokenizerConfig = '{}', where = 'tokenizer.json'): Tokenizer {
-    try {
-      return new Tokenizer(objectOf(JSON.parse(tokenizerJson)), objectOf(JSON.parse(tokenizerConfig)));
-    } catch (cause) {
-      if (cause instanceof EngineError) throw cause;
-      throw new EngineError('ERR_TOKENIZER', `${where}: ${cause instanceof Error ? cause.message : 'unreadable'}.`, { cause });
-    }
+    return bounded(LIMITS.TOKENIZER_MS_MAX, where, () => new Tokenizer(objectOf(JSON.parse(tokenizerJson)), objectOf(JSON.parse(tokenizerConfig))));
   }
 
+  /** From their contents. */
+  static of(tokenizerJson: Record<string, unknown>, tokenizerConfig: Record<string, unknown>, where: string): Tokenizer {
+    return bounded(LIMITS.TOKENIZER_MS_MAX, where, () => new Tokenizer(tokenizerJson, tokenizerConfig));
+  }
+
+  /** @throws EngineError ERR_TOKENIZER if a part has no token, or the file's regular expressions do not come to an end on the text. */
   encode(text: string, options: { readonly addSpecial: boolean }): number[] {
-    const ids: readonly (number | undefined)[] =
-      text === '' && !options.addSpecial ? [] : this.#library.encode(text, { add_special_tokens: options.addSpecial }).ids;
-    return ids.map((id) => {
-      if (id === undefined) throw new EngineError('ERR_TOKENIZER', 'The text has a part that the tokenizer has no token for.');
-      return id;
-    });
+    return bounded(LIMITS.TOKENIZER_MS_MAX, 'The text cannot be tokenized', () => this.#encoder.encode(text, options.addSpecial));
   }
 
   /** Never cleans up spaces: that would rewrite text already shown. */
@@ -111,8 +106,7 @@ export class Tokenizer {
   piece(id: number, skipSpecial: boolean): Uint8Array {
     const token = this.#tokens[id];
     if (token === undefined || (skipSpecial && this.specialIds.has(id))) return NO_BYTES;
-    // Added tokens stand for their own text under every decoder but the word ones, where they too are words.
-    return this.#added.has(id) && !this.stripLeadingSpace ? utf8.encode(token) : this.#rule.bytesOf(token);
+    return this.#added.has(id) && this.#rule.addedAsText ? utf8.encode(token) : this.#rule.bytesOf(token);
   }
 
   /** `piece` of every row of the embedding, special tokens skipped: what native stop strings are matched against. */
@@ -136,20 +130,33 @@ export class Tokenizer {
   }
 }
 
+/** Whatever a file makes the library throw, or not come to an end with, is the file's fault. */
+function bounded<T>(limitMs: number, where: string, work: () => T): T {
+  try {
+    return withinMs(limitMs, work, () => new EngineError('ERR_TOKENIZER', `${where}: not done after ${limitMs / 1000} s.`));
+  } catch (cause) {
+    if (cause instanceof EngineError) throw cause;
+    throw new EngineError('ERR_TOKENIZER', `${where}: ${cause instanceof Error ? cause.message : 'unreadable'}.`, { cause });
+  }
+}
+
 /**
  * The library has no WordLevel: it would take it for a legacy vocabulary and lose the unknown token. We let it build the equal
  * WordPiece (for its tables) and look whole words up ourselves.
  */
 function build(json: Record<string, unknown>, config: Record<string, unknown>): HuggingFaceTokenizer {
   const model = objectOf(json.model);
-  const pinned = { ...config, clean_up_tokenization_spaces: false };
-  if (model.type !== 'WordLevel') return new HuggingFaceTokenizer({ ...json, added_tokens: json.added_tokens ?? [] }, pinned);
+  const isWordLevel = model.type === 'WordLevel';
   const wordPiece = { ...model, type: 'WordPiece', continuing_subword_prefix: '', max_input_chars_per_word: 100 };
-  const library = new HuggingFaceTokenizer({ ...json, added_tokens: json.added_tokens ?? [], model: wordPiece }, pinned);
+  const pinned = { ...config, clean_up_tokenization_spaces: false };
+  const library = new HuggingFaceTokenizer({ ...json, added_tokens: json.added_tokens ?? [], model: isWordLevel ? wordPiece : model }, pinned);
   const built = library.model;
   if (built === null) throw new EngineError('ERR_TOKENIZER', 'The tokenizer has no model.');
-  const unknown = typeof model.unk_token === 'string' ? model.unk_token : undefined;
-  built.encode = (words: string[]) => words.map((word) => (built.tokens_to_ids.has(word) ? word : (unknown ?? word)));
+  if (isWordLevel) {
+    const unknown = typeof model.unk_token === 'string' ? model.unk_token : undefined;
+    built.encode = (words: string[]) => words.map((word) => (built.tokens_to_ids.has(word) ? word : (unknown ?? word)));
+  }
+  correct(library, json);
   return library;
 }
 
@@ -164,9 +171,17 @@ function addedTokensOf(json: Record<string, unknown>): readonly AddedToken[] {
   if (json.added_tokens === undefined || json.added_tokens === null) return [];
   if (!Array.isArray(json.added_tokens)) throw new EngineError('ERR_TOKENIZER', 'tokenizer.json: added_tokens is not a list.');
   return json.added_tokens.map((token) => {
-    const { id, content, special } = objectOf(token);
+    const { id, content, special, single_word, lstrip, rstrip, normalized } = objectOf(token);
     if (typeof content !== 'string') throw new EngineError('ERR_TOKENIZER', 'tokenizer.json: an added token has no content.');
-    return { id: id as number, content, special: special === true };
+    return {
+      id: checkId(id),
+      content,
+      special: special === true,
+      singleWord: single_word === true,
+      lstrip: lstrip === true,
+      rstrip: rstrip === true,
+      normalized: typeof normalized === 'boolean' ? normalized : special !== true,
+    };
   });
 }
 

@@ -14,7 +14,15 @@ import type { GgufTokenizer } from './gguf-tokenizer.ts';
 export type Isa = 'portable' | 'avx2' | 'avx512';
 export type BackendName = 'reference' | 'cpu';
 export type KvType = 'f32' | 'bf16';
-export type PolicyName = 'dense' | 'dms_borrowed' | 'dms_separate';
+/** What runs are for, and the baselines of docs/baselines.md for comparison. */
+export type PolicyName = 'dense' | 'dms_borrowed' | 'dms_separate' | BaselineName;
+export type BaselineName =
+  | 'tova'
+  | 'tova_kvhead'
+  | 'h2o'
+  | 'quest'
+  | 'streaming_llm'
+  | `kvpress_${'tova' | 'observed_attention' | 'streaming_llm' | 'snapkv' | 'expected_attention' | 'knorm'}`;
 export type Finish = 'stop' | 'length' | 'kv_read_budget' | 'ended';
 
 export interface NativeInfo {
@@ -60,7 +68,10 @@ export interface ModelInfo {
 export interface EngineOptions {
   /** A Hugging Face directory, or a GGUF file or the directory of one. */
   readonly directory: string;
-  /** key=value pairs over the directory's policy: policy, window, alpha_scale, alpha_offset, alpha_per, disable_eviction. */
+  /**
+   * key=value pairs over the directory's policy: policy, window, alpha_scale, alpha_offset, alpha_per, disable_eviction; or policy
+   * naming a baseline and its parameters (docs/baselines.md).
+   */
   readonly overrides: readonly (readonly [string, string])[];
   readonly backend: BackendName;
   /** null: f32 for F32 weights, else bf16. */
@@ -166,9 +177,12 @@ export interface ForwardOptions {
 /** Row-major; T = ids. */
 export interface ForwardResult {
   readonly logits: Float32Array; // [T, vocab]
-  /** 1: token t decides that t - 1 leaves the cache with the window; null for dense. */
+  /** 1: token t decides that t - 1 leaves the cache with the window; null without DMS. */
   readonly evictDecision: Uint8Array | null; // [layers, kvHeads, T]
+  /** Tokens that attention read. */
   readonly liveCount: Int32Array; // [layers, kvHeads, T]
+  /** What a kvpress scorer gave the prompt; null without one. */
+  readonly scores: Float32Array | null; // [layers, kvHeads, promptLen]
   /** Sum over the fed tokens after the prompt / over all of the mean live length. */
   readonly kvReadsDecode: number;
   readonly kvReadsAll: number;

@@ -29,6 +29,8 @@ struct Row {
   ChainId chain = 0;
   int32_t token = 0;
   bool want_logits = false;
+  bool prefill = false;     // a token of the prompt
+  bool prompt_end = false;  // its last one
 };
 
 // The live keys of one (chain, layer, KV head), in ascending order of position. For tests, tools and checkpoints' checks.
@@ -44,6 +46,11 @@ class TraceSink {
   virtual ~TraceSink() = default;
   // decision_logits [num_kv_heads] or nullptr (dense); live [num_kv_heads] = visible keys of this query, itself included.
   virtual void OnToken(ChainId chain, int32_t layer, int32_t position, const float* decision_logits, const int32_t* live) = 0;
+  // Baselines that score: what they scored and chose, after the Forward in which they did, layer by layer. A kvpress scorer: once, at
+  // the end of the prompt, for each KV head: scores [prompt] and the positions kept. Quest: for each token and query head of a layer
+  // that selects: scores [pages] and the pages chosen.
+  virtual void OnScores(ChainId /*chain*/, int32_t /*layer*/, int32_t /*head*/, std::span<const float> /*scores*/,
+                        std::span<const int32_t> /*chosen*/) {}
 };
 
 struct MemoryUse {
@@ -68,8 +75,10 @@ class Backend {
   virtual Status Forward(std::span<const Row> rows, float* logits) = 0;
 
   virtual int32_t Length(ChainId chain) const = 0;  // tokens fed
-  // Sum over (layer, KV head) of the live length now, and as it will be for the next token fed (before it is known).
+  // Sums over (layer, KV head): tokens held for the last token fed, tokens its attention read (the same but for Quest), and tokens
+  // that the next token fed after the prompt will read (before it is known).
   virtual int64_t LiveSum(ChainId chain) const = 0;
+  virtual int64_t ReadSum(ChainId chain) const { return LiveSum(chain); }
   virtual int64_t NextLiveSum(ChainId chain) const = 0;
   // Sum over (layer, KV head) of survivors in sealed pages that other chains share too.
   virtual int64_t SharedSum(ChainId chain) const = 0;

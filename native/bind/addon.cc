@@ -1,65 +1,69 @@
 // Module init. One addon, any number of environments: all state is in AddonData and in the handles.
-#include "bind/addon.h"
+#include <napi.h>
 
 #include "bind/engine_bind.h"
 #include "bind/gguf_bind.h"
+#include "bind/handle.h"
 #include "bind/run_bind.h"
 
 namespace rum::bind {
 namespace {
 
-using AddonBox = std::shared_ptr<AddonData>;
+Napi::Value Call(const Napi::CallbackInfo& info, Napi::Value (*function)(Napi::Env, Napi::Value)) { return function(info.Env(), info[0]); }
 
-void DeleteBox(napi_env, void* data, void*) { delete static_cast<AddonBox*>(data); }
-
-// Runs before the finalizers of the handles, which close what is still open.
-void OnEnvironmentExit(void* data) {
-  const std::unique_ptr<AddonBox> box(static_cast<AddonBox*>(data));
-  (*box)->stopping = true;
+// A function of a handle: the first argument. A wrong object is ERR_INTERNAL.
+template <class T>
+Napi::Value Call(const Napi::CallbackInfo& info, Napi::Value (*function)(Napi::Env, const std::shared_ptr<T>&, Napi::Value)) {
+  const std::shared_ptr<T> handle = Handle<T>::Get(info[0]);
+  if (handle == nullptr) return Throw(info.Env(), Error(kErrInternal, "the first argument is not a handle of the right kind."));
+  return function(info.Env(), handle, info[1]);
 }
 
-napi_value Init(napi_env env, napi_value exports) {
-  auto box = std::make_unique<AddonBox>(std::make_shared<AddonData>());
-  auto hook = std::make_unique<AddonBox>(*box);
-  if (napi_set_instance_data(env, box.get(), DeleteBox, nullptr) != napi_ok) return nullptr;
-  box.release();
-  if (napi_add_env_cleanup_hook(env, OnEnvironmentExit, hook.get()) != napi_ok) return nullptr;
-  hook.release();
+// What JS calls. Node-API's own wrapper of it is noexcept.
+template <auto kFunction>
+Napi::Value Entry(const Napi::CallbackInfo& info) {
+  try {
+    return Call(info, kFunction);
+  } catch (...) {
+    return Throw(info.Env(), Caught());
+  }
+}
 
-  const auto function = [](const char* name, napi_callback callback) {
-    return napi_property_descriptor{name, nullptr, callback, nullptr, nullptr, nullptr, napi_enumerable, nullptr};
-  };
-  const napi_property_descriptor functions[] = {
-      function("nativeInfo", NativeInfo),
-      function("inspectModel", InspectModel),
-      function("readGgufTokenizer", ReadGgufTokenizer),
-      function("openEngine", OpenEngine),
-      function("engineMemory", EngineMemory),
-      function("engineForward", EngineForward),
-      function("engineCancel", EngineCancel),
-      function("engineClose", EngineClose),
-      function("createRun", CreateRun),
-      function("runPrefill", RunPrefill),
-      function("runStep", RunStep),
-      function("runCancel", RunCancel),
-      function("runEnd", RunEnd),
-      function("runReport", RunReportNow),
-      function("runClose", RunClose),
-  };
-  napi_define_properties(env, exports, std::size(functions), functions);
+template <auto kFunction>
+Napi::PropertyDescriptor Export(Napi::Env env, const char* name) {
+  return Napi::PropertyDescriptor::Value(name, Napi::Function::New<Entry<kFunction>>(env, name), napi_enumerable);
+}
+
+Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  try {
+    const auto addon = std::make_shared<AddonData>();
+    env.SetInstanceData(new std::shared_ptr<AddonData>(addon));
+    // Runs before the finalizers of the handles, which close what is still open.
+    env.AddCleanupHook([addon] { addon->stopping = true; });
+    exports.DefineProperties({
+        Export<NativeInfo>(env, "nativeInfo"),
+        Export<InspectModel>(env, "inspectModel"),
+        Export<ReadGgufTokenizer>(env, "readGgufTokenizer"),
+        Export<OpenEngine>(env, "openEngine"),
+        Export<EngineMemory>(env, "engineMemory"),
+        Export<EngineForward>(env, "engineForward"),
+        Export<EngineCancel>(env, "engineCancel"),
+        Export<EngineClose>(env, "engineClose"),
+        Export<CreateRun>(env, "createRun"),
+        Export<RunPrefill>(env, "runPrefill"),
+        Export<RunStep>(env, "runStep"),
+        Export<RunCancel>(env, "runCancel"),
+        Export<RunEnd>(env, "runEnd"),
+        Export<RunReportNow>(env, "runReport"),
+        Export<RunClose>(env, "runClose"),
+    });
+  } catch (...) {
+    Throw(env, Caught());
+  }
   return exports;
 }
 
+NODE_API_MODULE(ruminate, Init)
+
 }  // namespace
-
-std::shared_ptr<AddonData> GetAddonData(napi_env env) {
-  void* data = nullptr;
-  if (napi_get_instance_data(env, &data) != napi_ok || data == nullptr) return std::make_shared<AddonData>();
-  return *static_cast<AddonBox*>(data);
-}
-
 }  // namespace rum::bind
-
-NAPI_MODULE_INIT() {
-  return rum::bind::Guard(env, [&] { return rum::bind::Init(env, exports); });
-}

@@ -1,36 +1,41 @@
 #include "bind/async_task.h"
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 namespace rum::bind {
 namespace {
 
-napi_value MakeError(napi_env env, const Status& status) {
-  napi_value code = nullptr;
-  napi_value message = nullptr;
-  napi_value error = nullptr;
-  const char* name = status.code == nullptr ? kErrInternal : status.code;
-  if (napi_create_string_utf8(env, name, NAPI_AUTO_LENGTH, &code) != napi_ok) return nullptr;
-  if (napi_create_string_utf8(env, status.message.data(), status.message.size(), &message) != napi_ok) return nullptr;
-  return napi_create_error(env, code, message, &error) == napi_ok ? error : nullptr;
+Napi::Error MakeError(Napi::Env env, const Status& status) {
+  const Napi::Error error = Napi::Error::New(env, status.message);
+  const auto code = Napi::String::New(env, status.code == nullptr ? kErrInternal : status.code);
+  // Defined, not set: a setter of Error.prototype could throw, and node-addon-api aborts where it throws with an exception pending.
+  error.Value().DefineProperty(Napi::PropertyDescriptor::Value("code", code, napi_default_jsproperty));
+  return error;
 }
 
-void ClearException(napi_env env) {
-  bool pending = false;
-  if (napi_is_exception_pending(env, &pending) != napi_ok || !pending) return;
-  napi_value ignored = nullptr;
-  napi_get_and_clear_last_exception(env, &ignored);
+void ClearException(Napi::Env env) {
+  if (env.IsExceptionPending()) env.GetAndClearPendingException();
 }
 
 }  // namespace
 
-napi_value Throw(napi_env env, const Status& status) {
-  bool pending = false;
-  if (napi_is_exception_pending(env, &pending) == napi_ok && pending) return nullptr;
-  const napi_value error = MakeError(env, status);
-  if (error != nullptr) napi_throw(env, error);
-  return nullptr;
+Napi::Value Throw(Napi::Env env, const Status& status) {
+  if (!env.IsExceptionPending()) MakeError(env, status).ThrowAsJavaScriptException();
+  return {};
+}
+
+Status Caught() {
+  try {
+    throw;
+  } catch (const std::bad_alloc&) {
+    return Error(kErrMemory, "the machine has not enough memory for this call");
+  } catch (const std::exception& error) {
+    return Error(kErrInternal, error.what());
+  } catch (...) {
+    return Error(kErrInternal, "unknown exception");
+  }
 }
 
 void Task::Cancel() {
@@ -43,11 +48,11 @@ void Task::Cancel() {
   }
 }
 
-napi_value SerialQueue::Start(std::shared_ptr<Task> task) {
-  napi_value promise = nullptr;
-  if (napi_create_promise(env_, &task->deferred_, &promise) != napi_ok) {
-    return Throw(env_, Error(kErrInternal, "the JS environment is shutting down"));
-  }
+Napi::Value SerialQueue::Start(std::shared_ptr<Task> task) {
+  const Napi::Promise::Deferred& deferred = task->deferred_.emplace(env_);
+  // It does not say whether it is there, and is uninitialised if not. It is, if JS may run afterwards: an end is for good.
+  if (env_.IsExceptionPending() || !CanRunJs()) return Throw(env_, Error(kErrInternal, "the JS environment is shutting down"));
+  const Napi::Value promise = deferred.Promise();
   task->queue_ = this;
   waiting_.push_back(std::move(task));
   if (active_ == nullptr) Next();
@@ -74,10 +79,10 @@ void SerialQueue::Next() {
   }
 }
 
+// Plain Node-API: Napi::AsyncWorker does not say that it could not be made or queued, and its destructor then frees what it never had.
 bool SerialQueue::Submit() {
-  napi_value name = nullptr;
-  if (addon_->stopping || napi_create_string_utf8(env_, "ruminate", NAPI_AUTO_LENGTH, &name) != napi_ok) return false;
-  if (napi_create_async_work(env_, nullptr, name, Execute, Complete, this, &active_->work_) != napi_ok) return false;
+  const Napi::Value name = Napi::String::New(env_, "ruminate");
+  if (addon_->stopping || napi_create_async_work(env_, nullptr, name, Execute, Complete, this, &active_->work_) != napi_ok) return false;
   if (napi_queue_async_work(env_, active_->work_) != napi_ok) {
     napi_delete_async_work(env_, std::exchange(active_->work_, nullptr));
     return false;
@@ -94,12 +99,8 @@ void SerialQueue::Execute(napi_env, void* data) {
   }
   try {
     task.progress_ = task.Work(task.status_);
-  } catch (const std::bad_alloc&) {
-    task.status_ = Error(kErrMemory, "the machine has not enough memory for this call");
-  } catch (const std::exception& error) {
-    task.status_ = Error(kErrInternal, error.what());
   } catch (...) {
-    task.status_ = Error(kErrInternal, "unknown exception");
+    task.status_ = Caught();
   }
 }
 
@@ -112,8 +113,8 @@ void SerialQueue::Complete(napi_env env, napi_status status, void* data) {
   try {
     task->AfterSlice();
     for (const auto& function : std::exchange(queue.deferred_, {})) function();
-  } catch (const std::exception& error) {
-    if (task->status_.ok()) task->status_ = Error(kErrMemory, error.what());
+  } catch (...) {
+    if (task->status_.ok()) task->status_ = Caught();
   }
 
   const bool lives = queue.CanRunJs();
@@ -147,30 +148,27 @@ void SerialQueue::SettleWaiting(Task* task) {
 
 void SerialQueue::Settle(Task& task) {
   task.queue_ = nullptr;
-  napi_value value = nullptr;
+  Napi::Value value;
   if (task.status_.ok()) {
     try {
       value = task.Result(env_);
-    } catch (const std::bad_alloc&) {
-      task.status_ = Error(kErrMemory, "the machine has not enough memory for the result");
+      if (value.IsEmpty() || env_.IsExceptionPending()) task.status_ = Error(kErrInternal, "the result could not be handed over");
+    } catch (...) {
+      task.status_ = Caught();
     }
-    if (value == nullptr && task.status_.ok()) task.status_ = Error(kErrInternal, "the result could not be handed over");
+    ClearException(env_);  // with one pending no promise settles
   }
   if (task.status_.ok()) {
-    napi_resolve_deferred(env_, task.deferred_, value);
+    task.deferred_->Resolve(value);
   } else {
-    value = MakeError(env_, task.status_);
-    if (value != nullptr) napi_reject_deferred(env_, task.deferred_, value);
+    task.deferred_->Reject(MakeError(env_, task.status_).Value());
   }
-  // In an environment that is being torn down the calls above fail; that must not surface as an uncaught exception.
-  if (!CanRunJs()) ClearException(env_);
+  // What V8 makes a rejection (a `then` of Object.prototype that throws) must not surface as an uncaught exception too.
+  ClearException(env_);
 }
 
-// A property look-up is refused exactly when the environment may not run JS any more (worker.terminate(), process exit).
-bool SerialQueue::CanRunJs() const {
-  napi_value global = nullptr;
-  bool has = false;
-  return !addon_->stopping && napi_get_global(env_, &global) == napi_ok && napi_has_named_property(env_, global, "Object", &has) == napi_ok;
-}
+// A property look-up is refused exactly when the environment may not run JS any more (worker.terminate(), process exit). This
+// property cannot be deleted.
+bool SerialQueue::CanRunJs() const { return !addon_->stopping && env_.Global().Has("undefined"); }
 
 }  // namespace rum::bind

@@ -1,19 +1,20 @@
-// The edge between N-API and the engine, and the only place of native/ with try/catch: no exception and no abort crosses it.
+// The edge between N-API and the engine: no exception and no abort crosses it. node-addon-api is built without C++ exceptions, and
+// with NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS: a call that fails returns an empty value and leaves a JS exception, or none in an
+// environment that is being torn down. Everything made may thus be empty; what is made of an empty Object (its Env is null) aborts.
+//
 // A task copies its arguments on the JS thread, works on a pool thread in slices, and settles a promise on the JS thread.
 //
 // Slices: Node waits for the work in flight before it runs any clean-up hook, so a worker thread that is terminated, or a process
 // that exits, would wait for the end of a long call. A task therefore gives its thread back every 100 to 200 ms
 // (slice_clock.h) and is queued again only if the environment still lives.
 #pragma once
-#include <node_api.h>
+#include <napi.h>
 
 #include <atomic>
 #include <deque>
-#include <exception>
 #include <functional>
 #include <memory>
-#include <new>
-#include <string>
+#include <optional>
 #include <vector>
 
 #include "core/status.h"
@@ -25,22 +26,12 @@ struct AddonData {
   bool stopping = false;  // set by the clean-up hook
 };
 
-// Throws a JS Error with `.code`, unless an exception (of a getter, say) is already on its way. Returns nullptr for the caller to return.
-napi_value Throw(napi_env env, const Status& status);
+// Throws a JS Error with `.code`, unless an exception (of a getter, say) is already on its way. Returns an empty value for the
+// caller to return.
+Napi::Value Throw(Napi::Env env, const Status& status);
 
-// Runs a synchronous function of the boundary.
-template <class F>
-napi_value Guard(napi_env env, F&& function) {
-  try {
-    return function();
-  } catch (const std::bad_alloc&) {
-    return Throw(env, Error(kErrMemory, "out of memory"));
-  } catch (const std::exception& error) {
-    return Throw(env, Error(kErrInternal, error.what()));
-  } catch (...) {
-    return Throw(env, Error(kErrInternal, "unknown exception"));
-  }
-}
+// Within catch (...): what was caught.
+Status Caught();
 
 enum class Progress { kDone, kMore };
 
@@ -54,7 +45,7 @@ class Task {
   // JS thread, after each slice and before the promise settles: publish what the slice did.
   virtual void AfterSlice() {}
   // JS thread, once, after success: the value of the promise.
-  virtual napi_value Result(napi_env env) = 0;
+  virtual Napi::Value Result(Napi::Env env) = 0;
 
   // JS thread. The task settles with ERR_CANCELLED: at once if no slice runs, else at the end of the step that runs.
   void Cancel();
@@ -66,7 +57,7 @@ class Task {
 
  private:
   friend class SerialQueue;
-  napi_deferred deferred_ = nullptr;
+  std::optional<Napi::Promise::Deferred> deferred_;
   napi_async_work work_ = nullptr;
   Status status_;
   Progress progress_ = Progress::kMore;
@@ -78,13 +69,13 @@ class Task {
 // kept alive by the tasks (`keep`), and nobody but the JS thread touches it, so nothing here is locked.
 class SerialQueue : public std::enable_shared_from_this<SerialQueue> {
  public:
-  SerialQueue(napi_env env, std::shared_ptr<AddonData> addon) : env_(env), addon_(std::move(addon)) {}
-  // Returns a promise (nullptr with a JS exception if there is none to be had).
-  napi_value Start(std::shared_ptr<Task> task);
+  explicit SerialQueue(Napi::Env env) : env_(env), addon_(*env.GetInstanceData<std::shared_ptr<AddonData>>()) {}
+  // Returns a promise (empty with a JS exception if there is none to be had).
+  Napi::Value Start(std::shared_ptr<Task> task);
   // Runs now, or when the slice in flight has ended. For the few cheap things that touch the backend outside a task.
   void WhenIdle(std::function<void()> function);
   bool idle() const { return active_ == nullptr; }
-  napi_env env() const { return env_; }
+  Napi::Env env() const { return env_; }
 
  private:
   friend class Task;
@@ -96,7 +87,7 @@ class SerialQueue : public std::enable_shared_from_this<SerialQueue> {
   void Settle(Task& task);
   bool CanRunJs() const;
 
-  napi_env env_;
+  Napi::Env env_;
   std::shared_ptr<AddonData> addon_;
   std::shared_ptr<Task> active_;
   std::shared_ptr<SerialQueue> self_;  // while a slice is in flight

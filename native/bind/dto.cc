@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "baseline/options.h"
 #include "model/quant.h"
 
 namespace rum::bind {
@@ -24,12 +25,9 @@ constexpr size_t kVocabMax = size_t{1} << 22;
 constexpr size_t kPieceBytesMax = size_t{1} << 27;
 constexpr int64_t kExactIntegerMax = int64_t{1} << 53;
 
-const char* PolicyName(PolicyKind kind) {
-  switch (kind) {
-    case PolicyKind::kDense: return "dense";
-    case PolicyKind::kDmsBorrowed: return "dms_borrowed";
-    case PolicyKind::kDmsSeparate: return "dms_separate";
-  }
+const char* PolicyName(const PolicySpec& policy) {
+  if (policy.is_baseline()) return baseline::Name(policy);
+  if (policy.is_dms()) return policy.kind == PolicyKind::kDmsBorrowed ? "dms_borrowed" : "dms_separate";
   return "dense";
 }
 
@@ -58,7 +56,7 @@ Sampling ReadSampling(Reader& reader) {
 }
 
 std::shared_ptr<const std::vector<std::string>> ReadPieces(Reader& reader) {
-  const std::vector<char> bytes = reader.Uint8Array("bytes", kPieceBytesMax);
+  const std::vector<uint8_t> bytes = reader.Uint8Array("bytes", kPieceBytesMax);
   const std::vector<uint32_t> offsets = reader.Uint32Array("offsets", kVocabMax + 1);
   if (!reader.status().ok()) return nullptr;
   bool ordered = !offsets.empty() && offsets.front() == 0 && offsets.back() == bytes.size();
@@ -69,49 +67,25 @@ std::shared_ptr<const std::vector<std::string>> ReadPieces(Reader& reader) {
   }
   auto pieces = std::make_shared<std::vector<std::string>>();
   pieces->reserve(offsets.size() - 1);
-  for (size_t i = 1; i < offsets.size(); ++i) pieces->emplace_back(bytes.data() + offsets[i - 1], offsets[i] - offsets[i - 1]);
+  for (size_t i = 1; i < offsets.size(); ++i) pieces->emplace_back(bytes.data() + offsets[i - 1], bytes.data() + offsets[i]);
   return pieces;
 }
 
-template <class T>
-napi_value Take(napi_env env, napi_typedarray_type type, std::vector<T>&& values) {
-  const size_t count = values.size();
-  napi_value buffer = nullptr;
-  if (count == 0) {
-    if (napi_create_arraybuffer(env, 0, nullptr, &buffer) != napi_ok) return nullptr;
-  } else {
-    auto* owner = new std::vector<T>(std::move(values));
-    const auto finalize = [](napi_env, void*, void* hint) { delete static_cast<std::vector<T>*>(hint); };
-    if (napi_create_external_arraybuffer(env, owner->data(), count * sizeof(T), finalize, owner, &buffer) != napi_ok) {
-      delete owner;
-      return nullptr;
-    }
-  }
-  napi_value array = nullptr;
-  return napi_create_typedarray(env, type, count, buffer, 0, &array) == napi_ok ? array : nullptr;
-}
-
-napi_value ChainToJs(napi_env env, const ChainReport& chain) {
-  Writer out(env);
+Napi::Object ChainToJs(Napi::Env env, const ChainReport& chain) {
   // Small and short-lived: copied, so that the collector need not track an external buffer for each.
-  napi_value buffer = nullptr;
-  napi_value tokens = nullptr;
-  void* data = nullptr;
-  const size_t bytes = chain.tokens.size() * sizeof(int32_t);
-  if (napi_create_arraybuffer(env, bytes, &data, &buffer) == napi_ok) {
-    if (bytes > 0) std::copy(chain.tokens.begin(), chain.tokens.end(), static_cast<int32_t*>(data));
-    napi_create_typedarray(env, napi_int32_array, chain.tokens.size(), buffer, 0, &tokens);
-  }
-  out.Set("tokens", tokens);
+  auto tokens = Napi::Int32Array::New(env, chain.tokens.size());
+  if (!tokens.IsEmpty()) std::ranges::copy(chain.tokens, tokens.Data());
   const char* finish = FinishName(chain.finish);
-  finish == nullptr ? out.Null("finish") : out.String("finish", finish);
-  chain.stop_bytes < 0 ? out.Null("stopBytes") : out.Int("stopBytes", chain.stop_bytes);
-  out.Int("liveSum", chain.live_sum);
-  out.Int("peakSum", chain.peak_sum);
-  out.Int("readSum", chain.read_sum);
-  out.Int("denseReadSum", chain.dense_read_sum);
-  out.Int("fed", chain.fed);
-  return out.object();
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("tokens", tokens);
+  out.Set("finish", finish == nullptr ? env.Null() : Napi::String::New(env, finish));
+  out.Set("stopBytes", chain.stop_bytes < 0 ? env.Null() : Napi::Value::From(env, chain.stop_bytes));
+  out.Set("liveSum", chain.live_sum);
+  out.Set("peakSum", chain.peak_sum);
+  out.Set("readSum", chain.read_sum);
+  out.Set("denseReadSum", chain.dense_read_sum);
+  out.Set("fed", chain.fed);
+  return out;
 }
 
 }  // namespace
@@ -143,20 +117,20 @@ EngineRequest ReadEngineRequest(Reader& reader) {
   return request;
 }
 
-RunOptions ReadRunOptions(napi_env env, Reader& reader) {
+RunOptions ReadRunOptions(Reader& reader) {
   RunOptions options;
   options.prompt = reader.Int32Array("prompt", kPromptMax);
   options.width = reader.Int32("width", 1, kWidthMax);
   options.lengths = reader.Int32Array("lengths", kWidthMax);
   options.seed = reader.U64("seed");
   options.first_chain = reader.Int32("firstChain", 0, INT32_MAX - kWidthMax);
-  Reader sampling(env, reader.PathOf("sampling"), reader.Object("sampling"));
+  Reader sampling(reader.PathOf("sampling"), reader.Object("sampling"));
   if (reader.status().ok()) options.sampling = ReadSampling(sampling);
   reader.Merge(sampling.status());
   options.eos_ids = reader.Int32Array("eosIds", kEosMax);
   options.stop = reader.Strings("stop", kStopsMax, kStopBytesMax);
   if (!reader.IsNull("pieces")) {
-    Reader pieces(env, reader.PathOf("pieces"), reader.Object("pieces"));
+    Reader pieces(reader.PathOf("pieces"), reader.Object("pieces"));
     if (reader.status().ok()) options.pieces = ReadPieces(pieces);
     reader.Merge(pieces.status());
   }
@@ -168,109 +142,67 @@ RunOptions ReadRunOptions(napi_env env, Reader& reader) {
   return options;
 }
 
-void Writer::Int(const char* name, int64_t value) {
-  napi_value number = nullptr;
-  napi_create_int64(env_, value, &number);
-  Set(name, number);
-}
-
-void Writer::Double(const char* name, double value) {
-  napi_value number = nullptr;
-  napi_create_double(env_, value, &number);
-  Set(name, number);
-}
-
-void Writer::Bool(const char* name, bool value) {
-  napi_value boolean = nullptr;
-  napi_get_boolean(env_, value, &boolean);
-  Set(name, boolean);
-}
-
-void Writer::String(const char* name, const std::string& value) {
-  napi_value text = nullptr;
-  napi_create_string_utf8(env_, value.data(), value.size(), &text);
-  Set(name, text);
-}
-
-void Writer::Null(const char* name) {
-  napi_value null = nullptr;
-  napi_get_null(env_, &null);
-  Set(name, null);
-}
-
-napi_value TakeInt32s(napi_env env, std::vector<int32_t>&& values) { return Take(env, napi_int32_array, std::move(values)); }
-napi_value TakeFloats(napi_env env, std::vector<float>&& values) { return Take(env, napi_float32_array, std::move(values)); }
-napi_value TakeBytes(napi_env env, std::vector<uint8_t>&& values) { return Take(env, napi_uint8_array, std::move(values)); }
-
 const char* KvName(KvType kv) { return kv == KvType::kF32 ? "f32" : "bf16"; }
 
-napi_value ToJs(napi_env env, const Model& model) {
+Napi::Object ToJs(Napi::Env env, const Model& model) {
   const ModelConfig& config = model.config;
-  Writer policy(env);
-  policy.String("name", PolicyName(config.policy.kind));
-  policy.Int("window", config.policy.window);
-  policy.Double("alphaScale", config.policy.alpha_scale);
-  policy.Double("alphaOffset", config.policy.alpha_offset);
-  policy.String("alphaPer", config.policy.alpha_per_layer ? "layer" : "head");
-  policy.Bool("disableEviction", config.policy.disable_eviction);
-  policy.Double("targetCr", config.policy.target_cr);
-  policy.String("reason", config.policy.reason);
+  Napi::Object policy = Napi::Object::New(env);
+  policy.Set("name", PolicyName(config.policy));
+  policy.Set("window", config.policy.window);
+  policy.Set("alphaScale", config.policy.alpha_scale);
+  policy.Set("alphaOffset", config.policy.alpha_offset);
+  policy.Set("alphaPer", config.policy.alpha_per_layer ? "layer" : "head");
+  policy.Set("disableEviction", config.policy.disable_eviction);
+  policy.Set("targetCr", config.policy.target_cr);
+  policy.Set("reason", config.policy.reason);
 
-  napi_value eos = nullptr;
-  napi_create_array_with_length(env, config.eos_ids.size(), &eos);
-  for (size_t i = 0; i < config.eos_ids.size(); ++i) {
-    napi_value id = nullptr;
-    napi_create_int32(env, config.eos_ids[i], &id);
-    napi_set_element(env, eos, static_cast<uint32_t>(i), id);
-  }
+  Napi::Array eos = Napi::Array::New(env);
+  for (uint32_t i = 0; i < config.eos_ids.size(); ++i) eos.Set(i, config.eos_ids[i]);
 
-  Writer out(env);
-  out.String("modelType", config.model_type);
-  out.Int("vocabSize", config.vocab_size);
-  out.Int("hiddenSize", config.hidden_size);
-  out.Int("intermediateSize", config.intermediate_size);
-  out.Int("layers", config.num_layers);
-  out.Int("heads", config.num_heads);
-  out.Int("kvHeads", config.num_kv_heads);
-  out.Int("headDim", config.head_dim);
-  out.Int("maxPositions", config.max_positions);
-  out.Bool("tiedEmbeddings", config.tied_embeddings);
-  out.Double("ropeTheta", config.rope.theta);
-  out.Int("parameters", model.parameter_count);
-  out.Int("fileBytes", model.file_bytes);
-  out.String("weightType", DTypeName(model.dtype));
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("modelType", config.model_type);
+  out.Set("vocabSize", config.vocab_size);
+  out.Set("hiddenSize", config.hidden_size);
+  out.Set("intermediateSize", config.intermediate_size);
+  out.Set("layers", config.num_layers);
+  out.Set("heads", config.num_heads);
+  out.Set("kvHeads", config.num_kv_heads);
+  out.Set("headDim", config.head_dim);
+  out.Set("maxPositions", config.max_positions);
+  out.Set("tiedEmbeddings", config.tied_embeddings);
+  out.Set("ropeTheta", config.rope.theta);
+  out.Set("parameters", model.parameter_count);
+  out.Set("fileBytes", model.file_bytes);
+  out.Set("weightType", DTypeName(model.dtype));
   out.Set("eosIds", eos);
-  config.bos_id < 0 ? out.Null("bosId") : out.Int("bosId", config.bos_id);
-  out.Set("policy", policy.object());
-  return out.object();
+  out.Set("bosId", config.bos_id < 0 ? env.Null() : Napi::Value::From(env, config.bos_id));
+  out.Set("policy", policy);
+  return out;
 }
 
-napi_value ToJs(napi_env env, const RunReport& report) {
-  napi_value chains = nullptr;
-  napi_create_array_with_length(env, report.chains.size(), &chains);
-  for (size_t i = 0; i < report.chains.size(); ++i) {
+Napi::Object ToJs(Napi::Env env, const RunReport& report) {
+  Napi::Array chains = Napi::Array::New(env, report.chains.size());
+  for (uint32_t i = 0; i < report.chains.size(); ++i) {
     // Thousands of chains: a scope per element keeps the handle table small.
-    napi_handle_scope scope = nullptr;
-    napi_open_handle_scope(env, &scope);
-    napi_set_element(env, chains, static_cast<uint32_t>(i), ChainToJs(env, report.chains[i]));
-    napi_close_handle_scope(env, scope);
+    const Napi::HandleScope scope(env);
+    chains.Set(i, ChainToJs(env, report.chains[i]));
   }
-  Writer out(env);
-  out.Int("step", report.step);
-  out.Bool("prefilled", report.prefilled);
-  out.Int("prefillReadSum", report.prefill_read_sum);
-  out.Int("sharedSum", report.shared_sum);
-  out.Int("headCount", report.head_count);
-  out.Int("running", report.running);
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("step", report.step);
+  out.Set("prefilled", report.prefilled);
+  out.Set("prefillReadSum", report.prefill_read_sum);
+  out.Set("sharedSum", report.shared_sum);
+  out.Set("headCount", report.head_count);
+  out.Set("running", report.running);
   out.Set("chains", chains);
-  return out.object();
+  return out;
 }
 
-napi_value ToJs(napi_env env, const MemoryUse& memory) {
-  Writer out(env);
-  out.Int("weightBytes", memory.weight_bytes);
-  out.Int("kvAllocatedBytes", memory.kv_allocated_bytes);
-  return out.object();
+Napi::Object ToJs(Napi::Env env, const MemoryUse& memory) {
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("weightBytes", memory.weight_bytes);
+  out.Set("kvAllocatedBytes", memory.kv_allocated_bytes);
+  return out;
 }
 
 }  // namespace rum::bind

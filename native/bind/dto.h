@@ -2,10 +2,12 @@
 // e.g. "createRun.options.width". `null` means unspecified; `undefined` is a bug in the caller and is refused.
 // JS thread only.
 #pragma once
-#include <node_api.h>
+#include <napi.h>
 
+#include <array>
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,7 +22,7 @@ namespace rum::bind {
 // callers read straight on and check once. A getter of the object may run any JS: read everything before looking at handles.
 class Reader {
  public:
-  Reader(napi_env env, std::string path, napi_value object);
+  Reader(std::string path, Napi::Value object);
   Reader(Reader&&) = delete;
 
   bool IsNull(const char* name);
@@ -34,13 +36,13 @@ class Reader {
   int32_t Choice(const char* name, std::initializer_list<const char*> choices);
   std::vector<int32_t> Int32Array(const char* name, size_t count_max);
   std::vector<uint32_t> Uint32Array(const char* name, size_t count_max);
-  std::vector<char> Uint8Array(const char* name, size_t count_max);
+  std::vector<uint8_t> Uint8Array(const char* name, size_t count_max);
   std::vector<std::string> Strings(const char* name, size_t count_max, size_t bytes_max);
   std::vector<std::pair<std::string, std::string>> StringPairs(const char* name, size_t count_max, size_t bytes_max);
   std::vector<std::pair<int32_t, float>> NumberPairs(const char* name, size_t count_max);
   // A JS array of integers in [min, max].
   std::vector<int32_t> Ints(const char* name, size_t count_max, int32_t min, int32_t max);
-  napi_value Object(const char* name);
+  Napi::Value Object(const char* name);
 
   void Fail(const char* code, const char* name, const std::string& what);
   const Status& status() const { return status_; }
@@ -51,18 +53,20 @@ class Reader {
   }
 
  private:
-  napi_value Get(const char* name);
-  bool GetType(const char* name, napi_value value, napi_valuetype wanted, const char* what);
-  int64_t Integer(const char* name, napi_value value, int64_t min, int64_t max);
-  std::string Text(const char* name, napi_value value, size_t bytes_max);
-  uint32_t ArrayLength(const char* name, napi_value array, size_t count_max);
-  napi_value Element(const char* name, napi_value array, uint32_t index);
+  Napi::Value Get(const char* name);
+  bool Is(const char* name, Napi::Value value, napi_valuetype wanted, const char* what);
+  int64_t Integer(const char* name, Napi::Value value, int64_t min, int64_t max);
+  double Number(const char* name, Napi::Value value);
+  std::string Text(const char* name, Napi::Value value, size_t bytes_max);
   template <class T>
-  std::vector<T> Typed(const char* name, napi_typedarray_type type, const char* what, size_t count_max);
+  std::vector<T> Typed(const char* name, napi_typedarray_type wanted, const char* what, size_t count_max);
+  // Calls `item(element)` up to the first fault.
+  template <class F>
+  void Each(const char* name, Napi::Value array, size_t count_max, F&& item);
+  std::array<Napi::Value, 2> Pair(const char* name, Napi::Value array);
 
-  napi_env env_;
   std::string path_;
-  napi_value object_;
+  Napi::Object object_;
   Status status_;
 };
 
@@ -80,35 +84,23 @@ struct EngineRequest {
   BackendOptions options;
 };
 EngineRequest ReadEngineRequest(Reader& reader);
-RunOptions ReadRunOptions(napi_env env, Reader& reader);
+RunOptions ReadRunOptions(Reader& reader);
 
-// Builds one object. Failures (an environment that is shutting down) leave fields out and never abort.
-class Writer {
- public:
-  explicit Writer(napi_env env) : env_(env) { napi_create_object(env, &object_); }
-  void Set(const char* name, napi_value value) {
-    if (value != nullptr) napi_set_named_property(env_, object_, name, value);
-  }
-  void Int(const char* name, int64_t value);  // below 2^53: sums of token counts and bytes
-  void Double(const char* name, double value);
-  void Bool(const char* name, bool value);
-  void String(const char* name, const std::string& value);
-  void Null(const char* name);
-  napi_value object() const { return object_; }
+// A typed array that takes over the vector's memory: V8 aborts the process if it cannot allocate a large ArrayBuffer itself.
+template <class T>
+Napi::Value Take(Napi::Env env, std::vector<T>&& values) {
+  if (values.empty()) return Napi::TypedArrayOf<T>::New(env, 0);
+  auto owner = std::make_unique<std::vector<T>>(std::move(values));
+  const auto free = [](Napi::Env, void*, std::vector<T>* hint) { delete hint; };
+  const auto buffer = Napi::ArrayBuffer::New(env, owner->data(), owner->size() * sizeof(T), free, owner.get());
+  if (buffer.IsEmpty()) return buffer;
+  return Napi::TypedArrayOf<T>::New(env, owner.release()->size(), buffer, 0);
+}
 
- private:
-  napi_env env_;
-  napi_value object_ = nullptr;
-};
-
-// Typed arrays that take over the vector's memory: V8 aborts the process if it cannot allocate a large ArrayBuffer itself.
-napi_value TakeInt32s(napi_env env, std::vector<int32_t>&& values);
-napi_value TakeFloats(napi_env env, std::vector<float>&& values);
-napi_value TakeBytes(napi_env env, std::vector<uint8_t>&& values);
-
-napi_value ToJs(napi_env env, const Model& model);
-napi_value ToJs(napi_env env, const RunReport& report);
-napi_value ToJs(napi_env env, const MemoryUse& memory);
+// Sums of token counts and bytes become JS numbers: they are below 2^53.
+Napi::Object ToJs(Napi::Env env, const Model& model);
+Napi::Object ToJs(Napi::Env env, const RunReport& report);
+Napi::Object ToJs(Napi::Env env, const MemoryUse& memory);
 const char* KvName(KvType kv);
 
 }  // namespace rum::bind

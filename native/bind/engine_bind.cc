@@ -4,9 +4,9 @@
 #include <string>
 #include <utility>
 
-#include "bind/addon.h"
 #include "bind/dto.h"
 #include "bind/forward.h"
+#include "bind/handle.h"
 
 namespace rum::bind {
 namespace {
@@ -26,7 +26,7 @@ class InspectTask final : public Task {
     }
     return Progress::kDone;
   }
-  napi_value Result(napi_env env) override { return ToJs(env, *model_); }
+  Napi::Value Result(Napi::Env env) override { return ToJs(env, *model_); }
 
  private:
   ModelRequest request_;
@@ -55,17 +55,15 @@ class OpenTask final : public Task {
     return Progress::kDone;
   }
 
-  napi_value Result(napi_env env) override {
+  Napi::Value Result(Napi::Env env) override {
     auto engine = std::make_shared<EngineHandle>();
     engine->core = std::make_shared<EngineCore>(queue_, model_, backend_, request_.options.kv);
-    Writer out(env);
+    Napi::Object out = Napi::Object::New(env);
     out.Set("info", ToJs(env, *model_));
-    out.String("isa", IsaName(backend_->isa()));
-    out.String("kv", KvName(request_.options.kv));
-    const napi_value handle = Handle<EngineHandle>::New(env, std::move(engine));
-    if (handle == nullptr) return nullptr;
-    out.Set("handle", handle);
-    return out.object();
+    out.Set("isa", IsaName(backend_->isa()));
+    out.Set("kv", KvName(request_.options.kv));
+    out.Set("handle", Handle<EngineHandle>::New(env, std::move(engine)));
+    return out;
   }
 
  private:
@@ -92,38 +90,33 @@ class ForwardTask final : public Task {
   }
   void AfterSlice() override { core_->memory = memory_; }
 
-  napi_value Result(napi_env env) override {
+  Napi::Value Result(Napi::Env env) override {
     ForwardOutcome& outcome = pass_->outcome();
     const ModelConfig& config = core_->model->config;
-    Writer out(env);
-    out.Set("logits", TakeFloats(env, std::move(outcome.logits)));
-    if (config.policy.kind == PolicyKind::kDense) {
-      out.Null("evictDecision");
-    } else {
-      out.Set("evictDecision", TakeBytes(env, std::move(outcome.evict_decision)));
-    }
-    out.Set("liveCount", TakeInt32s(env, std::move(outcome.live_count)));
-    out.Double("kvReadsDecode", outcome.kv_reads_decode);
-    out.Double("kvReadsAll", outcome.kv_reads_all);
-    out.Double("peakTokens", outcome.peak_tokens);
-    napi_value layers = nullptr;
-    napi_create_array(env, &layers);
+    Napi::Object out = Napi::Object::New(env);
+    out.Set("logits", Take(env, std::move(outcome.logits)));
+    out.Set("evictDecision", config.policy.is_dms() ? Take(env, std::move(outcome.evict_decision)) : env.Null());
+    out.Set("scores", outcome.scores.empty() ? env.Null() : Take(env, std::move(outcome.scores)));
+    out.Set("liveCount", Take(env, std::move(outcome.live_count)));
+    out.Set("kvReadsDecode", outcome.kv_reads_decode);
+    out.Set("kvReadsAll", outcome.kv_reads_all);
+    out.Set("peakTokens", outcome.peak_tokens);
+    Napi::Array layers = Napi::Array::New(env);
     size_t next = 0;
     for (uint32_t layer = 0; layer < static_cast<uint32_t>(config.num_layers); ++layer) {
-      napi_value heads = nullptr;
-      napi_create_array(env, &heads);
+      Napi::Array heads = Napi::Array::New(env);
       for (uint32_t head = 0; head < static_cast<uint32_t>(config.num_kv_heads); ++head) {
         HeadSnapshot& snapshot = outcome.heads[next++];
-        Writer item(env);
-        item.Set("positions", TakeInt32s(env, std::move(snapshot.positions)));
-        item.Set("k", TakeFloats(env, std::move(snapshot.k)));
-        item.Set("v", TakeFloats(env, std::move(snapshot.v)));
-        napi_set_element(env, heads, head, item.object());
+        Napi::Object item = Napi::Object::New(env);
+        item.Set("positions", Take(env, std::move(snapshot.positions)));
+        item.Set("k", Take(env, std::move(snapshot.k)));
+        item.Set("v", Take(env, std::move(snapshot.v)));
+        heads.Set(head, item);
       }
-      napi_set_element(env, layers, layer, heads);
+      layers.Set(layer, heads);
     }
     out.Set("heads", layers);
-    return out.object();
+    return out;
   }
 
  protected:
@@ -140,100 +133,78 @@ class ForwardTask final : public Task {
 EngineCore::EngineCore(std::shared_ptr<SerialQueue> queue_in, std::shared_ptr<const Model> model_in, std::shared_ptr<Backend> backend_in, KvType kv_in)
     : queue(std::move(queue_in)), model(std::move(model_in)), backend(std::move(backend_in)), kv(kv_in), memory(backend->Memory()) {
   // V8 sees only a small object; told of the weights behind it, it collects dropped engines in time.
-  int64_t total = 0;
-  napi_adjust_external_memory(queue->env(), memory.weight_bytes, &total);
+  Napi::MemoryManagement::AdjustExternalMemory(queue->env(), memory.weight_bytes);
 }
 
-EngineCore::~EngineCore() {
-  int64_t total = 0;
-  napi_adjust_external_memory(queue->env(), -memory.weight_bytes, &total);
-}
+EngineCore::~EngineCore() { Napi::MemoryManagement::AdjustExternalMemory(queue->env(), -memory.weight_bytes); }
 
 void EngineHandle::Close() {
   if (const auto task = call.lock()) task->Cancel();
   core.reset();
 }
 
-napi_value NativeInfo(napi_env env, napi_callback_info) {
-  return Guard(env, [&]() -> napi_value {
-    const Expected<Isa> isa = ResolveIsa(Isa::kAuto);
-    if (!isa.ok()) return Throw(env, isa.status());
-    napi_value isas = nullptr;
-    napi_create_array(env, &isas);
-    uint32_t count = 0;
-    for (const Isa level : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
-      napi_value name = nullptr;
-      if (!ResolveIsa(level).ok()) continue;
-      napi_create_string_utf8(env, IsaName(level), NAPI_AUTO_LENGTH, &name);
-      napi_set_element(env, isas, count++, name);
-    }
-    Writer out(env);
-    out.String("numericsId", kNumericsId);
-    out.String("isa", IsaName(*isa));
-    out.Set("isas", isas);
-    return out.object();
-  });
+Napi::Value NativeInfo(Napi::Env env, Napi::Value) {
+  const Expected<Isa> isa = ResolveIsa(Isa::kAuto);
+  if (!isa.ok()) return Throw(env, isa.status());
+  Napi::Array isas = Napi::Array::New(env);
+  uint32_t count = 0;
+  for (const Isa level : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
+    if (ResolveIsa(level).ok()) isas.Set(count++, IsaName(level));
+  }
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("numericsId", kNumericsId);
+  out.Set("isa", IsaName(*isa));
+  out.Set("isas", isas);
+  return out;
 }
 
-napi_value InspectModel(napi_env env, napi_callback_info info) {
-  return Guard(env, [&]() -> napi_value {
-    Reader reader(env, "inspectModel.options", Arguments(env, info)[0]);
-    ModelRequest request = ReadModelRequest(reader);
-    if (!reader.status().ok()) return Throw(env, reader.status());
-    const auto queue = std::make_shared<SerialQueue>(env, GetAddonData(env));
-    return queue->Start(std::make_shared<InspectTask>(std::move(request)));
-  });
+Napi::Value InspectModel(Napi::Env env, Napi::Value options) {
+  Reader reader("inspectModel.options", options);
+  ModelRequest request = ReadModelRequest(reader);
+  if (!reader.status().ok()) return Throw(env, reader.status());
+  const auto queue = std::make_shared<SerialQueue>(env);
+  return queue->Start(std::make_shared<InspectTask>(std::move(request)));
 }
 
-napi_value OpenEngine(napi_env env, napi_callback_info info) {
-  return Guard(env, [&]() -> napi_value {
-    Reader reader(env, "openEngine.options", Arguments(env, info)[0]);
-    EngineRequest request = ReadEngineRequest(reader);
-    if (!reader.status().ok()) return Throw(env, reader.status());
-    const auto queue = std::make_shared<SerialQueue>(env, GetAddonData(env));
-    return queue->Start(std::make_shared<OpenTask>(queue, std::move(request)));
-  });
+Napi::Value OpenEngine(Napi::Env env, Napi::Value options) {
+  Reader reader("openEngine.options", options);
+  EngineRequest request = ReadEngineRequest(reader);
+  if (!reader.status().ok()) return Throw(env, reader.status());
+  const auto queue = std::make_shared<SerialQueue>(env);
+  return queue->Start(std::make_shared<OpenTask>(queue, std::move(request)));
 }
 
-napi_value EngineMemory(napi_env env, napi_callback_info info) {
-  return WithHandle<EngineHandle>(env, info, [&](const std::shared_ptr<EngineHandle>& engine, napi_value) -> napi_value {
-    if (engine->core == nullptr) return Throw(env, Error(kErrDisposed, "the engine is closed."));
-    EngineCore& core = *engine->core;
-    if (core.queue->idle()) core.memory = core.backend->Memory();
-    return ToJs(env, core.memory);
-  });
+Napi::Value EngineMemory(Napi::Env env, const std::shared_ptr<EngineHandle>& engine, Napi::Value) {
+  if (engine->core == nullptr) return Throw(env, Error(kErrDisposed, "the engine is closed."));
+  EngineCore& core = *engine->core;
+  if (core.queue->idle()) core.memory = core.backend->Memory();
+  return ToJs(env, core.memory);
 }
 
-napi_value EngineForward(napi_env env, napi_callback_info info) {
-  return WithHandle<EngineHandle>(env, info, [&](const std::shared_ptr<EngineHandle>& engine, napi_value options) -> napi_value {
-    Reader reader(env, "forward.options", options);
-    ForwardRequest request;
-    request.ids = reader.Int32Array("ids", kForwardIdsMax);
-    request.prompt_len = reader.Int32("promptLen", 0, INT32_MAX);
-    request.chunk = reader.Int32("chunk", 1, INT32_MAX);
-    if (!reader.status().ok()) return Throw(env, reader.status());
-    if (engine->core == nullptr) return Throw(env, Error(kErrDisposed, "the engine is closed."));
-    if (!engine->call.expired()) return Throw(env, Error(kErrBusy, "a forward pass of this engine is in flight."));
-    const Status status = ForwardPass::Check(request, engine->core->model->config);
-    if (!status.ok()) return Throw(env, status);
-    const auto task = std::make_shared<ForwardTask>(engine->core, std::move(request));
-    engine->call = task;
-    return engine->core->queue->Start(task);
-  });
+Napi::Value EngineForward(Napi::Env env, const std::shared_ptr<EngineHandle>& engine, Napi::Value options) {
+  Reader reader("forward.options", options);
+  ForwardRequest request;
+  request.ids = reader.Int32Array("ids", kForwardIdsMax);
+  request.prompt_len = reader.Int32("promptLen", 0, INT32_MAX);
+  request.chunk = reader.Int32("chunk", 1, INT32_MAX);
+  if (!reader.status().ok()) return Throw(env, reader.status());
+  if (engine->core == nullptr) return Throw(env, Error(kErrDisposed, "the engine is closed."));
+  if (!engine->call.expired()) return Throw(env, Error(kErrBusy, "a forward pass of this engine is in flight."));
+  const Status status = ForwardPass::Check(request, engine->core->model->config);
+  if (!status.ok()) return Throw(env, status);
+  const auto task = std::make_shared<ForwardTask>(engine->core, std::move(request));
+  engine->call = task;
+  return engine->core->queue->Start(task);
 }
 
-napi_value EngineCancel(napi_env env, napi_callback_info info) {
-  return WithHandle<EngineHandle>(env, info, [&](const std::shared_ptr<EngineHandle>& engine, napi_value) -> napi_value {
-    if (const auto task = engine->call.lock()) task->Cancel();
-    return Undefined(env);
-  });
+Napi::Value EngineCancel(Napi::Env env, const std::shared_ptr<EngineHandle>& engine, Napi::Value) {
+  if (const auto task = engine->call.lock()) task->Cancel();
+  return env.Undefined();
 }
 
-napi_value EngineClose(napi_env env, napi_callback_info info) {
-  return WithHandle<EngineHandle>(env, info, [&](const std::shared_ptr<EngineHandle>& engine, napi_value) -> napi_value {
-    engine->Close();
-    return Undefined(env);
-  });
+Napi::Value EngineClose(Napi::Env env, const std::shared_ptr<EngineHandle>& engine, Napi::Value) {
+  engine->Close();
+  return env.Undefined();
 }
 
 }  // namespace rum::bind

@@ -1,6 +1,6 @@
 // openEngine, inspectModel and the functions of an engine handle.
 #pragma once
-#include <node_api.h>
+#include <napi.h>
 
 #include <memory>
 
@@ -34,12 +34,12 @@ struct EngineHandle {
 };
 
 // Exported functions; arguments and results: engine/runtime/native.ts.
-napi_value NativeInfo(napi_env env, napi_callback_info info);
-napi_value InspectModel(napi_env env, napi_callback_info info);
-napi_value OpenEngine(napi_env env, napi_callback_info info);
-napi_value EngineMemory(napi_env env, napi_callback_info info);
-napi_value EngineForward(napi_env env, napi_callback_info info);
-napi_value EngineCancel(napi_env env, napi_callback_info info);
-napi_value EngineClose(napi_env env, napi_callback_info info);
+Napi::Value NativeInfo(Napi::Env env, Napi::Value options);
+Napi::Value InspectModel(Napi::Env env, Napi::Value options);
+Napi::Value OpenEngine(Napi::Env env, Napi::Value options);
+Napi::Value EngineMemory(Napi::Env env, const std::shared_ptr<EngineHandle>& engine, Napi::Value options);
+Napi::Value EngineForward(Napi::Env env, const std::shared_ptr<EngineHandle>& engine, Napi::Value options);
+Napi::Value EngineCancel(Napi::Env env, const std::shared_ptr<EngineHandle>& engine, Napi::Value options);
+Napi::Value EngineClose(Napi::Env env, const std::shared_ptr<EngineHandle>& engine, Napi::Value options);
 
 }  // namespace rum::bind

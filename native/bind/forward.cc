@@ -7,7 +7,7 @@
 namespace rum::bind {
 namespace {
 
-constexpr int64_t kLogitsBytesMax = int64_t{8} << 30;
+constexpr int64_t kLogitsBytesMax = int64_t{4} << 30;  // the most that Node 20 takes as one buffer
 
 }  // namespace
 
@@ -44,7 +44,7 @@ Status ForwardPass::Advance(std::chrono::steady_clock::time_point deadline, bool
     const size_t heads = static_cast<size_t>(config.num_layers) * static_cast<size_t>(config.num_kv_heads);
     outcome_.logits.resize(count * static_cast<size_t>(config.vocab_size));
     outcome_.live_count.resize(heads * count);
-    if (config.policy.kind != PolicyKind::kDense) outcome_.evict_decision.resize(heads * count);
+    if (config.policy.is_dms()) outcome_.evict_decision.resize(heads * count);
     Expected<ChainId> chain = backend_->NewChain();
     if (!chain.ok()) return chain.status();
     chain_ = *chain;
@@ -64,11 +64,13 @@ Status ForwardPass::FeedNext() {
   const auto prompt = static_cast<size_t>(request_.prompt_len);
   const size_t end = fed_ < prompt ? std::min(prompt, fed_ + static_cast<size_t>(request_.chunk)) : fed_ + 1;
   std::vector<Row> rows;
-  for (size_t t = fed_; t < end; ++t) rows.push_back({chain_, request_.ids[t], true});
+  for (size_t t = fed_; t < end; ++t) rows.push_back({chain_, request_.ids[t], true, t < prompt, t + 1 == prompt});
   backend_->SetTrace(this);
   Status status = backend_->Forward(rows, outcome_.logits.data() + fed_ * static_cast<size_t>(model_->config.vocab_size));
   backend_->SetTrace(nullptr);
   fed_ = end;
+  // Quest holds more than it reads.
+  if (status.ok()) held_sum_ = std::max(held_sum_, backend_->LiveSum(chain_));
   return status;
 }
 
@@ -85,11 +87,19 @@ void ForwardPass::OnToken(ChainId chain, int32_t layer, int32_t position, const 
   }
 }
 
+void ForwardPass::OnScores(ChainId chain, int32_t layer, int32_t head, std::span<const float> scores, std::span<const int32_t>) {
+  const ModelConfig& config = model_->config;
+  if (chain != chain_ || config.policy.kind != PolicyKind::kKvpress) return;
+  const auto heads = static_cast<size_t>(config.num_kv_heads);
+  outcome_.scores.resize(static_cast<size_t>(config.num_layers) * heads * scores.size());
+  std::ranges::copy(scores, outcome_.scores.begin() + static_cast<std::ptrdiff_t>((static_cast<size_t>(layer) * heads + static_cast<size_t>(head)) * scores.size()));
+}
+
 void ForwardPass::Finish() {
   const ModelConfig& config = model_->config;
   const size_t count = request_.ids.size();
   const size_t heads = static_cast<size_t>(config.num_layers) * static_cast<size_t>(config.num_kv_heads);
-  int64_t decode_sum = 0, all_sum = 0, peak_sum = 0;
+  int64_t decode_sum = 0, all_sum = 0, peak_sum = held_sum_;
   for (size_t t = 0; t < count; ++t) {
     int64_t live_sum = 0;
     for (size_t head = 0; head < heads; ++head) live_sum += outcome_.live_count[head * count + t];

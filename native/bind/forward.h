@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "backend/backend.h"
@@ -20,7 +21,8 @@ struct ForwardRequest {
 struct ForwardOutcome {
   std::vector<float> logits;           // [T, vocab]
   std::vector<uint8_t> evict_decision; // [layers, kv_heads, T]; empty for dense
-  std::vector<int32_t> live_count;     // [layers, kv_heads, T]
+  std::vector<int32_t> live_count;     // [layers, kv_heads, T] tokens that attention read
+  std::vector<float> scores;           // [layers, kv_heads, prompt] of a kvpress scorer; else empty
   double kv_reads_decode = 0;          // sum over t >= prompt_len of the mean live length
   double kv_reads_all = 0;
   double peak_tokens = 0;
@@ -42,6 +44,7 @@ class ForwardPass final : public TraceSink {
 
  private:
   void OnToken(ChainId chain, int32_t layer, int32_t position, const float* decision_logits, const int32_t* live) override;
+  void OnScores(ChainId chain, int32_t layer, int32_t head, std::span<const float> scores, std::span<const int32_t> chosen) override;
   Status FeedNext();
   void Finish();
 
@@ -51,6 +54,7 @@ class ForwardPass final : public TraceSink {
   ForwardOutcome outcome_;
   ChainId chain_ = -1;
   size_t fed_ = 0;
+  int64_t held_sum_ = 0;  // most tokens held after a Forward
   std::atomic<bool> stop_{false};
 };
 

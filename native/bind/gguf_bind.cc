@@ -4,31 +4,29 @@
 #include <string>
 #include <utility>
 
-#include "bind/addon.h"
+#include "bind/async_task.h"
 #include "bind/dto.h"
 #include "model/gguf_tokenizer.h"
 
 namespace rum::bind {
 namespace {
 
-napi_value TextsToJs(napi_env env, const std::vector<std::string_view>& texts) {
-  napi_value array = nullptr;
-  napi_create_array_with_length(env, texts.size(), &array);
+Napi::Value TextsToJs(Napi::Env env, const std::vector<std::string_view>& texts) {
+  Napi::Array array = Napi::Array::New(env, texts.size());
   for (size_t i = 0; i < texts.size(); ++i) {
     // A vocabulary of strings: a scope per element keeps the handle table small.
-    napi_handle_scope scope = nullptr;
-    napi_open_handle_scope(env, &scope);
-    napi_value text = nullptr;
-    napi_create_string_utf8(env, texts[i].data(), texts[i].size(), &text);
-    napi_set_element(env, array, static_cast<uint32_t>(i), text);
-    napi_close_handle_scope(env, scope);
+    const Napi::HandleScope scope(env);
+    array.Set(static_cast<uint32_t>(i), Napi::String::New(env, texts[i].data(), texts[i].size()));
   }
   return array;
 }
 
-void SetId(Writer& out, const char* name, int32_t id) { id < 0 ? out.Null(name) : out.Int(name, id); }
-void SetBool(Writer& out, const char* name, std::optional<bool> value) { value ? out.Bool(name, *value) : out.Null(name); }
-void SetText(Writer& out, const char* name, const std::optional<std::string>& value) { value ? out.String(name, *value) : out.Null(name); }
+Napi::Value IdOrNull(Napi::Env env, int32_t id) { return id < 0 ? env.Null() : Napi::Value::From(env, id); }
+
+template <class T>
+Napi::Value OrNull(Napi::Env env, const std::optional<T>& value) {
+  return value ? Napi::Value::From(env, *value) : env.Null();
+}
 
 class TokenizerTask final : public Task {
  public:
@@ -40,26 +38,24 @@ class TokenizerTask final : public Task {
     return Progress::kDone;
   }
 
-  napi_value Result(napi_env env) override {
-    napi_value null = nullptr;
-    napi_get_null(env, &null);
-    if (!tokenizer_) return null;
+  Napi::Value Result(Napi::Env env) override {
+    if (!tokenizer_) return env.Null();
     GgufTokenizer& t = *tokenizer_;
-    Writer out(env);
-    out.String("model", t.model);
-    SetText(out, "pre", t.pre);
+    Napi::Object out = Napi::Object::New(env);
+    out.Set("model", t.model);
+    out.Set("pre", OrNull(env, t.pre));
     out.Set("tokens", TextsToJs(env, t.tokens));
-    out.Set("types", TakeInt32s(env, std::move(t.types)));
-    t.scores.empty() ? out.Null("scores") : out.Set("scores", TakeFloats(env, std::move(t.scores)));
+    out.Set("types", Take(env, std::move(t.types)));
+    out.Set("scores", t.scores.empty() ? env.Null() : Take(env, std::move(t.scores)));
     out.Set("merges", TextsToJs(env, t.merges));
-    SetId(out, "bosId", t.bos_id);
-    SetId(out, "eosId", t.eos_id);
-    SetId(out, "unkId", t.unk_id);
-    SetBool(out, "addBos", t.add_bos);
-    SetBool(out, "addEos", t.add_eos);
-    SetBool(out, "addSpacePrefix", t.add_space_prefix);
-    SetText(out, "chatTemplate", t.chat_template);
-    return out.object();
+    out.Set("bosId", IdOrNull(env, t.bos_id));
+    out.Set("eosId", IdOrNull(env, t.eos_id));
+    out.Set("unkId", IdOrNull(env, t.unk_id));
+    out.Set("addBos", OrNull(env, t.add_bos));
+    out.Set("addEos", OrNull(env, t.add_eos));
+    out.Set("addSpacePrefix", OrNull(env, t.add_space_prefix));
+    out.Set("chatTemplate", OrNull(env, t.chat_template));
+    return out;
   }
 
  private:
@@ -69,14 +65,12 @@ class TokenizerTask final : public Task {
 
 }  // namespace
 
-napi_value ReadGgufTokenizer(napi_env env, napi_callback_info info) {
-  return Guard(env, [&]() -> napi_value {
-    Reader reader(env, "readGgufTokenizer.options", Arguments(env, info)[0]);
-    std::string path = ReadModelPath(reader, "path");
-    if (!reader.status().ok()) return Throw(env, reader.status());
-    const auto queue = std::make_shared<SerialQueue>(env, GetAddonData(env));
-    return queue->Start(std::make_shared<TokenizerTask>(std::move(path)));
-  });
+Napi::Value ReadGgufTokenizer(Napi::Env env, Napi::Value options) {
+  Reader reader("readGgufTokenizer.options", options);
+  std::string path = ReadModelPath(reader, "path");
+  if (!reader.status().ok()) return Throw(env, reader.status());
+  const auto queue = std::make_shared<SerialQueue>(env);
+  return queue->Start(std::make_shared<TokenizerTask>(std::move(path)));
 }
 
 }  // namespace rum::bind

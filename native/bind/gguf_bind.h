@@ -1,9 +1,9 @@
 // readGgufTokenizer of the boundary (engine/runtime/native.ts).
 #pragma once
-#include <node_api.h>
+#include <napi.h>
 
 namespace rum::bind {
 
-napi_value ReadGgufTokenizer(napi_env env, napi_callback_info info);
+Napi::Value ReadGgufTokenizer(Napi::Env env, Napi::Value options);
 
 }  // namespace rum::bind

@@ -1,6 +1,5 @@
 // Reading side of dto.h: one field at a time.
 #include <cmath>
-#include <cstring>
 
 #include "bind/dto.h"
 
@@ -13,10 +12,8 @@ std::string NumberText(double value) {
   return std::to_string(value);
 }
 
-const char* TypeName(napi_env env, napi_value value) {
-  napi_valuetype type = napi_undefined;
-  if (value == nullptr || napi_typeof(env, value, &type) != napi_ok) return "nothing";
-  switch (type) {
+const char* TypeName(Napi::Value value) {
+  switch (value.Type()) {
     case napi_undefined: return "undefined";
     case napi_null: return "null";
     case napi_boolean: return "a boolean";
@@ -31,52 +28,42 @@ const char* TypeName(napi_env env, napi_value value) {
   return "something else";
 }
 
-bool IsType(napi_env env, napi_value value, napi_valuetype wanted) {
-  napi_valuetype type = napi_undefined;
-  return value != nullptr && napi_typeof(env, value, &type) == napi_ok && type == wanted;
-}
-
 }  // namespace
 
-Reader::Reader(napi_env env, std::string path, napi_value object) : env_(env), path_(std::move(path)), object_(object) {
-  if (!IsType(env, object, napi_object)) {
-    status_ = Error(kErrInternal, path_ + " must be an object; got " + TypeName(env, object) + ".");
-  }
+Reader::Reader(std::string path, Napi::Value object) : path_(std::move(path)), object_(object.As<Napi::Object>()) {
+  if (object.Type() != napi_object) status_ = Error(kErrInternal, path_ + " must be an object; got " + TypeName(object) + ".");
 }
 
 void Reader::Fail(const char* code, const char* name, const std::string& what) {
   if (status_.ok()) status_ = Error(code, PathOf(name) + " " + what);
 }
 
-napi_value Reader::Get(const char* name) {
-  if (!status_.ok()) return nullptr;
-  napi_value value = nullptr;
-  if (napi_get_named_property(env_, object_, name, &value) != napi_ok) {
-    Fail(kErrInternal, name, "could not be read.");
-    return nullptr;
-  }
-  if (IsType(env_, value, napi_undefined)) {
-    Fail(kErrInternal, name, "is undefined; use null for what is not specified.");
-    return nullptr;
-  }
+Napi::Value Reader::Get(const char* name) {
+  if (!status_.ok()) return {};
+  const Napi::Value value = object_.Get(name);
+  if (value.IsEmpty()) Fail(kErrInternal, name, "could not be read.");
+  if (value.IsUndefined()) Fail(kErrInternal, name, "is undefined; use null for what is not specified.");
   return value;
 }
 
-bool Reader::GetType(const char* name, napi_value value, napi_valuetype wanted, const char* what) {
+bool Reader::Is(const char* name, Napi::Value value, napi_valuetype wanted, const char* what) {
   if (!status_.ok()) return false;
-  if (IsType(env_, value, wanted)) return true;
-  Fail(kErrInternal, name, std::string("must be ") + what + "; got " + TypeName(env_, value) + ".");
+  if (value.Type() == wanted) return true;
+  Fail(kErrInternal, name, std::string("must be ") + what + "; got " + TypeName(value) + ".");
   return false;
 }
 
-bool Reader::IsNull(const char* name) { return IsType(env_, Get(name), napi_null); }
+bool Reader::IsNull(const char* name) { return Get(name).IsNull(); }
 
 int64_t Reader::Int(const char* name, int64_t min, int64_t max) { return Integer(name, Get(name), min, max); }
 
-int64_t Reader::Integer(const char* name, napi_value value, int64_t min, int64_t max) {
-  if (!GetType(name, value, napi_number, "a number")) return min;
-  double number = 0;
-  napi_get_value_double(env_, value, &number);
+double Reader::Number(const char* name, Napi::Value value) {
+  return Is(name, value, napi_number, "a number") ? value.As<Napi::Number>().DoubleValue() : 0;
+}
+
+int64_t Reader::Integer(const char* name, Napi::Value value, int64_t min, int64_t max) {
+  const double number = Number(name, value);
+  if (!status_.ok()) return min;
   // Compared as doubles before the cast: a cast of NaN or of a number out of range is undefined.
   if (!(number >= static_cast<double>(min) && number <= static_cast<double>(max)) || number != std::floor(number)) {
     Fail(kErrOption, name, "must be an integer from " + std::to_string(min) + " to " + std::to_string(max) + "; got " + NumberText(number) + ".");
@@ -86,10 +73,7 @@ int64_t Reader::Integer(const char* name, napi_value value, int64_t min, int64_t
 }
 
 float Reader::Float(const char* name) {
-  const napi_value value = Get(name);
-  if (!GetType(name, value, napi_number, "a number")) return 0.0f;
-  double number = 0;
-  napi_get_value_double(env_, value, &number);
+  const double number = Number(name, Get(name));
   if (!std::isfinite(number) || std::fabs(number) > 3.4e38) {
     Fail(kErrOption, name, "must be a finite number; got " + NumberText(number) + ".");
     return 0.0f;
@@ -98,28 +82,23 @@ float Reader::Float(const char* name) {
 }
 
 uint64_t Reader::U64(const char* name) {
-  const napi_value value = Get(name);
-  if (!GetType(name, value, napi_bigint, "a bigint")) return 0;
-  uint64_t result = 0;
+  const Napi::Value value = Get(name);
+  if (!Is(name, value, napi_bigint, "a bigint")) return 0;
   bool lossless = false;
-  if (napi_get_value_bigint_uint64(env_, value, &result, &lossless) != napi_ok || !lossless) {
-    Fail(kErrOption, name, "must be an integer from 0 to 2^64 - 1.");
-  }
+  const uint64_t result = value.As<Napi::BigInt>().Uint64Value(&lossless);
+  if (!lossless) Fail(kErrOption, name, "must be an integer from 0 to 2^64 - 1.");
   return result;
 }
 
-std::string Reader::Text(const char* name, napi_value value, size_t bytes_max) {
-  if (!GetType(name, value, napi_string, "a string")) return {};
+std::string Reader::Text(const char* name, Napi::Value value, size_t bytes_max) {
+  if (!Is(name, value, napi_string, "a string")) return {};
   size_t bytes = 0;
-  napi_get_value_string_utf8(env_, value, nullptr, 0, &bytes);
+  napi_get_value_string_utf8(value.Env(), value, nullptr, 0, &bytes);  // node-addon-api tells the length only with a copy
   if (bytes > bytes_max) {
     Fail(kErrOption, name, "must have at most " + std::to_string(bytes_max) + " bytes; got " + std::to_string(bytes) + ".");
     return {};
   }
-  std::string text(bytes + 1, '\0');
-  napi_get_value_string_utf8(env_, value, text.data(), text.size(), &bytes);
-  text.resize(bytes);
-  return text;
+  return value.As<Napi::String>();
 }
 
 std::string Reader::String(const char* name, size_t bytes_max) { return Text(name, Get(name), bytes_max); }
@@ -139,24 +118,19 @@ int32_t Reader::Choice(const char* name, std::initializer_list<const char*> choi
 
 template <class T>
 std::vector<T> Reader::Typed(const char* name, napi_typedarray_type wanted, const char* what, size_t count_max) {
-  const napi_value value = Get(name);
+  const Napi::Value value = Get(name);
   if (!status_.ok()) return {};
-  bool is_typed = false;
-  napi_typedarray_type type = napi_int8_array;
-  size_t count = 0;
-  void* data = nullptr;
-  if (napi_is_typedarray(env_, value, &is_typed) != napi_ok || !is_typed ||
-      napi_get_typedarray_info(env_, value, &type, &count, &data, nullptr, nullptr) != napi_ok || type != wanted) {
-    Fail(kErrInternal, name, std::string("must be ") + what + "; got " + TypeName(env_, value) + ".");
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != wanted) {
+    Fail(kErrInternal, name, std::string("must be ") + what + "; got " + TypeName(value) + ".");
     return {};
   }
+  const auto array = value.As<Napi::TypedArrayOf<T>>();
+  const size_t count = array.ElementLength();
   if (count > count_max) {
     Fail(kErrOption, name, "must have at most " + std::to_string(count_max) + " elements; got " + std::to_string(count) + ".");
     return {};
   }
-  std::vector<T> result(count);
-  if (count > 0 && data != nullptr) std::memcpy(result.data(), data, count * sizeof(T));
-  return result;
+  return count == 0 ? std::vector<T>() : std::vector<T>(array.Data(), array.Data() + count);
 }
 
 std::vector<int32_t> Reader::Int32Array(const char* name, size_t count_max) {
@@ -165,85 +139,72 @@ std::vector<int32_t> Reader::Int32Array(const char* name, size_t count_max) {
 std::vector<uint32_t> Reader::Uint32Array(const char* name, size_t count_max) {
   return Typed<uint32_t>(name, napi_uint32_array, "a Uint32Array", count_max);
 }
-std::vector<char> Reader::Uint8Array(const char* name, size_t count_max) {
-  return Typed<char>(name, napi_uint8_array, "a Uint8Array", count_max);
+std::vector<uint8_t> Reader::Uint8Array(const char* name, size_t count_max) {
+  return Typed<uint8_t>(name, napi_uint8_array, "a Uint8Array", count_max);
 }
 
-uint32_t Reader::ArrayLength(const char* name, napi_value array, size_t count_max) {
-  if (!status_.ok()) return 0;
-  bool is_array = false;
-  uint32_t length = 0;
-  if (napi_is_array(env_, array, &is_array) != napi_ok || !is_array || napi_get_array_length(env_, array, &length) != napi_ok) {
-    Fail(kErrInternal, name, std::string("must be an array; got ") + TypeName(env_, array) + ".");
-    return 0;
-  }
+template <class F>
+void Reader::Each(const char* name, Napi::Value value, size_t count_max, F&& item) {
+  if (!status_.ok()) return;
+  if (!value.IsArray()) return Fail(kErrInternal, name, std::string("must be an array; got ") + TypeName(value) + ".");
+  const auto array = value.As<Napi::Array>();
+  const uint32_t length = array.Length();
   if (length > count_max) {
-    Fail(kErrOption, name, "must have at most " + std::to_string(count_max) + " elements; got " + std::to_string(length) + ".");
-    return 0;
+    return Fail(kErrOption, name, "must have at most " + std::to_string(count_max) + " elements; got " + std::to_string(length) + ".");
   }
-  return length;
+  for (uint32_t i = 0; i < length && status_.ok(); ++i) {
+    const Napi::Value element = array.Get(i);
+    if (element.IsEmpty()) return Fail(kErrInternal, name, "could not be read.");
+    item(element);
+  }
 }
 
-napi_value Reader::Element(const char* name, napi_value array, uint32_t index) {
-  napi_value value = nullptr;
-  if (status_.ok() && napi_get_element(env_, array, index, &value) != napi_ok) Fail(kErrInternal, name, "could not be read.");
-  return value;
+std::array<Napi::Value, 2> Reader::Pair(const char* name, Napi::Value array) {
+  std::array<Napi::Value, 2> pair;
+  size_t count = 0;
+  Each(name, array, pair.size(), [&](Napi::Value element) { pair[count++] = element; });
+  if (count != pair.size()) Fail(kErrInternal, name, "must hold pairs.");
+  return pair;
 }
 
 std::vector<std::string> Reader::Strings(const char* name, size_t count_max, size_t bytes_max) {
-  const napi_value array = Get(name);
-  const uint32_t length = ArrayLength(name, array, count_max);
   std::vector<std::string> result;
-  for (uint32_t i = 0; i < length && status_.ok(); ++i) result.push_back(Text(name, Element(name, array, i), bytes_max));
+  Each(name, Get(name), count_max, [&](Napi::Value element) { result.push_back(Text(name, element, bytes_max)); });
   return result;
 }
 
 std::vector<std::pair<std::string, std::string>> Reader::StringPairs(const char* name, size_t count_max, size_t bytes_max) {
-  const napi_value array = Get(name);
-  const uint32_t length = ArrayLength(name, array, count_max);
   std::vector<std::pair<std::string, std::string>> result;
-  for (uint32_t i = 0; i < length && status_.ok(); ++i) {
-    const napi_value pair = Element(name, array, i);
-    if (ArrayLength(name, pair, 2) != 2) Fail(kErrInternal, name, "must hold pairs.");
-    std::string key = Text(name, Element(name, pair, 0), bytes_max);
-    std::string value = Text(name, Element(name, pair, 1), bytes_max);
-    result.emplace_back(std::move(key), std::move(value));
-  }
+  Each(name, Get(name), count_max, [&](Napi::Value element) {
+    const auto [key, value] = Pair(name, element);
+    result.emplace_back(Text(name, key, bytes_max), Text(name, value, bytes_max));
+  });
   return result;
 }
 
 std::vector<std::pair<int32_t, float>> Reader::NumberPairs(const char* name, size_t count_max) {
-  const napi_value array = Get(name);
-  const uint32_t length = ArrayLength(name, array, count_max);
   std::vector<std::pair<int32_t, float>> result;
-  for (uint32_t i = 0; i < length && status_.ok(); ++i) {
-    const napi_value pair = Element(name, array, i);
-    if (ArrayLength(name, pair, 2) != 2) Fail(kErrInternal, name, "must hold pairs.");
-    double numbers[2] = {0, 0};
-    for (uint32_t j = 0; j < 2; ++j) {
-      const napi_value value = Element(name, pair, j);
-      if (GetType(name, value, napi_number, "a number")) napi_get_value_double(env_, value, &numbers[j]);
+  Each(name, Get(name), count_max, [&](Napi::Value element) {
+    const auto pair = Pair(name, element);
+    const double id = Number(name, pair[0]);
+    const double number = Number(name, pair[1]);
+    if (!(id >= 0 && id <= INT32_MAX) || id != std::floor(id) || !(std::fabs(number) < 1e30)) {
+      return Fail(kErrOption, name, "must hold pairs of a token id and a finite number.");
     }
-    if (!(numbers[0] >= 0 && numbers[0] <= INT32_MAX) || numbers[0] != std::floor(numbers[0]) || !(std::fabs(numbers[1]) < 1e30)) {
-      Fail(kErrOption, name, "must hold pairs of a token id and a finite number.");
-      break;
-    }
-    result.emplace_back(static_cast<int32_t>(numbers[0]), static_cast<float>(numbers[1]));
-  }
+    result.emplace_back(static_cast<int32_t>(id), static_cast<float>(number));
+  });
   return result;
 }
 
 std::vector<int32_t> Reader::Ints(const char* name, size_t count_max, int32_t min, int32_t max) {
-  const napi_value array = Get(name);
-  const uint32_t length = ArrayLength(name, array, count_max);
   std::vector<int32_t> result;
-  for (uint32_t i = 0; i < length && status_.ok(); ++i) result.push_back(static_cast<int32_t>(Integer(name, Element(name, array, i), min, max)));
+  Each(name, Get(name), count_max, [&](Napi::Value element) { result.push_back(static_cast<int32_t>(Integer(name, element, min, max))); });
   return result;
 }
 
-napi_value Reader::Object(const char* name) {
-  const napi_value value = Get(name);
-  return GetType(name, value, napi_object, "an object") ? value : nullptr;
+Napi::Value Reader::Object(const char* name) {
+  const Napi::Value value = Get(name);
+  return Is(name, value, napi_object, "an object") ? value : Napi::Value();
 }
 
 }  // namespace rum::bind

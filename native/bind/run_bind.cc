@@ -4,8 +4,8 @@
 #include <utility>
 #include <vector>
 
-#include "bind/addon.h"
 #include "bind/dto.h"
+#include "bind/handle.h"
 
 namespace rum::bind {
 namespace {
@@ -52,7 +52,7 @@ class RunTask final : public Task {
     handle_->snapshot = std::move(report_);
     handle_->core->memory = memory_;
   }
-  napi_value Result(napi_env env) override { return Undefined(env); }
+  Napi::Value Result(Napi::Env env) override { return env.Undefined(); }
 
  protected:
   void Interrupt() override { handle_->run->RequestCancel(); }
@@ -72,7 +72,7 @@ Status CheckUsable(const RunHandle& run) {
   return Status::Ok();
 }
 
-napi_value StartTask(napi_env env, const std::shared_ptr<RunHandle>& run, int32_t steps) {
+Napi::Value StartTask(Napi::Env env, const std::shared_ptr<RunHandle>& run, int32_t steps) {
   const Status status = CheckUsable(*run);
   if (!status.ok()) return Throw(env, status);
   const auto task = std::make_shared<RunTask>(run, steps);
@@ -89,84 +89,72 @@ void RunHandle::Release() {
   snapshot = {};
 }
 
-napi_value CreateRun(napi_env env, napi_callback_info info) {
-  return WithHandle<EngineHandle>(env, info, [&](const std::shared_ptr<EngineHandle>& engine, napi_value value) -> napi_value {
-    Reader reader(env, "createRun.options", value);
-    RunOptions options = ReadRunOptions(env, reader);
-    if (!reader.status().ok()) return Throw(env, reader.status());
-    if (engine->core == nullptr) return Throw(env, Error(kErrDisposed, "the engine is closed."));
-    auto run = Run::Create(engine->core->backend, engine->core->model, std::move(options));
-    if (!run.ok()) return Throw(env, run.status());
-    auto handle = std::make_shared<RunHandle>();
-    handle->core = engine->core;
-    handle->run = std::move(*run);
-    handle->snapshot = handle->run->Report();
-    return Handle<RunHandle>::New(env, std::move(handle));
-  });
+Napi::Value CreateRun(Napi::Env env, const std::shared_ptr<EngineHandle>& engine, Napi::Value options) {
+  Reader reader("createRun.options", options);
+  RunOptions request = ReadRunOptions(reader);
+  if (!reader.status().ok()) return Throw(env, reader.status());
+  if (engine->core == nullptr) return Throw(env, Error(kErrDisposed, "the engine is closed."));
+  auto run = Run::Create(engine->core->backend, engine->core->model, std::move(request));
+  if (!run.ok()) return Throw(env, run.status());
+  auto handle = std::make_shared<RunHandle>();
+  handle->core = engine->core;
+  handle->run = std::move(*run);
+  handle->snapshot = handle->run->Report();
+  return Handle<RunHandle>::New(env, std::move(handle));
 }
 
-napi_value RunPrefill(napi_env env, napi_callback_info info) {
-  return WithHandle<RunHandle>(env, info, [&](const std::shared_ptr<RunHandle>& run, napi_value) { return StartTask(env, run, RunTask::kPrefill); });
+Napi::Value RunPrefill(Napi::Env env, const std::shared_ptr<RunHandle>& run, Napi::Value) {
+  return StartTask(env, run, RunTask::kPrefill);
 }
 
-napi_value RunStep(napi_env env, napi_callback_info info) {
-  return WithHandle<RunHandle>(env, info, [&](const std::shared_ptr<RunHandle>& run, napi_value value) -> napi_value {
-    Reader reader(env, "step.options", value);
-    const int32_t steps = reader.Int32("maxSteps", 1, INT32_MAX);
-    if (!reader.status().ok()) return Throw(env, reader.status());
-    return StartTask(env, run, steps);
-  });
+Napi::Value RunStep(Napi::Env env, const std::shared_ptr<RunHandle>& run, Napi::Value options) {
+  Reader reader("step.options", options);
+  const int32_t steps = reader.Int32("maxSteps", 1, INT32_MAX);
+  if (!reader.status().ok()) return Throw(env, reader.status());
+  return StartTask(env, run, steps);
 }
 
-napi_value RunCancel(napi_env env, napi_callback_info info) {
-  return WithHandle<RunHandle>(env, info, [&](const std::shared_ptr<RunHandle>& run, napi_value) -> napi_value {
-    if (const auto task = run->call.lock()) task->Cancel();
-    return Undefined(env);
-  });
+Napi::Value RunCancel(Napi::Env env, const std::shared_ptr<RunHandle>& run, Napi::Value) {
+  if (const auto task = run->call.lock()) task->Cancel();
+  return env.Undefined();
 }
 
-napi_value RunEnd(napi_env env, napi_callback_info info) {
-  return WithHandle<RunHandle>(env, info, [&](const std::shared_ptr<RunHandle>& run, napi_value value) -> napi_value {
-    Reader reader(env, "end.options", value);
-    const auto width = static_cast<int32_t>(run->snapshot.chains.size());
-    const std::vector<int32_t> chains = reader.Ints("chains", kEndChainsMax, 0, width - 1);
-    if (!reader.status().ok()) return Throw(env, reader.status());
-    const Status status = CheckUsable(*run);
-    if (!status.ok()) return Throw(env, status);
-    if (!run->core->queue->idle()) {
-      // Another run's slice holds the backend: this run is told when that slice ends, the snapshot now.
-      for (const int32_t i : chains) {
-        ChainReport& chain = run->snapshot.chains[static_cast<size_t>(i)];
-        if (chain.finish != Finish::kNone) continue;
-        chain.finish = Finish::kEnded;
-        run->snapshot.running -= 1;
-      }
+Napi::Value RunEnd(Napi::Env env, const std::shared_ptr<RunHandle>& run, Napi::Value options) {
+  Reader reader("end.options", options);
+  const auto width = static_cast<int32_t>(run->snapshot.chains.size());
+  const std::vector<int32_t> chains = reader.Ints("chains", kEndChainsMax, 0, width - 1);
+  if (!reader.status().ok()) return Throw(env, reader.status());
+  const Status status = CheckUsable(*run);
+  if (!status.ok()) return Throw(env, status);
+  if (!run->core->queue->idle()) {
+    // Another run's slice holds the backend: this run is told when that slice ends, the snapshot now.
+    for (const int32_t i : chains) {
+      ChainReport& chain = run->snapshot.chains[static_cast<size_t>(i)];
+      if (chain.finish != Finish::kNone) continue;
+      chain.finish = Finish::kEnded;
+      run->snapshot.running -= 1;
     }
-    run->core->queue->WhenIdle([run, engine_run = run->run, chains] {
-      engine_run->EndChains(chains);
-      if (!run->closed) run->snapshot = engine_run->Report();
-    });
-    return Undefined(env);
+  }
+  run->core->queue->WhenIdle([run, engine_run = run->run, chains] {
+    engine_run->EndChains(chains);
+    if (!run->closed) run->snapshot = engine_run->Report();
   });
+  return env.Undefined();
 }
 
-napi_value RunReportNow(napi_env env, napi_callback_info info) {
-  return WithHandle<RunHandle>(env, info, [&](const std::shared_ptr<RunHandle>& run, napi_value) -> napi_value {
-    if (run->closed) return Throw(env, Error(kErrDisposed, "the run is closed."));
-    return ToJs(env, run->snapshot);
-  });
+Napi::Value RunReportNow(Napi::Env env, const std::shared_ptr<RunHandle>& run, Napi::Value) {
+  if (run->closed) return Throw(env, Error(kErrDisposed, "the run is closed."));
+  return ToJs(env, run->snapshot);
 }
 
-napi_value RunClose(napi_env env, napi_callback_info info) {
-  return WithHandle<RunHandle>(env, info, [&](const std::shared_ptr<RunHandle>& run, napi_value) -> napi_value {
-    if (std::exchange(run->closed, true)) return Undefined(env);
-    if (const auto task = run->call.lock()) {
-      task->Cancel();  // which releases the run when it has settled
-    } else {
-      run->Release();
-    }
-    return Undefined(env);
-  });
+Napi::Value RunClose(Napi::Env env, const std::shared_ptr<RunHandle>& run, Napi::Value) {
+  if (std::exchange(run->closed, true)) return env.Undefined();
+  if (const auto task = run->call.lock()) {
+    task->Cancel();  // which releases the run when it has settled
+  } else {
+    run->Release();
+  }
+  return env.Undefined();
 }
 
 }  // namespace rum::bind

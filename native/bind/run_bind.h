@@ -1,6 +1,6 @@
 // createRun and the functions of a run handle.
 #pragma once
-#include <node_api.h>
+#include <napi.h>
 
 #include <memory>
 
@@ -24,12 +24,12 @@ struct RunHandle {
 };
 
 // Exported functions; arguments and results: engine/runtime/native.ts.
-napi_value CreateRun(napi_env env, napi_callback_info info);
-napi_value RunPrefill(napi_env env, napi_callback_info info);
-napi_value RunStep(napi_env env, napi_callback_info info);
-napi_value RunCancel(napi_env env, napi_callback_info info);
-napi_value RunEnd(napi_env env, napi_callback_info info);
-napi_value RunReportNow(napi_env env, napi_callback_info info);
-napi_value RunClose(napi_env env, napi_callback_info info);
+Napi::Value CreateRun(Napi::Env env, const std::shared_ptr<EngineHandle>& engine, Napi::Value options);
+Napi::Value RunPrefill(Napi::Env env, const std::shared_ptr<RunHandle>& run, Napi::Value options);
+Napi::Value RunStep(Napi::Env env, const std::shared_ptr<RunHandle>& run, Napi::Value options);
+Napi::Value RunCancel(Napi::Env env, const std::shared_ptr<RunHandle>& run, Napi::Value options);
+Napi::Value RunEnd(Napi::Env env, const std::shared_ptr<RunHandle>& run, Napi::Value options);
+Napi::Value RunReportNow(Napi::Env env, const std::shared_ptr<RunHandle>& run, Napi::Value options);
+Napi::Value RunClose(Napi::Env env, const std::shared_ptr<RunHandle>& run, Napi::Value options);
 
 }  // namespace rum::bind

@@ -6,22 +6,29 @@
 #include <utility>
 #include <vector>
 
+#include "baseline/spec.h"
 #include "core/status.h"
 #include "model/rope.h"
 
 namespace rum {
 
-enum class PolicyKind : int32_t { kDense, kDmsBorrowed, kDmsSeparate };
+enum class PolicyKind : int32_t {
+  kDense, kDmsBorrowed, kDmsSeparate,
+  kTova, kTovaHead, kH2o, kQuest, kStreaming, kKvpress,  // for evaluation: native/baseline
+};
 
 // Parameters of a cache policy (METHOD.md 1.2, 1.6).
 struct PolicySpec {
   PolicyKind kind = PolicyKind::kDense;
+  bool is_dms() const { return kind == PolicyKind::kDmsBorrowed || kind == PolicyKind::kDmsSeparate; }
+  bool is_baseline() const { return kind >= PolicyKind::kTova; }
   int32_t window = 0;             // tokens before the current one that are always visible; dense keeps all and uses 0
   float alpha_scale = 100.0f;
   float alpha_offset = 5.0f;
   bool alpha_per_layer = false;   // separate: KV head 0's logit decides for all KV heads
   bool disable_eviction = false;  // all decisions 0; the borrowed channel is still zeroed
   float target_cr = 1.0f;         // dms_cr: documentation, not used by the engine
+  BaselineSpec baseline;          // of the policies for evaluation
   std::string reason;             // why this flavour was chosen, one sentence for `ruminate model inspect`
 };
 
@@ -56,7 +63,8 @@ struct ModelConfig {
 };
 
 // key=value pairs from the caller, applied over the policy the directory states. Keys: policy (dense|dms|auto), window,
-// alpha_scale, alpha_offset, alpha_per (head|layer), disable_eviction (true|false). An unknown key or value is ERR_OPTION.
+// alpha_scale, alpha_offset, alpha_per (head|layer), disable_eviction (true|false). policy may also name a
+// baseline, with parameters of its own (baseline/options.h). An unknown key or value is ERR_OPTION.
 using PolicyOverrides = std::vector<std::pair<std::string, std::string>>;
 
 // The texts of a directory's configuration files; empty: no such file.

@@ -5,6 +5,7 @@
 #include <span>
 #include <system_error>
 
+#include "baseline/options.h"
 #include "core/limits.h"
 #include "model/json.h"
 
@@ -168,7 +169,7 @@ Status ApplyPolicyName(const std::string& value, PolicySpec& policy) {
     policy.window = kDmsWindowDefault;
     policy.reason = "DMS: asked for with policy=dms; without DMS metadata, so the borrowed query channel and defaults";
   } else if (value != "auto") {
-    return BadOption("policy", value, "auto, dense or dms");
+    return BadOption("policy", value, "auto, dense, dms or the name of a baseline (docs/baselines.md)");
   }
   return Status::Ok();
 }
@@ -195,6 +196,7 @@ Expected<PolicySpec> ReadPolicy(FieldReader& config, const ConfigTexts& texts) {
 }
 
 Status ApplyOverrides(const PolicyOverrides& overrides, PolicySpec& policy) {
+  if (baseline::IsNamedBy(overrides)) return baseline::ApplyOverrides(overrides, policy);
   static constexpr std::string_view kKeys[] = {"policy",       "window",    "alpha_scale",
                                                "alpha_offset", "alpha_per", "disable_eviction"};
   for (auto it = overrides.begin(); it != overrides.end(); ++it) {

@@ -111,7 +111,10 @@ Status Run::Impl::FeedChunk() {
   const auto fed = static_cast<size_t>(backend_->Length(prompt_chain_));
   const size_t end = std::min(options_.prompt.size(), fed + static_cast<size_t>(options_.prefill_chunk));
   rows_.clear();
-  for (size_t i = fed; i < end; ++i) rows_.push_back({prompt_chain_, options_.prompt[i], i + 1 == options_.prompt.size()});
+  for (size_t i = fed; i < end; ++i) {
+    const bool last = i + 1 == options_.prompt.size();
+    rows_.push_back({prompt_chain_, options_.prompt[i], last, true, last});
+  }
   meter_.Begin(static_cast<int32_t>(fed), end - fed);
   backend_->SetTrace(&meter_);
   Status status = backend_->Forward(rows_, logits_.data());
@@ -192,9 +195,10 @@ Status Run::Impl::FeedAll() {
     report.fed += 1;
     report.live_sum = backend_->LiveSum(chains_[i].id);
     report.peak_sum = std::max(report.peak_sum, report.live_sum);
-    report.read_sum += report.live_sum;
+    const int64_t reads = backend_->ReadSum(chains_[i].id);
+    report.read_sum += reads;
     report.dense_read_sum += report.fed * head_count_;
-    read_sum_ += report.live_sum;
+    read_sum_ += reads;
   }
   return Status::Ok();
 }

@@ -40,7 +40,7 @@ struct ChainReport {
   int32_t stop_bytes = -1;      // finish by a stop string: text length in bytes before it, else -1
   int64_t live_sum = 0;         // sum over (layer, KV head) at the last token fed
   int64_t peak_sum = 0;         // maximum of live_sum over all tokens fed, prompt included
-  int64_t read_sum = 0;         // sum over decode steps of live_sum: divide by layers * kv heads for kv_reads
+  int64_t read_sum = 0;         // sum over decode steps of what attention read: divide by layers * kv heads for kv_reads
   int64_t dense_read_sum = 0;   // the same if nothing were ever evicted
   int32_t fed = 0;              // tokens fed, prompt included
 };

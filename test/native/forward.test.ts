@@ -57,6 +57,32 @@ test('a dense policy over a DMS model has no decisions, and all ids are the prom
   expect(readSafetensors(out).names).toEqual(['live_count', 'logits']);
 });
 
+test.each(['reference', 'cpu'])('under a baseline on %s it writes what is kept at the end', async (backend) => {
+  const oracle = readSafetensors(fixture('online_baselines.safetensors'));
+  const out = path.join(folder, `tova-${backend}.safetensors`);
+  const { stdout } = await forward('--model', tinyModel('tiny_qwen3'), '--ids', idsOf('online_baselines.safetensors'), '--policy', 'tova',
+    '--set', 'budget=32', '--prompt-len', '96', '--backend', backend, '--out', out);
+  // Each of the 32 steps reads the budget and its own token; the prompt is dense.
+  expect(JSON.parse(stdout)).toMatchObject({ policy: 'tova', kv_reads_decode: 32 * 33, kv_reads_all: (96 * 97) / 2 + 32 * 33, peak_tokens: 96 });
+  const written = readSafetensors(out);
+  expect(written.names).toEqual(['kept', 'live_count', 'logits']);
+  // The oracle's mask of each head after the last of 33 rows.
+  const last = Array.from({ length: 6 }, (_, head) => [...oracle.u8('tova_layer.kept').subarray((head * 33 + 32) * 128, (head * 33 + 33) * 128)]);
+  expect([...written.u8('kept')]).toEqual(last.flat());
+});
+
+test('a kvpress scorer writes its scores too, however the prompt is cut', async () => {
+  const oracle = readSafetensors(fixture('kvpress_prefill_scores.safetensors'));
+  const out = path.join(folder, 'snapkv.safetensors');
+  const ids = [...oracle.i32('prompt_ids')].join(',');
+  await forward('--model', tinyModel('tiny_qwen3'), '--ids', ids, '--policy', 'kvpress_snapkv', '--set', 'window=16', '--chunk', '17', '--out', out);
+  const written = readSafetensors(out);
+  const expected = oracle.f32('snapkv.scores');
+  expect(written.shape('scores')).toEqual([3, 2, 96]);
+  expect(written.f32('scores').every((value, i) => Math.abs(value - expected[i]!) < 1e-4)).toBe(true);
+  expect(written.u8('kept')).toEqual(oracle.u8('snapkv.kept'));
+});
+
 test('a bundled model goes by its name', async () => {
   const { code, stdout } = await forward('--model', 'countdown@cr4', '--ids', '1,2,3', '--out', path.join(folder, 'named.safetensors'));
   expect(code).toBe(0);
@@ -68,6 +94,8 @@ test.each([
   ['an id that is no number', ['--ids', '5,,7'], 'ERR_OPTION'],
   ['a prompt longer than the ids', ['--ids', '5', '--prompt-len', '2'], 'ERR_OPTION'],
   ['an unknown setting', ['--ids', '5', '--set', 'dms_magic=1'], 'ERR_OPTION'],
+  ['a baseline without its budget', ['--ids', '5', '--policy', 'h2o'], 'ERR_OPTION'],
+  ['a baseline that is not supported', ['--ids', '5', '--policy', 'dmc'], 'ERR_OPTION'],
   ['no such model', ['--ids', '5', '--model', './nowhere'], 'ERR_MODEL'],
 ])('%s: exit code 1 and one line with the code', async (_, args, code) => {
   const ended = await forward('--model', tinyModel('tiny_qwen3_dms'), '--out', path.join(folder, 'none.safetensors'), ...args);

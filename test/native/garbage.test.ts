@@ -127,6 +127,20 @@ describe('the raw addon', () => {
     raw['engineClose']!(handle);
   });
 
+  test('does not trip over prototypes that throw', async () => {
+    const trap = { configurable: true, set: () => { throw new RangeError('trap'); }, get(this: object) { if (Object.hasOwn(this, 'handle')) throw new RangeError('trap'); } };
+    Object.defineProperty(Error.prototype, 'code', trap);
+    Object.defineProperty(Object.prototype, 'then', trap);
+    try {
+      expect(() => raw['openEngine']!({})).toThrow(expect.objectContaining({ code: 'ERR_INTERNAL' }));
+      await expect(raw['openEngine']!({ ...engineOptions(MODEL), directory: 'nowhere' })).rejects.toMatchObject({ code: 'ERR_MODEL_FILE' });
+      await expect(raw['openEngine']!(engineOptions(MODEL))).rejects.toThrow('trap');
+    } finally {
+      Reflect.deleteProperty(Error.prototype, 'code');
+      Reflect.deleteProperty(Object.prototype, 'then');
+    }
+  });
+
   test('does not care about `this` and cannot be constructed into anything that crashes', () => {
     expect(raw['nativeInfo']!.call(42)).toHaveProperty('numericsId');
     for (const construct of Object.values(raw)) {

@@ -23,6 +23,7 @@ describe('a spec', () => {
       ...base, variant: 'cr8', seed: (1n << 64n) - 1n, stop: ['x'.repeat(256)], vote: 'majority', early_stop: false, answer: { rule: 'after', marker: 'answer' },
       thinking: null, backend: 'reference', kv: 'bf16', threads: 2, page_slots: 4,
       sampling: { temperature: 0, top_k: 0, top_p: 1, min_p: 0, repetition_penalty: 1, presence_penalty: -2, frequency_penalty: 2, logit_bias: [[3, -100]] },
+      enable_thinking: false, tools: [{ type: 'function' }], documents: [{ title: 't' }], date: '2024-07-26', template_variables: { thinking_budget: 7 },
       budget: { lengths: [1, 2], width: 2, compression_ratio: 8, kv_read_budget: 1, deadline_ms: 1 },
     };
     expect(parseSpec(full)).toEqual(full);
@@ -70,6 +71,14 @@ describe('a spec', () => {
     [{ kv: 'fp8' }, /^kv must be one of f32, bf16/],
     [{ threads: 0 }, /^threads must be an integer from 1 to 256/],
     [{ page_slots: 5_000 }, /^page_slots must be an integer from 1 to 4096/],
+    [{ prompt: undefined, messages: [{ role: 'user', content: 'x', reasoning_content: 3 }] }, /^messages\.0\.reasoning_content must be text; got 3\.$/],
+    [{ prompt: undefined, messages: [{ role: 'user', content: 'x'.repeat(3 << 20), tool_calls: [{ x: 'x'.repeat(1 << 20) }] }] }, /^messages must have at most 4194304 bytes; got 4194/],
+    [{ tools: {} }, /^tools must be a list/],
+    [{ tools: ['f'] }, /^tools\.0 must be a JSON object; got "f"\.$/],
+    [{ tools: Array(129).fill({}) }, /^tools must have at most 128 entries; got a list of 129\.$/],
+    [{ documents: [{ big: 1n }] }, /^documents\.0 must be a JSON object; got an object\.$/],
+    [{ template_variables: { x: 'x'.repeat(1 << 20) } }, /^template_variables must have at most 1048576 bytes as JSON; got 1048/],
+    [{ date: '2024-02-30' }, /^date must be a date like 2024-07-26 or 2024-07-26T14:30:05; got "2024-02-30"\.$/],
     [{ model: 'countdown@cr4', variant: 'cr8' }, /^variant must not be given twice/],
   ])('%o is refused in one sentence with field, range and value', (change, message) => {
     expect(refusal({ ...base, ...change })).toMatch(message);

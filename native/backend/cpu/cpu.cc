@@ -6,9 +6,11 @@
 #include <unordered_map>
 
 #include "backend/backend.h"
+#include "backend/cpu/activations.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/packed.h"
 #include "backend/cpu/thread_pool.h"
+#include "baseline/eval_backend.h"
 #include "cache/chain_cache.h"
 #include "core/exact_math.h"
 #include "model/quant.h"
@@ -28,18 +30,6 @@ struct Layer {
   PackedMatrix down;                         // [hidden, intermediate]
 };
 
-// Buffers of one Forward, [rows][stride]; strides are padded to panels so that padding rows have a place to go.
-struct Activations {
-  int64_t hidden_stride = 0, qkv_stride = 0, attention_stride = 0, gate_up_stride = 0;
-  std::vector<float> residual, normed, projected;  // [rows][hidden_stride]
-  std::vector<float> qkv;                          // [rows][qkv_stride]
-  std::vector<float> attention;                    // [rows][attention_stride], heads * head_dim
-  std::vector<float> gate_up;                      // [rows][gate_up_stride]
-  std::vector<float> cos, sin;                     // [rows][head_dim / 2]
-  std::vector<float> decision_logits;              // [rows][kv_heads]
-  std::vector<int32_t> live;                       // [rows][kv_heads]
-};
-
 // Consecutive rows of one chain within a Forward.
 struct Span {
   ChainCache* cache = nullptr;
@@ -55,8 +45,9 @@ struct Chain {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(std::shared_ptr<const Model> model, const BackendOptions& options, Isa isa)
-      : model_(std::move(model)), config_(model_->config), isa_(isa), kernels_(*KernelsFor(isa)), threads_(options.threads),
+  // attention: in place of ring and log, or nullptr.
+  CpuBackend(std::shared_ptr<const Model> model, const BackendOptions& options, Isa isa, baseline::Attention* attention)
+      : model_(std::move(model)), config_(model_->config), attention_(attention), isa_(isa), kernels_(*KernelsFor(isa)), threads_(options.threads),
         layout_(CacheLayout::Make(config_.head_dim, options.kv == KvType::kF32 ? 4 : 2, options.page_slots, config_.policy.window)),
         pool_(layout_.page_bytes), scratch_(static_cast<size_t>(options.threads)) {}
 
@@ -83,19 +74,21 @@ class CpuBackend final : public Backend {
   int64_t SumHeads(ChainId chain, int32_t (ChainCache::*count)(int32_t) const) const;
   Expected<ChainId> Adopt(std::unique_ptr<ChainCache> cache, int32_t length);
   Expected<std::vector<Span>> GroupRows(std::span<const Row> rows);
-  void ResizeActivations(int64_t rows);
   void Matrix(const PackedMatrix& w, const std::vector<float>& x, int64_t x_stride, int64_t rows, std::vector<float>* y, int64_t y_stride);
   void Norm(const std::vector<float>& weight, int64_t rows);
   void AddBias(const std::vector<float>& bias, int64_t rows, std::vector<float>* y, int64_t y_stride);
   void AddProjected(int64_t rows);
   void AttentionBlock(int32_t layer, const std::vector<Span>& spans, int64_t rows);
+  float PrepareHead(const Layer& layer, int32_t row, int32_t kv_head);
   void AttendSpan(int32_t layer, const Span& span, int32_t kv_head, std::vector<float>* scratch);
+  void AttendSpanForBaseline(int32_t layer, const Span& span);
   void MlpBlock(const Layer& layer, int64_t rows);
   void TraceLayer(int32_t layer, const std::vector<Span>& spans);
   Status Logits(std::span<const Row> rows, float* logits);
 
   const std::shared_ptr<const Model> model_;
   const ModelConfig& config_;
+  baseline::Attention* const attention_;
   const Isa isa_;
   const Kernels& kernels_;
   ThreadPool threads_;
@@ -109,6 +102,7 @@ class CpuBackend final : public Backend {
   std::unordered_map<ChainId, Chain> chains_;
   ChainId next_chain_ = 0;
   Activations a_;
+  std::span<const Row> batch_;  // of the Forward in progress
   std::vector<std::vector<float>> scratch_;  // [threads]
   std::vector<float> head_in_, head_out_;    // [wanted rows][stride]
   std::atomic<bool> out_of_memory_{false};
@@ -198,25 +192,6 @@ Expected<std::vector<Span>> CpuBackend::GroupRows(std::span<const Row> rows) {
   return spans;
 }
 
-void CpuBackend::ResizeActivations(int64_t rows) {
-  const int64_t q_dim = int64_t{config_.num_heads} * config_.head_dim;
-  a_.hidden_stride = RoundUp(config_.hidden_size, kPanelRows);
-  a_.qkv_stride = layers_[0].qkv.rows();
-  a_.attention_stride = RoundUp(q_dim, kPanelRows);
-  a_.gate_up_stride = layers_[0].gate_up.rows();
-  const auto fit = [rows](std::vector<float>* v, int64_t stride) {
-    if (static_cast<int64_t>(v->size()) < rows * stride) v->resize(static_cast<size_t>(rows * stride));
-  };
-  for (auto* v : {&a_.residual, &a_.normed, &a_.projected}) fit(v, a_.hidden_stride);
-  fit(&a_.qkv, a_.qkv_stride);
-  fit(&a_.attention, a_.attention_stride);
-  fit(&a_.gate_up, a_.gate_up_stride);
-  fit(&a_.cos, config_.head_dim / 2);
-  fit(&a_.sin, config_.head_dim / 2);
-  fit(&a_.decision_logits, config_.num_kv_heads);
-  a_.live.resize(a_.decision_logits.size());
-}
-
 void CpuBackend::Matrix(const PackedMatrix& w, const std::vector<float>& x, int64_t x_stride, int64_t rows, std::vector<float>* y,
                         int64_t y_stride) {
   threads_.Run(w.panels, w.rows() * w.cols * rows, [&](int64_t begin, int64_t end, int32_t) {
@@ -244,30 +219,40 @@ void CpuBackend::AddProjected(int64_t rows) {
   }
 }
 
+// Norm and RoPE of one row's query group and key, in place. Returns the eviction logit about the token before.
+float CpuBackend::PrepareHead(const Layer& l, int32_t row, int32_t kv_head) {
+  const int32_t hd = config_.head_dim, group = config_.group();
+  const int64_t half = hd / 2;
+  float* qkv = a_.qkv.data() + row * a_.qkv_stride;
+  float* q = qkv + int64_t{kv_head} * group * hd;
+  float* k = qkv + l.qkv.row_begin(1) + int64_t{kv_head} * hd;
+  const float* cos = a_.cos.data() + row * half;
+  const float* sin = a_.sin.data() + row * half;
+  if (config_.qk_norm) {
+    for (int32_t h = 0; h < group; ++h) kernels_.rms_norm(q + h * hd, l.q_norm.data(), config_.rms_eps, hd, q + h * hd);
+    kernels_.rms_norm(k, l.k_norm.data(), config_.rms_eps, hd, k);
+  }
+  const float logit = policy_->Logit(row, kv_head, q);
+  policy_->MaskQuery(q);
+  for (int32_t h = 0; h < group; ++h) kernels_.rope(q + h * hd, cos, sin, half);
+  kernels_.rope(k, cos, sin, half);
+  policy_->MaskQuery(q);
+  return logit;
+}
+
 // One chain, one KV head: everything between the projections, token by token, as the next token's keys depend on what this one evicts.
 void CpuBackend::AttendSpan(int32_t layer, const Span& span, int32_t kv_head, std::vector<float>* scratch) {
   const Layer& l = layers_[static_cast<size_t>(layer)];
   const int32_t hd = config_.head_dim, group = config_.group(), head = layer * config_.num_kv_heads + kv_head;
-  const int64_t k_begin = l.qkv.row_begin(1), v_begin = l.qkv.row_begin(2), half = hd / 2;
   const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(hd)));
   for (size_t i = 0; i < span.rows.size(); ++i) {
-    const int32_t row = span.rows[i], position = span.position + static_cast<int32_t>(i);
-    float* qkv = a_.qkv.data() + row * a_.qkv_stride;
-    float* q = qkv + int64_t{kv_head} * group * hd;
-    float* k = qkv + k_begin + int64_t{kv_head} * hd;
-    const float* v = qkv + v_begin + int64_t{kv_head} * hd;
-    const float* cos = a_.cos.data() + row * half;
-    const float* sin = a_.sin.data() + row * half;
-    if (config_.qk_norm) {
-      for (int32_t h = 0; h < group; ++h) kernels_.rms_norm(q + h * hd, l.q_norm.data(), config_.rms_eps, hd, q + h * hd);
-      kernels_.rms_norm(k, l.k_norm.data(), config_.rms_eps, hd, k);
-    }
-    const float logit = policy_->Logit(row, kv_head, q);
-    policy_->MaskQuery(q);
-    for (int32_t h = 0; h < group; ++h) kernels_.rope(q + h * hd, cos, sin, half);
-    kernels_.rope(k, cos, sin, half);
-    policy_->MaskQuery(q);
-    if (!span.cache->Append(head, position, k, v, policy_->evicts() && policy_->Evicts(logit))) {
+    const int32_t row = span.rows[i];
+    const float logit = PrepareHead(l, row, kv_head);
+    const float* qkv = a_.qkv.data() + row * a_.qkv_stride;
+    const float* q = qkv + int64_t{kv_head} * group * hd;
+    const float* k = qkv + l.qkv.row_begin(1) + int64_t{kv_head} * hd;
+    const float* v = qkv + l.qkv.row_begin(2) + int64_t{kv_head} * hd;
+    if (!span.cache->Append(head, span.position + static_cast<int32_t>(i), k, v, policy_->evicts() && policy_->Evicts(logit))) {
       out_of_memory_.store(true, std::memory_order_relaxed);
       return;
     }
@@ -282,6 +267,19 @@ void CpuBackend::AttendSpan(int32_t layer, const Span& span, int32_t kv_head, st
   }
 }
 
+// One chain, all heads of the layer: what a baseline keeps may depend on all of them.
+void CpuBackend::AttendSpanForBaseline(int32_t layer, const Span& span) {
+  const Layer& l = layers_[static_cast<size_t>(layer)];
+  for (size_t i = 0; i < span.rows.size(); ++i) {
+    const int32_t row = span.rows[i];
+    for (int32_t j = 0; j < config_.num_kv_heads; ++j) PrepareHead(l, row, j);
+    const float* qkv = a_.qkv.data() + row * a_.qkv_stride;
+    attention_->Attend(batch_[static_cast<size_t>(row)], layer, span.position + static_cast<int32_t>(i), qkv, qkv + l.qkv.row_begin(1),
+                       qkv + l.qkv.row_begin(2), a_.attention.data() + row * a_.attention_stride,
+                       a_.live.data() + int64_t{row} * config_.num_kv_heads);
+  }
+}
+
 void CpuBackend::AttentionBlock(int32_t layer, const std::vector<Span>& spans, int64_t rows) {
   const Layer& l = layers_[static_cast<size_t>(layer)];
   policy_->Prepare(layer, a_.residual.data(), a_.hidden_stride, static_cast<int32_t>(rows));
@@ -291,9 +289,13 @@ void CpuBackend::AttentionBlock(int32_t layer, const std::vector<Span>& spans, i
   int64_t live = 0;
   for (const Span& s : spans) live += s.cache->Live(layer * config_.num_kv_heads) * static_cast<int64_t>(s.rows.size());
   const int64_t cost = (live + 16 * rows) * config_.num_heads * config_.head_dim * 2;
-  const auto items = static_cast<int64_t>(spans.size()) * config_.num_kv_heads;
-  threads_.Run(items, cost, [&](int64_t begin, int64_t end, int32_t thread) {
+  const int64_t per_span = attention_ ? 1 : config_.num_kv_heads;
+  threads_.Run(static_cast<int64_t>(spans.size()) * per_span, cost, [&](int64_t begin, int64_t end, int32_t thread) {
     for (int64_t i = begin; i < end; ++i) {
+      if (attention_) {
+        AttendSpanForBaseline(layer, spans[static_cast<size_t>(i)]);
+        continue;
+      }
       AttendSpan(layer, spans[static_cast<size_t>(i / config_.num_kv_heads)], static_cast<int32_t>(i % config_.num_kv_heads),
                  &scratch_[static_cast<size_t>(thread)]);
     }
@@ -353,7 +355,8 @@ Status CpuBackend::Forward(std::span<const Row> rows, float* logits) {
   const std::vector<Span>& spans = *grouped;
   const auto n = static_cast<int64_t>(rows.size());
   if (n == 0) return Status::Ok();
-  ResizeActivations(n);
+  batch_ = rows;
+  a_.Fit(config_, layers_[0].qkv.rows(), layers_[0].gate_up.rows(), n);
   for (int64_t r = 0; r < n; ++r) DequantiseRow(model_->embed, rows[static_cast<size_t>(r)].token, a_.residual.data() + r * a_.hidden_stride);
   const int32_t half = config_.head_dim / 2;
   for (const Span& s : spans) {
@@ -382,9 +385,10 @@ Expected<std::unique_ptr<Backend>> MakeCpuBackend(std::shared_ptr<const Model> m
   if (options.page_slots < 1 || options.page_slots > 4096) return Error(kErrOption, "page_slots must be from 1 to 4096.");
   const auto isa = ResolveIsa(options.isa);
   if (!isa.ok()) return isa.status();
-  auto backend = std::make_unique<CpuBackend>(std::move(model), options, *isa);
+  auto cache = baseline::MakeEvalCache(model->config, options);
+  auto backend = std::make_unique<CpuBackend>(std::move(model), options, *isa, cache.get());
   if (!backend->PackWeights()) return Error(kErrMemory, "The system has no memory for the packed weights.");
-  return std::unique_ptr<Backend>(std::move(backend));
+  return baseline::Decorate(std::move(backend), std::move(cache));
 }
 
 }  // namespace rum

@@ -12,6 +12,7 @@
 #include "backend/reference/history.h"
 #include "backend/reference/math.h"
 #include "backend/reference/matrix.h"
+#include "baseline/eval_backend.h"
 
 namespace rum {
 namespace {
@@ -25,10 +26,11 @@ using reference::RopeTable;
 
 class ReferenceBackend final : public Backend {
  public:
-  ReferenceBackend(std::shared_ptr<const Model> model, const BackendOptions& options)
-      : model_(std::move(model)), config_(model_->config), options_(options), weights_(reference::WidenAll(*model_)),
+  // attention: in place of the histories here, or nullptr.
+  ReferenceBackend(std::shared_ptr<const Model> model, const BackendOptions& options, baseline::Attention* attention)
+      : model_(std::move(model)), config_(model_->config), options_(options), attention_(attention), weights_(reference::WidenAll(*model_)),
         frequencies_(RopeFrequencies(config_.rope, config_.head_dim)),
-        window_(config_.policy.kind == PolicyKind::kDense ? 0 : config_.policy.window), hidden_(Size(config_.hidden_size)),
+        window_(config_.policy.is_dms() ? config_.policy.window : 0), hidden_(Size(config_.hidden_size)),
         head_dim_(Size(config_.head_dim)), kv_heads_(Size(config_.num_kv_heads)), group_(Size(config_.group())) {}
 
   const char* name() const override { return "reference"; }
@@ -141,14 +143,14 @@ class ReferenceBackend final : public Backend {
     std::vector<float> h(embedding, embedding + hidden_);
     for (int32_t layer = 0; layer < config_.num_layers; ++layer) {
       const Layer& w = weights_.layers[Size(layer)];
-      Attention(row.chain, layer, position, rope, w, std::span(chain.heads).subspan(Size(layer) * kv_heads_, kv_heads_), h);
+      Attention(row, layer, position, rope, w, std::span(chain.heads).subspan(Size(layer) * kv_heads_, kv_heads_), h);
       Mlp(w, h);
     }
     return h;
   }
 
   // h += W_o attention(RMSNorm(h)); writes k, v and the flag of the token before.
-  void Attention(ChainId id, int32_t layer, int32_t position, const RopeTable& rope, const Layer& w, std::span<HeadHistory> heads,
+  void Attention(const Row& row, int32_t layer, int32_t position, const RopeTable& rope, const Layer& w, std::span<HeadHistory> heads,
                  std::vector<float>& h) {
     std::vector<float> x(hidden_), q(w.q_proj.rows), k(w.k_proj.rows), v(w.v_proj.rows);
     RmsNorm(h.data(), w.input_norm.row(0), hidden_, config_.rms_eps, x.data());
@@ -170,7 +172,8 @@ class ReferenceBackend final : public Backend {
 
     std::vector<float> o(q.size());
     std::vector<int32_t> live(kv_heads_);
-    for (size_t j = 0; j < kv_heads_; ++j) {
+    if (attention_) attention_->Attend(row, layer, position, q.data(), k.data(), v.data(), o.data(), live.data());
+    for (size_t j = 0; j < kv_heads_ && !attention_; ++j) {
       const bool decision = !decision_logits.empty() && !config_.policy.disable_eviction && decision_logits[j] > 0.0f;
       Append(&k[j * head_dim_], &v[j * head_dim_], decision, heads[j]);
       const std::vector<int32_t> visible = heads[j].VisiblePositions(position, window_);
@@ -178,7 +181,7 @@ class ReferenceBackend final : public Backend {
       for (size_t i = j * group_; i < (j + 1) * group_; ++i) Attend(heads[j], visible, &q[i * head_dim_], &o[i * head_dim_]);
     }
     if (trace_) {
-      trace_->OnToken(id, layer, position, decision_logits.empty() ? nullptr : decision_logits.data(), live.data());
+      trace_->OnToken(row.chain, layer, position, decision_logits.empty() ? nullptr : decision_logits.data(), live.data());
     }
     std::vector<float> y(hidden_);
     w.o_proj.Times(o.data(), y.data());
@@ -193,7 +196,7 @@ class ReferenceBackend final : public Backend {
   // [num_kv_heads], or empty for a dense cache. q: after q_norm, before RoPE. h: the residual stream that enters the layer.
   std::vector<float> DecisionLogits(const Layer& w, const std::vector<float>& h, const std::vector<float>& q) const {
     const PolicySpec& policy = config_.policy;
-    if (policy.kind == PolicyKind::kDense) return {};
+    if (!policy.is_dms()) return {};
     std::vector<float> logits(kv_heads_);
     if (Borrowed()) {
       for (size_t j = 0; j < kv_heads_; ++j) logits[j] = q[BorrowedChannel(j)];
@@ -267,6 +270,7 @@ class ReferenceBackend final : public Backend {
   std::shared_ptr<const Model> model_;
   const ModelConfig& config_;
   BackendOptions options_;
+  baseline::Attention* const attention_;
   reference::Weights weights_;
   std::vector<float> frequencies_;  // [head_dim / 2]
   int32_t window_;
@@ -280,7 +284,9 @@ class ReferenceBackend final : public Backend {
 
 Expected<std::unique_ptr<Backend>> MakeReferenceBackend(std::shared_ptr<const Model> model, const BackendOptions& options) {
   if (options.page_slots < 1) return Error(kErrOption, "page_slots must be at least 1");
-  return std::unique_ptr<Backend>(new ReferenceBackend(std::move(model), options));
+  auto cache = baseline::MakeEvalCache(model->config, options);
+  auto backend = std::make_unique<ReferenceBackend>(std::move(model), options, cache.get());
+  return baseline::Decorate(std::move(backend), std::move(cache));
 }
 
 }  // namespace rum
