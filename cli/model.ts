@@ -22,7 +22,7 @@ export function modelCommand(): Command {
 function inspectCommand(): Command {
   return command('inspect')
     .description('what a model is: flavour and why, shapes, what its KV costs, what fits this machine (reads no weights)')
-    .argument('<model>', 'name, name@variant or a Hugging Face directory')
+    .argument('<model>', 'name, name@variant, a Hugging Face directory or a GGUF file')
     .option('--length <tokens...>', 'lengths to price (default: an eighth to all of the context)', (text: string, before: number[] | undefined) => [...(before ?? []), integer(text)])
     .addOption(new Option('--kv <type>', 'type of the cache (default: f32 for f32 weights, else bf16)').choices(['f32', 'bf16']))
     .option('--policy <name>', 'in place of what the directory says: dense, dms, kvzap or a baseline of docs/baselines.md')
@@ -39,7 +39,7 @@ function inspectCommand(): Command {
 function checkCommand(): Command {
   return command('check')
     .description('load everything, then compare the fast backend with the reference, byte for byte')
-    .argument('<model>', 'name, name@variant or a Hugging Face directory')
+    .argument('<model>', 'name, name@variant, a Hugging Face directory or a GGUF file')
     .option('--tokens <n>', 'length of the compared pass (default: enough to see evictions; 24 for large models)', integer)
     .option('--threads <n>', 'threads (default: all of this machine)', integer)
     .option('--json', 'one JSON object')

@@ -55,7 +55,7 @@ export function runCommand(): Command {
     .description('run one job: W chains on one prompt within one budget of KV reads, then a vote')
     .argument('[prompt]', 'the question (or --prompt-file)')
     .option('--prompt-file <file>', 'read the question from a file, or from standard input with -')
-    .option('--model <name|dir>', 'name, name@variant or a Hugging Face directory', 'countdown')
+    .option('--model <name|path>', 'name, name@variant, a Hugging Face directory or a GGUF file', 'countdown')
     .option('--cr <ratio>', 'compression ratio: chooses the variant of the model (default: the best on its card)', decimal)
     .optionsGroup('Cache (default: as the model was trained):')
     .option('--policy <name>', 'dense, dms, kvzap or a baseline of docs/baselines.md')

@@ -19,8 +19,8 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
 
 /** @throws EngineError ERR_TOKENIZER */
 export function tokenizerOf(gguf: GgufTokenizer, where: string): Tokenizer {
-  const make = { gpt2: byteLevel, llama: sentencePiece }[gguf.model];
-  if (make === undefined) throw new EngineError('ERR_TOKENIZER', `${where}: the tokenizer ${JSON.stringify(gguf.model)} is not supported; supported: gpt2, llama.`);
+  const make = gguf.model === 'gpt2' ? byteLevel : gguf.model === 'llama' ? sentencePiece : null;
+  if (make === null) throw new EngineError('ERR_TOKENIZER', `${where}: the tokenizer ${JSON.stringify(gguf.model)} is not supported; supported: gpt2, llama.`);
   if (new Set(gguf.tokens).size !== gguf.tokens.length) throw new EngineError('ERR_TOKENIZER', `${where}: a token is in the vocabulary twice.`);
   const { addBos, addEos, ...parts } = make(gguf, where);
   const token = (id: number | null) => (id === null ? null : (gguf.tokens[id] ?? null));

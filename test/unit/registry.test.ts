@@ -76,6 +76,20 @@ describe('paths', () => {
     expect(resolve(join(COUNTDOWN, 'cr4')).variant).toBeNull();
   });
 
+  test('a GGUF file is a model, and so is a directory that holds one', () => {
+    const held = mkdtempSync(join(tmpdir(), 'gguf-'));
+    try {
+      const file = join(held, 'a.gguf');
+      writeFileSync(file, '');
+      expect(resolve(file)).toMatchObject({ name: file, directory: file, variant: null, card: null });
+      expect(resolve(held).directory).toBe(held);
+      expect(() => resolve(join(held, 'b.gguf'))).toThrow(expect.objectContaining({ code: 'ERR_MODEL_NOT_FOUND' }));
+      expect(() => resolve('b.gguf')).toThrow(expect.objectContaining({ code: 'ERR_MODEL_NOT_FOUND', message: expect.stringContaining('GGUF file') }));
+    } finally {
+      rmSync(held, { recursive: true });
+    }
+  });
+
   test('a directory without a model is refused', () => {
     expect(() => resolve(join(root, 'empty'))).toThrow(expect.objectContaining({ code: 'ERR_MODEL_NOT_FOUND', message: expect.stringContaining('config.json') }));
     expect(() => resolve(join(root, 'absent'))).toThrow(expect.objectContaining({ code: 'ERR_MODEL_NOT_FOUND' }));
