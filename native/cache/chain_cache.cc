@@ -21,12 +21,14 @@ float Load(const uint8_t* base, int64_t i, int32_t element_bytes) {
   return FromBf16(h);
 }
 
-void Store(uint8_t* base, int64_t i, int32_t element_bytes, float f) {
+// v [count] into elements of a K column (stride = slots of a channel) or of a V row (stride 1).
+void Store(const float* v, int32_t count, int32_t element_bytes, uint8_t* to, int64_t stride) {
   if (element_bytes == 4) {
-    std::memcpy(base + 4 * i, &f, 4);
+    auto* out = reinterpret_cast<float*>(to);
+    for (int32_t d = 0; d < count; ++d) out[d * stride] = v[d];
   } else {
-    const uint16_t h = ToBf16(f);
-    std::memcpy(base + 2 * i, &h, 2);
+    auto* out = reinterpret_cast<uint16_t*>(to);
+    for (int32_t d = 0; d < count; ++d) out[d * stride] = ToBf16(v[d]);
   }
 }
 
@@ -126,11 +128,8 @@ bool ChainCache::Append(int32_t index, int32_t position, const float* k, const f
   }
   flags[slot] = verdict.evict_self ? 1 : 0;
   const int32_t e = layout_.element_bytes;
-  uint8_t* v_row = ring + layout_.ring_v_offset + slot * int64_t{layout_.v_stride} * e;
-  for (int32_t d = 0; d < layout_.head_dim; ++d) {
-    Store(ring, int64_t{d} * layout_.ring_k_slots + slot, e, k[d]);
-    Store(v_row, d, e, v[d]);
-  }
+  Store(k, layout_.head_dim, e, ring + slot * e, layout_.ring_k_slots);
+  Store(v, layout_.head_dim, e, ring + layout_.ring_v_offset + slot * int64_t{layout_.v_stride} * e, 1);
   head.length = position + 1;
   head.dense_prompt = verdict.dense_prompt;
   return true;

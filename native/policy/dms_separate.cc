@@ -10,12 +10,16 @@ class DmsSeparate final : public Policy {
  public:
   DmsSeparate(const Model& model, const Kernels& kernels, ThreadPool* threads)
       : Policy(model.config.policy), kernels_(kernels), threads_(threads), hidden_(model.config.hidden_size),
-        eps_(model.config.rms_eps), layers_(model.layers.size()) {
+        eps_(model.config.rms_eps), layers_(model.layers.size()) {}
+
+  // False when memory cannot be had.
+  bool PackWeights(const Model& model) {
     for (size_t i = 0; i < layers_.size(); ++i) {
       layers_[i].norm = Widen(model.layers[i].alpha_norm);
-      Pack({model.layers[i].alpha_proj}, &layers_[i].proj);
+      if (!Pack({model.layers[i].alpha_proj}, &layers_[i].proj)) return false;
       if (model.config.alpha_bias) layers_[i].bias = WidenStacked({model.layers[i].alpha_bias}, layers_[i].proj);
     }
+    return true;
   }
 
   void Prepare(int32_t layer, const LayerInput& input) override {
@@ -61,7 +65,8 @@ class DmsSeparate final : public Policy {
 }  // namespace
 
 std::unique_ptr<Policy> MakeDmsSeparate(const Model& model, const Kernels& kernels, ThreadPool* threads) {
-  return std::make_unique<DmsSeparate>(model, kernels, threads);
+  auto policy = std::make_unique<DmsSeparate>(model, kernels, threads);
+  return policy->PackWeights(model) ? std::move(policy) : nullptr;
 }
 
 }  // namespace rum

@@ -346,10 +346,9 @@ Status CpuBackend::Logits(std::span<const Row> rows, float* logits) {
                       config_.hidden_size, head_in_.data() + w++ * in_stride);
   }
   Matrix(head_, head_in_, in_stride, wanted, &head_out_, out_stride);
-  for (int64_t i = 0; i < wanted; ++i) std::copy_n(head_out_.data() + i * out_stride, vocab, logits + i * vocab);
-  float sum = 0.0f;  // x * 0 is 0 for finite x and NaN otherwise
-  for (int64_t i = 0; i < wanted * vocab; ++i) sum += logits[i] * 0.0f;
-  if (sum != 0.0f) return Error(kErrNumerics, "The model produced a logit that is not finite; the weights are damaged or overflow float.");
+  bool finite = true;
+  for (int64_t i = 0; i < wanted; ++i) finite &= kernels_.copy_finite(head_out_.data() + i * out_stride, logits + i * vocab, vocab);
+  if (!finite) return Error(kErrNumerics, "The model produced a logit that is not finite; the weights are damaged or overflow float.");
   return Status::Ok();
 }
 

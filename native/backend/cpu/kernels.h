@@ -20,6 +20,8 @@ struct Kernels {
   void (*rope)(float* x, const float* cos, const float* sin, int64_t half);
   // out = silu(gate) * up, all [n]; out may be gate.
   void (*silu_mul)(const float* gate, const float* up, float* out, int64_t n);
+  // Copies [n]; false if a value is not finite.
+  bool (*copy_finite)(const float* from, float* to, int64_t n);
   // h += y, both [n].
   void (*add)(float* h, const float* y, int64_t n);
   // Attention of the `group` query heads of one KV head. q, out [group][head_dim]; scratch: AttendScratchFloats.

@@ -109,6 +109,16 @@ void SiluMul(const float* gate, const float* up, float* out, int64_t n) {
   });
 }
 
+bool CopyFinite(const float* from, float* to, int64_t n) {
+  Vec sum = Zero();  // x * 0 is 0 for finite x and NaN otherwise
+  ForVecs(n, [&](int64_t i, int64_t m) {
+    const Vec v = LoadUpTo(from + i, m);
+    StoreUpTo(to + i, v, m);
+    sum = Add(sum, Mul(v, Zero()));
+  });
+  return SumLanes(sum) == 0.0f;
+}
+
 void AddInto(float* h, const float* y, int64_t n) {
   ForVecs(n, [&](int64_t i, int64_t m) { StoreUpTo(h + i, Add(LoadUpTo(h + i, m), LoadUpTo(y + i, m)), m); });
 }
@@ -296,7 +306,7 @@ void Attend(const CacheLayout& l, const HeadView& view, const float* q, int32_t 
 }  // namespace
 
 const Kernels* RUM_KERNELS() {
-  static constexpr Kernels kTable = {RUM_ISA, Linear, RmsNorm, Rope, SiluMul, AddInto, Attend};
+  static constexpr Kernels kTable = {RUM_ISA, Linear, RmsNorm, Rope, SiluMul, CopyFinite, AddInto, Attend};
   return &kTable;
 }
 
