@@ -86,6 +86,7 @@ export const STATE: Readonly<Record<FinishReason, string>> = {
   stop: 'ended',
   length: 'full length',
   kv_read_budget: 'budget spent',
+  memory: 'memory full',
   early_stop: 'vote decided',
   cancelled: 'cancelled',
   deadline: 'deadline',

@@ -4,7 +4,7 @@ import { openSession } from './session.ts';
 import type { JobSpec } from './spec.ts';
 
 /** Why a chain ended. `early_stop`: the vote was decided without it. */
-export type FinishReason = 'stop' | 'length' | 'kv_read_budget' | 'early_stop' | 'cancelled' | 'deadline';
+export type FinishReason = 'stop' | 'length' | 'kv_read_budget' | 'memory' | 'early_stop' | 'cancelled' | 'deadline';
 
 export interface ChainResult {
   readonly tokens: readonly number[];

@@ -14,6 +14,8 @@ export interface RunContext {
   readonly engine: NativeEngine;
   readonly threads: number;
   readonly loadMs: number;
+  /** What was free for KV when the job was admitted; null: not known. */
+  readonly memoryLimitBytes: number | null;
   readonly clock: Clock;
   readonly onProgress?: ((progress: Progress) => void) | undefined;
   /** The caller's and the deadline's; which of them fired is the finish reason. */
@@ -25,7 +27,7 @@ export async function runJob(job: PreparedJob, context: RunContext): Promise<Job
   const { engine, clock, onProgress } = context;
   const interrupt = AbortSignal.any([context.cancelled, context.deadline].filter((signal) => signal !== null));
   const view = onProgress === undefined ? null : new ProgressView(job);
-  using run = engine.createRun(runOptions(job));
+  using run = engine.createRun(runOptions(job, context.memoryLimitBytes));
   let allocated = 0;
   const look = (phase: Progress['phase'], ended: FinishReason | null = null): RunReport => {
     const report = run.report();
@@ -117,7 +119,7 @@ function resultOf(job: PreparedJob, report: RunReport, ended: FinishReason | nul
   };
 }
 
-function runOptions(job: PreparedJob) {
+function runOptions(job: PreparedJob, memoryLimitBytes: number | null) {
   const { info, tokenizer } = job.model;
   return {
     prompt: Int32Array.from(job.promptIds),
@@ -130,6 +132,7 @@ function runOptions(job: PreparedJob) {
     stop: job.stop,
     pieces: job.stop.length === 0 ? null : tokenizer.pieces(info.vocabSize),
     kvReadBudget: job.kvReadBudget,
+    memoryLimitBytes,
     prefillChunk: LIMITS.PREFILL_CHUNK,
   };
 }

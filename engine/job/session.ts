@@ -35,7 +35,9 @@ export class Session {
     const job = await this.#prepare(spec);
     const threads = options.threads ?? threadsOf(spec);
     const key = engineKey(job, threads);
-    admit(quoteOf(job, this.#engines.has(key) ? 0 : job.model.info.fileBytes), availableMemory());
+    const weightBytes = this.#engines.has(key) ? 0 : job.model.info.fileBytes;
+    const freeBytes = availableMemory();
+    admit(quoteOf(job, weightBytes), freeBytes);
     using deadline = job.deadlineMs === null ? null : clock.timeout(job.deadlineMs);
     options.onProgress?.(emptyPicture('load', job));
     throwIfCancelled(options.signal);
@@ -53,6 +55,7 @@ export class Session {
       engine,
       threads,
       loadMs: clock.nowMs() - start,
+      memoryLimitBytes: Math.max(0, freeBytes - weightBytes),
       clock,
       onProgress: options.onProgress,
       cancelled: options.signal ?? null,

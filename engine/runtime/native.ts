@@ -23,7 +23,7 @@ export type BaselineName =
   | 'quest'
   | 'streaming_llm'
   | `kvpress_${'tova' | 'observed_attention' | 'streaming_llm' | 'snapkv' | 'expected_attention' | 'knorm'}`;
-export type Finish = 'stop' | 'length' | 'kv_read_budget' | 'ended';
+export type Finish = 'stop' | 'length' | 'kv_read_budget' | 'memory' | 'ended';
 
 export interface NativeInfo {
   readonly numericsId: string;
@@ -128,6 +128,8 @@ export interface RunOptions {
   readonly pieces: { readonly bytes: Uint8Array; readonly offsets: Uint32Array } | null;
   /** Mean over (layer, KV head), summed over chains; null: none. */
   readonly kvReadBudget: number | null;
+  /** KV bytes the engine may hold before a step; above it the chains end with `memory`. null: none. */
+  readonly memoryLimitBytes: number | null;
   readonly prefillChunk: number;
 }
 

@@ -38,6 +38,7 @@ const char* FinishName(Finish finish) {
     case Finish::kStop: return "stop";
     case Finish::kLength: return "length";
     case Finish::kBudget: return "kv_read_budget";
+    case Finish::kMemory: return "memory";
     case Finish::kEnded: return "ended";
   }
   return nullptr;
@@ -146,6 +147,7 @@ RunOptions ReadRunOptions(Reader& reader) {
     if (reader.status().ok()) options.pieces = ReadPieces(pieces);
     reader.Merge(pieces.status());
   }
+  if (!reader.IsNull("memoryLimitBytes")) options.memory_limit_bytes = reader.Int("memoryLimitBytes", 0, kExactIntegerMax);
   if (!reader.IsNull("kvReadBudget")) options.kv_read_budget = reader.Int("kvReadBudget", 0, kExactIntegerMax);
   options.prefill_chunk = reader.Int32("prefillChunk", 1, 65536);
   if (reader.status().ok() && options.lengths.size() != static_cast<size_t>(options.width)) {

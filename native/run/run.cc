@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <span>
+#include <string_view>
 #include <utility>
 
 #include "core/limits.h"
@@ -12,6 +13,8 @@ namespace rum {
 namespace {
 
 constexpr ChainId kNoChain = -1;
+
+bool IsMemory(const Status& status) { return !status.ok() && std::string_view(status.code) == kErrMemory; }
 
 // Sums the live lengths of every prompt token, over layers and KV heads, while a chunk is fed.
 class PrefillMeter final : public TraceSink {
@@ -54,6 +57,8 @@ struct Run::Impl {
   void SampleAll();
   Finish Accept(ChainState& chain, int32_t index, int32_t token);
   bool BudgetAllowsFeeding() const;
+  bool MemoryAllowsFeeding() const;
+  void EndRunning(Finish finish);
   Status FeedAll();
   void End(ChainState& chain, Finish finish);
   void DropFinished();
@@ -209,12 +214,25 @@ Status Run::Impl::StepOnce(bool* finished) {
   SampleAll();
   DropFinished();
   ++steps_;
-  if (!BudgetAllowsFeeding()) {
-    for (const size_t i : running_) End(chains_[i], Finish::kBudget);
-    DropFinished();
+  if (!BudgetAllowsFeeding()) EndRunning(Finish::kBudget);
+  if (!MemoryAllowsFeeding()) EndRunning(Finish::kMemory);
+  if (!running_.empty()) {
+    Status status = FeedAll();
+    if (!status.ok() && !IsMemory(status)) return status;
+    if (!status.ok()) EndRunning(Finish::kMemory);
   }
   *finished = running_.size() < before;
-  return running_.empty() ? Status::Ok() : FeedAll();
+  return Status::Ok();
+}
+
+// A page of each head at most is taken past the limit: the check is before a step, and a step adds one token.
+bool Run::Impl::MemoryAllowsFeeding() const {
+  return options_.memory_limit_bytes < 0 || running_.empty() || backend_->Memory().kv_allocated_bytes <= options_.memory_limit_bytes;
+}
+
+void Run::Impl::EndRunning(Finish finish) {
+  for (const size_t i : running_) End(chains_[i], finish);
+  DropFinished();
 }
 
 void Run::Impl::End(ChainState& chain, Finish finish) {

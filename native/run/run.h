@@ -13,7 +13,7 @@
 
 namespace rum {
 
-enum class Finish : int32_t { kNone, kStop, kLength, kBudget, kEnded };  // kEnded: EndChains (early stop, cancel, deadline)
+enum class Finish : int32_t { kNone, kStop, kLength, kBudget, kMemory, kEnded };  // kEnded: EndChains (early stop, cancel, deadline)
 
 struct RunOptions {
   std::vector<int32_t> prompt;             // token ids, at least one
@@ -26,6 +26,7 @@ struct RunOptions {
   std::vector<std::string> stop;           // byte strings, matched across token borders; needs `pieces`; stop_matcher.h has limits
   std::shared_ptr<const std::vector<std::string>> pieces;  // [vocab] bytes each token adds to the text
   int64_t kv_read_budget = -1;             // -1: none. KV reads of all chains together, in tokens (mean over layers and KV heads)
+  int64_t memory_limit_bytes = -1;         // -1: none. KV bytes the backend may hold before a step; see kMemory in Step
   int32_t prefill_chunk = 128;             // tokens per Forward during prefill; never changes a bit
 };
 
@@ -71,6 +72,7 @@ class Run {
   // the report holds every whole step and the run can go on after ClearCancel).
   // A step: sample one token per running chain; finish by EOS, stop string or length; if feeding the rest would exceed the
   // KV-read budget they finish with kBudget, else feed them in one batch. A finished chain's KV is freed at once.
+  // Memory that runs out, or a limit that is reached, ends the running chains with kMemory as a budget does; only in Prefill is it an error.
   // The token sampled in the step that the budget stops stays: it cost no read. So does the step's count.
   // An error of the backend sticks: every later call returns it again.
   Status Step(int32_t max_steps);

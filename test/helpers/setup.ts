@@ -36,6 +36,7 @@ export function runOptions(changes: Partial<RunOptions> & { readonly length?: nu
     stop: [],
     pieces: null,
     kvReadBudget: null,
+    memoryLimitBytes: null,
     prefillChunk: 128,
     ...rest,
   };
