@@ -1,5 +1,6 @@
 /** `ruminate model inspect`: what a model directory is, what its KV costs, and how much of it fits this machine. Reads no weights. */
-import { cacheShape, defaultKvType, kvBytesPerToken, live } from '../engine/job/budget.ts';
+import { LIMITS } from '../engine/core/limits.ts';
+import { cacheGeometry, cacheShape, chainBytes, defaultKvType, kvBytesPerToken, live } from '../engine/job/budget.ts';
 import { availableMemory } from '../engine/job/memory.ts';
 import { resolve } from '../engine/model/registry.ts';
 import { inspectModel, type KvType, type ModelInfo } from '../engine/runtime/native.ts';
@@ -24,7 +25,7 @@ export interface Inspection {
     readonly expected_bytes: number;
     /** When nothing is evicted. */
     readonly worst_bytes: number;
-    /** Chains of this length in the free memory, weights taken off. */
+    /** Chains of this length in the free memory, weights taken off: by what they allocate, not by what is live. */
     readonly chains_expected: number;
     readonly chains_worst: number;
   }[];
@@ -46,6 +47,7 @@ export async function inspect(model: string, { lengths, kv, overrides }: Inspect
   const bytesPerToken = kvBytesPerToken(info, type);
   const measured = overrides.length > 0 ? null : (resolved.variantCard?.figures.kept_fraction ?? null);
   const shape = cacheShape(info, measured);
+  const geometry = cacheGeometry(info, type, LIMITS.PAGE_SLOTS_DEFAULT);
   const dense = info.policy.name === 'dense' || info.policy.disableEviction;
   const available = availableMemory();
   const room = Math.max(0, available - info.fileBytes);
@@ -69,8 +71,8 @@ export async function inspect(model: string, { lengths, kv, overrides }: Inspect
         expected_live_tokens: Math.round(liveTokens * 10) / 10,
         expected_bytes: expected,
         worst_bytes: worst,
-        chains_expected: Math.floor(room / expected),
-        chains_worst: Math.floor(room / worst),
+        chains_expected: Math.floor(room / chainBytes(length, shape, geometry, info.vocabSize)),
+        chains_worst: Math.floor(room / chainBytes(length, { ...shape, keptFraction: 1 }, geometry, info.vocabSize)),
       };
     }),
     machine: { available_bytes: available },

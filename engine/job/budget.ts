@@ -83,22 +83,95 @@ export function cacheShape(info: Pick<ModelInfo, 'policy'>, measured: number | n
   };
 }
 
+/** What native/cache/layout.h and page_pool.cc make of a cache: the figures below are theirs. */
+export interface CacheGeometry {
+  /** layers x KV heads: each has a ring and pages of its own. */
+  readonly heads: number;
+  readonly headDim: number;
+  readonly elementBytes: number;
+  /** Of the policy, whether or not it evicts: the ring has one slot more. */
+  readonly window: number;
+  readonly pageSlots: number;
+}
+
+export function cacheGeometry(info: Pick<ModelInfo, 'layers' | 'kvHeads' | 'headDim' | 'policy'>, kv: KvType, pageSlots: number): CacheGeometry {
+  return { heads: info.layers * info.kvHeads, headDim: info.headDim, elementBytes: kv === 'f32' ? 4 : 2, window: info.policy.window, pageSlots };
+}
+
+const roundUp = (bytes: number, multiple: number) => Math.ceil(bytes / multiple) * multiple;
+/** Slots per vector: K pads its slots and V its rows to it. */
+const LANES = 16;
+const SYSTEM_PAGE_BYTES = 4_096;
+
+/** K transposed with its slots padded, V with its rows padded. */
+function slotBytes({ headDim, elementBytes }: CacheGeometry, slots: number): number {
+  return (headDim * roundUp(slots, LANES) + slots * roundUp(headDim, LANES)) * elementBytes;
+}
+
+/** The ring of one head, whole from the first token on: K, V and a flag for each slot. */
+export function ringBytes(geometry: CacheGeometry): number {
+  const slots = geometry.window + 1;
+  return roundUp(slotBytes(geometry, slots) + slots, 64);
+}
+
+/** From page to page: K, V and a position for each slot, on the system's pages where that wastes less than an eighth. */
+export function pageBytes(geometry: CacheGeometry): number {
+  const exact = roundUp(slotBytes(geometry, geometry.pageSlots) + 4 * geometry.pageSlots, 64);
+  const aligned = roundUp(exact, SYSTEM_PAGE_BYTES);
+  return aligned - exact <= Math.floor(exact / 8) ? aligned : exact;
+}
+
+/** Pages of one head of a chain of `tokens` with `liveTokens` entries: what the ring does not hold, the open page whole. */
+function pagesOf(geometry: CacheGeometry, tokens: number, liveTokens: number): number {
+  return Math.ceil(Math.max(0, liveTokens - Math.min(tokens, geometry.window + 1)) / geometry.pageSlots);
+}
+
+/** Bytes of one chain of `tokens` that shares nothing: rings, pages, its row of logits and its tokens. */
+export function chainBytes(tokens: number, shape: CacheShape, geometry: CacheGeometry, vocabSize: number): number {
+  const cache = ringBytes(geometry) + pagesOf(geometry, tokens, live(tokens, shape)) * pageBytes(geometry);
+  return geometry.heads * cache + 4 * vocabSize + 4 * tokens;
+}
+
+/**
+ * Most bytes of rings and pages that a job holds. The prompt is one chain; then its full pages are shared and everything else is
+ * each chain's own.
+ */
+export function kvAllocatedBytes(prompt: number, lengths: readonly number[], shape: CacheShape, geometry: CacheGeometry): number {
+  const ring = ringBytes(geometry);
+  const page = pageBytes(geometry);
+  const whole = shape.pruning === undefined ? live(prompt, shape) : prompt;
+  const shared = Math.floor(Math.max(0, live(prompt, shape) - Math.min(prompt, geometry.window + 1)) / geometry.pageSlots);
+  const ends = lengths.map((length) => {
+    const tokens = prompt + Math.max(0, length - 1);
+    return pagesOf(geometry, tokens, live(tokens, shape, prompt));
+  });
+  const alone = ring + pagesOf(geometry, prompt, whole) * page;
+  const together = lengths.length * ring + (sum(ends) - (lengths.length - 1) * shared) * page;
+  return geometry.heads * Math.max(alone, together);
+}
+
 export interface PlanInput {
   readonly promptTokens: number;
   /** [width] */
   readonly lengths: readonly number[];
   readonly shape: CacheShape;
+  readonly geometry: CacheGeometry;
+  readonly vocabSize: number;
   readonly bytesPerToken: number;
-  readonly pageSlots: number;
   readonly kvReadBudget: number | null;
-  /** 0 if the weights are already in memory. */
+  /** As packed, which is as large as the file; the mapped file is page cache. 0 if they are already in memory. */
   readonly weightBytes: number;
 }
 
 export interface Estimate {
   readonly kv_reads: number;
   readonly peak_kv_tokens: number;
+  /** Of live entries (DESIGN.md 4). */
   readonly peak_kv_bytes: number;
+  /** Of the rings and pages that hold them. */
+  readonly kv_allocated_bytes: number;
+  /** All that the job takes: weights, rings and pages, logits, tokens. */
+  readonly allocated_bytes: number;
 }
 
 /** A plan with its price. `expected` keeps what the card measured, `worst` keeps everything; both run every chain to its length. */
@@ -140,18 +213,27 @@ export function plan(input: PlanInput): Quote {
   };
 }
 
-function estimate({ promptTokens, lengths, bytesPerToken, pageSlots, kvReadBudget }: PlanInput, shape: CacheShape): Estimate {
+function estimate(input: PlanInput, shape: CacheShape): Estimate {
+  const { promptTokens, lengths, bytesPerToken, geometry, kvReadBudget } = input;
   const reads = sum(lengths.map((length) => kvReads(promptTokens, length, shape)));
   const peak = sum(lengths.map((length) => peakTokens(promptTokens, length, shape)));
   // Chains begin when the prompt has been pruned: its dense buffer is never beside them.
   const ends = sum(lengths.map((length) => live(promptTokens + length - 1, shape, promptTokens)));
-  const shared = (lengths.length - 1) * sharedTokens(promptTokens, shape, pageSlots);
+  const shared = (lengths.length - 1) * sharedTokens(promptTokens, shape, geometry.pageSlots);
   const held = shape.pruning !== undefined ? Math.max(promptTokens, ends - shared) : ends - shared;
+  const kvAllocated = kvAllocatedBytes(promptTokens, lengths, shape, geometry);
   return {
     kv_reads: kvReadBudget === null ? reads : Math.min(reads, kvReadBudget),
     peak_kv_tokens: peak,
     peak_kv_bytes: Math.ceil(held * bytesPerToken),
+    kv_allocated_bytes: kvAllocated,
+    allocated_bytes: input.weightBytes + kvAllocated + workBytes(input),
   };
+}
+
+/** A row of logits for each chain, the prompt's tokens and room for all that may be generated. */
+function workBytes({ promptTokens, lengths, vocabSize }: PlanInput): number {
+  return 4 * (lengths.length * vocabSize + promptTokens + sum(lengths));
 }
 
 /**
@@ -160,12 +242,13 @@ function estimate({ promptTokens, lengths, bytesPerToken, pageSlots, kvReadBudge
  * @throws EngineError ERR_MEMORY with the numbers.
  */
 export function admit(quote: Quote, availableBytes: number): void {
-  const needed = quote.weight_bytes + quote.expected.peak_kv_bytes;
+  const { allocated_bytes: needed, kv_allocated_bytes: kv } = quote.expected;
   if (needed > availableBytes) {
     throw new EngineError(
       'ERR_MEMORY',
-      `The job needs ${needed} bytes (weights ${quote.weight_bytes}, KV ${quote.expected.peak_kv_bytes} for ${quote.lengths.length} chains of ` +
-        `${quote.prompt_tokens} + ${Math.max(...quote.lengths)} tokens) but ${availableBytes} are available; lower width or length, or raise compression_ratio.`,
+      `The job needs ${needed} bytes (weights ${quote.weight_bytes}, KV ${kv} for ${quote.lengths.length} chains of ` +
+        `${quote.prompt_tokens} + ${Math.max(...quote.lengths)} tokens with a window of ${quote.window}, logits and tokens ${needed - quote.weight_bytes - kv}) ` +
+        `but ${availableBytes} are available; lower width or length, or raise compression_ratio.`,
     );
   }
 }

@@ -9,7 +9,7 @@ import { ChatTemplate } from '../model/template.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
 import { type KvType, type ModelInfo, type Sampling, inspectModel } from '../runtime/native.ts';
 import { type AnswerRule, DEFAULT_THINKING, type Thinking } from './answer.ts';
-import { type Quote, cacheShape, defaultKvType, kvBytesPerToken, plan } from './budget.ts';
+import { type Quote, cacheGeometry, cacheShape, defaultKvType, kvBytesPerToken, plan } from './budget.ts';
 import { type JobSpec, type SamplingSpec, parseGenerationConfig } from './spec.ts';
 import { type Verifier, verifierNamed } from './verifier.ts';
 import type { VoteRule } from './vote.ts';
@@ -72,6 +72,7 @@ export async function loadModel(resolved: ResolvedModel, overrides: LoadedModel[
 /** @throws EngineError ERR_OPTION, ERR_TEMPLATE, ERR_TOKENIZER, ERR_PROMPT_TOO_LONG */
 export function prepare(spec: JobSpec, model: LoadedModel): PreparedJob {
   const { info, resolved } = model;
+  checkRatio(spec, model);
   const task = resolved.card?.task ?? null;
   const { ids, text } = promptOf(spec, model);
   const vote = spec.vote ?? task?.vote ?? 'majority';
@@ -105,14 +106,25 @@ export function prepare(spec: JobSpec, model: LoadedModel): PreparedJob {
   };
 }
 
+/** A model with a card has chosen its variant by the ratio; a plain directory is what it is. */
+function checkRatio({ budget }: JobSpec, { resolved, info }: LoadedModel): void {
+  const asked = budget?.compression_ratio;
+  if (asked === undefined || resolved.card !== null) return;
+  const ratio = Math.max(1, info.policy.targetCr);
+  if (asked !== ratio) {
+    throw new EngineError('ERR_OPTION', `compression_ratio must be ${ratio} for ${resolved.name}, which has one variant of CR ${ratio}; got ${asked}.`);
+  }
+}
+
 /** @throws EngineError ERR_BUDGET */
 export function quoteOf(job: PreparedJob, weightBytes: number): Quote {
   return plan({
     promptTokens: job.promptIds.length,
     lengths: job.lengths,
     shape: cacheShape(job.model.info, job.keptFraction),
+    geometry: cacheGeometry(job.model.info, job.kv, job.pageSlots),
+    vocabSize: job.model.info.vocabSize,
     bytesPerToken: job.bytesPerToken,
-    pageSlots: job.pageSlots,
     kvReadBudget: job.kvReadBudget,
     weightBytes,
   });

@@ -71,7 +71,8 @@ export class Session {
     const key = JSON.stringify([resolved.directory, overrides]);
     const model = this.#models.get(key) ?? (await loadModel(resolved, overrides));
     this.#models.set(key, model);
-    return prepare(parsed, model);
+    // The same directory may be asked for by another name: with a card or without.
+    return prepare(parsed, { ...model, resolved });
   }
 
   /** Idempotent. */

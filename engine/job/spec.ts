@@ -15,6 +15,20 @@ const integer = (least: number, most: number) =>
 const real = (least: number, most: number, open = false) =>
   rule<number>(`must be a number ${open ? 'above' : 'from'} ${least}${open ? ' and up' : ''} to ${most}`, (v) =>
     typeof v === 'number' && (open ? v > least : v >= least) && v <= most);
+/**
+ * A number the sampler uses, which computes in float32: one that vanishes or reaches an open bound there would mean something else.
+ */
+const float = (least: number, most: number, { above = false, below = false } = {}) => {
+  const range = `must be a number ${above ? 'above' : 'from'} ${least}${above && !below ? ' and up' : ''} to ${below ? 'below ' : ''}${most}`;
+  const inside = (v: number) => (above ? v > least : v >= least) && (below ? v < most : v <= most);
+  return z.unknown().transform((v, context): number => {
+    const given = typeof v === 'number' ? v : NaN;
+    const vanishes = given !== 0 && Math.fround(given) === 0;
+    if (inside(given) && !vanishes && inside(Math.fround(given))) return given;
+    context.addIssue({ code: 'custom', message: inside(given) ? `${range} in float32, where this is ${Math.fround(given)}` : range });
+    return z.NEVER;
+  });
+};
 const text = (bytesMax: number, what = 'text') =>
   rule<string>(`must be ${what} of 1 to ${bytesMax} bytes`, (v) => typeof v === 'string' && v !== '' && Buffer.byteLength(v) <= bytesMax);
 const choice = <const T extends readonly string[]>(...names: T) =>
@@ -27,16 +41,16 @@ const jsonObject = () => rule<Record<string, unknown>>('must be a JSON object', 
 
 const samplingSchema = z.strictObject({
   /** 0: greedy. */
-  temperature: real(0, LIMITS.TEMPERATURE_MAX).optional(),
+  temperature: float(0, LIMITS.TEMPERATURE_MAX).optional(),
   /** 0: off. */
   top_k: integer(0, LIMITS.TOP_K_MAX).optional(),
-  top_p: real(0, 1, true).optional(),
-  min_p: rule<number>('must be a number from 0 to below 1', (v) => typeof v === 'number' && v >= 0 && v < 1).optional(),
-  repetition_penalty: real(0, LIMITS.REPETITION_PENALTY_MAX, true).optional(),
-  presence_penalty: real(-2, 2).optional(),
-  frequency_penalty: real(-2, 2).optional(),
+  top_p: float(0, 1, { above: true }).optional(),
+  min_p: float(0, 1, { below: true }).optional(),
+  repetition_penalty: float(0, LIMITS.REPETITION_PENALTY_MAX, { above: true }).optional(),
+  presence_penalty: float(-2, 2).optional(),
+  frequency_penalty: float(-2, 2).optional(),
   /** [token id, bias] */
-  logit_bias: list(z.tuple([integer(0, LIMITS.LENGTH_MAX * 4), real(-100, 100)], { error: 'must be a pair [token id, bias]' }), LIMITS.LOGIT_BIAS_MAX).optional(),
+  logit_bias: list(z.tuple([integer(0, LIMITS.LENGTH_MAX * 4), float(-100, 100)], { error: 'must be a pair [token id, bias]' }), LIMITS.LOGIT_BIAS_MAX).optional(),
 });
 
 const budgetSchema = z.strictObject({

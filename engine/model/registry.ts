@@ -1,5 +1,5 @@
 /** From what a request calls a model to where it is: `countdown`, `countdown@cr8`, or a path to a Hugging Face directory or GGUF file. */
-import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
+import { closeSync, constants, existsSync, fstatSync, openSync, readSync, readdirSync, statSync } from 'node:fs';
 import { delimiter, dirname, isAbsolute, join, resolve as resolvePath } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { EngineError } from '../core/errors.ts';
@@ -18,9 +18,10 @@ export interface ResolvedModel {
 }
 
 const GGUF = '.gguf';
+const READ_BYTES = 1 << 20;
 
 export interface ResolveOptions {
-  /** Chooses the variant with this compression ratio. */
+  /** Chooses the variant with this compression ratio; of a plain directory `prepare` checks it, who knows what it was trained for. */
   readonly cr?: number | undefined;
   /** Directories that hold models, first wins; default: RUMINATE_MODELS, then the bundled ones. */
   readonly roots?: readonly string[];
@@ -114,16 +115,45 @@ function readCard(directory: string): Card {
   return parseCard(readBounded(join(directory, 'model.json'), LIMITS.JSON_BYTES_MAX), directory);
 }
 
-/** A text file of a model directory, refused by its size before it is read. */
+/**
+ * A text file of a model directory. Anything but a regular file is refused before it is read (a pipe has no end, a device no size),
+ * and of a file that is larger than it says no more than the bound is.
+ * @throws EngineError ERR_MODEL_FILE
+ */
 export function readBounded(path: string, bytesMax: number): string {
-  let size: number;
+  let file: number;
   try {
-    size = statSync(path).size;
+    // Without it opening a pipe waits for a writer.
+    file = openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
   } catch (cause) {
     throw new EngineError('ERR_MODEL_FILE', `${path} cannot be read.`, { cause });
   }
-  if (size > bytesMax) throw new EngineError('ERR_MODEL_FILE', `${path} is larger than ${bytesMax} bytes; got ${size}.`);
-  return readFileSync(path, 'utf8');
+  try {
+    const stat = fstatSync(file);
+    if (!stat.isFile()) throw new EngineError('ERR_MODEL_FILE', `${path} is not a regular file.`);
+    if (stat.size > bytesMax) throw new EngineError('ERR_MODEL_FILE', `${path} is larger than ${bytesMax} bytes; got ${stat.size}.`);
+    return readAll(file, path, bytesMax);
+  } finally {
+    closeSync(file);
+  }
+}
+
+function readAll(file: number, path: string, bytesMax: number): string {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for (;;) {
+    const chunk = Buffer.allocUnsafe(Math.min(READ_BYTES, bytesMax + 1 - size));
+    let got: number;
+    try {
+      got = readSync(file, chunk);
+    } catch (cause) {
+      throw new EngineError('ERR_MODEL_FILE', `${path} cannot be read.`, { cause });
+    }
+    if (got === 0) return Buffer.concat(chunks, size).toString('utf8');
+    chunks.push(chunk.subarray(0, got));
+    size += got;
+    if (size > bytesMax) throw new EngineError('ERR_MODEL_FILE', `${path} is larger than ${bytesMax} bytes.`);
+  }
 }
 
 function looksLikePath(model: string): boolean {

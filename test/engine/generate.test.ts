@@ -1,10 +1,13 @@
 /** Whole jobs on the bundled model and the built engine: what a job promises, checked from outside. */
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { kvReads, peakTokens } from '../../engine/job/budget.ts';
 import { type JobResult, type Progress, generate } from '../../engine/job/generate.ts';
 import { openSession } from '../../engine/job/session.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
-import { readProblems, readReference } from '../unit/support.ts';
+import { COUNTDOWN, readProblems, readReference } from '../unit/support.ts';
 
 const session = openSession();
 afterAll(() => session[Symbol.dispose]());
@@ -179,6 +182,17 @@ describe('refusals, before anything is allocated', () => {
     await expect(session.generate(job(change))).rejects.toMatchObject({ code });
   });
 
+  test('a ratio that a plain directory does not have', async () => {
+    const dense = `${COUNTDOWN}/dense`;
+    const cr8 = `${COUNTDOWN}/cr8`;
+    for (const [model, own, asked] of [[cr8, 8, 4], [cr8, 8, 1], [dense, 1, 8]] as const) {
+      await expect(session.quote(job({ model, budget: { compression_ratio: asked } }))).rejects.toMatchObject({
+        code: 'ERR_OPTION', message: expect.stringMatching(new RegExp(`one variant of CR ${own}; got ${asked}\\.$`)),
+      });
+      await expect(session.quote(job({ model, budget: { compression_ratio: own } }))).resolves.toMatchObject({ prompt_tokens: 9 });
+    }
+  });
+
   test('more memory than there is', async () => {
     process.env.RUMINATE_MEMORY_LIMIT = '1000000';
     try {
@@ -186,6 +200,56 @@ describe('refusals, before anything is allocated', () => {
     } finally {
       delete process.env.RUMINATE_MEMORY_LIMIT;
     }
+  });
+
+  test('weights count too, and are named', async () => {
+    process.env.RUMINATE_MEMORY_LIMIT = '1000000';
+    try {
+      using fresh = openSession();
+      const quote = await fresh.quote(job());
+      expect(quote.weight_bytes).toBeGreaterThan(3_000_000);
+      await expect(fresh.generate(job())).rejects.toMatchObject({
+        code: 'ERR_MEMORY', message: expect.stringMatching(new RegExp(`needs ${quote.expected.allocated_bytes} bytes \\(weights ${quote.weight_bytes}, `)),
+      });
+      process.env.RUMINATE_MEMORY_LIMIT = String(quote.expected.allocated_bytes);
+      const { timing } = await fresh.generate(job());
+      expect(timing.weight_bytes / quote.weight_bytes).toBeCloseTo(1, 1);
+      // Loaded once: the second job of the session pays for its KV only.
+      expect((await fresh.quote(job())).weight_bytes).toBe(0);
+    } finally {
+      delete process.env.RUMINATE_MEMORY_LIMIT;
+    }
+  });
+
+  test('a window whose ring does not fit, however short the job', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'ring-'));
+    process.env.RUMINATE_MEMORY_LIMIT = '10000000';
+    try {
+      cpSync(`${COUNTDOWN}/cr8`, directory, { recursive: true });
+      const config = JSON.parse(readFileSync(join(directory, 'config.json'), 'utf8')) as object;
+      writeFileSync(join(directory, 'config.json'), JSON.stringify({ ...config, dms_window_size: 300_000 }));
+      await expect(generate(job({ model: directory, budget: { length: 2, width: 3 } }))).rejects.toMatchObject({ code: 'ERR_MEMORY', message: expect.stringContaining('window of 300000') });
+    } finally {
+      delete process.env.RUMINATE_MEMORY_LIMIT;
+      rmSync(directory, { recursive: true });
+    }
+  });
+
+  test.each<[string, Partial<JobSpec>]>([
+    ['dense', { variant: 'dense', budget: { width: 3, length: 400 } }],
+    ['dense in small pages', { variant: 'dense', page_slots: 4, budget: { width: 2, length: 130 } }],
+    ['CR 8', { variant: 'cr8', budget: { width: 3, length: 400 } }],
+    ['CR 2 in bf16', { variant: 'cr2', kv: 'bf16', budget: { lengths: [1, 30, 400] } }],
+  ])('what is allocated is what was planned: %s', async (name, change) => {
+    const spec = job({ early_stop: false, vote: 'none', sampling: { logit_bias: [[2, -100]] }, ...change });
+    const quote = await session.quote(spec);
+    const { timing, chains } = await session.generate(spec);
+    expect(chains.map((chain) => chain.tokens.length)).toEqual(quote.lengths);
+    expect(timing.kv_allocated_bytes).toBeLessThanOrEqual(quote.worst.kv_allocated_bytes);
+    // Looked at every 64 steps, the last time before a chain ends. Whole pages of one head may lie half empty: of CR 8 at this length all do.
+    const ratio = timing.kv_allocated_bytes / quote.expected.kv_allocated_bytes;
+    if (name.startsWith('dense')) expect(ratio).toBeGreaterThan(0.85);
+    expect(ratio).toBeLessThan(1.5);
   });
 
   test('a quote says what a job would cost', async () => {

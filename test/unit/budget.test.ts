@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { type PlanInput, admit, cacheShape, defaultKvType, kvBytesPerToken, kvReads, live, liveSum, peakTokens, plan, prefillReads, sharedTokens, usageOf } from '../../engine/job/budget.ts';
+import { type PlanInput, admit, cacheGeometry, cacheShape, defaultKvType, kvBytesPerToken, kvAllocatedBytes, kvReads, live, liveSum, pageBytes, peakTokens, plan, prefillReads, ringBytes, sharedTokens, usageOf } from '../../engine/job/budget.ts';
 import type { ModelInfo, RunReport } from '../../engine/runtime/native.ts';
 import { readReference } from './support.ts';
 
@@ -89,7 +89,8 @@ describe('live length and KV reads', () => {
 
 describe('plans', () => {
   const input: PlanInput = {
-    promptTokens: 9, lengths: [100, 50], shape: CR8, bytesPerToken: 2_048, pageSlots: 4, kvReadBudget: null, weightBytes: 3_000_000,
+    promptTokens: 9, lengths: [100, 50], shape: CR8, geometry: { heads: 8, headDim: 32, elementBytes: 4, window: 16, pageSlots: 4 }, vocabSize: 128,
+    bytesPerToken: 2_048, kvReadBudget: null, weightBytes: 3_000_000,
   };
 
   test('expected keeps the fraction of the card, worst keeps everything', () => {
@@ -134,9 +135,35 @@ describe('plans', () => {
 
   test('what does not fit the memory is refused with the numbers, what just fits is not', () => {
     const quote = plan(input);
-    const needed = 3_000_000 + quote.expected.peak_kv_bytes;
+    // Weights, rings and pages, two rows of logits, 9 + 100 + 50 tokens.
+    const needed = 3_000_000 + quote.expected.kv_allocated_bytes + 4 * (2 * 128 + 159);
+    expect(quote.expected.allocated_bytes).toBe(needed);
     expect(() => admit(quote, needed)).not.toThrow();
     expect(() => admit(quote, needed - 1)).toThrow(expect.objectContaining({ code: 'ERR_MEMORY', message: expect.stringContaining(`${needed} bytes`) }));
+  });
+
+  test('rings and pages are those of native/cache: padded, whole, and each head\'s own', () => {
+    const { geometry } = input;
+    // 17 slots: K 32 x 32, V 17 x 32, flags 17; 6,289 bytes to the next 64.
+    expect(ringBytes(geometry)).toBe(6_336);
+    // 4 slots: K 32 x 16, V 4 x 32, positions 4 x 4: 2,576 to 2,624, and 4,096 would waste more than an eighth.
+    expect(pageBytes(geometry)).toBe(2_624);
+    // 64 slots of 128 at 2 bytes: 32,768 + 256 to 33,024; 36,864 wastes 3,840 of them, less than an eighth.
+    expect(pageBytes({ heads: 1, headDim: 128, elementBytes: 2, window: 0, pageSlots: 64 })).toBe(36_864);
+    // 108 tokens: 91 left the ring, 23 pages; 58 tokens: 41, 11 pages; the prompt has none to share.
+    expect(kvAllocatedBytes(9, [100, 50], { ...CR8, keptFraction: 1 }, geometry)).toBe(8 * (2 * 6_336 + (23 + 11) * 2_624));
+    // 100 tokens of prompt: 83 left the ring, 20 full pages are shared by three chains of 21 each.
+    expect(kvAllocatedBytes(100, [1, 1, 1], { ...CR8, keptFraction: 1 }, geometry)).toBe(8 * (3 * 6_336 + (3 * 21 - 2 * 20) * 2_624));
+    const policy = { name: 'dms_borrowed', window: 16 } as ModelInfo['policy'];
+    expect(cacheGeometry({ layers: 4, kvHeads: 2, headDim: 32, policy }, 'f32', 4)).toEqual(geometry);
+  });
+
+  test('a ring that no token fills is counted whole', () => {
+    const shape = { window: 300_000, keptFraction: 1 / 8 };
+    const quote = plan({ ...input, shape, geometry: { ...input.geometry, window: 300_000 }, lengths: [2, 2, 2] });
+    expect(quote.expected.peak_kv_bytes).toBe(30 * 2_048);
+    expect(quote.expected.kv_allocated_bytes).toBeGreaterThan(3 * 8 * 300_000 * 256);
+    expect(() => admit(quote, 10_000_000)).toThrow(expect.objectContaining({ code: 'ERR_MEMORY', message: expect.stringContaining('window of 300000') }));
   });
 
   test('KV bytes of a token: K and V of every layer and head', () => {

@@ -1,4 +1,5 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -6,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { parseCard } from '../../engine/model/card.ts';
-import { listModels, modelRoots, resolve } from '../../engine/model/registry.ts';
+import { listModels, modelRoots, readBounded, resolve } from '../../engine/model/registry.ts';
 import { COUNTDOWN } from './support.ts';
 
 const roots = [join(COUNTDOWN, '..')];
@@ -93,6 +94,31 @@ describe('paths', () => {
   test('a directory without a model is refused', () => {
     expect(() => resolve(join(root, 'empty'))).toThrow(expect.objectContaining({ code: 'ERR_MODEL_NOT_FOUND', message: expect.stringContaining('config.json') }));
     expect(() => resolve(join(root, 'absent'))).toThrow(expect.objectContaining({ code: 'ERR_MODEL_NOT_FOUND' }));
+  });
+
+  test('a file is read whole up to its bound, and no byte further whatever its size says', () => {
+    const file = join(root, 'text');
+    const text = 'é'.repeat(1_500_000);
+    writeFileSync(file, text);
+    expect(readBounded(file, 3_000_000)).toBe(text);
+    expect(() => readBounded(file, 2_999_999)).toThrow(expect.objectContaining({ code: 'ERR_MODEL_FILE', message: expect.stringContaining('larger than 2999999 bytes; got 3000000') }));
+    expect(() => readBounded(join(root, 'absent'), 9)).toThrow(expect.objectContaining({ code: 'ERR_MODEL_FILE' }));
+  });
+
+  test.skipIf(process.platform !== 'linux')('files of /proc say 0 bytes and have more', () => {
+    expect(readBounded('/proc/self/status', 1 << 20)).toContain('Pid:');
+    expect(() => readBounded('/proc/self/status', 10)).toThrow(expect.objectContaining({ code: 'ERR_MODEL_FILE', message: expect.stringContaining('larger than 10 bytes') }));
+  });
+
+  test.skipIf(process.platform === 'win32')('a directory, a device and a pipe without a writer are refused at once', () => {
+    const pipe = join(root, 'pipe');
+    expect(spawnSync('mkfifo', [pipe]).status).toBe(0);
+    const card = join(root, 'endless');
+    mkdirSync(card);
+    symlinkSync('/dev/zero', join(card, 'model.json'));
+    const refused = expect.objectContaining({ code: 'ERR_MODEL_FILE', message: expect.stringContaining('is not a regular file') });
+    for (const path of [root, '/dev/zero', pipe]) expect(() => readBounded(path, 1 << 20), path).toThrow(refused);
+    expect(() => resolve(card)).toThrow(refused);
   });
 
   test('a broken card is named', () => {

@@ -92,6 +92,8 @@ describe('a template that asks for too much is refused, soon', () => {
   const double = (what: string, times: number) => `{% set a = ${what} %}${'{% set a = a + a %}'.repeat(times)}{{ a | length }}`;
   test.each([
     ['a long range', '{% for i in range(10000000000) %}{% endfor %}', 'items'],
+    ['a range of a text', '{% for i in range(1000000000) %}x{% endfor %}', 'items'],
+    ['a range in a range', '{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}', 'steps'],
     ['a range of fractions', '{{ range(0.5) }}', 'integers'],
     ['a range without end', '{{ range(0, 1, 0) }}', 'integers'],
     ['loops in loops', `${'{% for i in range(1000) %}'.repeat(5)}x${'{% endfor %}'.repeat(5)}`, 'steps'],
