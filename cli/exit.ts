@@ -1,4 +1,6 @@
 /** How a command ends: the exit codes, and the one line that says why. */
+import { writeSync } from 'node:fs';
+
 import { EngineError } from '../engine/core/errors.ts';
 
 /** A promise to scripts, like the error codes. */
@@ -25,11 +27,13 @@ export function failureLine(error: unknown): string {
   return `ruminate: ${code}: ${message.replace(/\s*\n\s*/g, ' ').trim()}`;
 }
 
-/** A reader that has seen enough (`| head`) is not a failure. */
+/** A reader that has seen enough (`| head`) is not a failure; a disk that is full is one, in one line. */
 export function endWithReader(stream: NodeJS.WriteStream): void {
   stream.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') process.exit();
-    throw error;
+    const why = error.code === 'ENOSPC' ? 'no space' : (error.code ?? error.message);
+    writeSync(2, `${failureLine(new EngineError('ERR_OUTPUT', `cannot write the output: ${why}`))}\n`);
+    process.exit(EXIT.failed);
   });
 }
 

@@ -5,7 +5,7 @@
  * @example import { buildNative } from './build.mjs'; await buildNative();
  */
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -39,9 +39,11 @@ export async function buildNative({ goal = 'addon', flavour = 'release', compile
       '`apt-get install g++ make` or `xcode-select --install`.');
   }
   const args = ['-C', 'native', '--no-print-directory', `CXX=${cxx}`, `FLAVOUR=${flavour}`, goal];
+  const isUpToDate = () => spawnSync(make, ['-q', ...args], { cwd: ROOT, stdio: 'ignore' }).status === 0;
+  // A checkout that is built may be read-only: nothing is written before there is work. While another build runs, its files are half.
+  if (!existsSync(LOCK) && isUpToDate()) return;
   await locked(async () => {
-    const upToDate = spawnSync(make, ['-q', ...args], { cwd: ROOT, stdio: 'ignore' }).status === 0;
-    if (upToDate) return;
+    if (isUpToDate()) return;
     say(`compiling the native engine (once)${goal === 'addon' && flavour === 'release' ? '' : `: ${goal}, ${flavour}`}`);
     const startedMs = performance.now();
     const result = await run(make, [`-j${jobs()}`, ...args]);
@@ -50,10 +52,12 @@ export async function buildNative({ goal = 'addon', flavour = 'release', compile
   });
 }
 
-/** Bundles cli/main.ts into dist/cli.mjs, with the packages left outside. */
+/** Bundles cli/main.ts into dist/cli.mjs, with the packages left outside. Does nothing if it is newer than its sources. */
 export async function bundle() {
   const entry = path.join(ROOT, 'cli', 'main.ts');
   if (!existsSync(entry)) return;
+  const made = statSync(path.join(ROOT, 'dist', 'cli.mjs'), { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  if (!existsSync(LOCK) && made > Math.max(newest('cli'), newest('engine'))) return;
   const { build } = await import('esbuild');
   await locked(() => build({
     entryPoints: [entry],
@@ -68,6 +72,15 @@ export async function bundle() {
   }).catch((error) => {
     throw new BuildError(`The bundle did not build: ${error.message}`);
   }));
+}
+
+/** Time of the newest file or folder below `folder`: a file that goes changes its folder. */
+function newest(folder) {
+  const own = statSync(path.join(ROOT, folder)).mtimeMs;
+  return readdirSync(path.join(ROOT, folder), { withFileTypes: true }).reduce((time, entry) => {
+    const name = path.join(folder, entry.name);
+    return Math.max(time, entry.isDirectory() ? newest(name) : statSync(path.join(ROOT, name)).mtimeMs);
+  }, own);
 }
 
 // npm writes node_modules/.package-lock.json at the end of every install, so its time says what the tree was installed from. A

@@ -9,9 +9,9 @@
  * docs/baselines.md) kept U8 [layers, kv heads, T], what is held at the end, and for kvpress scores F32 [layers, kv heads, prompt].
  * Prints one line of JSON.
  */
-import { Command, Option } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 
-import { setting } from '../cli/options.ts';
+import { setting, usageExit } from '../cli/options.ts';
 import { EngineError } from '../engine/core/errors.ts';
 import { resolve } from '../engine/model/registry.ts';
 import { openEngine, type BackendName, type ForwardResult, type KvType } from '../engine/runtime/native.ts';
@@ -30,6 +30,8 @@ interface Options {
 }
 
 const command = new Command('forward')
+  .exitOverride()
+  .configureOutput({ outputError: () => undefined })
   .description('Runs a model over given token ids and writes its logits and cache decisions.')
   .requiredOption('--model <dir>', 'a Hugging Face directory or the name of a bundled model')
   .requiredOption('--ids <ids>', 'token ids, separated by commas', parseIds)
@@ -101,7 +103,9 @@ function parseCount(name: string, text: string, min: number): number {
 try {
   await command.parseAsync();
 } catch (error) {
-  const code = error instanceof EngineError ? error.code : 'ERR_INTERNAL';
-  process.stderr.write(`forward: ${code}: ${(error as Error).message.replace(/\s*\n\s*/g, ' ')}\n`);
-  process.exitCode = 1;
+  if (error instanceof CommanderError && usageExit(error.code) === 0) process.exit(0);
+  const usage = error instanceof CommanderError;
+  const code = error instanceof EngineError ? error.code : usage ? 'ERR_OPTION' : 'ERR_INTERNAL';
+  process.stderr.write(`forward: ${code}: ${(error as Error).message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' ')}\n`);
+  process.exitCode = usage ? usageExit(error.code) : 1;
 }

@@ -15,6 +15,7 @@ export const ERROR_CODES = {
   ERR_BUDGET: ['caller', 'The budget cannot pay for a single token.'],
   ERR_MEMORY: ['machine', 'The job does not fit in the memory of this machine.'],
   ERR_NATIVE_MISSING: ['machine', 'The native engine is not built for this machine.'],
+  ERR_OUTPUT: ['machine', 'The result cannot be written.'],
   ERR_NUMERICS: ['machine', 'The model produced a logit that is not finite.'],
   ERR_BUSY: ['bug', 'The handle is in use by another call.'],
   ERR_DISPOSED: ['bug', 'The handle was used after it was disposed.'],

@@ -1,6 +1,6 @@
 /** The command as a user has it: the real bin/ruminate.mjs in a process of its own, on the bundled model. */
 import { spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, openSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -92,6 +92,22 @@ describe('run', () => {
     expect(tokens(ruminate(['run', '--prompt-file', '-', ...options, '--json'], { input: `${PROMPT}\n` }))).toEqual(expected);
   });
 
+  test('sampling and stop strings reach the job', () => {
+    const tokens = (args: readonly string[]) => (JSON.parse(ruminate([...SHORT, '--json', ...args]).stdout) as JobResult).chains.map((chain) => chain.tokens);
+    const greedy = tokens(['--temperature', '0']);
+    const sampled = tokens(['--temperature', '1.5']);
+    expect(sampled).not.toEqual(greedy);
+    // Each leaves only the likeliest token, whatever the temperature.
+    for (const only of [['--min-p', '0.999'], ['--top-k', '1'], ['--top-p', '0.000001']]) expect(tokens(['--temperature', '1.5', ...only]), only[0]).toEqual(greedy);
+    for (const penalty of [['--repetition-penalty', '10'], ['--presence-penalty', '2'], ['--frequency-penalty', '2']]) {
+      expect(tokens(['--temperature', '1.5', ...penalty]), penalty[0]).not.toEqual(sampled);
+    }
+    const [chain] = (JSON.parse(ruminate([...SHORT, '--temperature', '0', '--json', '--stop', ' ; ', '--stop', 'never']).stdout) as JobResult).chains;
+    expect(chain?.finish_reason).toBe('stop');
+    expect(chain?.text).not.toContain(';');
+    expect(chain?.tokens).toEqual(greedy[0]?.slice(0, chain?.tokens.length));
+  });
+
   test('a budget of KV reads is never exceeded', () => {
     const result = JSON.parse(ruminate([...SHORT, '--kv-read-budget', '500', '--json']).stdout) as JobResult;
     expect(result.usage.kv_reads).toBeLessThanOrEqual(500);
@@ -109,6 +125,8 @@ describe('mistakes', () => {
     ['a length that is no number', ['run', 'x', '--length', 'long'], 2, 'ERR_OPTION'],
     ['a length of zero', ['run', 'x', '--length', '0'], 2, 'ERR_OPTION'],
     ['a top-p above one', ['run', 'x', '--top-p', '3'], 2, 'ERR_OPTION'],
+    ['a top-p that is zero in float32', ['run', 'x', '--top-p', '1e-60'], 2, 'ERR_OPTION'],
+    ['a compression ratio that a plain directory has not', ['run', PROMPT, '--cr', '4', '--model', path.join(ROOT, 'models', 'countdown', 'cr8')], 2, 'ERR_OPTION'],
     ['an unknown vote', ['run', 'x', '--vote', 'loudest'], 2, 'ERR_OPTION'],
     ['a setting without a value', ['run', 'x', '--set', 'window'], 2, 'ERR_OPTION'],
     ['a setting given twice', ['run', 'x', '--set', 'window=3', '--set', 'window_size=3'], 2, 'ERR_OPTION'],
@@ -127,6 +145,32 @@ describe('mistakes', () => {
     expect(ended.stderr).toMatch(new RegExp(`(^|\\n)ruminate: ${code}: [^\\n]+\\n$`));
     expect(ended.stderr).not.toMatch(/\n\s+at /);
   });
+});
+
+describe('a built checkout', () => {
+  test('is not written to by another build: it may be read-only', async () => {
+    const { buildNative, bundle } = (await import(path.join(ROOT, 'scripts', 'build.mjs'))) as { buildNative(): Promise<void>; bundle(): Promise<void> };
+    // The first may find work, where a test ran before there was a build.
+    await buildNative();
+    await bundle();
+    const times = () => ['build', 'dist', 'dist/cli.mjs', 'build/native/ruminate.node'].map((name) => statSync(path.join(ROOT, name)).mtimeMs);
+    const before = times();
+    await buildNative();
+    await bundle();
+    expect(times()).toEqual(before);
+  }, 300_000);
+});
+
+test.skipIf(!existsSync('/dev/full')).each([[[]], [['--json']]])('output that cannot be written is one line, %j', (more) => {
+  const full = openSync('/dev/full', 'w');
+  try {
+    const { status, stderr } = spawnSync(process.execPath, [BIN, ...SHORT, ...more], { cwd: folder, stdio: ['ignore', full, 'pipe'], encoding: 'utf8' });
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/(^|\n)ruminate: ERR_OUTPUT: cannot write the output: no space\n$/);
+    expect(stderr).not.toMatch(/\n\s+at /);
+  } finally {
+    closeSync(full);
+  }
 });
 
 describe('model', () => {

@@ -156,6 +156,58 @@ describe('stopping', () => {
   });
 });
 
+describe('what a chain casts', () => {
+  // Thinking off: every text that has a number in it has an answer under this rule, if its chain ended by itself.
+  const rule = { answer: { rule: 'last_number' }, thinking: null, vote: 'majority', variant: 'cr2', sampling: { temperature: 0 }, early_stop: false } as const;
+
+  test('one that is cut, by its length or the budget, votes for nothing', async () => {
+    for (const budget of [{ width: 2, length: 10 }, { width: 2, kv_read_budget: 500 }]) {
+      const { answer, ballots, chains } = await session.generate(job({ ...rule, budget }));
+      expect(chains.every((chain) => /\d/.test(chain.text) && chain.finish_reason !== 'stop')).toBe(true);
+      expect(ballots.map((ballot) => [ballot.answer, ballot.key])).toEqual([[null, null], [null, null]]);
+      expect(answer).toBeNull();
+    }
+  });
+
+  test('one that ends by itself or at a stop string votes', async () => {
+    const whole = await session.generate(job({ ...rule, budget: { width: 1 } }));
+    expect(whole.chains[0]?.finish_reason).toBe('stop');
+    expect(whole.answer).toMatch(/^\d+$/);
+    const stopped = await session.generate(job({ ...rule, stop: [' ;'], budget: { width: 1 } }));
+    expect(stopped.answer).toBe(/(\d+)\D*$/.exec(stopped.chains[0]?.text ?? '')?.[1]);
+  });
+
+  test('beside chains that are cut the one that ended decides alone', async () => {
+    const { answer, ballots, chains } = await session.generate(job({ ...rule, budget: { lengths: [10, 10, 1_000] } }));
+    expect(chains.map((chain) => chain.finish_reason)).toEqual(['length', 'length', 'stop']);
+    expect(ballots.map((ballot) => ballot.answer)).toEqual([null, null, answer]);
+    expect(answer).not.toBeNull();
+  });
+});
+
+describe('every field of sampling reaches the engine', () => {
+  const tokens = async (sampling: JobSpec['sampling']) =>
+    (await session.generate(job({ seed: 3, budget: { width: 2, length: 60 }, vote: 'none', sampling }))).chains.map((chain) => chain.tokens);
+  const HOT = { temperature: 2 };
+
+  test.each([{ min_p: 0.999 }, { top_p: 1e-6 }, { top_k: 1 }])('%j leaves the likeliest token', async (only) => {
+    expect(await tokens(HOT)).not.toEqual(await tokens({ temperature: 0 }));
+    expect(await tokens({ ...HOT, ...only })).toEqual(await tokens({ temperature: 0 }));
+  });
+
+  test('each penalty changes the tokens, in its own way', async () => {
+    const ways = [{}, { repetition_penalty: 10 }, { presence_penalty: 2 }, { frequency_penalty: 2 }, { presence_penalty: -2 }, { frequency_penalty: -2 }];
+    const texts: string[] = [];
+    for (const way of ways) texts.push(JSON.stringify(await tokens({ ...HOT, ...way })));
+    expect(new Set(texts).size).toBe(ways.length);
+  });
+
+  test('a bias forbids a token or forces one', async () => {
+    expect((await tokens({ temperature: 0, logit_bias: [[39, 100]] })).flat().every((token) => token === 39)).toBe(true);
+    expect((await tokens({ ...HOT, logit_bias: [[39, -100]] })).flat()).not.toContain(39);
+  });
+});
+
 describe('progress', () => {
   test('goes from load to done, and its tails end as the texts do', async () => {
     const seen: Progress[] = [];

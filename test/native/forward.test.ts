@@ -131,3 +131,12 @@ test('--help says what the options are', async () => {
   expect(code).toBe(0);
   for (const option of ['--model', '--ids', '--policy', '--set', '--prompt-len', '--chunk', '--backend', '--kv', '--out']) expect(stdout).toContain(option);
 });
+
+test.each([['no model', ['--ids', '1', '--out', 'x'], '--model'], ['no ids', ['--model', 'countdown', '--out', 'x'], '--ids'], ['an unknown option', ['--model', 'countdown', '--ids', '1', '--out', 'x', '--bogus'], '--bogus']])(
+  '%s: one line and exit code 2', async (_, args, word) => {
+    const { code, stdout, stderr } = await forward(...args);
+    expect([code, stdout]).toEqual([2, '']);
+    expect(stderr).toMatch(/^forward: ERR_OPTION: [^\n]+\n$/);
+    expect(stderr).toContain(word);
+  },
+);
