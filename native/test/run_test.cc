@@ -286,12 +286,12 @@ void ABackendErrorSticks() {
     for (const int fail_at : {0, 1, 5}) {
       const auto hooked = std::make_shared<HookedBackend>(backend);
       int forwards = 0;
-      hooked->before_forward = [&] { return forwards++ == fail_at ? Error(kErrMemory, "no page") : Status::Ok(); };
+      hooked->before_forward = [&] { return forwards++ == fail_at ? Error(kErrNumerics, "not finite") : Status::Ok(); };
       const auto run = Must(Run::Create(hooked, model, Job(2, 30)));
       Status status = run->Prefill();
       if (status.ok()) status = run->Step(100);
-      CHECK(Has(status, kErrMemory));
-      CHECK(Has(run->Step(1), kErrMemory) && Has(run->Prefill(), kErrMemory));
+      CHECK(Has(status, kErrNumerics));
+      CHECK(Has(run->Step(1), kErrNumerics) && Has(run->Prefill(), kErrNumerics));
       CHECK(forwards == fail_at + 1);
     }
     CHECK(backend->Memory().kv_allocated_bytes == 0);
