@@ -9,6 +9,7 @@
 
 #include "cache/page_pool.h"
 #include "run/run.h"
+#include "test/backends.h"
 #include "test/check.h"
 #include "test/synthetic.h"
 
@@ -130,52 +131,32 @@ void AMemoryLimitCutsAndKeepsWhatWasThought() {
   CHECK(backend->Memory().kv_allocated_bytes == 0);
 }
 
-// The cpu backend, out of memory in one Forward.
-class FailingBackend final : public Backend {
- public:
-  FailingBackend(std::shared_ptr<Backend> inner, int32_t fail_at) : inner_(std::move(inner)), left_(fail_at) {}
-  const char* name() const override { return inner_->name(); }
-  Isa isa() const override { return inner_->isa(); }
-  Expected<ChainId> NewChain() override { return inner_->NewChain(); }
-  Expected<ChainId> ForkChain(ChainId chain) override { return inner_->ForkChain(chain); }
-  void FreeChain(ChainId chain) override { inner_->FreeChain(chain); }
-  Status Forward(std::span<const Row> rows, float* logits) override {
-    if (left_-- == 0) return Error(kErrMemory, "none left");
-    return inner_->Forward(rows, logits);
-  }
-  int32_t Length(ChainId chain) const override { return inner_->Length(chain); }
-  int64_t LiveSum(ChainId chain) const override { return inner_->LiveSum(chain); }
-  int64_t NextLiveSum(ChainId chain) const override { return inner_->NextLiveSum(chain); }
-  int64_t SharedSum(ChainId chain) const override { return inner_->SharedSum(chain); }
-  HeadSnapshot Snapshot(ChainId chain, int32_t layer, int32_t head) const override { return inner_->Snapshot(chain, layer, head); }
-  MemoryUse Memory() const override { return inner_->Memory(); }
-  void SetTrace(TraceSink* sink) override { inner_->SetTrace(sink); }
-
- private:
-  const std::shared_ptr<Backend> inner_;
-  int32_t left_;
-};
+// Out of memory in its Forward number `fail_at`.
+std::shared_ptr<Backend> Failing(std::shared_ptr<Backend> inner, int32_t fail_at) {
+  auto hooked = std::make_shared<HookedBackend>(std::move(inner));
+  hooked->before_forward = [left = fail_at]() mutable { return left-- == 0 ? Error(kErrMemory, "none left") : Status::Ok(); };
+  return hooked;
+}
 
 void MemoryThatRunsOutCutsAStepAndFailsAPrefill() {
   const auto model = SmallModel();
   const RunReport whole = RunToEnd(model, Cpu(model), Options(2, 30));
   const auto inner = Cpu(model);
-  const RunReport report = RunToEnd(model, std::make_shared<FailingBackend>(inner, 11), Options(2, 30));
+  const RunReport report = RunToEnd(model, Failing(inner, 11), Options(2, 30));
   for (size_t c = 0; c < 2; ++c) {
     CHECK(report.chains[c].finish == Finish::kMemory);
     CHECK(report.chains[c].tokens.size() == 11);  // the prompt, ten steps fed, and the token whose feeding failed
     CHECK(std::equal(report.chains[c].tokens.begin(), report.chains[c].tokens.end(), whole.chains[c].tokens.begin()));
   }
   CHECK(inner->Memory().kv_allocated_bytes == 0);
-  const Started s = Start(model, std::make_shared<FailingBackend>(Cpu(model), 0), Options(2, 30));
+  const Started s = Start(model, Failing(Cpu(model), 0), Options(2, 30));
   const Status status = s.run->Prefill();
   CHECK(!status.ok() && std::string_view(status.code) == kErrMemory);
 }
 
 void LogitsThatAreNotNumbersAreRefused() {
-  auto model = std::make_shared<Model>(*SmallModel());
-  const auto keep = SmallModel();
-  *model = *keep;
+  const auto owner = SmallModel();  // keeps the other tensors
+  const auto model = std::make_shared<Model>(*owner);
   std::vector<float> huge(static_cast<size_t>(model->config.vocab_size) * 32, 3e38f);
   model->lm_head.data = huge.data();
   for (const bool reference : {true, false}) {
