@@ -64,7 +64,8 @@ std::shared_ptr<Backend> Cpu(const std::shared_ptr<const Model>& model) {
 RunReport RunToEnd(const std::shared_ptr<const Model>& model, std::shared_ptr<Backend> backend, RunOptions options) {
   const Started s = Start(model, std::move(backend), std::move(options));
   CHECK_OK(s.run->Prefill());
-  while (s.run->Report().running > 0) CHECK_OK(s.run->Step(1000));
+  while (s.run->Report().running > 0 && CHECK_OK(s.run->Step(1000))) {
+  }
   return s.run->Report();
 }
 
