@@ -4,7 +4,8 @@ import { LIMITS } from '../core/limits.ts';
 
 /**
  * `boxed`: the last \boxed{…}. `last_number`, `choice` (A-E…): the last one. `pattern`: group 1 (or all) of the last match in the end of the text.
- * `after`: the text after the last marker. `exact`: all of it. `auto`: boxed, else after "answer", else the last number.
+ * `after`: the text after the last marker. `exact`: all of it. `auto`: boxed, else after "answer", else a number that
+ * the text ends in, else all of it.
  */
 export type AnswerRule =
   | { readonly rule: 'auto' | 'boxed' | 'last_number' | 'choice' | 'exact' }
@@ -66,7 +67,7 @@ function extract(text: string, rule: AnswerRule): string | null {
     case 'pattern':
       return lastMatch(text, rule.pattern);
     case 'auto':
-      return lastBoxed(text) ?? afterMarker(text, 'answer') ?? lastNumber(text);
+      return lastBoxed(text) ?? afterMarker(text, 'answer') ?? finalNumber(text) ?? text;
     default:
       return assertNever(rule);
   }
@@ -99,6 +100,12 @@ const NUMBER = /(?<![\w.])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+
 
 function lastNumber(text: string): string | null {
   return text.match(NUMBER)?.at(-1)?.replace(/\s+/g, '') ?? null;
+}
+
+/** "… makes 5.", "= 12": a number in the middle of an answer in words is not the answer. */
+function finalNumber(text: string): string | null {
+  const number = lastNumber(text);
+  return number !== null && text.replace(/\s+/g, '').replace(/[.!*$%)\]]+$/, '').endsWith(number) ? number : null;
 }
 
 function lastChoice(text: string): string | null {

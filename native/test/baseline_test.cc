@@ -158,11 +158,14 @@ std::vector<PolicyOverrides> Policies() {
           {{"policy", "kvpress_knorm"}}};
 }
 
+// Qwen3 under every KV type; Llama and Qwen2 (no q/k norm, other RoPE, biases) under one.
 void BackendsAndBatchesGiveTheSameBytes() {
   const std::vector<int32_t> ids = Fixture(fixtures + "/dense_qwen3.safetensors").Ints("all_ids");
+  const std::pair<const char*, KvType> cases[] = {
+      {"tiny_qwen3", KvType::kF32}, {"tiny_qwen3", KvType::kBF16}, {"tiny_llama31", KvType::kF32}, {"tiny_qwen2", KvType::kF32}};
   for (const PolicyOverrides& overrides : Policies()) {
-    const auto model = Tiny(overrides);
-    for (const KvType kv : {KvType::kF32, KvType::kBF16}) {
+    for (const auto& [name, kv] : cases) {
+      const auto model = Open(fixtures + "/models/" + name, overrides);
       BackendOptions options;
       options.kv = kv;
       Fed oracle(Factories()[0], model, options);

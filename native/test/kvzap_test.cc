@@ -110,11 +110,13 @@ struct Shape {
   float threshold;  // about half of the scores are below it
   DType dtype;
   KvType kv;
+  bool qk_norm = true, qkv_bias = false;  // Qwen3; without the norm Llama, with the biases Qwen2
 };
 const Shape kShapes[] = {
     {40, 4, 2, 16, 5, 0, true, 0.1f, DType::kF32, KvType::kF32},    {33, 6, 2, 20, 3, 9, true, 0.0f, DType::kBF16, KvType::kBF16},
     {48, 3, 3, 24, 7, 11, false, -0.1f, DType::kF16, KvType::kF32}, {36, 5, 1, 72, 0, 0, true, 0.0f, DType::kF32, KvType::kBF16},
     {64, 4, 4, 12, 0, 8, false, 0.2f, DType::kF32, KvType::kF32},   {40, 4, 2, 16, 30, 7, true, 0.0f, DType::kF32, KvType::kF32},
+    {40, 4, 2, 16, 6, 0, true, 0.1f, DType::kF32, KvType::kF32, false, false}, {40, 4, 2, 16, 6, 7, true, 0.0f, DType::kBF16, KvType::kF32, false, true},
 };
 
 std::shared_ptr<const Model> MakeModel(const Shape& s) {
@@ -128,7 +130,8 @@ std::shared_ptr<const Model> MakeModel(const Shape& s) {
   c.num_kv_heads = s.kv_heads;
   c.head_dim = s.head_dim;
   c.max_positions = 512;
-  c.qk_norm = true;
+  c.qk_norm = s.qk_norm;
+  c.qkv_bias = s.qkv_bias;
   c.policy.kind = PolicyKind::kKvzap;
   c.policy.window = s.window;
   c.policy.threshold = s.threshold;

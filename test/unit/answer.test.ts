@@ -44,6 +44,9 @@ describe('extraction', () => {
     ['answer 3 but \\boxed{4} of 5', { rule: 'auto' }, '4'],
     ['answer 3', { rule: 'auto' }, '3'],
     ['it makes 3 or 5', { rule: 'auto' }, '5'],
+    ['so the sum is **12**.', { rule: 'auto' }, '12'],
+    ['The capital of France is Paris.', { rule: 'auto' }, 'The capital of France is Paris.'],
+    ['In 12 words: Paris', { rule: 'auto' }, 'In 12 words: Paris'],
   ])('%j by %o is %j', (text, rule, answer) => {
     expect(from(text, rule)).toBe(answer);
   });
