@@ -23,7 +23,8 @@ class DmsSeparate final : public Policy {
   }
 
   void Prepare(int32_t layer, const LayerInput& input) override {
-    const auto& [residual, _, stride, rows] = input;
+    const float* residual = input.residual;
+    const int64_t stride = input.stride, rows = input.rows;
     const Layer& l = layers_[static_cast<size_t>(layer)];
     normed_.resize(static_cast<size_t>(stride * rows));
     out_stride_ = l.proj.rows();
