@@ -225,7 +225,7 @@ Status Run::Impl::StepOnce(bool* finished) {
   return Status::Ok();
 }
 
-// A page of each head at most is taken past the limit: the check is before a step, and a step adds one token.
+// A page of each head of each running chain at most is taken past the limit: the check is before a step, and a step adds one token.
 bool Run::Impl::MemoryAllowsFeeding() const {
   return options_.memory_limit_bytes < 0 || running_.empty() || backend_->Memory().kv_allocated_bytes <= options_.memory_limit_bytes;
 }
