@@ -26,7 +26,13 @@ describe('layers', () => {
   test('engine knows no HTTP, no cloud and none of its callers', () => {
     const banned = /^(node:https?|node:http2|node:net|hono|@hono\/|@aws-sdk\/|aws-|commander|log-update)/;
     const outside = /^(functions|cli|infra|scripts|test)\//;
-    expect(importsOf(within('engine')).filter(({ to }) => banned.test(to) || outside.test(to))).toEqual([]);
+    const adapter = /^engine\/adapters\//;
+    expect(importsOf(within('engine')).filter(({ from, to }) => (banned.test(to) && !adapter.test(from)) || outside.test(to))).toEqual([]);
+  });
+
+  test('nothing of engine but its adapters imports an adapter', () => {
+    const wrong = importsOf(within('engine')).filter(({ from, to }) => to.startsWith('engine/adapters/') && !from.startsWith('engine/adapters/'));
+    expect(wrong).toEqual([]);
   });
 
   test('functions call engine use cases and never the native boundary, the CLI or scripts', () => {
