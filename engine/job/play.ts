@@ -16,7 +16,7 @@ export interface PlayContext {
   /** The caller's and the deadline's; which of them fired is the finish reason. */
   readonly cancelled: AbortSignal | null;
   readonly deadline: AbortSignal | null;
-  /** An interrupted run keeps its chains as they are instead of ending them. Default: it ends them. */
+  /** A run that its caller interrupts keeps its chains as they are instead of ending them; a deadline ends them all the same. */
   readonly parks?: boolean | undefined;
   /** After the prefill and after every call of `step`: the run is between two steps and may be saved. */
   readonly onBoundary?: ((report: RunReport) => Promise<void>) | undefined;
@@ -26,7 +26,7 @@ export interface Played {
   readonly report: RunReport;
   /** Why chains that did not finish by themselves were ended; null: none was. */
   readonly ended: FinishReason | null;
-  /** Interrupted with chains that still run: only if `parks`. */
+  /** Interrupted by the caller with chains that still run: only if `parks`. */
   readonly parked: boolean;
   readonly prefillMs: number;
   readonly decodeMs: number;
@@ -55,7 +55,7 @@ export async function play(job: PreparedJob, run: NativeRun, context: PlayContex
   return {
     report,
     ended,
-    parked: context.parks === true && ended !== null && ended !== 'early_stop' && report.running > 0,
+    parked: parks(context, ended) && report.running > 0,
     prefillMs: decodeStart - start,
     decodeMs: decodeEnd - decodeStart,
     kvAllocatedBytes,
@@ -81,8 +81,10 @@ async function decode(job: PreparedJob, run: NativeRun, interrupt: AbortSignal, 
     await context.onBoundary?.(report);
     if (!(await settle(() => run.step(steps, interrupt), interrupt))) {
       const left = unfinished(run.report());
-      if (context.parks !== true) run.end(left);
-      return left.length === 0 ? null : whyInterrupted(context);
+      if (left.length === 0) return null;
+      const why = whyInterrupted(context);
+      if (!parks(context, why)) run.end(left);
+      return why;
     }
   }
 }
@@ -97,6 +99,10 @@ async function settle(call: () => Promise<void>, interrupt: AbortSignal): Promis
     if (interrupt.aborted && error instanceof EngineError && error.code === 'ERR_CANCELLED') return false;
     throw error;
   }
+}
+
+function parks(context: PlayContext, ended: FinishReason | null): boolean {
+  return context.parks === true && ended === 'cancelled';
 }
 
 function whyInterrupted(context: PlayContext): FinishReason {

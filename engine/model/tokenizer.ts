@@ -1,4 +1,5 @@
 /** Text to ids by @huggingface/tokenizers; ids to text by pieces, so that decoding, streaming and native stop strings agree by construction. */
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
@@ -35,13 +36,16 @@ export class Tokenizer {
   readonly config: Readonly<Record<string, unknown>>;
   /** Whether a text loses one leading space of its pieces. */
   readonly stripLeadingSpace: boolean;
+  /** SHA-256 in hex of what it was made from: part of a model's identity. */
+  readonly digest: string;
   readonly #library: HuggingFaceTokenizer;
   readonly #encoder: Encoder;
   readonly #rule: PieceRule;
   readonly #tokens: readonly (string | undefined)[];
   readonly #added: ReadonlyMap<number, AddedToken>;
 
-  private constructor(json: Record<string, unknown>, config: Record<string, unknown>) {
+  private constructor(json: Record<string, unknown>, config: Record<string, unknown>, digest: string) {
+    this.digest = digest;
     const vocab = vocabularyOf(json);
     const added = addedTokensOf(json);
     this.config = config;
@@ -73,12 +77,14 @@ export class Tokenizer {
 
   /** From the texts of tokenizer.json and tokenizer_config.json. */
   static parse(tokenizerJson: string, tokenizerConfig = '{}', where = 'tokenizer.json'): Tokenizer {
-    return bounded(LIMITS.TOKENIZER_MS_MAX, where, () => new Tokenizer(objectOf(JSON.parse(tokenizerJson)), objectOf(JSON.parse(tokenizerConfig))));
+    return bounded(LIMITS.TOKENIZER_MS_MAX, where, () =>
+      new Tokenizer(objectOf(JSON.parse(tokenizerJson)), objectOf(JSON.parse(tokenizerConfig)), digestOf(tokenizerJson, tokenizerConfig)));
   }
 
   /** From their contents. */
   static of(tokenizerJson: Record<string, unknown>, tokenizerConfig: Record<string, unknown>, where: string): Tokenizer {
-    return bounded(LIMITS.TOKENIZER_MS_MAX, where, () => new Tokenizer(tokenizerJson, tokenizerConfig));
+    return bounded(LIMITS.TOKENIZER_MS_MAX, where, () =>
+      new Tokenizer(tokenizerJson, tokenizerConfig, digestOf(JSON.stringify(tokenizerJson), JSON.stringify(tokenizerConfig))));
   }
 
   /** @throws EngineError ERR_TOKENIZER if a part has no token, or the file's regular expressions do not come to an end on the text. */
@@ -215,4 +221,10 @@ function concat(parts: readonly Uint8Array[]): Uint8Array {
     at += part.length;
   }
   return whole;
+}
+
+function digestOf(...texts: readonly string[]): string {
+  const hash = createHash('sha256');
+  for (const text of texts) hash.update(`${Buffer.byteLength(text)}\n`).update(text);
+  return hash.digest('hex');
 }
