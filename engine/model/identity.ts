@@ -19,7 +19,16 @@ export interface ModelParts {
  */
 export function modelIdOf({ info, overrides, tokenizer, template }: ModelParts, weightsDigest: string): string {
   const { fileBytes: _, policy, ...config } = info;
-  const { reason: _reason, targetCr: _targetCr, ...parameters } = policy;
-  const parts = { weights: weightsDigest, config, policy: parameters, overrides, tokenizer: tokenizer.digest, template: template?.source ?? null };
+  const { reason: _reason, targetCr: _targetCr, kvzap, ...parameters } = policy;
+  // A surrogate's weights are among the tensors; where its directory lies is nobody's business.
+  const surrogate = kvzap === null ? null : { kind: kvzap.kind, threshold: kvzap.threshold, decode: kvzap.decode };
+  const parts = {
+    weights: weightsDigest,
+    config,
+    policy: { ...parameters, kvzap: surrogate },
+    overrides: overrides.filter(([key]) => key !== 'surrogate'),
+    tokenizer: tokenizer.digest,
+    template: template?.source ?? null,
+  };
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
 }
