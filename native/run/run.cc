@@ -90,7 +90,7 @@ Run::Impl::Impl(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> m
       vocab_(static_cast<size_t>(model_->config.vocab_size)),
       head_count_(int64_t{model_->config.num_layers} * model_->config.num_kv_heads),
       read_sum_max_(std::numeric_limits<int64_t>::max()), meter_(model_->config.num_kv_heads),
-      chains_(static_cast<size_t>(options_.width)), logits_(chains_.size() * vocab_), scratch_(model_->config.vocab_size) {
+      chains_(static_cast<size_t>(options_.width)), logits_(chains_.size() * vocab_), scratch_(model_->config.vocab_size, backend_->isa()) {
   // A budget too large to multiply cannot be reached either.
   if (options_.kv_read_budget >= 0 && !CheckedMul(options_.kv_read_budget, head_count_, &read_sum_max_)) {
     read_sum_max_ = std::numeric_limits<int64_t>::max();
