@@ -48,11 +48,11 @@ class TokenHistory {
 struct SampleScratch {
   SampleScratch(int32_t vocab_size, Isa isa);
   const Kernels& kernels;
-  std::vector<int32_t> ids;    // [vocab] of the ranked candidates, best first
-  std::vector<int32_t> sorting;  // [vocab]
-  std::vector<float> ranked;   // [vocab] their logits
-  std::vector<float> maxima;   // [blocks of vocab]
-  std::vector<double> sums;    // [blocks of vocab]
+  std::vector<int32_t> ids;      // [vocab] of the ranked candidates, best first
+  std::vector<int32_t> sorting;  // [vocab] what ids are sorted into, in turn with them
+  std::vector<float> ranked;     // [vocab] the logits of ids
+  std::vector<float> maxima;     // [blocks of vocab]
+  std::vector<double> sums;      // [blocks of vocab]
 };
 
 // Samples from finite logits [vocab] (changed in place). Deterministic on every platform: probabilities in double, summed as docs/NUMERICS.md says,
