@@ -147,7 +147,8 @@ void AnglesHaveTheBitsOfRopeAngle() {
     std::vector<float> frequencies;
     for (int32_t i = 0; i < half; ++i) frequencies.push_back(static_cast<float>(ExpD(-0.3 * i)));
     for (const double factor : {1.0, 1.1386294361119891}) {
-      for (const int32_t position : {0, 1, 2, 3, 5, 100, 4095, 32767, 131071, 1000003}) {
+      // The last ones are numerators of pi's continued fraction: near multiples of pi the reduction's every part counts.
+      for (const int32_t position : {0, 1, 2, 3, 5, 100, 4095, 32767, 131071, 1000003, 355, 103993, 5419351, 80143857, 411557987}) {
         std::vector<float> want_cos(frequencies.size()), want_sin(frequencies.size());
         for (size_t i = 0; i < frequencies.size(); ++i) RopeAngle(position, frequencies[i], factor, &want_cos[i], &want_sin[i]);
         for (const Isa isa : Levels()) {
