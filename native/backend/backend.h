@@ -2,6 +2,7 @@
 // the KV cache of its chains and its threads. Bits: docs/NUMERICS.md.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -59,6 +60,9 @@ struct MemoryUse {
   int64_t kv_allocated_bytes = 0; // rings and pages now held, whatever their fill
 };
 
+// f(begin, end, thread): does the items [begin, end) of some independent ones. Which thread does an item never matters to its result.
+using WorkShare = std::function<void(int64_t begin, int64_t end, int32_t thread)>;
+
 // Not thread-safe: one caller at a time (Run and the binding see to it); uses its own threads inside.
 class Backend {
  public:
@@ -86,6 +90,12 @@ class Backend {
   virtual HeadSnapshot Snapshot(ChainId chain, int32_t layer, int32_t kv_head) const = 0;
   virtual MemoryUse Memory() const = 0;
   virtual void SetTrace(TraceSink* sink) = 0;  // nullptr: none
+
+  // Its threads for the work of others between two Forwards. cost: of all items together, in vector multiply-adds of one lane.
+  virtual int32_t threads() const { return 1; }
+  virtual void RunOnThreads(int64_t items, int64_t /*cost*/, const WorkShare& f) {
+    if (items > 0) f(0, items, 0);
+  }
 };
 
 // Allocates packed weights and threads; the Model must outlive nothing: the backend keeps it.

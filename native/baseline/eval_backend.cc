@@ -11,6 +11,8 @@ class EvalBackend final : public Backend {
 
   const char* name() const override { return inner_->name(); }
   Isa isa() const override { return inner_->isa(); }
+  int32_t threads() const override { return inner_->threads(); }
+  void RunOnThreads(int64_t items, int64_t cost, const WorkShare& f) override { inner_->RunOnThreads(items, cost, f); }
 
   Expected<ChainId> NewChain() override {
     Expected<ChainId> chain = inner_->NewChain();

@@ -14,7 +14,7 @@ inline void AttendInline(const Keys& keys, const float* q, float* weights, float
   for (size_t r = 0; r < n; ++r) weights[r] = reference::ChainSum(q, keys.k + r * d, d) * scale;
   float max = weights[0];
   for (size_t r = 1; r < n; ++r) max = std::max(max, weights[r]);
-  reference::LaneSum sum;
+  reference::LaneSum<float> sum;
   for (size_t r = 0; r < n; ++r) {
     weights[r] = ExpF(weights[r] - max);
     sum.Add(r, weights[r]);

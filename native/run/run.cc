@@ -82,7 +82,8 @@ struct Run::Impl {
   std::vector<size_t> running_;       // indices of chains not finished, ascending
   std::vector<float> logits_;         // [width, vocab]; chains that finish leave gaps until the next Forward
   std::vector<Row> rows_;
-  SampleScratch scratch_;
+  std::vector<SampleScratch> scratch_;  // one for each thread that samples
+  std::vector<int32_t> sampled_;        // [running_.size()]
 };
 
 Run::Impl::Impl(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> model, RunOptions options, StopMatcher stop)
@@ -90,7 +91,9 @@ Run::Impl::Impl(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> m
       vocab_(static_cast<size_t>(model_->config.vocab_size)),
       head_count_(int64_t{model_->config.num_layers} * model_->config.num_kv_heads),
       read_sum_max_(std::numeric_limits<int64_t>::max()), meter_(model_->config.num_kv_heads),
-      chains_(static_cast<size_t>(options_.width)), logits_(chains_.size() * vocab_), scratch_(model_->config.vocab_size) {
+      chains_(static_cast<size_t>(options_.width)), logits_(chains_.size() * vocab_),
+      scratch_(std::min(chains_.size(), static_cast<size_t>(backend_->threads())), SampleScratch(model_->config.vocab_size, backend_->isa())),
+      sampled_(chains_.size()) {
   // A budget too large to multiply cannot be reached either.
   if (options_.kv_read_budget >= 0 && !CheckedMul(options_.kv_read_budget, head_count_, &read_sum_max_)) {
     read_sum_max_ = std::numeric_limits<int64_t>::max();
@@ -154,13 +157,23 @@ Status Run::Impl::ForkChains() {
   return Status::Ok();
 }
 
+// Chains are independent until their tokens are accepted: those of scratch s are s, s + scratches, ...
 void Run::Impl::SampleAll() {
-  for (const size_t i : running_) {
-    ChainState& chain = chains_[i];
-    const auto index = static_cast<int32_t>(chain.report.tokens.size());
-    const int32_t token = SampleToken(options_.sampling, LogitsRow(chain.logits_row), chain.history, options_.seed,
-                                      options_.first_chain + static_cast<int32_t>(i), index, scratch_);
-    const Finish finish = Accept(chain, options_.lengths[i], token);
+  const auto scratches = static_cast<int64_t>(scratch_.size());
+  const auto cost = static_cast<int64_t>(running_.size() * vocab_) * (options_.sampling.temperature == 0.0f ? 1 : 16);
+  backend_->RunOnThreads(scratches, cost, [this](int64_t begin, int64_t end, int32_t) {
+    for (auto s = static_cast<size_t>(begin); s < static_cast<size_t>(end); ++s) {
+      for (size_t r = s; r < running_.size(); r += scratch_.size()) {
+        ChainState& chain = chains_[running_[r]];
+        sampled_[r] = SampleToken(options_.sampling, LogitsRow(chain.logits_row), chain.history, options_.seed,
+                                  options_.first_chain + static_cast<int32_t>(running_[r]),
+                                  static_cast<int32_t>(chain.report.tokens.size()), scratch_[s]);
+      }
+    }
+  });
+  for (size_t r = 0; r < running_.size(); ++r) {
+    ChainState& chain = chains_[running_[r]];
+    const Finish finish = Accept(chain, options_.lengths[running_[r]], sampled_[r]);
     if (finish != Finish::kNone) End(chain, finish);
   }
 }

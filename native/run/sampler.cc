@@ -1,16 +1,23 @@
 #include "run/sampler.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <string>
 
-#include "core/exact_math.h"
+#include "backend/cpu/kernels.h"
 #include "core/philox.h"
 
 namespace rum {
 namespace {
+
+constexpr size_t kBlock = kWeightBlock;
+
+constexpr size_t BlockCount(size_t n) { return (n + kBlock - 1) / kBlock; }
 
 // A penalty may overflow a float; candidates must stay comparable and their differences finite.
 float ClampFinite(float x) {
@@ -28,130 +35,127 @@ void ApplyPenalties(const Sampling& s, const TokenHistory& history, std::span<fl
   }
 }
 
-// The lowest id among the largest. The maximum first, in lanes that a compiler makes a vector of, then where it stands.
-int32_t BestToken(std::span<const float> logits) {
-  constexpr size_t kLaneCount = 16;
-  float lanes[kLaneCount];
-  std::fill_n(lanes, kLaneCount, logits[0]);
-  size_t id = 0;
-  for (; id + kLaneCount <= logits.size(); id += kLaneCount) {
-    for (size_t l = 0; l < kLaneCount; ++l) lanes[l] = logits[id + l] > lanes[l] ? logits[id + l] : lanes[l];
-  }
-  float best = *std::max_element(lanes, lanes + kLaneCount);
-  for (; id < logits.size(); ++id) best = logits[id] > best ? logits[id] : best;
-  return static_cast<int32_t>(std::find(logits.begin(), logits.end(), best) - logits.begin());
+// Greedy search by blocks: the largest of each, then the lowest id among the largest.
+int32_t BestToken(std::span<const float> logits, SampleScratch& scratch) {
+  scratch.kernels.block_maxima(logits.data(), static_cast<int64_t>(logits.size()), scratch.maxima.data());
+  const auto block = std::ranges::max_element(scratch.maxima) - scratch.maxima.begin();  // the first of equals
+  const auto begin = logits.begin() + block * kWeightBlock;
+  return static_cast<int32_t>(std::find(begin, logits.end(), *(scratch.maxima.begin() + block)) - logits.begin());
 }
 
-// exp of a candidate's scaled distance to the best. Below e^-37 it is 0: a 53-bit random number resolves no less, and most
-// of a large vocabulary lies there.
-inline double Weight(float logit, double top, double temperature) {
-  const double x = (static_cast<double>(logit) - top) / temperature;
-  return x < -37.0 ? 0.0 : ExpD(x);
-}
-
-void FillWeightsPortable(std::span<const float> logits, double top, double temperature, double* weights) {
-  for (size_t id = 0; id < logits.size(); ++id) weights[id] = Weight(logits[id], top, temperature);
-}
-
-#if defined(__x86_64__) && defined(__GNUC__)
-// The same code, and the same bits, with the instruction: else every fma is a call, which costs milliseconds on 150,000 tokens.
-__attribute__((target("fma"), flatten)) void FillWeightsFma(std::span<const float> logits, double top, double temperature,
-                                                            double* weights) {
-  for (size_t id = 0; id < logits.size(); ++id) weights[id] = Weight(logits[id], top, temperature);
-}
-void FillWeights(std::span<const float> logits, double top, double temperature, double* weights) {
-  static const bool has_fma = __builtin_cpu_supports("fma");
-  (has_fma ? FillWeightsFma : FillWeightsPortable)(logits, top, temperature, weights);
-}
-#else
-void FillWeights(std::span<const float> logits, double top, double temperature, double* weights) {
-  FillWeightsPortable(logits, top, temperature, weights);
-}
-#endif
-
-// One draw over candidates of a distribution, in their order. `n` candidates; weight(i) is not normalised.
-template <class Weight>
-size_t Draw(size_t n, double uniform, Weight weight) {
+// The weight of all candidates, whose logits are given in their order; the sums of their blocks stay in scratch.
+double TotalWeight(std::span<const float> candidates, const WeightRule& rule, SampleScratch& scratch) {
+  scratch.kernels.weight_sums(candidates.data(), static_cast<int64_t>(candidates.size()), rule, scratch.sums.data());
   double total = 0.0;
-  for (size_t i = 0; i < n; ++i) total += weight(i);
-  const double target = uniform * total;
-  double sum = 0.0;
-  size_t last = 0;  // if rounding makes target == total: the last candidate that can be drawn
-  for (size_t i = 0; i < n; ++i) {
-    const double w = weight(i);
-    if (w == 0.0) continue;
-    last = i;
-    sum += w;
-    if (target < sum) break;
-  }
-  return last;
+  for (size_t b = 0; b < BlockCount(candidates.size()); ++b) total += scratch.sums[b];
+  return total;
 }
 
-// The candidates of top-k and top-p. ids[0, sorted) are the best ones in order; the rest is unsorted and worse.
-class Ranking {
- public:
-  Ranking(std::span<const float> logits, std::vector<int32_t>& ids) : logits_(logits), ids_(ids) {
-    std::iota(ids_.begin(), ids_.end(), 0);
+// After TotalWeight: the first candidate at which the weight of all up to it satisfies `reached`, or candidates.size(). First its
+// block, by the sums, then the place inside. Should the block's weights one by one round to less than their sum by lanes and not get
+// there, it is the block's last candidate with a weight.
+template <class Reached>
+size_t Locate(std::span<const float> candidates, const WeightRule& rule, const SampleScratch& scratch, Reached reached) {
+  double sum = 0.0;
+  size_t b = 0;
+  for (; b < BlockCount(candidates.size()) && !reached(sum + scratch.sums[b]); ++b) sum += scratch.sums[b];
+  if (b == BlockCount(candidates.size())) return candidates.size();
+  const size_t begin = b * kBlock, n = std::min(kBlock, candidates.size() - begin);
+  double weights[kBlock];
+  scratch.kernels.weights(candidates.data() + begin, static_cast<int64_t>(n), rule, weights);
+  size_t last = 0;
+  for (size_t i = 0; i < n; ++i) {
+    if (weights[i] == 0.0) continue;
+    last = i;
+    sum += weights[i];
+    if (reached(sum)) break;
   }
-  // Sorts at least the first n: a selection and a sort of the selected, so that a large vocabulary is passed over once.
-  void SortUpTo(size_t n) {
-    if (n <= sorted_) return;
-    const auto before = [this](int32_t a, int32_t b) {
-      const float x = logits_[static_cast<size_t>(a)], y = logits_[static_cast<size_t>(b)];
-      return x > y || (x == y && a < b);
-    };
-    const auto begin = ids_.begin() + static_cast<std::ptrdiff_t>(sorted_), end = ids_.begin() + static_cast<std::ptrdiff_t>(n);
-    if (n - sorted_ <= 256) {  // a heap of the best, and most of the vocabulary is compared with its worst only
-      std::partial_sort(begin, end, ids_.end(), before);
-    } else {
-      if (end != ids_.end()) std::nth_element(begin, end, ids_.end(), before);
-      std::sort(begin, end, before);
-    }
-    sorted_ = n;
-  }
-  // The id of rank i. Sorts further in growing steps: top-p does not know beforehand how far it has to look.
-  int32_t At(size_t i) {
-    if (i >= sorted_) SortUpTo(std::min(ids_.size(), std::max<size_t>(64, 4 * i)));
-    return ids_[i];
-  }
+  return begin + last;
+}
 
- private:
-  std::span<const float> logits_;
-  std::vector<int32_t>& ids_;
-  size_t sorted_ = 0;
-};
+// One draw over candidates, the best of which has the weight 1. uniform < 1, so target < total, which is what Locate's sums end with.
+size_t Draw(std::span<const float> candidates, double uniform, const WeightRule& rule, SampleScratch& scratch) {
+  const double target = uniform * TotalWeight(candidates, rule, scratch);
+  return Locate(candidates, rule, scratch, [target](double sum) { return target < sum; });
+}
 
-int32_t SampleRanked(const Sampling& s, std::span<const float> logits, double top, double uniform, SampleScratch& scratch) {
-  const double temperature = static_cast<double>(s.temperature);
-  std::vector<double>& weights = scratch.weights;  // by id
-  Ranking ranking(logits, scratch.ids);
-  size_t kept = logits.size();
-  if (s.top_k > 0 && static_cast<size_t>(s.top_k) < kept) {
-    kept = static_cast<size_t>(s.top_k);
-    ranking.SortUpTo(kept);
-    for (size_t i = 0; i < kept; ++i) {
-      const auto id = static_cast<size_t>(ranking.At(i));
-      weights[id] = Weight(logits[id], top, temperature);
-    }
-  } else {
-    FillWeights(logits, top, temperature, weights.data());
+// Descending by logit as ascending bytes: byte `shift` / 8 of it.
+inline size_t SortByte(float logit, int shift) {
+  const auto bits = std::bit_cast<uint32_t>(logit + 0.0f);  // -0 and +0 are equals
+  const uint32_t key = (bits >> 31) != 0 ? bits : ~bits & 0x7fffffffu;
+  return key >> shift & 0xff;
+}
+
+// All ids to scratch.ids, best first: a radix sort, and as it is stable equals stay in order of their ids.
+void SortAll(std::span<const float> logits, SampleScratch& scratch) {
+  std::iota(scratch.ids.begin(), scratch.ids.end(), 0);
+  for (int shift = 0; shift < 32; shift += 8) {
+    std::array<size_t, 256> place = {};
+    for (const float logit : logits) ++place[SortByte(logit, shift)];
+    std::exclusive_scan(place.begin(), place.end(), place.begin(), size_t{0});
+    for (const int32_t id : scratch.ids) scratch.sorting[place[SortByte(logits[static_cast<size_t>(id)], shift)]++] = id;
+    std::swap(scratch.ids, scratch.sorting);
   }
-  if (s.top_p < 1.0f) {
-    double total = 0.0;
-    for (size_t i = 0; i < kept; ++i) {
-      total += kept == logits.size() ? weights[i] : weights[static_cast<size_t>(ranking.At(i))];
-    }
-    const double wanted = static_cast<double>(s.top_p) * total;
-    double sum = 0.0;
-    size_t prefix = 0;
-    while (prefix < kept && (prefix == 0 || sum < wanted)) sum += weights[static_cast<size_t>(ranking.At(prefix++))];
-    kept = prefix;
+}
+
+// The n best ids to scratch.ids in order, n <= blocks of the vocabulary. Only what the maxima of the blocks (of BestToken) allow is
+// looked at: n blocks have a maximum of at least `least`, so n logits are not below it.
+void SortFew(std::span<const float> logits, size_t n, SampleScratch& scratch) {
+  const std::span<float> maxima = std::span(scratch.ranked).first(scratch.maxima.size());
+  std::ranges::copy(scratch.maxima, maxima.begin());
+  std::ranges::nth_element(maxima, maxima.begin() + static_cast<std::ptrdiff_t>(n - 1), std::greater<>());
+  const float least = maxima[n - 1];
+  size_t count = 0;
+  for (size_t b = 0; b < scratch.maxima.size(); ++b) {
+    if (scratch.maxima[b] < least) continue;
+    const size_t begin = b * kBlock, size = std::min(kBlock, logits.size() - begin);
+    count += static_cast<size_t>(scratch.kernels.select_at_least(logits.data() + begin, static_cast<int64_t>(size), least,
+                                                                 static_cast<int32_t>(begin), scratch.ids.data() + count));
   }
-  const auto weight = [&](size_t i) {
-    const double w = weights[static_cast<size_t>(ranking.At(i))];
-    return w < static_cast<double>(s.min_p) ? 0.0 : w;
-  };
-  return ranking.At(Draw(kept, uniform, weight));
+  const auto begin = scratch.ids.begin(), end = begin + static_cast<std::ptrdiff_t>(count);
+  std::partial_sort(begin, begin + static_cast<std::ptrdiff_t>(n), end, [logits](int32_t a, int32_t b) {
+    const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
+    return x > y || (x == y && a < b);
+  });
+}
+
+// The logits of the n best, in order (descending, then by id); their ids are in scratch.ids.
+std::span<const float> Rank(std::span<const float> logits, size_t n, SampleScratch& scratch) {
+  n <= scratch.maxima.size() ? SortFew(logits, n, scratch) : SortAll(logits, scratch);
+  for (size_t i = 0; i < n; ++i) scratch.ranked[i] = logits[static_cast<size_t>(scratch.ids[i])];
+  return std::span(scratch.ranked).first(n);
+}
+
+// The smallest prefix of `ranked` with the weight `wanted`, or all.
+std::span<const float> Prefix(std::span<const float> ranked, double wanted, const WeightRule& rule, const SampleScratch& scratch) {
+  const size_t at = Locate(ranked, rule, scratch, [wanted](double sum) { return sum >= wanted; });
+  return ranked.first(std::min(at + 1, ranked.size()));
+}
+
+// The candidates of top-k and top-p, best first.
+std::span<const float> Filter(const Sampling& s, std::span<const float> logits, const WeightRule& rule, SampleScratch& scratch) {
+  const bool top_k = s.top_k > 0 && static_cast<size_t>(s.top_k) < logits.size();
+  const auto top_p = static_cast<double>(s.top_p);
+  if (top_k) {
+    const std::span<const float> ranked = Rank(logits, static_cast<size_t>(s.top_k), scratch);
+    return s.top_p == 1.0f ? ranked : Prefix(ranked, top_p * TotalWeight(ranked, rule, scratch), rule, scratch);
+  }
+  if (s.top_p == 1.0f) return Rank(logits, logits.size(), scratch);
+  const double wanted = top_p * TotalWeight(logits, rule, scratch);
+  // In a peaked distribution one block will do, and that is found without sorting the rest.
+  if (kBlock <= scratch.maxima.size()) {
+    const std::span<const float> ranked = Rank(logits, kBlock, scratch);
+    if (TotalWeight(ranked, rule, scratch) >= wanted) return Prefix(ranked, wanted, rule, scratch);
+  }
+  const std::span<const float> ranked = Rank(logits, logits.size(), scratch);
+  TotalWeight(ranked, rule, scratch);
+  return Prefix(ranked, wanted, rule, scratch);
+}
+
+int32_t SampleRanked(const Sampling& s, std::span<const float> logits, WeightRule rule, double uniform, SampleScratch& scratch) {
+  const std::span<const float> kept = Filter(s, logits, rule, scratch);
+  rule.least = static_cast<double>(s.min_p);
+  return scratch.ids[Draw(kept, uniform, rule, scratch)];
 }
 
 Status Refuse(const char* option, const char* range) { return Error(kErrOption, std::string(option) + " must be " + range); }
@@ -173,6 +177,10 @@ Status CheckSampling(const Sampling& s, int32_t vocab_size) {
   }
   return Status::Ok();
 }
+
+SampleScratch::SampleScratch(int32_t vocab_size, Isa isa)
+    : kernels(*KernelsFor(isa)), ids(static_cast<size_t>(vocab_size)), sorting(ids.size()), ranked(ids.size()),
+      maxima(BlockCount(ids.size())), sums(maxima.size()) {}
 
 bool HasPenalties(const Sampling& s) {
   return s.repetition_penalty != 1.0f || s.presence_penalty != 0.0f || s.frequency_penalty != 0.0f;
@@ -203,19 +211,15 @@ int32_t SampleToken(const Sampling& s, std::span<float> logits, const TokenHisto
     float& logit = logits[static_cast<size_t>(token)];
     logit = ClampFinite(logit + bias);
   }
-  const int32_t best = BestToken(logits);
+  const int32_t best = BestToken(logits, scratch);
   if (s.temperature == 0.0f) return best;
 
   // Relative to the best, whose weight is therefore exactly 1.
-  const double top = static_cast<double>(logits[static_cast<size_t>(best)]);
+  WeightRule rule = {static_cast<double>(logits[static_cast<size_t>(best)]), 1.0 / static_cast<double>(s.temperature), 0.0};
   const double uniform = UniformD(seed, chain, index, 0);
-  if (s.top_k > 0 || s.top_p < 1.0f) return SampleRanked(s, logits, top, uniform, scratch);
-  FillWeights(logits, top, static_cast<double>(s.temperature), scratch.weights.data());
-  const auto weight = [&](size_t id) {
-    const double w = scratch.weights[id];
-    return w < static_cast<double>(s.min_p) ? 0.0 : w;
-  };
-  return static_cast<int32_t>(Draw(logits.size(), uniform, weight));
+  if (s.top_k > 0 || s.top_p < 1.0f) return SampleRanked(s, logits, rule, uniform, scratch);
+  rule.least = static_cast<double>(s.min_p);
+  return static_cast<int32_t>(Draw(logits, uniform, rule, scratch));
 }
 
 }  // namespace rum

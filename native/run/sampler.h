@@ -5,9 +5,12 @@
 #include <utility>
 #include <vector>
 
+#include "backend/backend.h"
 #include "core/status.h"
 
 namespace rum {
+
+struct Kernels;
 
 struct Sampling {
   float temperature = 1.0f;         // 0: greedy (lowest id among equals)
@@ -41,14 +44,18 @@ class TokenHistory {
   std::vector<Entry> entries_;
 };
 
-// Room for one call, kept by the caller so that a token allocates nothing.
+// Room for one call, kept by the caller so that a token allocates nothing, and the kernels of a level, which never change a bit.
 struct SampleScratch {
-  explicit SampleScratch(int32_t vocab_size) : ids(static_cast<size_t>(vocab_size)), weights(static_cast<size_t>(vocab_size)) {}
-  std::vector<int32_t> ids;     // [vocab]
-  std::vector<double> weights;  // [vocab]
+  SampleScratch(int32_t vocab_size, Isa isa);
+  const Kernels& kernels;
+  std::vector<int32_t> ids;      // [vocab] of the ranked candidates, best first
+  std::vector<int32_t> sorting;  // [vocab] what ids are sorted into, in turn with them
+  std::vector<float> ranked;     // [vocab] the logits of ids
+  std::vector<float> maxima;     // [blocks of vocab]
+  std::vector<double> sums;      // [blocks of vocab]
 };
 
-// Samples from finite logits [vocab] (changed in place). Deterministic on every platform: probabilities in double by ExpD,
+// Samples from finite logits [vocab] (changed in place). Deterministic on every platform: probabilities in double, summed as docs/NUMERICS.md says,
 // candidates in a fixed order (logit descending, id ascending with top-k or top-p, else id ascending). Each filter renormalises
 // what the one before it left. top-k keeps exactly k, top-p the smallest prefix with a mass of at least top_p, min-p what has at
 // least min_p times the probability of the best; all keep at least one.

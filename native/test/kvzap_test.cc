@@ -8,6 +8,7 @@
 #include "run/run.h"
 #include "test/fed.h"
 #include "test/model_fixtures.h"
+#include "test/recorder.h"
 #include "test/synthetic.h"
 
 namespace rum::test {
@@ -16,27 +17,6 @@ namespace {
 constexpr size_t kPrompt = 96;  // of the fixtures
 
 std::string SurrogateOf(const std::string& kind) { return (fixtures_dir / ("models/kvzap_" + kind)).string(); }
-
-// [layers * kv heads][T] as the fixtures have them, of everything fed.
-class Recorder final : public TraceSink {
- public:
-  Recorder(const ModelConfig& config, size_t tokens)
-      : kv_(Size(config.num_kv_heads)), tokens_(tokens), scores(Size(config.num_layers) * kv_ * tokens), live(scores.size()) {}
-  void OnToken(ChainId, int32_t layer, int32_t position, const float* logits, const int32_t* counts) override {
-    for (size_t j = 0; j < kv_; ++j) {
-      const size_t at = (Size(layer) * kv_ + j) * tokens_ + Size(position);
-      scores[at] = logits[j];
-      live[at] = counts[j];
-    }
-  }
-
- private:
-  size_t kv_, tokens_;
-
- public:
-  std::vector<float> scores;
-  std::vector<int32_t> live;
-};
 
 // --- The oracle ----------------------------------------------------------------------------------------------------------------------
 
@@ -74,7 +54,7 @@ void FixtureEqualsTheOracle(const std::string& kind, bool decode) {
       }
       CHECK(MaxDifference(logits, fixture.Floats("logits")) <= 1e-3f);
       CHECK(MaxDifference(logits, fixture.Floats("logits_kvpress")) <= 1e-3f);
-      CHECK(MaxDifference(recorder.scores, fixture.Floats("scores")) <= 1e-4f);
+      CHECK(MaxDifference(recorder.decision_logits, fixture.Floats("scores")) <= 1e-4f);
       for (size_t i = 0; i < recorder.live.size(); ++i) {
         const auto row = visible.begin() + static_cast<std::ptrdiff_t>(i * ids.size());
         CHECK(recorder.live[i] == std::accumulate(row, row + static_cast<std::ptrdiff_t>(ids.size()), 0));

@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "backend/backend.h"
@@ -111,6 +112,15 @@ inline Outcome Pass(Backend& backend, const ModelConfig& config, const std::vect
   backend.FreeChain(*chain);
   for (const ChainId other : others) backend.FreeChain(other);
   return out;
+}
+
+// What every other backend, level and way of feeding is compared with.
+inline Outcome ReferencePass(const std::shared_ptr<const Model>& model, const std::vector<int32_t>& ids, KvType kv) {
+  BackendOptions options;
+  options.kv = kv;
+  auto reference = MakeReferenceBackend(model, options);
+  CHECK_OK(reference.status());
+  return Pass(**reference, model->config, ids, 1);
 }
 
 inline std::vector<Isa> Levels() {

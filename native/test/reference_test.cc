@@ -13,6 +13,7 @@
 #include "test/backends.h"
 #include "test/check.h"
 #include "test/fixture.h"
+#include "test/recorder.h"
 
 namespace rum::test {
 namespace {
@@ -20,29 +21,6 @@ namespace {
 constexpr float kLogitTolerance = 1e-3f;
 
 std::string fixtures;  // set once by main
-
-// Everything OnToken says, as [layer][head][position].
-class Recorder final : public TraceSink {
- public:
-  Recorder(const ModelConfig& config, size_t tokens)
-      : heads_(static_cast<size_t>(config.num_kv_heads)), tokens_(tokens),
-        decision_logits(static_cast<size_t>(config.num_layers) * heads_ * tokens), live(decision_logits.size()) {}
-
-  void OnToken(ChainId, int32_t layer, int32_t position, const float* logits, const int32_t* live_counts) override {
-    for (size_t j = 0; j < heads_; ++j) {
-      const size_t i = (static_cast<size_t>(layer) * heads_ + j) * tokens_ + static_cast<size_t>(position);
-      if (logits) decision_logits[i] = logits[j];
-      live[i] = live_counts[j];
-    }
-  }
-
- private:
-  size_t heads_, tokens_;
-
- public:
-  std::vector<float> decision_logits;
-  std::vector<int32_t> live;
-};
 
 struct Outcome {
   std::unique_ptr<Backend> backend;

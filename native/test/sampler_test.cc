@@ -20,7 +20,7 @@ namespace {
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 int32_t Sample(const Sampling& sampling, std::vector<float> logits, int32_t index, const TokenHistory& history = {}) {
-  SampleScratch scratch(static_cast<int32_t>(logits.size()));
+  SampleScratch scratch(static_cast<int32_t>(logits.size()), Isa::kPortable);
   return SampleToken(sampling, logits, history, 42, 3, index, scratch);
 }
 
@@ -107,7 +107,7 @@ void FrequenciesFollowTheSoftmax() {
     Sampling s;
     s.temperature = temperature;
     std::vector<double> count(logits.size()), p(logits.size());
-    SampleScratch scratch(5);
+    SampleScratch scratch(5, Isa::kPortable);
     for (int32_t i = 0; i < kDraws; ++i) {
       std::vector<float> copy = logits;
       ++count[static_cast<size_t>(SampleToken(s, copy, {}, 1, 0, i, scratch))];
@@ -148,7 +148,7 @@ void PenaltiesByHand() {
   const auto apply = [&](Sampling s) {
     s.temperature = 0.0f;
     std::vector<float> logits = {2.0f, -2.0f, 4.0f, 1.0f};
-    SampleScratch scratch(4);
+    SampleScratch scratch(4, Isa::kPortable);
     (void)SampleToken(s, logits, history, 0, 0, 0, scratch);
     return logits;
   };

@@ -16,6 +16,7 @@ struct Activations {
   std::vector<float> qkv;                          // [rows][qkv_stride]
   std::vector<float> attention;                    // [rows][attention_stride], heads * head_dim
   std::vector<float> gate_up;                      // [rows][gate_up_stride]
+  std::vector<int32_t> positions;                  // [rows]
   std::vector<float> cos, sin;                     // [rows][head_dim / 2]
   std::vector<float> decision_logits;              // [rows][kv_heads]
   std::vector<int32_t> live;                       // [rows][kv_heads]
@@ -26,13 +27,14 @@ struct Activations {
     qkv_stride = qkv_rows;
     attention_stride = RoundUp(int64_t{config.num_heads} * config.head_dim, kPanelRows);
     gate_up_stride = gate_up_rows;
-    const auto fit = [rows](std::vector<float>* v, int64_t stride) {
+    const auto fit = [rows](auto* v, int64_t stride) {
       if (static_cast<int64_t>(v->size()) < rows * stride) v->resize(static_cast<size_t>(rows * stride));
     };
     for (auto* v : {&residual, &normed, &projected}) fit(v, hidden_stride);
     fit(&qkv, qkv_stride);
     fit(&attention, attention_stride);
     fit(&gate_up, gate_up_stride);
+    fit(&positions, 1);
     fit(&cos, config.head_dim / 2);
     fit(&sin, config.head_dim / 2);
     fit(&decision_logits, config.num_kv_heads);

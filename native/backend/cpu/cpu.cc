@@ -8,27 +8,15 @@
 #include "backend/backend.h"
 #include "backend/cpu/activations.h"
 #include "backend/cpu/kernels.h"
-#include "backend/cpu/packed.h"
+#include "backend/cpu/packed_model.h"
 #include "backend/cpu/thread_pool.h"
 #include "baseline/eval_backend.h"
 #include "cache/chain_cache.h"
-#include "core/exact_math.h"
 #include "model/quant.h"
 #include "policy/policy.h"
 
 namespace rum {
 namespace {
-
-struct Layer {
-  std::vector<float> input_norm, post_norm;  // [hidden]
-  std::vector<float> q_norm, k_norm;         // [head_dim] or empty
-  PackedMatrix qkv;                          // q [heads * head_dim] | k | v [kv_heads * head_dim], all [., hidden]
-  std::vector<float> qkv_bias;               // [rows of qkv], zero in its padding, or empty
-  PackedMatrix o;                            // [hidden, heads * head_dim]
-  std::vector<float> o_bias;                 // [hidden] or empty
-  PackedMatrix gate_up;                      // gate | up [intermediate, hidden]
-  PackedMatrix down;                         // [hidden, intermediate]
-};
 
 // Consecutive rows of one chain within a Forward.
 struct Span {
@@ -52,7 +40,10 @@ class CpuBackend final : public Backend {
         pool_(layout_.page_bytes), scratch_(static_cast<size_t>(options.threads)) {}
 
   // False when memory cannot be had.
-  bool PackWeights();
+  bool PackWeights() {
+    policy_ = MakePolicy(*model_, kernels_, &threads_);
+    return policy_ != nullptr && weights_.Pack(*model_);
+  }
 
   const char* name() const override { return "cpu"; }
   Isa isa() const override { return isa_; }
@@ -69,6 +60,8 @@ class CpuBackend final : public Backend {
   }
   MemoryUse Memory() const override;
   void SetTrace(TraceSink* sink) override { trace_ = sink; }
+  int32_t threads() const override { return threads_.threads(); }
+  void RunOnThreads(int64_t items, int64_t cost, const WorkShare& f) override { threads_.Run(items, cost, f); }
 
  private:
   int64_t SumHeads(ChainId chain, int32_t (ChainCache::*count)(int32_t) const) const;
@@ -79,10 +72,11 @@ class CpuBackend final : public Backend {
   void AddBias(const std::vector<float>& bias, int64_t rows, std::vector<float>* y, int64_t y_stride);
   void AddProjected(int64_t rows);
   void AttentionBlock(int32_t layer, const std::vector<Span>& spans, int64_t rows);
-  float PrepareHead(const Layer& layer, int32_t row, int32_t kv_head);
+  float PrepareHead(const PackedLayer& layer, int32_t row, int32_t kv_head);
   void AttendSpan(int32_t layer, const Span& span, int32_t kv_head, std::vector<float>* scratch);
   void AttendSpanForBaseline(int32_t layer, const Span& span);
-  void MlpBlock(const Layer& layer, int64_t rows);
+  void MlpBlock(const PackedLayer& layer, int64_t rows);
+  void Angles(const std::vector<Span>& spans, int64_t rows);
   void TraceLayer(int32_t layer, const std::vector<Span>& spans);
   Status Logits(std::span<const Row> rows, float* logits);
 
@@ -95,10 +89,7 @@ class CpuBackend final : public Backend {
   const CacheLayout layout_;
   PagePool pool_;
   std::unique_ptr<Policy> policy_;
-  std::vector<Layer> layers_;
-  PackedMatrix head_;
-  std::vector<float> final_norm_;
-  std::vector<float> frequencies_;  // [head_dim / 2]
+  PackedModel weights_;
   std::unordered_map<ChainId, Chain> chains_;
   ChainId next_chain_ = 0;
   Activations a_;
@@ -108,30 +99,6 @@ class CpuBackend final : public Backend {
   std::atomic<bool> out_of_memory_{false};
   TraceSink* trace_ = nullptr;
 };
-
-bool CpuBackend::PackWeights() {
-  layers_.resize(model_->layers.size());
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    const LayerWeights& w = model_->layers[i];
-    Layer& l = layers_[i];
-    l.input_norm = Widen(w.input_norm);
-    l.post_norm = Widen(w.post_norm);
-    if (config_.qk_norm) {
-      l.q_norm = Widen(w.q_norm);
-      l.k_norm = Widen(w.k_norm);
-    }
-    if (!Pack({w.q_proj, w.k_proj, w.v_proj}, &l.qkv) || !Pack({w.o_proj}, &l.o) || !Pack({w.gate_proj, w.up_proj}, &l.gate_up) ||
-        !Pack({w.down_proj}, &l.down)) {
-      return false;
-    }
-    if (config_.qkv_bias) l.qkv_bias = WidenStacked({w.q_bias, w.k_bias, w.v_bias}, l.qkv);
-    if (config_.o_bias) l.o_bias = Widen(w.o_bias);
-  }
-  final_norm_ = Widen(model_->final_norm);
-  frequencies_ = RopeFrequencies(config_.rope, config_.head_dim);
-  policy_ = MakePolicy(*model_, kernels_, &threads_);
-  return policy_ != nullptr && Pack({model_->lm_head}, &head_);
-}
 
 // ---------------------------------------------------------------- chains
 
@@ -160,8 +127,7 @@ int64_t CpuBackend::SumHeads(ChainId chain, int32_t (ChainCache::*count)(int32_t
 
 MemoryUse CpuBackend::Memory() const {
   MemoryUse use;
-  for (const Layer& l : layers_) use.weight_bytes += l.qkv.bytes() + l.o.bytes() + l.gate_up.bytes() + l.down.bytes();
-  use.weight_bytes += head_.bytes() + policy_->weight_bytes();
+  use.weight_bytes = weights_.bytes() + policy_->weight_bytes();
   use.kv_allocated_bytes = pool_.allocated_bytes();
   for (const auto& [id, chain] : chains_) use.kv_allocated_bytes += chain.cache->ring_bytes();
   return use;
@@ -220,7 +186,7 @@ void CpuBackend::AddProjected(int64_t rows) {
 }
 
 // Norm and RoPE of one row's query group and key, in place. Returns the policy's logit.
-float CpuBackend::PrepareHead(const Layer& l, int32_t row, int32_t kv_head) {
+float CpuBackend::PrepareHead(const PackedLayer& l, int32_t row, int32_t kv_head) {
   const int32_t hd = config_.head_dim, group = config_.group();
   const int64_t half = hd / 2;
   float* qkv = a_.qkv.data() + row * a_.qkv_stride;
@@ -242,7 +208,7 @@ float CpuBackend::PrepareHead(const Layer& l, int32_t row, int32_t kv_head) {
 
 // One chain, one KV head: everything between the projections, token by token, as the next token's keys depend on what this one evicts.
 void CpuBackend::AttendSpan(int32_t layer, const Span& span, int32_t kv_head, std::vector<float>* scratch) {
-  const Layer& l = layers_[static_cast<size_t>(layer)];
+  const PackedLayer& l = weights_.layers[static_cast<size_t>(layer)];
   const int32_t hd = config_.head_dim, group = config_.group(), head = layer * config_.num_kv_heads + kv_head;
   const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(hd)));
   for (size_t i = 0; i < span.rows.size(); ++i) {
@@ -273,7 +239,7 @@ void CpuBackend::AttendSpan(int32_t layer, const Span& span, int32_t kv_head, st
 
 // One chain, all heads of the layer: what a baseline keeps may depend on all of them.
 void CpuBackend::AttendSpanForBaseline(int32_t layer, const Span& span) {
-  const Layer& l = layers_[static_cast<size_t>(layer)];
+  const PackedLayer& l = weights_.layers[static_cast<size_t>(layer)];
   for (size_t i = 0; i < span.rows.size(); ++i) {
     const int32_t row = span.rows[i];
     for (int32_t j = 0; j < config_.num_kv_heads; ++j) PrepareHead(l, row, j);
@@ -285,7 +251,7 @@ void CpuBackend::AttendSpanForBaseline(int32_t layer, const Span& span) {
 }
 
 void CpuBackend::AttentionBlock(int32_t layer, const std::vector<Span>& spans, int64_t rows) {
-  const Layer& l = layers_[static_cast<size_t>(layer)];
+  const PackedLayer& l = weights_.layers[static_cast<size_t>(layer)];
   Norm(l.input_norm, rows);
   policy_->Prepare(layer, {a_.residual.data(), a_.normed.data(), a_.hidden_stride, static_cast<int32_t>(rows)});
   Matrix(l.qkv, a_.normed, a_.hidden_stride, rows, &a_.qkv, a_.qkv_stride);
@@ -309,7 +275,7 @@ void CpuBackend::AttentionBlock(int32_t layer, const std::vector<Span>& spans, i
   AddProjected(rows);
 }
 
-void CpuBackend::MlpBlock(const Layer& l, int64_t rows) {
+void CpuBackend::MlpBlock(const PackedLayer& l, int64_t rows) {
   Norm(l.post_norm, rows);
   Matrix(l.gate_up, a_.normed, a_.hidden_stride, rows, &a_.gate_up, a_.gate_up_stride);
   const int64_t up = l.gate_up.row_begin(1);
@@ -334,7 +300,7 @@ void CpuBackend::TraceLayer(int32_t layer, const std::vector<Span>& spans) {
 }
 
 Status CpuBackend::Logits(std::span<const Row> rows, float* logits) {
-  const int64_t in_stride = a_.hidden_stride, out_stride = head_.rows(), vocab = config_.vocab_size;
+  const int64_t in_stride = a_.hidden_stride, out_stride = weights_.head.rows(), vocab = config_.vocab_size;
   const auto wanted = static_cast<int64_t>(std::count_if(rows.begin(), rows.end(), [](const Row& r) { return r.want_logits; }));
   if (wanted == 0) return Status::Ok();
   head_in_.resize(static_cast<size_t>(wanted * in_stride));
@@ -342,14 +308,28 @@ Status CpuBackend::Logits(std::span<const Row> rows, float* logits) {
   int64_t w = 0;
   for (size_t r = 0; r < rows.size(); ++r) {
     if (!rows[r].want_logits) continue;
-    kernels_.rms_norm(a_.residual.data() + static_cast<int64_t>(r) * in_stride, final_norm_.data(), config_.rms_eps,
+    kernels_.rms_norm(a_.residual.data() + static_cast<int64_t>(r) * in_stride, weights_.final_norm.data(), config_.rms_eps,
                       config_.hidden_size, head_in_.data() + w++ * in_stride);
   }
-  Matrix(head_, head_in_, in_stride, wanted, &head_out_, out_stride);
+  Matrix(weights_.head, head_in_, in_stride, wanted, &head_out_, out_stride);
   bool finite = true;
   for (int64_t i = 0; i < wanted; ++i) finite &= kernels_.copy_finite(head_out_.data() + i * out_stride, logits + i * vocab, vocab);
   if (!finite) return Error(kErrNumerics, "The model produced a logit that is not finite; the weights are damaged or overflow float.");
   return Status::Ok();
+}
+
+// cos and sin of every row's position.
+void CpuBackend::Angles(const std::vector<Span>& spans, int64_t rows) {
+  const int64_t half = config_.head_dim / 2;
+  for (const Span& s : spans) {
+    for (size_t i = 0; i < s.rows.size(); ++i) a_.positions[static_cast<size_t>(s.rows[i])] = s.position + static_cast<int32_t>(i);
+  }
+  threads_.Run(rows, rows * half * 32, [&](int64_t begin, int64_t end, int32_t) {
+    for (int64_t r = begin; r < end; ++r) {
+      kernels_.rope_angles(a_.positions[static_cast<size_t>(r)], weights_.frequencies.data(), config_.rope.attention_factor, half,
+                           a_.cos.data() + r * half, a_.sin.data() + r * half);
+    }
+  });
 }
 
 Status CpuBackend::Forward(std::span<const Row> rows, float* logits) {
@@ -359,22 +339,13 @@ Status CpuBackend::Forward(std::span<const Row> rows, float* logits) {
   const auto n = static_cast<int64_t>(rows.size());
   if (n == 0) return Status::Ok();
   batch_ = rows;
-  a_.Fit(config_, layers_[0].qkv.rows(), layers_[0].gate_up.rows(), n);
+  a_.Fit(config_, weights_.layers[0].qkv.rows(), weights_.layers[0].gate_up.rows(), n);
   for (int64_t r = 0; r < n; ++r) DequantiseRow(model_->embed, rows[static_cast<size_t>(r)].token, a_.residual.data() + r * a_.hidden_stride);
-  const int32_t half = config_.head_dim / 2;
-  for (const Span& s : spans) {
-    for (size_t i = 0; i < s.rows.size(); ++i) {
-      for (int32_t f = 0; f < half; ++f) {
-        const auto at = static_cast<size_t>(s.rows[i] * half + f);
-        RopeAngle(s.position + static_cast<int32_t>(i), frequencies_[static_cast<size_t>(f)], config_.rope.attention_factor,
-                  &a_.cos[at], &a_.sin[at]);
-      }
-    }
-  }
+  Angles(spans, n);
   for (int32_t layer = 0; layer < config_.num_layers; ++layer) {
     AttentionBlock(layer, spans, n);
     if (out_of_memory_.exchange(false)) return Error(kErrMemory, "The system has no memory for another page of the KV cache.");
-    MlpBlock(layers_[static_cast<size_t>(layer)], n);
+    MlpBlock(weights_.layers[static_cast<size_t>(layer)], n);
     if (trace_ != nullptr) TraceLayer(layer, spans);
   }
   for (const Span& s : spans) chains_.at(s.chain).length += static_cast<int32_t>(s.rows.size());

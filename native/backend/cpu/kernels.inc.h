@@ -40,6 +40,7 @@ RUM_INLINE int64_t MinOf(int64_t a, int64_t b) { return a < b ? a : b; }
 }  // namespace
 }  // namespace rum
 
+#include "backend/cpu/double.inc.h"
 #include "backend/cpu/linear.inc.h"
 
 namespace rum {
@@ -306,7 +307,8 @@ void Attend(const CacheLayout& l, const HeadView& view, const float* q, int32_t 
 }  // namespace
 
 const Kernels* RUM_KERNELS() {
-  static constexpr Kernels kTable = {RUM_ISA, Linear, RmsNorm, Rope, SiluMul, CopyFinite, AddInto, Attend};
+  static constexpr Kernels kTable = {RUM_ISA,    Linear,  RmsNorm, Rope,        RopeAngles,    SiluMul,
+                                       CopyFinite, AddInto, Attend,  BlockMaxima, SelectAtLeast, WeightSums, WeightBlock};
   return &kTable;
 }
 

@@ -50,7 +50,7 @@ void ThreadPool::Work(int32_t thread) {
   }
 }
 
-void ThreadPool::Run(int64_t items, int64_t cost, const Share& f) {
+void ThreadPool::Run(int64_t items, int64_t cost, const WorkShare& f) {
   if (items <= 0) return;
   if (workers_.empty() || items == 1 || cost < 2 * kCostPerThread) {
     f(0, items, 0);

@@ -2,9 +2,10 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <thread>
 #include <vector>
+
+#include "backend/backend.h"
 
 namespace rum {
 
@@ -19,8 +20,7 @@ class ThreadPool {
   int32_t threads() const { return static_cast<int32_t>(workers_.size()) + 1; }
   // f(begin, end, thread) over contiguous shares of [0, items). cost: rough operations of all items together; small work stays on
   // the caller, as waking a thread costs more than it saves.
-  using Share = std::function<void(int64_t begin, int64_t end, int32_t thread)>;
-  void Run(int64_t items, int64_t cost, const Share& f);
+  void Run(int64_t items, int64_t cost, const WorkShare& f);
 
  private:
   void Work(int32_t thread);
@@ -30,7 +30,7 @@ class ThreadPool {
   std::atomic<uint32_t> generation_{0};  // raised for each Run
   std::atomic<int32_t> pending_{0};      // workers that have not finished the current one
   std::atomic<bool> stop_{false};
-  const Share* share_ = nullptr;
+  const WorkShare* share_ = nullptr;
   int64_t items_ = 0;
 };
 

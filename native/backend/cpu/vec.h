@@ -39,6 +39,8 @@ RUM_INLINE Vec FmaSub(Vec a, Vec b, Vec c) { return {_mm512_fmsub_ps(a.r, b.r, c
 // a < b ? a : b and a > b ? a : b per lane: the second operand where either is NaN.
 RUM_INLINE Vec Min(Vec a, Vec b) { return {_mm512_min_ps(a.r, b.r)}; }
 RUM_INLINE Vec Max(Vec a, Vec b) { return {_mm512_max_ps(a.r, b.r)}; }
+// Bit i: lane i >= least.
+RUM_INLINE uint32_t AtLeastBits(Vec a, float least) { return _mm512_cmp_ps_mask(a.r, _mm512_set1_ps(least), _CMP_GE_OQ); }
 // p * 2^n for whole n in [-126, 127]; zero where x < limit; x where x is NaN.
 RUM_INLINE Vec ScaleExp(Vec p, Vec n, Vec x, float limit) {
   const __m512i bits = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.r), _mm512_set1_epi32(127)), 23);
@@ -111,6 +113,11 @@ RUM_INLINE Vec Fma(Vec x, Vec y, Vec z) { return {_mm256_fmadd_ps(x.a, y.a, z.a)
 RUM_INLINE Vec FmaSub(Vec x, Vec y, Vec z) { return {_mm256_fmsub_ps(x.a, y.a, z.a), _mm256_fmsub_ps(x.b, y.b, z.b)}; }
 RUM_INLINE Vec Min(Vec x, Vec y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
 RUM_INLINE Vec Max(Vec x, Vec y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+RUM_INLINE uint32_t AtLeastBits(Vec v, float least) {
+  const __m256 l = _mm256_set1_ps(least);
+  const int low = _mm256_movemask_ps(_mm256_cmp_ps(v.a, l, _CMP_GE_OQ)), high = _mm256_movemask_ps(_mm256_cmp_ps(v.b, l, _CMP_GE_OQ));
+  return static_cast<uint32_t>(low | high << 8);
+}
 RUM_INLINE __m256 ScaleExpHalf(__m256 p, __m256 n, __m256 x, float limit) {
   const __m256i bits = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
   const __m256 y = _mm256_mul_ps(p, _mm256_castsi256_ps(bits));
@@ -219,6 +226,11 @@ RUM_INLINE Vec Max(Vec a, const Vec& b) {
   RUM_LANES(i) a.r[i] = a.r[i] > b.r[i] ? a.r[i] : b.r[i];
   return a;
 }
+RUM_INLINE uint32_t AtLeastBits(const Vec& a, float least) {
+  uint32_t bits = 0;
+  RUM_LANES(i) bits |= static_cast<uint32_t>(a.r[i] >= least) << i;
+  return bits;
+}
 RUM_INLINE float BitsToFloat(uint32_t u) {
   float f;
   __builtin_memcpy(&f, &u, 4);
@@ -295,13 +307,17 @@ RUM_INLINE Vec Lookup(const Table& t, const IntVec& v) {
 #endif
 
 // The Lanes sum of docs/NUMERICS.md: halves folded onto each other.
-RUM_INLINE float SumLanes(Vec v) {
-  float s[16];
-  Store(s, v);
+template <class T>
+RUM_INLINE T FoldLanes(T (&s)[16]) {
   for (int width = 8; width > 0; width /= 2) {
     for (int i = 0; i < width; ++i) s[i] = s[i] + s[i + width];
   }
   return s[0];
+}
+RUM_INLINE float SumLanes(Vec v) {
+  float s[16];
+  Store(s, v);
+  return FoldLanes(s);
 }
 
 }  // namespace

@@ -19,12 +19,13 @@ inline float ChainSum(const float* a, const float* b, size_t n) {
 }
 
 // 16 partial sums; element i goes to lane i mod 16, in ascending order; folded 8, 4, 2, 1.
+template <class T>
 class LaneSum {
  public:
-  void AddSquare(size_t i, float x) { lane_[i % 16] = std::fma(x, x, lane_[i % 16]); }
-  void Add(size_t i, float x) { lane_[i % 16] = lane_[i % 16] + x; }
-  float Total() const {
-    std::array<float, 16> s = lane_;
+  void AddSquare(size_t i, T x) { lane_[i % 16] = std::fma(x, x, lane_[i % 16]); }
+  void Add(size_t i, T x) { lane_[i % 16] = lane_[i % 16] + x; }
+  T Total() const {
+    std::array<T, 16> s = lane_;
     for (size_t width = 8; width >= 1; width /= 2) {
       for (size_t i = 0; i < width; ++i) s[i] = s[i] + s[i + width];
     }
@@ -32,12 +33,12 @@ class LaneSum {
   }
 
  private:
-  std::array<float, 16> lane_ = {};
+  std::array<T, 16> lane_ = {};
 };
 
 // y[i] = (x[i] * inv) * w[i], inv = 1 / sqrt(mean square + eps). y may be x.
 inline void RmsNorm(const float* x, const float* w, size_t n, float eps, float* y) {
-  LaneSum squares;
+  LaneSum<float> squares;
   for (size_t i = 0; i < n; ++i) squares.AddSquare(i, x[i]);
   const float inv = 1.0f / std::sqrt(squares.Total() / static_cast<float>(n) + eps);
   for (size_t i = 0; i < n; ++i) y[i] = (x[i] * inv) * w[i];
@@ -73,7 +74,7 @@ inline void Rope(const RopeTable& table, float* x) {
 inline float SoftmaxNumerators(std::vector<float>& s) {
   float max = s[0];
   for (const float x : s) max = std::max(max, x);
-  LaneSum sum;
+  LaneSum<float> sum;
   for (size_t r = 0; r < s.size(); ++r) {
     s[r] = ExpF(s[r] - max);
     sum.Add(r, s[r]);
