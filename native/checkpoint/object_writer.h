@@ -6,6 +6,7 @@
 
 #include "checkpoint/frame_index.h"
 #include "checkpoint/object.h"
+#include "checkpoint/object_layout.h"
 
 namespace rum {
 
@@ -27,18 +28,21 @@ class ObjectWriter {
   Status Begin();
   Status Add(int64_t raw_bytes, const std::function<void(uint8_t*)>& fill);
   Status Reserve(int64_t bytes);
-  Status Compress(int64_t raw_bytes, const std::function<void(uint8_t*)>& fill, FrameEntry* entry);
+  Status FillRaw(const std::function<void(uint8_t*)>& fill, FrameEntry* entry);
+  Status Compress(const std::function<void(uint8_t*)>& fill, FrameEntry* entry);
+  Status Protect(FrameEntry* entry);  // encrypts in place, then CRC and digest
 
-  ObjectHeader header_;
-  Seal seal_;
-  Codec codec_;
-  int element_bytes_;
-  int64_t reserve_bytes_;
-  Status status_;            // the first error
+  const ObjectHeader header_;
+  const Seal seal_;
+  const Codec codec_;
+  const int element_bytes_;
+  const int64_t reserve_bytes_;
+  HeaderBytes header_bytes_{};
   MappedBuffer bytes_;
-  MappedBuffer scratch_;     // a frame before its codec
+  MappedBuffer scratch_;     // a frame before its codec, and its planes
   int64_t end_ = 0;          // of what is written
   std::vector<FrameEntry> entries_;
+  Status status_;            // the first error; last, as it is what the constructor's work gives
 };
 
 }  // namespace rum
