@@ -8,6 +8,7 @@
 #include "backend/backend.h"
 #include "cache/layout.h"
 #include "cache/page_pool.h"
+#include "core/mapped_buffer.h"
 
 namespace rum {
 
