@@ -18,7 +18,12 @@ class ByteWriter {
     static_assert(std::is_arithmetic_v<T>);
     Bytes({reinterpret_cast<const uint8_t*>(&value), sizeof value});
   }
-  void Bytes(std::span<const uint8_t> bytes) { bytes_.insert(bytes_.end(), bytes.begin(), bytes.end()); }
+  void Bytes(std::span<const uint8_t> bytes) {
+    if (bytes.empty()) return;
+    const size_t at = bytes_.size();
+    bytes_.resize(at + bytes.size());
+    std::memcpy(bytes_.data() + at, bytes.data(), bytes.size());
+  }
   template <class T>
   void Array(std::span<const T> values) {
     Bytes({reinterpret_cast<const uint8_t*>(values.data()), values.size_bytes()});

@@ -7,6 +7,7 @@
 #include "cache/chain_cache.h"
 #include "checkpoint/geometry.h"
 #include "checkpoint/object_reader.h"
+#include "checkpoint/object_writer.h"
 
 namespace rum {
 
