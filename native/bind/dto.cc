@@ -150,6 +150,7 @@ RunOptions ReadRunOptions(Reader& reader) {
   if (!reader.IsNull("memoryLimitBytes")) options.memory_limit_bytes = reader.Int("memoryLimitBytes", 0, kExactIntegerMax);
   if (!reader.IsNull("kvReadBudget")) options.kv_read_budget = reader.Int("kvReadBudget", 0, kExactIntegerMax);
   options.prefill_chunk = reader.Int32("prefillChunk", 1, 65536);
+  options.checkpointed = reader.Bool("checkpointed");
   if (reader.status().ok() && options.lengths.size() != static_cast<size_t>(options.width)) {
     reader.Fail(kErrInternal, "lengths", "must have one element per chain.");
   }
@@ -209,6 +210,7 @@ Napi::Object ToJs(Napi::Env env, const RunReport& report) {
   out.Set("sharedSum", report.shared_sum);
   out.Set("headCount", report.head_count);
   out.Set("running", report.running);
+  out.Set("caughtUp", report.caught_up);
   out.Set("chains", chains);
   return out;
 }

@@ -7,6 +7,11 @@
 
 namespace rum {
 
+CacheGeometry GeometryOf(const ModelConfig& config, const BackendOptions& options) {
+  const int32_t element_bytes = options.kv == KvType::kF32 ? 4 : 2;
+  return {config.num_layers, config.num_kv_heads, CacheLayout::Make(config.head_dim, element_bytes, options.page_slots, config.policy.window)};
+}
+
 LayoutId LayoutIdOf(const CacheGeometry& geometry) {
   const CacheLayout& l = geometry.layout;
   const std::string text = "dmskv/1;layers=" + std::to_string(geometry.layers) + ";kv_heads=" + std::to_string(geometry.kv_heads) +

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 
+#include "backend/backend.h"
 #include "cache/layout.h"
 #include "checkpoint/object.h"
 
@@ -14,6 +15,9 @@ struct CacheGeometry {
   CacheLayout layout;
   int32_t heads() const { return layers * kv_heads; }
 };
+
+// Of a cpu backend with these options.
+CacheGeometry GeometryOf(const ModelConfig& config, const BackendOptions& options);
 
 // The first 16 bytes of a digest over the geometry and over how K and V are stored. Objects of another layout are refused.
 LayoutId LayoutIdOf(const CacheGeometry& geometry);
