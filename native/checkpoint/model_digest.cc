@@ -33,8 +33,11 @@ int64_t StoredBytes(const TensorView& view) {
 
 void AddTensor(Hasher& hasher, std::string_view name, const TensorView& view) {
   if (!view) return;
-  Add(hasher, std::string(name) + " " + DTypeName(view.dtype) + " " + std::to_string(view.rows) + "x" + std::to_string(view.cols) +
-                  (view.nf4 != nullptr ? " " + std::to_string(view.nf4->block) : "") + "\n");
+  const int32_t block = view.nf4 == nullptr ? 0 : view.nf4->block;
+  Add(hasher, name);
+  for (const std::string_view part : {std::string_view(" "), std::string_view(DTypeName(view.dtype))}) Add(hasher, part);
+  for (const int64_t number : {view.rows, view.cols, int64_t{block}}) Add(hasher, std::to_string(number).insert(0, 1, ' '));
+  Add(hasher, "\n");
   hasher.Update({static_cast<const uint8_t*>(view.data), static_cast<size_t>(StoredBytes(view))});
   if (view.nf4 != nullptr) AddNf4Scales(hasher, view);
 }
