@@ -9,6 +9,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:f
 import path from 'node:path';
 
 import { buildNative, bundle, ensureDeps, ROOT } from './build.mjs';
+import { fuzzTarget, fuzzTargets } from './fuzz.mjs';
 
 const NODES = ['20', '22', '24'];
 /** Native tests whose work is split over threads: what ThreadSanitizer has to see. */
@@ -27,6 +28,7 @@ const KINDS = {
     await nativeTests('asan');
     await nativeTests('tsan', THREADED);
     await fuzz();
+    await fuzzScripts();
     await vitest('slow', ['test/slow']);
     for (const version of NODES) await nodeSmoke(version);
   },
@@ -91,6 +93,15 @@ async function fuzz() {
     mkdirSync(path.join(ROOT, found), { recursive: true });
     const limits = [`-max_total_time=${FUZZ_SECONDS}`, '-max_len=16384', '-timeout=10', '-rss_limit_mb=2048', `-artifact_prefix=${found}-`];
     await check(`fuzz ${target}, ${FUZZ_SECONDS} s`, path.join('build', 'native', 'fuzz', name), [...limits, found, path.join('native', 'fuzz', 'corpus', target)]);
+  }
+}
+
+/** Every test/fuzz/*_fuzz.ts for as long: the parsers that are TypeScript. */
+async function fuzzScripts() {
+  for (const target of fuzzTargets()) {
+    const { clean, output } = await fuzzTarget(target, FUZZ_SECONDS);
+    record(`fuzz ${target}, ${FUZZ_SECONDS} s`, clean ? 1 : 0, clean ? 0 : 1, output);
+    if (clean) say(output.trimEnd().split('\n').at(-1));
   }
 }
 
