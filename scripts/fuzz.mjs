@@ -26,15 +26,15 @@ export function fuzzTargets() {
 }
 
 /** Fuzzes one target. Resolves to its output, and whether nothing was found. */
-export async function fuzzTarget(target, seconds, { merge = false, seed = seedOf(), show = () => {} } = {}) {
+export async function fuzzTarget(target, seconds, { merge = false, seed = seedOf(), show = () => {}, sources = SOURCES } = {}) {
   const found = path.join(OUT, target);
   mkdirSync(found, { recursive: true });
   const bundles = { loop: path.join(OUT, 'loop.cjs'), target: path.join(OUT, `${target}.cjs`) };
   await bundle(path.join(SOURCES, 'loop.ts'), bundles.loop);
-  await bundle(path.join(SOURCES, `${target}_fuzz.ts`), bundles.target);
+  await bundle(path.join(sources, `${target}_fuzz.ts`), bundles.target);
   const current = path.join(OUT, `${target}.current`);
   const options = {
-    bundle: bundles.target, corpus: path.join(SOURCES, 'corpus', target), found, dictionary: path.join(SOURCES, `${target}.dict`), current, seconds, seed, merge,
+    bundle: bundles.target, corpus: path.join(sources, 'corpus', target), found, dictionary: path.join(sources, `${target}.dict`), current, seconds, seed, merge,
   };
   const { code, output, why } = await watched([`--max-old-space-size=${HEAP_MB}`, bundles.loop, JSON.stringify(options)], current, show);
   if (code === 0) return { clean: true, output };

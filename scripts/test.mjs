@@ -78,12 +78,13 @@ const SANITIZERS = {
 /** Every native/fuzz/*_fuzz.cc for a bounded time from its committed corpus; what it finds beyond stays in build/fuzz/. */
 async function fuzz() {
   const names = readdirSync(path.join(ROOT, 'native', 'fuzz')).filter((f) => f.endsWith('_fuzz.cc')).map((f) => f.slice(0, -3));
-  if ((await run('clang++', ['--version'])).code !== 0) {
+  const compiler = await firstOf(['clang++', 'clang++-14']);
+  if (compiler === null) {
     say(`skipped: fuzzing of ${names.join(', ')}: there is no clang++ with libFuzzer (Debian: apt-get install clang libclang-rt-14-dev)`);
     return;
   }
   try {
-    await buildNative({ goal: 'fuzz', flavour: 'fuzz', compiler: 'clang++' });
+    await buildNative({ goal: 'fuzz', flavour: 'fuzz', compiler });
   } catch (error) {
     return record('fuzz', 0, 1, error.message);
   }
@@ -94,6 +95,12 @@ async function fuzz() {
     const limits = [`-max_total_time=${FUZZ_SECONDS}`, '-max_len=16384', '-timeout=10', '-rss_limit_mb=2048', `-artifact_prefix=${found}-`];
     await check(`fuzz ${target}, ${FUZZ_SECONDS} s`, path.join('build', 'native', 'fuzz', name), [...limits, found, path.join('native', 'fuzz', 'corpus', target)]);
   }
+}
+
+/** The first of some tools that is there; Debian has clang's with the version in their names. */
+async function firstOf(tools) {
+  for (const tool of tools) if ((await run(tool, ['--version'])).code === 0) return tool;
+  return null;
 }
 
 /** Every test/fuzz/*_fuzz.ts for as long: the parsers that are TypeScript. */

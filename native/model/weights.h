@@ -1,8 +1,8 @@
 // The tensors of a model as views into mapped files. Nothing is copied here but what GGUF stores in another order: a backend packs
 // what it needs.
 #pragma once
-#include <cstddef>
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
