@@ -1,8 +1,9 @@
 /** `ruminate run`: one job in this process, watched on stderr, its result on stdout. */
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import { type Command, Option } from 'commander';
 
 import { EngineError } from '../engine/core/errors.ts';
+import { LIMITS } from '../engine/core/limits.ts';
 import { generate } from '../engine/job/generate.ts';
 import { type JobSpec, parseSpec } from '../engine/job/spec.ts';
 import { EXIT, onInterrupt } from './exit.ts';
@@ -121,9 +122,22 @@ function promptOf(prompt: string | undefined, { promptFile }: RunOptions): strin
   if (promptFile === undefined) return prompt ?? '';
   try {
     // Editors and echo end a file with a newline that nobody means as part of the question.
-    return readFileSync(promptFile === '-' ? 0 : promptFile, 'utf8').replace(/\r?\n$/, '');
+    return readStart(promptFile).replace(/\r?\n$/, '');
   } catch (cause) {
     throw new EngineError('ERR_OPTION', `--prompt-file ${promptFile} cannot be read.`, { cause });
+  }
+}
+
+/** So much of a file, which may have no end, that a prompt which is too long is still too long without its last newline. */
+function readStart(promptFile: string): string {
+  const bytes = Buffer.alloc(LIMITS.PROMPT_BYTES_MAX + 1 + '\r\n'.length);
+  const file = promptFile === '-' ? 0 : openSync(promptFile, 'r');
+  try {
+    let size = 0;
+    for (let got = -1; got !== 0 && size < bytes.length; size += got) got = readSync(file, bytes, size, bytes.length - size, null);
+    return bytes.toString('utf8', 0, size);
+  } finally {
+    if (file !== 0) closeSync(file);
   }
 }
 

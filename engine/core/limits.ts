@@ -51,6 +51,14 @@ export const LIMITS = {
   TOKENIZER_BYTES_MAX: 64 << 20,
   /** Loading the largest tokenizer takes seconds, 4 MB of text a quarter of a minute; a file's regular expression may take for ever. */
   TOKENIZER_MS_MAX: 120_000,
+  /** What all stages of a tokenizer make of one text, together: PROMPT_BYTES_MAX through five stages that make it six times as long. */
+  TOKENIZER_CHARS_MAX: 128 << 20,
+  /** The text of one token: the longest of known vocabularies are runs of a few hundred spaces. */
+  TOKEN_BYTES_MAX: 4_096,
+  /** The text of a vocabulary, or of a chain: LENGTH_MAX tokens of 256 bytes. */
+  TOKENS_BYTES_MAX: 256 << 20,
+  /** Added tokens are found by a tree with a node a character; known vocabularies have a hundred thousand. */
+  ADDED_TOKENS_CHARS_MAX: 1 << 20,
   /** Chat templates are a few kB. */
   TEMPLATE_BYTES_MAX: 1 << 20,
   /** Nodes that rendering visits: 500 for each of MESSAGES_MAX turns; the templates of known models take 20 to 60. */

@@ -23,6 +23,7 @@ export type BaselineName =
   | 'quest'
   | 'streaming_llm'
   | `kvpress_${'tova' | 'observed_attention' | 'streaming_llm' | 'snapkv' | 'expected_attention' | 'knorm'}`;
+export type WeightType = 'f32' | 'f16' | 'bf16' | 'nf4' | 'q8_0' | 'q4_0' | 'q4_1' | 'q4_k' | 'q6_k';
 export type Finish = 'stop' | 'length' | 'kv_read_budget' | 'memory' | 'ended';
 
 export interface NativeInfo {
@@ -48,7 +49,10 @@ export interface ModelInfo {
   readonly ropeTheta: number;
   readonly parameters: number;
   readonly fileBytes: number;
-  readonly weightType: 'f32' | 'f16' | 'bf16' | 'nf4' | 'q8_0' | 'q4_0' | 'q4_1' | 'q4_k' | 'q6_k';
+  /** The most common one of the projections. */
+  readonly weightType: WeightType;
+  /** Bytes of the tensors of each type, as the file stores them; types that no tensor has are left out. */
+  readonly weightBytes: Readonly<Partial<Record<WeightType, number>>>;
   readonly eosIds: readonly number[];
   readonly bosId: number | null;
   readonly policy: {
