@@ -101,7 +101,8 @@ interface WantedRange {
 }
 
 async function openRange(calls: S3Calls, key: string, { offset, bytes, etag }: WantedRange, abortSignal: AbortSignal): Promise<OpenRange> {
-  const command = new GetObjectCommand({ Bucket: calls.bucket, Key: calls.keyOf(key), Range: `bytes=${offset}-${offset + bytes - 1}`, ...(etag === null ? {} : { IfMatch: etag }) });
+  const Range = `bytes=${offset}-${offset + bytes - 1}`;
+  const command = new GetObjectCommand({ Bucket: calls.bucket, Key: calls.keyOf(key), Range, ...(etag === null ? {} : { IfMatch: etag }) });
   const answer = await calls.client.send(command, { abortSignal });
   const body = answer.Body as Readable | undefined;
   try {
