@@ -186,7 +186,7 @@ function factsOf(card: Card, variants: readonly string[]): Pick<Row, 'variants' 
 
 async function cachedRows(): Promise<Row[]> {
   const models = await new ModelCache().list();
-  return models.reverse().flatMap(({ names, card, variants, origin }) => {
+  return models.reverse().flatMap(({ names, card, variants, origin }): Row[] => {
     const row = { ...factsOf(card, variants), source: origin?.url ?? 'unknown' };
     return names.length === 0 ? [{ name: null, ...row }] : names.map((name) => ({ name, ...row }));
   });
