@@ -84,7 +84,8 @@ async function pushWithin(directory: string, store: ObjectStore, options: PushOp
   const contents = [...new Map(files.map((file) => [file.sha256, file])).values()];
   await allOrNone(signal, contents.flatMap((file) => piecesOf(name, file)), (piece, either) => gate.pass(async () => {
     either.throwIfAborted();
-    uploaded += await sendPiece(store, piece, either);
+    const sent = await sendPiece(store, piece, either);
+    uploaded += sent;
     for (const { path, sha256 } of files) if (sha256 === piece.file.sha256) done.set(path, (done.get(path) ?? 0) + piece.bytes);
     tell('upload');
   }));
