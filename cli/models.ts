@@ -6,7 +6,7 @@ import type { Command } from 'commander';
 import { openModelSource } from '../engine/adapters/model-source.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
 import { EngineError } from '../engine/core/errors.ts';
-import { ModelCache } from '../engine/model/cache.ts';
+import { ModelCache, onDisk } from '../engine/model/cache.ts';
 import { NAME_PATTERN, type Card } from '../engine/model/card.ts';
 import { cacheBytes, prune, removeModel, verifyBlobs } from '../engine/model/evict.ts';
 import { referenceOf } from '../engine/model/finder.ts';
@@ -126,7 +126,8 @@ function rmCommand(): Command {
     .option('--json', 'one JSON object')
     .addHelpText('after', '\nExample:\n  $ ruminate models rm qwen3-8b')
     .action(async (name: string, options: { json?: boolean }) => {
-      const freed = await removeModel(new ModelCache(), name);
+      const cache = new ModelCache();
+      const freed = await onDisk(cache, () => removeModel(cache, name));
       process.stdout.write(options.json ? `${JSON.stringify(freed)}\n` : `${name} removed, ${bytes(freed.bytes)} freed\n`);
     });
 }
@@ -138,7 +139,8 @@ function verifyCommand(): Command {
     .addHelpText('after', '\nExit status: 0 if all are right, else 1.\n\nExample:\n  $ ruminate models verify')
     .action(async (options: { json?: boolean }) => {
       using interrupt = onInterrupt(() => {});
-      const { checked, bad } = await verifyBlobs(new ModelCache(), interrupt.signal);
+      const cache = new ModelCache();
+      const { checked, bad } = await onDisk(cache, () => verifyBlobs(cache, interrupt.signal));
       process.stdout.write(options.json ? `${JSON.stringify({ checked, bad })}\n` : `${checked} files read, ${bad.length} wrong${bad.map((path) => `\nremoved ${path}`).join('')}\n`);
       if (bad.length > 0) process.exitCode = EXIT.failed;
     });
@@ -153,7 +155,7 @@ function pruneCommand(): Command {
     .action(async (options: { bytes?: number; json?: boolean }) => {
       const cache = new ModelCache();
       if (options.bytes !== undefined && options.bytes < 0) throw new EngineError('ERR_OPTION', `--bytes must be 0 or more; got ${options.bytes}.`);
-      const freed = await prune(cache, options.bytes ?? cache.bytesMax);
+      const freed = await onDisk(cache, () => prune(cache, options.bytes ?? cache.bytesMax));
       process.stdout.write(options.json ? `${JSON.stringify(freed)}\n` : `${bytes(freed.bytes)} freed${freed.models.length === 0 ? '' : `, removed: ${freed.models.join(', ')}`}\n`);
     });
 }

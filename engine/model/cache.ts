@@ -197,6 +197,16 @@ export class ModelCache {
   }
 }
 
+/** What the system says of the cache's files, as an error of ours. @throws EngineError ERR_MODEL_CACHE */
+export async function onDisk<T>(cache: ModelCache, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (typeof (error as NodeJS.ErrnoException | null)?.errno !== 'number') throw error;
+    throw new EngineError('ERR_MODEL_CACHE', `The cache ${cache.root} cannot be used: ${(error as Error).message}.`, { cause: error });
+  }
+}
+
 /** null: the variant is not here, or not whole. */
 export async function cached(cache: ModelCache, digest: string, variant: string): Promise<CachedModel | null> {
   const model = await cache.snapshot(digest);

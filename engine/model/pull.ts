@@ -2,12 +2,12 @@
 import { mkdir, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Clock, systemClock } from '../core/clock.ts';
-import { fresh, hasCode, remove } from '../core/disk.ts';
+import { fresh, remove } from '../core/disk.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { ModelListing, ModelSource, SourceFile } from '../ports/model-source.ts';
 import { type Card, NAME_PATTERN, REVISION_PATTERN, parseCard } from './card.ts';
-import { type Linked, type ModelCache, digestOfCard } from './cache.ts';
+import { type Linked, type ModelCache, digestOfCard, onDisk } from './cache.ts';
 import { cardText, describe } from './describe.ts';
 import { makeRoom } from './evict.ts';
 import { Fetcher } from './fetcher.ts';
@@ -75,11 +75,10 @@ export async function pull(cache: ModelCache, source: ModelSource, options: Pull
   using deadline = clock.timeout(options.deadlineMs ?? LIMITS.TRANSFER_MS_MAX);
   const signal = options.signal === undefined ? deadline.signal : AbortSignal.any([options.signal, deadline.signal]);
   try {
-    return await new Pull(cache, source, options, clock, signal).run();
+    return await onDisk(cache, () => new Pull(cache, source, options, clock, signal).run());
   } catch (error) {
     if (options.signal?.aborted) throw new EngineError('ERR_CANCELLED', `The pull of ${source.url} was stopped; the next one goes on where it was.`, { cause: error });
     if (deadline.signal.aborted) throw new EngineError('ERR_STORE', `The pull of ${source.url} was not done in time; the next one goes on where it was.`, { cause: error });
-    if (hasCode(error, 'ENOSPC', 'EDQUOT', 'EROFS', 'EACCES', 'EPERM', 'EIO')) throw new EngineError('ERR_MODEL_CACHE', `${cache.root} cannot be written: ${(error as Error).message}.`, { cause: error });
     throw error;
   }
 }

@@ -60,6 +60,8 @@ export class DirectorySource implements ModelSource {
         got += bytesRead;
       }
       return [buffer.subarray(0, got)];
+    } catch (cause) {
+      throw new EngineError('ERR_MODEL_FILE', `${join(this.#directory, file.path)} cannot be read.`, { cause });
     } finally {
       await handle.close();
     }
