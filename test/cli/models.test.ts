@@ -1,12 +1,12 @@
 /** `ruminate models` as a user has it: real processes, a store in a folder, a cache of its own. */
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import type { JobResult } from '../../engine/job/generate.ts';
 import { startHub } from '../helpers/hub-server.ts';
-import { COUNTDOWN, cacheIn, contentOf, folder, madeModel, removeFolders, wrongBlobs } from '../helpers/models.ts';
+import { COUNTDOWN, cacheIn, contentOf, folder, removeFolders, wrongBlobs } from '../helpers/models.ts';
 import { ROOT } from '../helpers/setup.ts';
 
 const BIN = path.join(ROOT, 'bin', 'ruminate.mjs');
@@ -134,21 +134,29 @@ describe('models', () => {
 
 describe('Ctrl-C', () => {
   test('ends a pull with 130, and the next pull fetches the rest only', async () => {
-    const content = Buffer.alloc(96 << 20, 7);
-    const model = madeModel('large', { 'model.safetensors': content });
-    const files = folder();
-    ruminate(['models', 'push', model, files], files);
+    const weights = readFileSync(path.join(COUNTDOWN, 'cr8', 'model.safetensors'));
+    const name = (i: number) => `model-0000${i}-of-00003.safetensors`;
+    const files = new Map([1, 2, 3].map((i) => [name(i), { content: Buffer.concat([weights, Buffer.from([i])]), lfs: true }]));
+    files.set('config.json', { content: Buffer.from('{}'), lfs: false });
+    let healthy = false;
+    let passed = 0;
+    // The third file never comes, so that the pull cannot end before the signal.
+    await using hub = await startHub({ repo: 'acme/large', files, fault: ({ origin }) => (!healthy && origin === 'cdn' && ++passed > 4 ? { kind: 'stall' } : null) });
     const cache = folder();
-    const ended = await spawned(['models', 'pull', `file:${files}/large`], cache, {}, () => existsSync(path.join(cache, 'ruminate', 'parts')) && readdirSync(path.join(cache, 'ruminate', 'parts')).length > 0);
-    // On a fast disk it may have been over before the signal came.
-    if (ended.status !== 0) {
-      expect(ended.status).toBe(130);
-      expect(ended.stderr).toMatch(/stopping; what is here stays.*\n(.*\n)*ruminate: ERR_CANCELLED: /);
-    }
+    const blobs = path.join(cache, 'ruminate', 'blobs', 'sha256');
+    const wholes = () => (existsSync(blobs) ? readdirSync(blobs, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile()).length : 0);
+    const ended = await spawned(['models', 'pull', 'hf:acme/large'], cache, { HF_ENDPOINT: hub.endpoint }, () => wholes() >= 2);
+    expect(ended.status).toBe(130);
+    expect(ended.stderr).toMatch(/stopping; what is here stays.*\n(.*\n)*ruminate: ERR_CANCELLED: .* goes on where it was/);
     expect(wrongBlobs(cacheIn(cache))).toEqual([]);
-    const again = JSON.parse(ruminate(['models', 'pull', `file:${files}/large`, '--json'], cache).stdout) as { timing: { fetched_bytes: number } };
-    expect(again.timing.fetched_bytes).toBeLessThanOrEqual(content.length);
-    expect(wrongBlobs(cacheIn(cache))).toEqual([]);
+    const before = wholes();
+    healthy = true;
+    const asked = hub.requests.length;
+    // It is no model, so it cannot be described; by then all of it has come.
+    expect((await spawned(['models', 'pull', 'hf:acme/large'], cache, { HF_ENDPOINT: hub.endpoint })).stderr).toMatch(/ERR_MODEL_CONFIG/);
+    const fetched = new Set(hub.requests.slice(asked).filter(({ path: file }) => file.includes('/resolve/')).map(({ path: file }) => file));
+    expect(wholes()).toBe(4);
+    expect(fetched.size).toBe(4 - before);
   });
 });
 

@@ -18,7 +18,9 @@ export type HubFault =
   /** The headers promise all, the body ends early. */
   | { readonly kind: 'truncate'; readonly bytes: number }
   | { readonly kind: 'flip'; readonly at: number }
-  | { readonly kind: 'whole' };
+  | { readonly kind: 'whole' }
+  /** No answer, for ever. */
+  | { readonly kind: 'stall' };
 
 export interface HubRequest {
   readonly origin: 'hub' | 'cdn';
@@ -110,6 +112,7 @@ function entryOf(path: string, { content, lfs }: HubFile): Record<string, unknow
 }
 
 function send(response: ServerResponse, content: Buffer, range: string | null, etag: string, fault: HubFault | null): void {
+  if (fault?.kind === 'stall') return;
   if (fault?.kind === 'status') return void response.writeHead(fault.status, fault.headers).end();
   if (fault?.kind === 'reset') return void response.destroy();
   const [, from, to] = /^bytes=(\d+)-(\d+)$/.exec(range ?? '') ?? [];
