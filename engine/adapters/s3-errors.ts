@@ -10,7 +10,8 @@ export type Verdict = { readonly kind: 'refused' | 'absent' | 'range' | 'no_uplo
 /** An answer that makes no sense, such as half a body: asked for again. */
 export class OddAnswer extends Error {}
 
-const DENIED = new Set(['ExpiredToken', 'ExpiredTokenException', 'InvalidAccessKeyId', 'InvalidToken', 'SignatureDoesNotMatch', 'TokenRefreshRequired']);
+// XAdminUserNotFound, with 404, is versitygw's InvalidAccessKeyId.
+const DENIED = new Set(['XAdminUserNotFound', 'ExpiredToken', 'ExpiredTokenException', 'InvalidAccessKeyId', 'InvalidToken', 'SignatureDoesNotMatch', 'TokenRefreshRequired']);
 const REGION = new Set(['PermanentRedirect', 'AuthorizationHeaderMalformed', 'IllegalLocationConstraintException', 'TemporaryRedirect']);
 /** 4xx, but of the connection or the moment: the client was slow, bytes were lost, the clock was off (which the SDK then corrects). */
 const PASSING = new Set(['RequestTimeout', 'IncompleteBody', 'BadDigest', 'XAmzContentChecksumMismatch', 'RequestTimeTooSkewed', 'Throttling', 'SlowDown', 'TooManyRequests']);

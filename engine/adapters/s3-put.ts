@@ -1,11 +1,13 @@
 /** Writing to S3: one conditional attempt, or unconditional until the deadline, in parts when large. */
-import { AbortMultipartUploadCommand, CompleteMultipartUploadCommand, CreateMultipartUploadCommand, PutObjectCommand, UploadPartCommand } from '@aws-sdk/client-s3';
+import { randomBytes } from 'node:crypto';
+
+import { AbortMultipartUploadCommand, CompleteMultipartUploadCommand, CreateMultipartUploadCommand, HeadObjectCommand, PutObjectCommand, UploadPartCommand } from '@aws-sdk/client-s3';
 
 import type { Body, CallOptions, Condition, PutOutcome } from '../ports/object-store.ts';
 import { bytesOf, sliceOf } from './body.ts';
 import { attemptOnce, insist, unexpected, type S3Calls } from './s3-calls.ts';
 import { OddAnswer, verdictOn } from './s3-errors.ts';
-import { headObject, PART_BYTES } from './s3-get.ts';
+import { PART_BYTES } from './s3-get.ts';
 import { inParallel, throwIfCancelled } from './waiting.ts';
 
 /** Above this a body goes in parts, so that a lost connection costs one of them. */
@@ -13,6 +15,8 @@ export const SINGLE_BYTES_MAX = 64 << 20;
 /** S3's bound. */
 const PARTS_MAX = 10_000;
 const PARTS_AT_ONCE = 4;
+/** Metadata by which a multipart upload knows its own object again. */
+const MARK = 'ruminate-upload';
 
 export async function putObject(calls: S3Calls, key: string, body: Body, { signal }: CallOptions): Promise<PutOutcome> {
   try {
@@ -54,8 +58,9 @@ async function putWhole(calls: S3Calls, key: string, body: Body, condition: Cond
 
 async function putParts(calls: S3Calls, key: string, body: Body, signal: AbortSignal | undefined): Promise<PutOutcome> {
   const target = { Bucket: calls.bucket, Key: calls.keyOf(key) };
+  const mark = randomBytes(16).toString('hex');
   const uploadId = await insist(calls, { signal }, async (abortSignal) => {
-    const { UploadId } = await calls.client.send(new CreateMultipartUploadCommand({ ...target, ChecksumAlgorithm: 'CRC32' }), { abortSignal });
+    const { UploadId } = await calls.client.send(new CreateMultipartUploadCommand({ ...target, ChecksumAlgorithm: 'CRC32', Metadata: { [MARK]: mark } }), { abortSignal });
     if (UploadId === undefined) throw new OddAnswer('an upload without an id');
     return UploadId;
   });
@@ -75,17 +80,18 @@ async function putParts(calls: S3Calls, key: string, body: Body, signal: AbortSi
       return { kind: 'written' as const, etag: ETag };
     });
   } catch (error) {
-    const done = verdictOn(error, calls.url).kind === 'no_upload' ? await completedBefore(calls, key, bytes, signal) : null;
+    const done = verdictOn(error, calls.url).kind === 'no_upload' ? await completedBefore(calls, key, mark, signal) : null;
     if (done !== null) return done;
     await abortUpload(calls, upload);
     throw error;
   }
 }
 
-/** An upload that is not known any more was completed by an attempt whose answer was lost, if the object is there with its size. */
-async function completedBefore(calls: S3Calls, key: string, bytes: number, signal: AbortSignal | undefined): Promise<PutOutcome | null> {
-  const found = await headObject(calls, key, { signal });
-  return found?.bytes === bytes ? { kind: 'written', etag: found.etag } : null;
+/** An upload that is not known any more was completed by an attempt whose answer was lost, if the object bears its mark. */
+async function completedBefore(calls: S3Calls, key: string, mark: string, signal: AbortSignal | undefined): Promise<PutOutcome | null> {
+  const head = new HeadObjectCommand({ Bucket: calls.bucket, Key: calls.keyOf(key) });
+  const found = await insist(calls, { signal }, (abortSignal) => calls.client.send(head, { abortSignal })).catch(() => null);
+  return found?.Metadata?.[MARK] === mark && found.ETag !== undefined ? { kind: 'written', etag: found.ETag } : null;
 }
 
 /** Parts that nobody completes are paid for until someone aborts them. The caller's signal may have aborted; the deadline holds. */
