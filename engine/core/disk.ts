@@ -1,7 +1,7 @@
 /** Small steps on disk that are whole or not at all. */
 import { randomBytes } from 'node:crypto';
 import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 
 /** For names that must not meet. */
 export const fresh = (): string => randomBytes(8).toString('hex');
@@ -58,4 +58,13 @@ export async function statOf(path: string): Promise<{ readonly bytes: number; re
 
 export async function remove(path: string): Promise<void> {
   await rm(path, { recursive: true, force: true });
+}
+
+/** What a killed process left half done: names that nothing knows any more. */
+export async function removeOlder(folder: string, ageMs: number, isLeft: (name: string) => boolean = () => true): Promise<void> {
+  for (const name of await namesIn(folder)) {
+    const path = join(folder, name);
+    const found = isLeft(name) ? await statOf(path) : null;
+    if (found !== null && Date.now() - found.modifiedMs > ageMs) await remove(path);
+  }
 }

@@ -172,13 +172,13 @@ export class ModelCache {
     return models.sort((a, b) => a.usedMs - b.usedMs);
   }
 
-  /** null: not there, or not whole: its model.json is written last. */
+  /** null: not there, or no model: its model.json, which is written last, is missing or is not the one it was. */
   async snapshot(digest: string, names: readonly string[] = []): Promise<CachedModel | null> {
     const directory = this.snapshotPath(digest);
     const file = await statOf(join(directory, 'model.json'));
     if (file === null) return null;
     const text = await readFile(join(directory, 'model.json'), 'utf8');
-    if (digestOfCard(text) !== digest) throw new EngineError('ERR_MODEL_FILE', `${directory}/model.json was changed; remove the directory and pull the model again.`);
+    if (digestOfCard(text) !== digest) return null;
     const card = parseCard(text, directory);
     const blobs = new Map<string, number>();
     const variants: string[] = [];

@@ -1,8 +1,9 @@
 /** What leaves the cache: the least recently used models until it fits, never what a living process uses. */
 import { join } from 'node:path';
-import { namesIn, remove, statOf } from '../core/disk.ts';
+import { namesIn, remove, removeOlder, statOf } from '../core/disk.ts';
 import { EngineError } from '../core/errors.ts';
 import { digestFile } from '../core/file-digest.ts';
+import { LIMITS } from '../core/limits.ts';
 import type { CachedModel, ModelCache } from './cache.ts';
 import { bytesOfParts, idleParts } from './part.ts';
 import type { Pinned } from './pins.ts';
@@ -29,6 +30,7 @@ export async function prune(cache: ModelCache, bytesMax: number): Promise<Freed>
   return await cache.pins.evict(async (pinned) => {
     let bytes = freed.bytes;
     for (const part of await idleParts(cache.partsFolder)) bytes += await removePart(part);
+    await removeLeft(cache, pinned);
     bytes += await sweep(cache, pinned);
     return { models: freed.models, bytes };
   });
@@ -62,7 +64,7 @@ export async function verifyBlobs(cache: ModelCache, signal?: AbortSignal): Prom
 }
 
 async function shrink(cache: ModelCache, bytesMax: number, refuse: (left: { used: number; models: readonly CachedModel[] }) => void): Promise<Freed> {
-  let used = await usedBytes(cache);
+  let used = await cacheBytes(cache);
   if (used <= bytesMax) return { models: [], bytes: 0 };
   return await cache.pins.evict(async (pinned) => {
     const gone: string[] = [];
@@ -100,6 +102,16 @@ async function removeSnapshot(cache: ModelCache, model: CachedModel): Promise<vo
   await remove(model.directory);
 }
 
+/** Directories that are no models, unless one is just being made, and what a kill left in the middle of a write. */
+async function removeLeft(cache: ModelCache, pinned: Pinned): Promise<void> {
+  const snapshots = join(cache.root, 'snapshots');
+  for (const digest of await namesIn(snapshots)) {
+    if (!pinned.snapshots.has(digest) && (await cache.snapshot(digest)) === null) await remove(join(snapshots, digest));
+  }
+  await removeOlder(join(cache.root, 'staging'), LIMITS.FOREIGN_OWNER_MS);
+  for (const folder of ['pins', 'evictions']) await removeOlder(join(cache.root, folder), LIMITS.FOREIGN_OWNER_MS, (name) => name.endsWith('.tmp'));
+}
+
 /** Removes blobs that no snapshot shows and nobody has pinned, and what a killed process left. Returns their bytes. */
 async function sweep(cache: ModelCache, pinned: Pinned): Promise<number> {
   const needed = new Set(pinned.blobs);
@@ -115,7 +127,8 @@ async function sweep(cache: ModelCache, pinned: Pinned): Promise<number> {
   return freed;
 }
 
-async function usedBytes(cache: ModelCache): Promise<number> {
+/** Of files and of those on their way. */
+export async function cacheBytes(cache: ModelCache): Promise<number> {
   const blobs = await blobsOf(cache);
   return blobs.reduce((sum, { bytes }) => sum + bytes, 0) + (await bytesOfParts(cache.partsFolder));
 }
@@ -131,6 +144,3 @@ async function blobsOf(cache: ModelCache): Promise<{ readonly sha256: string; re
   }
   return blobs;
 }
-
-/** What the cache holds, for listings. */
-export { usedBytes as cacheBytes };

@@ -1,10 +1,12 @@
 /** The cache of one process: its byte limit, what is kept of a pull that stopped, and what a spoilt part does. */
 import { randomBytes } from 'node:crypto';
-import { appendFileSync, chmodSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { appendFileSync, chmodSync, closeSync, existsSync, openSync, readFileSync, readdirSync, renameSync, utimesSync, writeFileSync, writeSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import path from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 
 import { DirectorySource } from '../../engine/model/sources.ts';
+import { LIMITS } from '../../engine/core/limits.ts';
 import { NOBODY, stateOf, thisOwner } from '../../engine/core/owner.ts';
 import { makeRoom, prune, removeModel, verifyBlobs } from '../../engine/model/evict.ts';
 import { CachingFinder, localModels, referenceOf } from '../../engine/model/finder.ts';
@@ -39,7 +41,7 @@ describe('the byte limit', () => {
     await cache.touch(first.digest);
     await pullOnce(cache, c);
     expect((await cache.list()).map(({ card }) => card.name).sort()).toEqual(['a', 'c']);
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await sleep(20);
     await pullOnce(cache, b);
     expect((await cache.list()).map(({ card }) => card.name).sort()).toEqual(['b', 'c']);
     expect(readdirSync(cache.namesFolder)).toEqual([]);
@@ -165,6 +167,91 @@ test('verify finds what was changed behind the cache\'s back, and the next pull 
   expect((await verifyBlobs(cache)).bad.map((name) => path.basename(name))).toEqual([path.basename(bad ?? '')]);
   expect((await pullOnce(cache, source)).timing.fetched_bytes).toBe(1_000);
   expect(readFileSync(file).equals(content)).toBe(true);
+});
+
+describe('a part of another process', () => {
+  /** Stopped in the middle, and then as if `owner` had done it so long ago. */
+  async function partOf(cache: ReturnType<typeof cacheIn>, source: ModelSource, owner: string, ageMs: number): Promise<string> {
+    const stopped = new AbortController();
+    let reads = 0;
+    await expect(pullOnce(cache, watched(source, () => (++reads === 50 ? stopped.abort() : undefined)), { signal: stopped.signal, rangeBytes: 100 })).rejects.toThrow(failed('ERR_CANCELLED'));
+    const [name = ''] = readdirSync(cache.partsFolder);
+    const [key = ''] = name.split('~');
+    const then = Date.now() - ageMs;
+    const path_ = path.join(cache.partsFolder, `${key}~${String(then).padStart(15, '0')}~${owner}~0123456789abcdef`);
+    renameSync(path.join(cache.partsFolder, name), path_);
+    utimesSync(path.join(path_, 'ranges'), then / 1_000, then / 1_000);
+    return path_;
+  }
+  const [pid = '', start = '', space = ''] = thisOwner().split('-');
+  const elsewhere = `${pid}-${start}-${Number(space) + 1}`;
+
+  test('in another container, silent for long: what it had is used, in a file of our own', async () => {
+    const cache = cacheIn(folder());
+    const source = model('m', 10_000);
+    const part = await partOf(cache, source, elsewhere, LIMITS.PEER_SILENCE_MS_MAX + 1_000);
+    // It lives on after all, and writes what is wrong.
+    const file = openSync(path.join(part, 'data'), 'r+');
+    const { timing } = await pullOnce(cache, source);
+    writeSync(file, Buffer.alloc(10_000), 0, 10_000, 0);
+    closeSync(file);
+    expect(timing.fetched_bytes).toBeLessThan(10_000);
+    expect(wrongBlobs(cache)).toEqual([]);
+  });
+
+  test('that lives and does nothing: it keeps its file, and we fetch our own', async () => {
+    const cache = cacheIn(folder());
+    const source = model('m', 10_000);
+    const part = await partOf(cache, source, thisOwner(), LIMITS.PEER_SILENCE_MS_MAX + 1_000);
+    expect((await pullOnce(cache, source)).timing.fetched_bytes).toBe(10_000);
+    expect(readFileSync(path.join(part, 'data'))).toHaveLength(10_000);
+    expect(wrongBlobs(cache)).toEqual([]);
+  });
+
+  test.each([['here', thisOwner()], ['in another container', elsewhere]])('that was just seen at work, %s: is waited for', async (_, owner) => {
+    const cache = cacheIn(folder());
+    const source = model('m', 10_000);
+    await partOf(cache, source, owner, 0);
+    let reads = 0;
+    await expect(pullOnce(cache, watched(source, () => (reads += 1)), { deadlineMs: 300 })).rejects.toThrow(failed('ERR_STORE'));
+    expect(reads).toBe(0);
+  });
+});
+
+describe('pins and evictions', () => {
+  test('whoever pins during an eviction waits for its end, and then looks', async () => {
+    const { pins } = cacheIn(folder());
+    let end = () => {};
+    let begun = () => {};
+    const started = new Promise<void>((resolve) => (begun = resolve));
+    const evicting = pins.evict(() => {
+      begun();
+      return new Promise<void>((resolve) => (end = resolve));
+    });
+    await started;
+    const order: string[] = [];
+    const pinning = pins.pin({ snapshots: [], blobs: [] }).then(() => order.push('pinned'));
+    await sleep(100);
+    order.push('ended');
+    end();
+    await Promise.all([evicting, pinning]);
+    expect(order).toEqual(['ended', 'pinned']);
+  });
+
+  test('an eviction sees what was pinned before it', async () => {
+    const { pins } = cacheIn(folder());
+    await using _pin = await pins.pin({ snapshots: ['s'], blobs: ['b'] });
+    expect(await pins.evict(async (pinned) => [...pinned.snapshots, ...pinned.blobs])).toEqual(['s', 'b']);
+  });
+
+  test('a directory that is no model any more is left out, and goes with the next prune', async () => {
+    const cache = cacheIn(folder());
+    const { directory } = await pullOnce(cache, model('a'));
+    appendFileSync(path.join(directory, 'model.json'), ' ');
+    expect(await cache.list()).toEqual([]);
+    expect(await prune(cache, 2 ** 40)).toEqual({ models: [], bytes: 1_000 });
+    expect(existsSync(directory)).toBe(false);
+  });
 });
 
 describe('owners', () => {
