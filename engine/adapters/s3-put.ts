@@ -1,7 +1,9 @@
 /** Writing to S3: one conditional attempt, or unconditional until the deadline, in parts when large. */
 import { randomBytes } from 'node:crypto';
 
-import { AbortMultipartUploadCommand, CompleteMultipartUploadCommand, CreateMultipartUploadCommand, HeadObjectCommand, PutObjectCommand, UploadPartCommand } from '@aws-sdk/client-s3';
+import {
+  AbortMultipartUploadCommand, CompleteMultipartUploadCommand, CreateMultipartUploadCommand, HeadObjectCommand, PutObjectCommand, UploadPartCommand,
+} from '@aws-sdk/client-s3';
 
 import type { Body, CallOptions, Condition, PutOutcome } from '../ports/object-store.ts';
 import { bytesOf, sliceOf } from './body.ts';
@@ -68,12 +70,16 @@ async function putParts(calls: S3Calls, key: string, body: Body, signal: AbortSi
   const bytes = bytesOf(body);
   const partBytes = Math.max(PART_BYTES, Math.ceil(bytes / PARTS_MAX));
   try {
-    const parts = await inParallel(Math.ceil(bytes / partBytes), PARTS_AT_ONCE, signal, (i, either) => insist(calls, { bytes: partBytes, signal: either }, async (abortSignal) => {
+    const parts = await inParallel(Math.ceil(bytes / partBytes), PARTS_AT_ONCE, signal, (i, either) => {
       const piece = sliceOf(body, i * partBytes, Math.min((i + 1) * partBytes, bytes));
-      const { ETag, ChecksumCRC32 } = await calls.client.send(new UploadPartCommand({ ...upload, PartNumber: i + 1, Body: piece, ContentLength: piece.byteLength }), { abortSignal });
-      if (ETag === undefined) throw new OddAnswer('a part without an etag');
-      return { PartNumber: i + 1, ETag, ...(ChecksumCRC32 === undefined ? {} : { ChecksumCRC32 }) };
-    }));
+      const PartNumber = i + 1;
+      return insist(calls, { bytes: piece.byteLength, signal: either }, async (abortSignal) => {
+        const command = new UploadPartCommand({ ...upload, PartNumber, Body: piece, ContentLength: piece.byteLength });
+        const { ETag, ChecksumCRC32 } = await calls.client.send(command, { abortSignal });
+        if (ETag === undefined) throw new OddAnswer('a part without an etag');
+        return { PartNumber, ETag, ...(ChecksumCRC32 === undefined ? {} : { ChecksumCRC32 }) };
+      });
+    });
     return await insist(calls, { signal }, async (abortSignal) => {
       const { ETag } = await calls.client.send(new CompleteMultipartUploadCommand({ ...upload, MultipartUpload: { Parts: [...parts] } }), { abortSignal });
       if (ETag === undefined) throw new OddAnswer('a completed upload without an etag');

@@ -176,6 +176,13 @@ export function describeS3Faults(name: string, start: (() => Promise<S3Peer>) | 
       misbehave(({ method: verb, url }) => verb === 'POST' && /uploadId=/.test(url), { kind: 'drop_reply' });
       expect(await store.put('completed', [wanted])).toMatchObject({ kind: 'written' });
       expect(await store.head('completed')).toMatchObject({ bytes: wanted.byteLength });
+      // A store that forgets an upload once it is completed; and one that has forgotten one that never was.
+      const forgotten = { kind: 'answer', status: 404, code: 'NoSuchUpload' } as const;
+      const completion = ({ method: verb, url }: Seen) => verb === 'POST' && /uploadId=/.test(url);
+      misbehave(completion, { kind: 'drop_reply' }, forgotten);
+      expect(await store.put('completed', [wanted])).toMatchObject({ kind: 'written' });
+      misbehave(completion, forgotten);
+      await expect(store.put('completed', [wanted])).rejects.toMatchObject({ code: 'ERR_STORE' });
       misbehave(({ url }) => url.includes('partNumber=3'), ...always({ kind: 'answer', status: 403, code: 'AccessDenied' }));
       await expect(store.put('denied', [wanted])).rejects.toMatchObject({ code: 'ERR_STORE_CONFIG' });
       expect(await store.head('denied')).toBeNull();
