@@ -106,12 +106,15 @@ function lsCommand(): Command {
     .option('--json', 'one JSON array')
     .addHelpText('after', '\nExamples:\n  $ ruminate models ls\n  $ ruminate models ls s3://models --json')
     .action(async (address: string | undefined, options: { json?: boolean }) => {
-      const rows = address === undefined ? await cachedRows() : (await listStore(await openStore(address))).map((card) => ({ name: card.name, ...factsOf(card, Object.keys(card.variants)), source: card.source }));
+      const rows = address === undefined ? await cachedRows() : await storeRows(address);
       if (options.json) {
         process.stdout.write(`${JSON.stringify(rows)}\n`);
         return;
       }
-      const cells = rows.map((row) => [row.name ?? '-', row.variants.map(({ name, compression_ratio }) => `${name} (${ratio(compression_ratio)})`).join(', ') || '-', bytes(row.bytes), row.revision ?? '-', row.licence ?? 'unknown', row.source]);
+      const cells = rows.map((row) => {
+        const variants = row.variants.map(({ name, compression_ratio }) => `${name} (${ratio(compression_ratio)})`).join(', ');
+        return [row.name ?? '-', variants || '-', bytes(row.bytes), row.revision ?? '-', row.licence ?? 'unknown', row.source];
+      });
       process.stdout.write(rows.length === 0 ? 'none\n' : `${table([['model', 'variants', 'size', 'revision', 'licence', 'from'], ...cells], paintFor(process.stdout))}\n`);
       if (address !== undefined) return;
       const cache = new ModelCache();
@@ -184,6 +187,11 @@ function factsOf(card: Card, variants: readonly string[]): Pick<Row, 'variants' 
     revision: card.revision ?? null,
     licence: card.licence,
   };
+}
+
+async function storeRows(address: string): Promise<Row[]> {
+  const cards = await listStore(await openStore(address));
+  return cards.map((card) => ({ name: card.name, ...factsOf(card, Object.keys(card.variants)), source: card.source }));
 }
 
 async function cachedRows(): Promise<Row[]> {

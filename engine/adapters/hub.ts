@@ -24,6 +24,13 @@ export interface HubOptions {
   readonly backoffMsMax?: number | undefined;
 }
 
+/** What every call of the library is given. */
+interface HubCall {
+  readonly hubUrl: string;
+  readonly accessToken?: string;
+  readonly fetch: typeof fetch;
+}
+
 /** Told to come back: not a failure yet. */
 class TryAgain extends Error {
   readonly afterMs: number | null;
@@ -46,7 +53,9 @@ export class HubSource implements ModelSource {
   /** @throws EngineError ERR_MODEL_NOT_FOUND, ERR_STORE_CONFIG */
   constructor(reference: string, options: HubOptions = {}) {
     const [, repo, only, revision] = REFERENCE.exec(reference) ?? [];
-    if (repo === undefined || reference.includes('..')) throw new EngineError('ERR_MODEL_NOT_FOUND', `A model of a hub is written hf:owner/name, hf:owner/name@revision or hf:owner/name/file.gguf; got ${JSON.stringify(reference.slice(0, 80))}.`);
+    if (repo === undefined || reference.includes('..')) {
+      throw new EngineError('ERR_MODEL_NOT_FOUND', `A model of a hub is written hf:owner/name, hf:owner/name@revision or hf:owner/name/file.gguf; got ${JSON.stringify(reference.slice(0, 80))}.`);
+    }
     this.url = reference;
     this.#repo = repo;
     this.#only = only ?? null;
@@ -54,7 +63,9 @@ export class HubSource implements ModelSource {
     this.#endpoint = (options.endpoint ?? (process.env.HF_ENDPOINT || 'https://huggingface.co')).replace(/\/+$/, '');
     this.#token = options.token ?? (process.env.HF_TOKEN || undefined);
     this.#backoffMsMax = options.backoffMsMax ?? LIMITS.HUB_BACKOFF_MS_MAX;
-    if (!/^https?:\/\/[^/]+/.test(this.#endpoint)) throw new EngineError('ERR_STORE_CONFIG', `HF_ENDPOINT must be an http or https URL; got ${JSON.stringify(this.#endpoint.slice(0, 80))}.`);
+    if (!/^https?:\/\/[^/]+/.test(this.#endpoint)) {
+      throw new EngineError('ERR_STORE_CONFIG', `HF_ENDPOINT must be an http or https URL; got ${JSON.stringify(this.#endpoint.slice(0, 80))}.`);
+    }
     if (this.#token !== undefined && !this.#token.startsWith('hf_')) throw new EngineError('ERR_STORE_CONFIG', 'HF_TOKEN must start with hf_.');
   }
 
@@ -86,7 +97,9 @@ export class HubSource implements ModelSource {
     return await this.#tried({ ...options, bytesMax: file.bytes }, async (call) => {
       const downloadInfo = this.#infos.get(file.path) ?? (await fileDownloadInfo({ ...of, ...call }));
       if (downloadInfo === null) throw new EngineError('ERR_MODEL_FILE', `${this.url}: ${file.path} is listed and not there.`);
-      if (downloadInfo.size !== file.bytes) throw new EngineError('ERR_MODEL_FILE', `${this.url}: ${file.path} is listed with ${file.bytes} bytes and has ${downloadInfo.size}.`);
+      if (downloadInfo.size !== file.bytes) {
+        throw new EngineError('ERR_MODEL_FILE', `${this.url}: ${file.path} is listed with ${file.bytes} bytes and has ${downloadInfo.size}.`);
+      }
       this.#infos.set(file.path, downloadInfo);
       const blob = await downloadFile({ ...of, downloadInfo, xet: false, ...call });
       const got = new Uint8Array((await blob?.slice(offset, offset + bytes).arrayBuffer()) ?? new ArrayBuffer(0));
@@ -102,7 +115,7 @@ export class HubSource implements ModelSource {
   }
 
   /** Again with backoff and full jitter while the hub is busy, failing or cut off; at once if it says no. */
-  async #tried<T>({ signal, bytesMax = LIMITS.JSON_BYTES_MAX }: CallOptions & { readonly bytesMax?: number }, work: (call: { hubUrl: string; accessToken?: string; fetch: typeof fetch }) => Promise<T>): Promise<T> {
+  async #tried<T>({ signal, bytesMax = LIMITS.JSON_BYTES_MAX }: CallOptions & { readonly bytesMax?: number }, work: (call: HubCall) => Promise<T>): Promise<T> {
     for (let tries = 1; ; tries++) {
       const timeout = AbortSignal.timeout(LIMITS.HUB_REQUEST_MS_MAX);
       const either = signal === undefined ? timeout : AbortSignal.any([signal, timeout]);
@@ -112,7 +125,9 @@ export class HubSource implements ModelSource {
       } catch (error) {
         if (signal?.aborted) throw new EngineError('ERR_CANCELLED', `The request to ${this.#endpoint} was cancelled.`, { cause: error });
         const again = this.#again(error);
-        if (tries >= LIMITS.HUB_TRIES_MAX) throw new EngineError('ERR_STORE', `${this.url}: ${again.message}; given up after ${tries} tries.`, { cause: error });
+        if (tries >= LIMITS.HUB_TRIES_MAX) {
+          throw new EngineError('ERR_STORE', `${this.url}: ${again.message}; given up after ${tries} tries.`, { cause: error });
+        }
         const backoffMs = Math.random() * Math.min(this.#backoffMsMax, 250 * 2 ** tries);
         await sleep(Math.min(again.afterMs ?? backoffMs, LIMITS.HUB_RETRY_AFTER_MS_MAX), undefined, { signal }).catch((cause: unknown) => {
           throw new EngineError('ERR_CANCELLED', `The request to ${this.#endpoint} was cancelled.`, { cause });
@@ -127,8 +142,12 @@ export class HubSource implements ModelSource {
     if (error instanceof EngineError) throw error;
     if (error instanceof HubApiError) {
       const { statusCode } = error;
-      if (statusCode === 401 || statusCode === 403) throw new EngineError('ERR_STORE_CONFIG', `${this.url}: the hub denies access (${statusCode}); set HF_TOKEN, and accept the model's terms if it has some.`, { cause: error });
-      if (statusCode === 404) throw new EngineError('ERR_MODEL_NOT_FOUND', `${this.url}: the hub has no such model, revision or file.`, { cause: error });
+      if (statusCode === 401 || statusCode === 403) {
+        throw new EngineError('ERR_STORE_CONFIG', `${this.url}: the hub denies access (${statusCode}); set HF_TOKEN, and accept the model's terms if it has some.`, { cause: error });
+      }
+      if (statusCode === 404) {
+        throw new EngineError('ERR_MODEL_NOT_FOUND', `${this.url}: the hub has no such model, revision or file.`, { cause: error });
+      }
       throw new EngineError('ERR_STORE', `${this.url}: the hub answers ${statusCode}.`, { cause: error });
     }
     const why = error instanceof Error ? ((error.cause as { code?: string } | undefined)?.code ?? error.message) : String(error);

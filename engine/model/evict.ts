@@ -20,7 +20,8 @@ export interface Freed {
 export async function makeRoom(cache: ModelCache, bytes: number): Promise<Freed> {
   return await shrink(cache, cache.bytesMax - bytes, ({ used, models }) => {
     const busy = models.length === 0 ? '' : `; in use: ${models.map(labelOf).join(', ')}`;
-    throw new EngineError('ERR_MODEL_CACHE', `The model needs ${bytes} bytes more and the cache may hold ${cache.bytesMax}, of which ${used} cannot be freed${busy}; raise RUMINATE_CACHE_BYTES.`);
+    const room = `the cache may hold ${cache.bytesMax}, of which ${used} cannot be freed${busy}`;
+    throw new EngineError('ERR_MODEL_CACHE', `The model needs ${bytes} bytes more and ${room}; raise RUMINATE_CACHE_BYTES.`);
   });
 }
 

@@ -98,7 +98,8 @@ export class Fetcher {
       }
       await part.discard();
       if (!resumed || fresh) {
-        throw new EngineError('ERR_MODEL_FILE', `${this.#source.url}: ${file.path} is not what it should be: its ${file.digest.algorithm} digest is ${found}, not ${file.digest.hex}. Nothing of it was kept.`);
+        const digest = `its ${file.digest.algorithm} digest is ${found}, not ${file.digest.hex}`;
+        throw new EngineError('ERR_MODEL_FILE', `${this.#source.url}: ${file.path} is not what it should be: ${digest}. Nothing of it was kept.`);
       }
       fresh = true;
     }

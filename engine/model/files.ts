@@ -30,10 +30,16 @@ export function modelFiles<T extends Named>(found: readonly T[], only: string | 
   }
   const here = found.filter(({ path }) => FILE_PATTERN.test(path));
   const chosen = only === null ? wholeModel(here, where) : here.filter(({ path }) => path === only);
-  if (chosen.length === 0) throw new EngineError('ERR_MODEL_NOT_FOUND', only === null ? `${where} has no config.json with weights and no GGUF file.` : `${where} has no file ${JSON.stringify(only.slice(0, 80))}.`);
-  if (chosen.length > LIMITS.MODEL_FILES_MAX) throw new EngineError('ERR_MODEL_FILE', `${where} has ${chosen.length} files; at most ${LIMITS.MODEL_FILES_MAX} make a model.`);
+  if (chosen.length === 0) {
+    throw new EngineError('ERR_MODEL_NOT_FOUND', only === null ? `${where} has no config.json with weights and no GGUF file.` : `${where} has no file ${JSON.stringify(only.slice(0, 80))}.`);
+  }
+  if (chosen.length > LIMITS.MODEL_FILES_MAX) {
+    throw new EngineError('ERR_MODEL_FILE', `${where} has ${chosen.length} files; at most ${LIMITS.MODEL_FILES_MAX} make a model.`);
+  }
   for (const { path, bytes } of chosen) {
-    if (!Number.isSafeInteger(bytes) || bytes < 0 || bytes > LIMITS.MODEL_FILE_BYTES_MAX) throw new EngineError('ERR_MODEL_FILE', `${where}: ${path} says it has ${bytes} bytes.`);
+    if (!Number.isSafeInteger(bytes) || bytes < 0 || bytes > LIMITS.MODEL_FILE_BYTES_MAX) {
+      throw new EngineError('ERR_MODEL_FILE', `${where}: ${path} says it has ${bytes} bytes.`);
+    }
   }
   return chosen;
 }
@@ -42,7 +48,9 @@ function wholeModel<T extends Named>(here: readonly T[], where: string): T[] {
   const wanted = here.filter(({ path }) => WANTED.test(path) && !UNWANTED.test(path));
   if (wanted.some(({ path }) => path === 'config.json') && wanted.some(({ path }) => path.endsWith('.safetensors'))) return wanted;
   const gguf = here.filter(({ path }) => path.endsWith('.gguf'));
-  if (gguf.length > 1) throw new EngineError('ERR_OPTION', `${where} has several GGUF files; name one of: ${gguf.map(({ path }) => path).join(', ')}.`);
+  if (gguf.length > 1) {
+    throw new EngineError('ERR_OPTION', `${where} has several GGUF files; name one of: ${gguf.map(({ path }) => path).join(', ')}.`);
+  }
   return gguf;
 }
 

@@ -84,7 +84,9 @@ export class CachingFinder implements ModelFinder {
       return { resolved: { ...resolved, directory }, timing: null, [Symbol.asyncDispose]: () => pin[Symbol.asyncDispose]() };
     }
     await pin[Symbol.asyncDispose]();
-    if (found.origin === null) throw new EngineError('ERR_MODEL_FILE', `${resolved.name}@${variant} is not whole, and where it came from is not known; pull it again.`);
+    if (found.origin === null) {
+      throw new EngineError('ERR_MODEL_FILE', `${resolved.name}@${variant} is not whole, and where it came from is not known; pull it again.`);
+    }
     return await this.#fetch(resolved.name, { url: found.origin.url, variant }, options);
   }
 

@@ -66,7 +66,9 @@ export class Pins {
     const end = performance.now() + LIMITS.EVICTION_MS_MAX;
     for (;;) {
       if ((await liveIn(this.#evictions)).length === 0) return;
-      if (performance.now() > end) throw new EngineError('ERR_MODEL_CACHE', `Another process has been deleting from the cache for ${LIMITS.EVICTION_MS_MAX / 1_000} s: see ${this.#evictions}.`);
+      if (performance.now() > end) {
+        throw new EngineError('ERR_MODEL_CACHE', `Another process has been deleting from the cache for ${LIMITS.EVICTION_MS_MAX / 1_000} s: see ${this.#evictions}.`);
+      }
       signal?.throwIfAborted();
       await sleep(POLL_MS);
     }

@@ -77,8 +77,12 @@ export async function pull(cache: ModelCache, source: ModelSource, options: Pull
   try {
     return await onDisk(cache, () => new Pull(cache, source, options, clock, signal).run());
   } catch (error) {
-    if (options.signal?.aborted) throw new EngineError('ERR_CANCELLED', `The pull of ${source.url} was stopped; the next one goes on where it was.`, { cause: error });
-    if (deadline.signal.aborted) throw new EngineError('ERR_STORE', `The pull of ${source.url} was not done in time; the next one goes on where it was.`, { cause: error });
+    if (options.signal?.aborted) {
+      throw new EngineError('ERR_CANCELLED', `The pull of ${source.url} was stopped; the next one goes on where it was.`, { cause: error });
+    }
+    if (deadline.signal.aborted) {
+      throw new EngineError('ERR_STORE', `The pull of ${source.url} was not done in time; the next one goes on where it was.`, { cause: error });
+    }
     throw error;
   }
 }
@@ -104,7 +108,9 @@ class Pull {
     const listing = await this.#source.list({ signal: this.#signal });
     checkListing(listing, this.#source.url);
     const published = listing.card === null ? null : parseCard(listing.card, this.#source.url);
-    const wanted = published === null ? modelFiles(listing.files, null, this.#source.url) : filesOf(published, this.#options.variants?.(published) ?? Object.keys(published.variants));
+    const wanted = published === null
+      ? modelFiles(listing.files, null, this.#source.url)
+      : filesOf(published, this.#options.variants?.(published) ?? Object.keys(published.variants));
     const files = inFetchOrder(wanted);
     const resolved = this.#clock.nowMs();
 
@@ -180,13 +186,19 @@ export function filesOf(card: Card, variants: readonly string[]): SourceFile[] {
     files.map(({ path, bytes, sha256 }): SourceFile => ({ path: `${folder}${path}`, bytes, digest: { algorithm: 'sha256', hex: sha256 } }));
   return [...of('', card.files ?? []), ...variants.flatMap((name) => {
     const variant = Object.hasOwn(card.variants, name) ? card.variants[name] : undefined;
-    if (variant === undefined) throw new EngineError('ERR_MODEL_NOT_FOUND', `${card.name} has no variant ${JSON.stringify(name)}; it has: ${Object.keys(card.variants).join(', ')}.`);
+    if (variant === undefined) {
+      throw new EngineError('ERR_MODEL_NOT_FOUND', `${card.name} has no variant ${JSON.stringify(name)}; it has: ${Object.keys(card.variants).join(', ')}.`);
+    }
     return of(`${variant.directory}/`, variant.files);
   })];
 }
 
 /** Everything from a source is hostile until it is checked. */
 function checkListing({ name, revision }: ModelListing, url: string): void {
-  if (!NAME_PATTERN.test(name)) throw new EngineError('ERR_MODEL_FILE', `${url} calls its model ${JSON.stringify(name.slice(0, 80))}, which is no name.`);
-  if (revision !== null && !REVISION_PATTERN.test(revision)) throw new EngineError('ERR_MODEL_FILE', `${url} has a revision ${JSON.stringify(revision.slice(0, 80))}, which is no name.`);
+  if (!NAME_PATTERN.test(name)) {
+    throw new EngineError('ERR_MODEL_FILE', `${url} calls its model ${JSON.stringify(name.slice(0, 80))}, which is no name.`);
+  }
+  if (revision !== null && !REVISION_PATTERN.test(revision)) {
+    throw new EngineError('ERR_MODEL_FILE', `${url} has a revision ${JSON.stringify(revision.slice(0, 80))}, which is no name.`);
+  }
 }

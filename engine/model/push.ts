@@ -62,8 +62,12 @@ export async function push(directory: string, store: ObjectStore, options: PushO
   try {
     return await pushWithin(directory, store, options, signal);
   } catch (error) {
-    if (options.signal?.aborted) throw new EngineError('ERR_CANCELLED', `The push to ${store.url} was stopped; the next one sends what is missing.`, { cause: error });
-    if (deadline.signal.aborted) throw new EngineError('ERR_STORE', `The push to ${store.url} was not done in time; the next one sends what is missing.`, { cause: error });
+    if (options.signal?.aborted) {
+      throw new EngineError('ERR_CANCELLED', `The push to ${store.url} was stopped; the next one sends what is missing.`, { cause: error });
+    }
+    if (deadline.signal.aborted) {
+      throw new EngineError('ERR_STORE', `The push to ${store.url} was not done in time; the next one sends what is missing.`, { cause: error });
+    }
     throw error;
   }
 }
@@ -101,12 +105,17 @@ async function pushWithin(directory: string, store: ObjectStore, options: PushOp
 /** The directory's card, every file of it found to be what it says; or one made for it. */
 async function cardOf(directory: string, options: PushOptions, signal: AbortSignal): Promise<{ card: Card; files: LocalFile[] }> {
   const listing = await new DirectorySource(directory).list({ signal });
-  const found = listing.card === null ? await describePlain(directory, listing.files.map(({ path, bytes, digest }) => ({ path, bytes, sha256: digest.hex }))) : parseCard(listing.card, directory);
+  const plain = listing.files.map(({ path, bytes, digest }) => ({ path, bytes, sha256: digest.hex }));
+  const found = listing.card === null ? await describePlain(directory, plain) : parseCard(listing.card, directory);
   const name = options.name ?? (listing.card === null ? listing.name : found.name);
-  if (!NAME_PATTERN.test(name)) throw new EngineError('ERR_OPTION', `A model's name must match ${NAME_PATTERN}; got ${JSON.stringify(name.slice(0, 80))}.`);
+  if (!NAME_PATTERN.test(name)) {
+    throw new EngineError('ERR_OPTION', `A model's name must match ${NAME_PATTERN}; got ${JSON.stringify(name.slice(0, 80))}.`);
+  }
   const named: Card = { ...found, name, licence: options.licence ?? found.licence };
   const revision = options.revision ?? found.revision ?? digestOfCard(cardText(named)).slice(0, 16);
-  if (!REVISION_PATTERN.test(revision)) throw new EngineError('ERR_OPTION', `A revision must match ${REVISION_PATTERN}; got ${JSON.stringify(revision.slice(0, 80))}.`);
+  if (!REVISION_PATTERN.test(revision)) {
+    throw new EngineError('ERR_OPTION', `A revision must match ${REVISION_PATTERN}; got ${JSON.stringify(revision.slice(0, 80))}.`);
+  }
   const card = parseCard(cardText({ ...named, revision }), directory);
 
   const files: LocalFile[] = [];
@@ -118,7 +127,9 @@ async function cardOf(directory: string, options: PushOptions, signal: AbortSign
     if (stat?.isFile !== true) throw new EngineError('ERR_MODEL_FILE', `${local} is missing; model.json names it.`);
     // What was listed a moment ago was hashed then.
     const sha256 = listing.card === null ? digest.hex : (await digestFile(local, stat.bytes)).sha256;
-    if (stat.bytes !== bytes || sha256 !== digest.hex) throw new EngineError('ERR_MODEL_FILE', `${local} is not the file that model.json speaks of: ${stat.bytes} bytes with SHA-256 ${sha256}.`);
+    if (stat.bytes !== bytes || sha256 !== digest.hex) {
+      throw new EngineError('ERR_MODEL_FILE', `${local} is not the file that model.json speaks of: ${stat.bytes} bytes with SHA-256 ${sha256}.`);
+    }
     files.push({ path, local, bytes, sha256, modifiedMs: stat.modifiedMs });
   }
   return { card, files };
@@ -167,7 +178,9 @@ async function sendPiece(store: ObjectStore, { file, key, offset, bytes }: Local
 /** The digest was taken before the bytes were sent: between the two nobody may have written. */
 async function refuseChanged(file: LocalFile): Promise<void> {
   const stat = await statOf(file.local);
-  if (stat?.bytes !== file.bytes || stat.modifiedMs !== file.modifiedMs) throw new EngineError('ERR_MODEL_FILE', `${file.local} was changed while it was sent; nothing was published.`);
+  if (stat?.bytes !== file.bytes || stat.modifiedMs !== file.modifiedMs) {
+    throw new EngineError('ERR_MODEL_FILE', `${file.local} was changed while it was sent; nothing was published.`);
+  }
 }
 
 async function readText(store: ObjectStore, key: string, signal: AbortSignal): Promise<{ readonly text: string; readonly etag: string } | null> {

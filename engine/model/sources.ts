@@ -86,7 +86,9 @@ export class StoreSource implements ModelSource {
 
   async list(options: CallOptions = {}): Promise<ModelListing> {
     const body = await this.#store.get(cardKey(this.#name, this.#revision), { ...options, bytesMax: LIMITS.JSON_BYTES_MAX });
-    if (body === null) throw new EngineError('ERR_MODEL_NOT_FOUND', `No model at ${this.url}: there is no model.json; \`ruminate models push\` writes one.`);
+    if (body === null) {
+      throw new EngineError('ERR_MODEL_NOT_FOUND', `No model at ${this.url}: there is no model.json; \`ruminate models push\` writes one.`);
+    }
     const text = Buffer.concat(body.chunks).toString('utf8');
     const card = parseCard(text, this.url);
     return { name: card.name, revision: card.revision ?? null, licence: card.licence, card: text, files: [] };
