@@ -45,7 +45,7 @@ export async function inspect(model: string, { lengths, kv, overrides }: Inspect
   const info = await inspectModel(resolved.directory, overrides);
   const type = kv ?? defaultKvType(info);
   const bytesPerToken = kvBytesPerToken(info, type);
-  const measured = overrides.length > 0 ? null : (resolved.variantCard?.figures.kept_fraction ?? null);
+  const measured = overrides.length > 0 ? null : (resolved.variantCard?.figures?.kept_fraction ?? null);
   const shape = cacheShape(info, measured);
   const geometry = cacheGeometry(info, type, LIMITS.PAGE_SLOTS_DEFAULT);
   const dense = info.policy.name === 'dense' || info.policy.disableEviction;

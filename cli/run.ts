@@ -7,6 +7,7 @@ import { LIMITS } from '../engine/core/limits.ts';
 import { generate } from '../engine/job/generate.ts';
 import { type JobSpec, parseSpec } from '../engine/job/spec.ts';
 import { EXIT, onInterrupt } from './exit.ts';
+import { modelFinder } from './finder.ts';
 import { openView, silentView, type View } from './live.ts';
 import { command, decimal, durationMs, integer, repeated, seed, setting } from './options.ts';
 import { report } from './report.ts';
@@ -49,6 +50,7 @@ Examples:
   $ ruminate run "4 20 8 13 target 59" --cr 8 --length 512 --width 4 --kv-read-budget 58000 --show-chains
   $ ruminate run --prompt-file question.txt --model ./Qwen3-8B-DMS --width 8 --vote majority --deadline 10m
   $ ruminate run --prompt-file long.txt --model ./Qwen3-8B --policy kvzap --set surrogate=./KVzap-mlp-Qwen3-8B --set threshold=-4
+  $ ruminate run "4 20 8 13 target 59" --model s3://models/countdown@cr8
   $ echo "7 18 17 7 target 35" | ruminate run --prompt-file - --json | jq .answer`;
 
 export function runCommand(): Command {
@@ -56,7 +58,7 @@ export function runCommand(): Command {
     .description('run one job: W chains on one prompt within one budget of KV reads, then a vote')
     .argument('[prompt]', 'the question (or --prompt-file)')
     .option('--prompt-file <file>', 'read the question from a file, or from standard input with -')
-    .option('--model <name|path>', 'name, name@variant, a Hugging Face directory or a GGUF file', 'countdown')
+    .option('--model <name|path>', 'name, name@variant, a Hugging Face directory or GGUF file, s3://bucket/name, file:/… or hf:owner/name', 'countdown')
     .option('--cr <ratio>', 'compression ratio: chooses the variant of the model (default: the best on its card)', decimal)
     .optionsGroup('Cache (default: as the model was trained):')
     .option('--policy <name>', 'dense, dms, kvzap or a baseline of docs/baselines.md')
@@ -99,7 +101,7 @@ async function run(spec: JobSpec, options: RunOptions): Promise<void> {
   const view = viewOf(spec, options);
   let result;
   try {
-    result = await generate(spec, { onProgress: (progress) => view.update(progress), signal: interrupt.signal });
+    result = await generate(spec, { onProgress: (progress) => view.update(progress), signal: interrupt.signal, models: modelFinder() });
   } finally {
     view.close();
   }
