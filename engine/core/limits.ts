@@ -70,4 +70,8 @@ export const LIMITS = {
   PREFILL_CHUNK: 128,
   /** Characters of the newest text that a progress picture carries. */
   TAIL_CHARS: 160,
+  /** S3 takes 1,024 bytes, of which a store's own prefix has the rest. */
+  STORE_KEY_CHARS_MAX: 768,
+  /** A part of a key is a name in a directory: 255 bytes on common file systems, less what the adapter adds. */
+  STORE_KEY_PART_CHARS_MAX: 240,
 } as const;

@@ -1,0 +1,236 @@
+/**
+ * `file:`: objects in a directory of this machine, for any number of processes. filesystem-object.ts says how an object lies there and
+ * why conditional writes need no lock; a process killed at any moment leaves every object whole.
+ */
+import { copyFile, link, mkdir, open, readdir, realpath, rename, rm, rmdir, stat, type FileHandle } from 'node:fs/promises';
+import path from 'node:path';
+
+import { EngineError } from '../core/errors.ts';
+import type {
+  Body, CallOptions, GetOptions, ListedObject, ObjectInfo, ObjectStore, PutOptions, PutOutcome, StoredBody,
+} from '../ports/object-store.ts';
+import { wantedOf } from './body.ts';
+import { codeOf, storeError } from './filesystem-errors.ts';
+import { etagOf, newest, nullIfGone, OBJECT_SUFFIX, refuseSymlinks, succeed, syncDirectory, withNewest, type Version } from './filesystem-object.ts';
+import { Scratch, writeFileWhole, type Draft } from './filesystem-scratch.ts';
+import { checkKey, checkPrefix } from './keys.ts';
+import { probeConditions } from './probe.ts';
+import { inParallel, throwIfCancelled } from './waiting.ts';
+
+const SCRATCH = `${OBJECT_SUFFIX}tmp`;
+/** One read: large enough that the disk streams, small enough that several are in flight and that an abort is soon seen. */
+const READ_BYTES = 8 << 20;
+const READS_AT_ONCE = 4;
+/** Other writers come first, or prune the folder that was just made, so often only if something else is wrong. */
+const TRIES_MAX = 100;
+
+/** `root` need not exist yet: the first put makes it. @example const store = await openFilesystemStore('/var/kv'); */
+export async function openFilesystemStore(root: string): Promise<ObjectStore> {
+  const url = `file:${path.resolve(root)}`;
+  return await guarded(url, async () => new FilesystemStore(url, await realRoot(path.resolve(root))));
+}
+
+class FilesystemStore implements ObjectStore {
+  readonly url: string;
+  readonly #root: string;
+  readonly #scratch: Scratch;
+
+  constructor(url: string, root: string) {
+    this.url = url;
+    this.#root = root;
+    this.#scratch = new Scratch(path.join(root, SCRATCH));
+  }
+
+  get(key: string, options: GetOptions): Promise<StoredBody | null> {
+    return this.#on(key, options, (directory) => withNewest(directory, async (file, version) => {
+      const { offset, bytes } = wantedOf((await file.stat()).size, options, key);
+      return { chunks: await readRange(file, offset, bytes, options.signal), bytes, etag: etagOf(version) };
+    }));
+  }
+
+  head(key: string, options: CallOptions = {}): Promise<ObjectInfo | null> {
+    return this.#on(key, options, (directory) => withNewest(directory, async (file, version) => ({ bytes: (await file.stat()).size, etag: etagOf(version) })));
+  }
+
+  put(key: string, body: Body, options: PutOptions = {}): Promise<PutOutcome> {
+    return this.#on(key, options, async (directory) => {
+      if (options.condition !== undefined && !holds(options, await newest(directory))) return { kind: 'refused' };
+      await using draft = await this.#scratch.draft((file) => writeFileWhole(file, body, options.signal));
+      return await this.#place(directory, draft, options);
+    });
+  }
+
+  copy(from: string, to: string, options: CallOptions = {}): Promise<boolean> {
+    return this.#on(from, options, (source) => this.#on(to, options, async (target) => {
+      const copied = await withNewest(source, async (_, version) => {
+        // A version never changes, so two objects may share its bytes.
+        await using draft = await this.#scratch.draft((file) => link(version.file, file).catch(() => copySynced(version.file, file)));
+        await this.#place(target, draft, options);
+        return true;
+      }).catch(nullIfGone);
+      return copied ?? false;
+    }));
+  }
+
+  async *list(prefix: string, options: CallOptions = {}): AsyncIterable<ListedObject> {
+    checkPrefix(prefix);
+    // The deepest folder that holds every key with this prefix.
+    const folder = prefix.slice(0, prefix.lastIndexOf('/') + 1);
+    try {
+      await refuseSymlinks(path.resolve(this.#root, folder));
+      yield* this.#walk(folder, prefix, options.signal);
+    } catch (error) {
+      throw storeError(this.url, error);
+    }
+  }
+
+  async delete(keys: readonly string[], options: CallOptions = {}): Promise<void> {
+    const parents = new Set<string>();
+    for (const key of keys) {
+      await this.#on(key, options, async (directory) => {
+        const grave = await this.#scratch.freshName();
+        if (!(await rename(directory, grave).then(() => true, nullIfGone))) return;
+        await rm(grave, { recursive: true, force: true });
+        parents.add(path.dirname(directory));
+      });
+    }
+    await guarded(this.url, async () => {
+      for (const parent of parents) await this.#syncAndPrune(parent);
+    });
+  }
+
+  /** Also sweeps what killed processes left behind. */
+  async probe(options: CallOptions = {}): Promise<void> {
+    await probeConditions(this, options);
+    await guarded(this.url, () => this.#scratch.sweep());
+  }
+
+  /** Makes the draft the newest version of the object, if the condition allows it. */
+  async #place(directory: string, draft: Draft, options: PutOptions): Promise<PutOutcome> {
+    for (let tries = 0; tries < TRIES_MAX; tries++) {
+      throwIfCancelled(options.signal);
+      const current = await newest(directory);
+      if (!holds(options, current)) return { kind: 'refused' };
+      if (current === null) {
+        if (await this.#create(directory, draft)) return { kind: 'written', etag: etagOf({ incarnation: draft.incarnation, number: 1, file: draft.file }) };
+      } else {
+        const outcome = await succeed(directory, current, draft.file);
+        if (outcome.kind === 'written') return outcome;
+        if (outcome.kind === 'overtaken' && options.condition !== undefined) return { kind: 'unknown', cause: new Error('Newer versions were written meanwhile.') };
+      }
+    }
+    throw new EngineError('ERR_STORE', `Other writers came first ${TRIES_MAX} times.`);
+  }
+
+  /** false: the object is there, or its folder was pruned meanwhile. */
+  async #create(directory: string, draft: Draft): Promise<boolean> {
+    await this.#makeFolder(path.dirname(directory));
+    try {
+      await rename(draft.directory, directory);
+    } catch (error) {
+      if (['ENOTEMPTY', 'EEXIST'].includes(codeOf(error))) return false;
+      // The folder was pruned; or the draft is gone, and then stat says so.
+      if (codeOf(error) === 'ENOENT') return await stat(draft.file).then(() => false);
+      throw error;
+    }
+    await syncDirectory(path.dirname(directory)).catch(nullIfGone);
+    return true;
+  }
+
+  async #makeFolder(folder: string): Promise<void> {
+    if ((await realpath(folder).catch(nullIfGone)) !== null) return;
+    const above = path.dirname(folder);
+    if (folder !== this.#root) await this.#makeFolder(above);
+    await mkdir(folder, { recursive: folder === this.#root }).catch((error: unknown) => {
+      if (codeOf(error) !== 'EEXIST' && codeOf(error) !== 'ENOENT') throw error;
+    });
+    await syncDirectory(above).catch(nullIfGone);
+  }
+
+  async #syncAndPrune(folder: string): Promise<void> {
+    await syncDirectory(folder).catch(nullIfGone);
+    for (let at = folder; at !== this.#root; at = path.dirname(at)) {
+      if (!(await rmdir(at).then(() => true, () => false))) return;
+    }
+  }
+
+  async *#walk(folder: string, prefix: string, signal: AbortSignal | undefined): AsyncIterable<ListedObject> {
+    const directory = path.join(this.#root, folder);
+    const entries = (await readdir(directory, { withFileTypes: true }).catch(nullIfGone)) ?? [];
+    const names = entries.filter((entry) => entry.isDirectory() && entry.name !== SCRATCH).map(({ name }) => folder + (name.endsWith(OBJECT_SUFFIX) ? name.slice(0, -1) : `${name}/`));
+    // Keys below the folder `a` begin with `a/`, so with that name folders and objects sort as their keys do.
+    for (const name of names.sort((a, b) => (a < b ? -1 : 1))) {
+      throwIfCancelled(signal);
+      if (name.endsWith('/')) {
+        if (name.startsWith(prefix) || prefix.startsWith(name)) yield* this.#walk(name, prefix, signal);
+      } else if (name.startsWith(prefix)) {
+        const bytes = await withNewest(path.join(this.#root, name + OBJECT_SUFFIX), async (file) => (await file.stat()).size);
+        if (bytes !== null) yield { key: name, bytes };
+      }
+    }
+  }
+
+  /** `work` with the directory of the object, in the language of the port: checked keys, coded errors. */
+  #on<T>(key: string, { signal }: CallOptions, work: (directory: string) => Promise<T>): Promise<T> {
+    return guarded(this.url, async () => {
+      checkKey(key);
+      throwIfCancelled(signal);
+      const directory = path.join(this.#root, key) + OBJECT_SUFFIX;
+      await this.#refuseEscapes(directory);
+      return await work(directory);
+    });
+  }
+
+  /** Looks at the deepest part of the path that exists: what does not exist leads nowhere. */
+  async #refuseEscapes(directory: string): Promise<void> {
+    for (let at = directory; at !== this.#root; at = path.dirname(at)) {
+      const real = await realpath(at).catch(nullIfGone);
+      if (real === at) return;
+      if (real !== null) return await refuseSymlinks(at);
+    }
+  }
+}
+
+function holds({ condition }: PutOptions, current: Version | null): boolean {
+  if (condition === undefined) return true;
+  if (condition.kind === 'if_absent') return current === null;
+  return current !== null && etagOf(current) === condition.etag;
+}
+
+async function readRange(file: FileHandle, offset: number, bytes: number, signal: AbortSignal | undefined): Promise<Body> {
+  return await inParallel(Math.ceil(bytes / READ_BYTES), READS_AT_ONCE, signal, async (i, either) => {
+    throwIfCancelled(either);
+    // Not zeroed: every byte is read or the call fails.
+    const chunk = Buffer.allocUnsafeSlow(Math.min(READ_BYTES, bytes - i * READ_BYTES));
+    for (let at = 0; at < chunk.byteLength; ) {
+      const { bytesRead } = await file.read(chunk, at, chunk.byteLength - at, offset + i * READ_BYTES + at);
+      if (bytesRead === 0) throw new EngineError('ERR_STORE', 'A stored file became shorter while it was read.');
+      at += bytesRead;
+    }
+    return chunk;
+  });
+}
+
+async function copySynced(from: string, to: string): Promise<void> {
+  await copyFile(from, to);
+  const handle = await open(to, 'r+');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** The root as the system sees it: symbolic links above and at the root are the owner's choice, below it there are none. */
+async function realRoot(root: string): Promise<string> {
+  const real = await realpath(root).catch(nullIfGone);
+  return real ?? path.join(await realRoot(path.dirname(root)), path.basename(root));
+}
+
+async function guarded<T>(url: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw storeError(url, error);
+  }
+}

@@ -1,0 +1,39 @@
+/** The question that every store has to answer before a job begins: do you honour conditional writes? */
+import { randomBytes } from 'node:crypto';
+
+import { EngineError } from '../core/errors.ts';
+import type { Body, CallOptions, Condition, ObjectStore, PutOutcome } from '../ports/object-store.ts';
+
+const RACERS = 4;
+const BYTES_MAX = 64;
+
+/** @throws EngineError ERR_STORE_CONFIG if the store ignores conditions, ERR_STORE if it does not answer. */
+export async function probeConditions(store: ObjectStore, { signal }: CallOptions = {}): Promise<void> {
+  const key = `probe/${randomBytes(12).toString('hex')}`;
+  const put = async (text: string, condition: Condition): Promise<PutOutcome> => {
+    const outcome = await store.put(key, bodyOf(text), { condition, signal });
+    if (outcome.kind !== 'unknown') return outcome;
+    throw new EngineError('ERR_STORE', `${store.url} did not answer a conditional write; try again.`, { cause: outcome.cause });
+  };
+  try {
+    const first = await put('first', { kind: 'if_absent' });
+    if (first.kind !== 'written') throw unsuitable(store, 'refuses to create an object that is not there');
+    if ((await put('again', { kind: 'if_absent' })).kind === 'written') throw unsuitable(store, 'ignores If-None-Match: it overwrote an object');
+    const racers = Array.from({ length: RACERS }, (_, i) => put(`racer ${i}`, { kind: 'if_match', etag: first.etag }));
+    const winners = (await Promise.all(racers)).filter(({ kind }) => kind === 'written').length;
+    if (winners > 1) throw unsuitable(store, `ignores If-Match: ${winners} of ${RACERS} racing writers were told that they had won`);
+    if (winners === 0) throw unsuitable(store, 'refuses If-Match with the etag it gave itself');
+    const found = await store.get(key, { bytesMax: BYTES_MAX, signal });
+    if (found === null || !Buffer.concat(found.chunks).toString().startsWith('racer')) throw unsuitable(store, 'gives back another object than was written last');
+  } finally {
+    await store.delete([key], { signal }).catch(() => undefined);
+  }
+}
+
+function bodyOf(text: string): Body {
+  return [Buffer.from(text)];
+}
+
+function unsuitable(store: ObjectStore, what: string): EngineError {
+  return new EngineError('ERR_STORE_CONFIG', `${store.url} ${what}. Checkpoints need a store with conditional writes (S3, MinIO, versitygw, a directory).`);
+}

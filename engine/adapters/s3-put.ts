@@ -1,0 +1,94 @@
+/** Writing to S3: one conditional attempt, or unconditional until the deadline, in parts when large. */
+import { AbortMultipartUploadCommand, CompleteMultipartUploadCommand, CreateMultipartUploadCommand, PutObjectCommand, UploadPartCommand } from '@aws-sdk/client-s3';
+
+import type { Body, CallOptions, Condition, PutOutcome } from '../ports/object-store.ts';
+import { bytesOf, sliceOf } from './body.ts';
+import { attemptOnce, insist, unexpected, type S3Calls } from './s3-calls.ts';
+import { OddAnswer, verdictOn } from './s3-errors.ts';
+import { headObject, PART_BYTES } from './s3-get.ts';
+import { inParallel, throwIfCancelled } from './waiting.ts';
+
+/** Above this a body goes in parts, so that a lost connection costs one of them. */
+export const SINGLE_BYTES_MAX = 64 << 20;
+/** S3's bound. */
+const PARTS_MAX = 10_000;
+const PARTS_AT_ONCE = 4;
+
+export async function putObject(calls: S3Calls, key: string, body: Body, { signal }: CallOptions): Promise<PutOutcome> {
+  try {
+    if (bytesOf(body) > SINGLE_BYTES_MAX) return await putParts(calls, key, body, signal);
+    return await insist(calls, { bytes: bytesOf(body), signal }, (abortSignal) => putWhole(calls, key, body, null, abortSignal));
+  } catch (error) {
+    throw unexpected(calls, error);
+  }
+}
+
+/** Sent once. No answer, or one that does not say whether the object was written: `unknown`. */
+export async function putConditionally(calls: S3Calls, key: string, body: Body, condition: Condition, { signal }: CallOptions): Promise<PutOutcome> {
+  try {
+    return await attemptOnce(calls, { bytes: bytesOf(body), signal }, (abortSignal) => putWhole(calls, key, body, condition, abortSignal));
+  } catch (error) {
+    throwIfCancelled(signal);
+    const verdict = verdictOn(error, calls.url);
+    // 404: If-Match of an object that is gone.
+    if (verdict.kind === 'refused' || verdict.kind === 'absent') return { kind: 'refused' };
+    if (verdict.kind === 'wrong') throw verdict.error;
+    return { kind: 'unknown', cause: error };
+  }
+}
+
+async function putWhole(calls: S3Calls, key: string, body: Body, condition: Condition | null, abortSignal: AbortSignal): Promise<PutOutcome> {
+  const bytes = bytesOf(body);
+  const command = new PutObjectCommand({
+    Bucket: calls.bucket,
+    Key: calls.keyOf(key),
+    Body: sliceOf(body, 0, bytes),
+    ContentLength: bytes,
+    ...(condition?.kind === 'if_absent' ? { IfNoneMatch: '*' } : {}),
+    ...(condition?.kind === 'if_match' ? { IfMatch: condition.etag } : {}),
+  });
+  const { ETag: etag } = await calls.client.send(command, { abortSignal });
+  if (etag === undefined) throw new OddAnswer('PUT without an etag');
+  return { kind: 'written', etag };
+}
+
+async function putParts(calls: S3Calls, key: string, body: Body, signal: AbortSignal | undefined): Promise<PutOutcome> {
+  const target = { Bucket: calls.bucket, Key: calls.keyOf(key) };
+  const uploadId = await insist(calls, { signal }, async (abortSignal) => {
+    const { UploadId } = await calls.client.send(new CreateMultipartUploadCommand({ ...target, ChecksumAlgorithm: 'CRC32' }), { abortSignal });
+    if (UploadId === undefined) throw new OddAnswer('an upload without an id');
+    return UploadId;
+  });
+  const upload = { ...target, UploadId: uploadId };
+  const bytes = bytesOf(body);
+  const partBytes = Math.max(PART_BYTES, Math.ceil(bytes / PARTS_MAX));
+  try {
+    const parts = await inParallel(Math.ceil(bytes / partBytes), PARTS_AT_ONCE, signal, (i, either) => insist(calls, { bytes: partBytes, signal: either }, async (abortSignal) => {
+      const piece = sliceOf(body, i * partBytes, Math.min((i + 1) * partBytes, bytes));
+      const { ETag, ChecksumCRC32 } = await calls.client.send(new UploadPartCommand({ ...upload, PartNumber: i + 1, Body: piece, ContentLength: piece.byteLength }), { abortSignal });
+      if (ETag === undefined) throw new OddAnswer('a part without an etag');
+      return { PartNumber: i + 1, ETag, ...(ChecksumCRC32 === undefined ? {} : { ChecksumCRC32 }) };
+    }));
+    return await insist(calls, { signal }, async (abortSignal) => {
+      const { ETag } = await calls.client.send(new CompleteMultipartUploadCommand({ ...upload, MultipartUpload: { Parts: [...parts] } }), { abortSignal });
+      if (ETag === undefined) throw new OddAnswer('a completed upload without an etag');
+      return { kind: 'written' as const, etag: ETag };
+    });
+  } catch (error) {
+    const done = verdictOn(error, calls.url).kind === 'no_upload' ? await completedBefore(calls, key, bytes, signal) : null;
+    if (done !== null) return done;
+    await abortUpload(calls, upload);
+    throw error;
+  }
+}
+
+/** An upload that is not known any more was completed by an attempt whose answer was lost, if the object is there with its size. */
+async function completedBefore(calls: S3Calls, key: string, bytes: number, signal: AbortSignal | undefined): Promise<PutOutcome | null> {
+  const found = await headObject(calls, key, { signal });
+  return found?.bytes === bytes ? { kind: 'written', etag: found.etag } : null;
+}
+
+/** Parts that nobody completes are paid for until someone aborts them. The caller's signal may have aborted; the deadline holds. */
+async function abortUpload(calls: S3Calls, upload: { readonly Bucket: string; readonly Key: string; readonly UploadId: string }): Promise<void> {
+  await insist(calls, {}, (abortSignal) => calls.client.send(new AbortMultipartUploadCommand(upload), { abortSignal })).catch(() => undefined);
+}

@@ -1,0 +1,65 @@
+/** Waiting, for adapters: cancellation, pauses on an injected clock, and a bounded number of things at once. */
+import type { Clock } from '../core/clock.ts';
+import { EngineError } from '../core/errors.ts';
+
+export function cancelled(): EngineError {
+  return new EngineError('ERR_CANCELLED', 'The call was cancelled.');
+}
+
+export function throwIfCancelled(signal: AbortSignal | undefined): void {
+  if (signal?.aborted === true) throw cancelled();
+}
+
+/** Aborts when any of them does. AbortSignal.any would hold on to a job's signal for every request ever made under it. */
+export function linkSignals(...signals: readonly (AbortSignal | undefined)[]): { readonly signal: AbortSignal } & Disposable {
+  const controller = new AbortController();
+  const abort = () => controller.abort();
+  for (const signal of signals) {
+    if (signal?.aborted === true) abort();
+    else signal?.addEventListener('abort', abort, { once: true });
+  }
+  return {
+    signal: controller.signal,
+    [Symbol.dispose]: () => signals.forEach((signal) => signal?.removeEventListener('abort', abort)),
+  };
+}
+
+/** @throws EngineError ERR_CANCELLED as soon as `signal` aborts. */
+export async function pause(clock: Clock, delayMs: number, signal: AbortSignal | undefined): Promise<void> {
+  throwIfCancelled(signal);
+  using timer = clock.timeout(delayMs);
+  using either = linkSignals(timer.signal, signal);
+  // A clock's timers do not keep the process alive; a command that only waits for its next attempt must not end silently.
+  const alive = setInterval(() => undefined, 1 << 30);
+  try {
+    if (!either.signal.aborted) await new Promise<void>((resolve) => either.signal.addEventListener('abort', () => resolve(), { once: true }));
+  } finally {
+    clearInterval(alive);
+  }
+  throwIfCancelled(signal);
+}
+
+/** `work(i)` for every i below `count`, at most `atOnce` of them running; the first failure aborts the others and is the one thrown. */
+export async function inParallel<T>(
+  count: number, atOnce: number, signal: AbortSignal | undefined, work: (i: number, signal: AbortSignal) => Promise<T>,
+): Promise<readonly T[]> {
+  const results: T[] = new Array<T>(count);
+  const failures: unknown[] = [];
+  const stop = new AbortController();
+  using either = linkSignals(signal, stop.signal);
+  let next = 0;
+  const worker = async () => {
+    while (next < count && failures.length === 0) {
+      const i = next++;
+      try {
+        results[i] = await work(i, either.signal);
+      } catch (error) {
+        failures.push(error);
+        stop.abort();
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(count, atOnce) }, worker));
+  if (failures.length > 0) throw failures[0];
+  return results;
+}
