@@ -2,7 +2,7 @@
 import { z } from 'zod';
 
 import { LIMITS } from '../core/limits.ts';
-import { checkFormat, parseCanonical } from './canonical.ts';
+import { checkFormat, parseCanonical, sha256 } from './canonical.ts';
 import { parseName, type JobKey } from './names.ts';
 import { checkpointError } from './reason.ts';
 
@@ -71,10 +71,12 @@ const headSchema = z.strictObject({
   manifest: refSchema.nullable(),
   /** Flushed since the manifest, oldest first. */
   journal: z.array(refSchema).max(LIMITS.HEAD_JOURNAL_MAX),
+  /** Of all the rest: a flipped bit in a number would make another head that looks as good. Against accidents, not against who may write heads. */
+  check: z.string(),
 });
 
 export type Ref = Readonly<z.infer<typeof refSchema>>;
-export type Head = Readonly<Omit<z.infer<typeof headSchema>, 'manifest' | 'journal'>> & { readonly manifest: Ref | null; readonly journal: readonly Ref[] };
+export type Head = Readonly<Omit<z.infer<typeof headSchema>, 'manifest' | 'journal' | 'check'>> & { readonly manifest: Ref | null; readonly journal: readonly Ref[] };
 
 /**
  * The head of the job `where`. The caller has bounded the text.
@@ -85,8 +87,9 @@ export function parseHead(text: string, where: JobKey): Head {
   checkFormat(value, FORMAT, 'the head');
   const parsed = headSchema.safeParse(value);
   if (!parsed.success) throw checkpointError('damaged', `the head's ${parsed.error.issues[0]?.path.join('.') ?? ''} is out of bounds`);
-  const head = parsed.data;
-  if (head.tenant !== where.tenant || head.job !== where.job) throw checkpointError('identity', `the head is that of another job`);
+  const { check, ...head } = parsed.data;
+  if (check !== checkOf(head)) throw checkpointError('damaged', 'the head does not fit its check');
+  if (head.tenant !== where.tenant || head.job !== where.job) throw checkpointError('identity', 'the head is that of another job');
   const problem = problemOf(head);
   if (problem !== null) throw checkpointError('damaged', `the head ${problem}`);
   return head;
@@ -94,7 +97,20 @@ export function parseHead(text: string, where: JobKey): Head {
 
 /** Canonical, so that the same head is the same bytes. */
 export function formatHead(head: Head): string {
-  return JSON.stringify(head);
+  return JSON.stringify({ ...inOrder(head), check: checkOf(head) });
+}
+
+function checkOf(head: Head): string {
+  return sha256(JSON.stringify(inOrder(head))).slice(0, 16);
+}
+
+/** The fields in the order of the schema, whoever made the object. */
+function inOrder({ format, tenant, job, version, epoch, writeNonce, gc, state, slice, spec, strikes, owner, manifest, journal }: Head): Head {
+  return { format, tenant, job, version, epoch, writeNonce, gc, state, slice, spec, strikes, owner, manifest: manifest && refInOrder(manifest), journal: journal.map(refInOrder) };
+}
+
+function refInOrder({ name, bytes, digest: of }: Ref): Ref {
+  return { name, bytes, digest: of };
 }
 
 function problemOf(head: Head): string | null {

@@ -95,7 +95,7 @@ export class Lease {
     const isFull = () => this.head.journal.length >= LIMITS.HEAD_JOURNAL_MAX;
     return await this.#inTurn([object], signal, async (uploads, stop) => {
       if (isFull()) return { written: false, deltaDue: true };
-      await this.#swap(uploads, stop, (head, refs) => ({ journal: [...head.journal, ...refs.map(headRef)], strikes: 0 }));
+      await this.#swap(uploads, stop, (head, refs) => ({ journal: [...head.journal, ...refs], strikes: 0 }));
       return { written: true, deltaDue: isFull() };
     });
   }
@@ -197,8 +197,4 @@ export class Lease {
     if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${this.#protocol.store.url}: ${name} was not written (${outcome.kind}).`);
     return { ref: { name, bytes: Buffer.byteLength(text), digest }, content: manifest };
   }
-}
-
-function headRef({ name, bytes, digest }: Ref): Ref {
-  return { name, bytes, digest };
 }

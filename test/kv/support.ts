@@ -1,7 +1,7 @@
 /** A job in a memory store, with names and bytes that say what they are. */
 import { sha256 } from '../../engine/kv/canonical.ts';
 import { createJob } from '../../engine/kv/create.ts';
-import type { Head } from '../../engine/kv/head.ts';
+import { parseHead, type Head } from '../../engine/kv/head.ts';
 import type { Lease } from '../../engine/kv/lease.ts';
 import type { ManifestContent, ObjectRef } from '../../engine/kv/manifest.ts';
 import type { JobKey } from '../../engine/kv/names.ts';
@@ -70,7 +70,7 @@ export async function stepsOf(lease: Lease): Promise<readonly number[]> {
 export function headOf(store: MemoryStore, key = HEAD_KEY): Head {
   const bytes = store.snapshot().get(key);
   if (bytes === undefined) throw new Error(`no ${key}`);
-  return JSON.parse(Buffer.from(bytes).toString()) as Head;
+  return parseHead(Buffer.from(bytes).toString(), WHERE);
 }
 
 export function code(name: string): { readonly code: string } {
