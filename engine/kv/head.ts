@@ -38,6 +38,11 @@ export function isTerminal(state: JobState): boolean {
 /** The digest in a tombstone: that of the prompt would still tell something about it. */
 export const NO_SPEC = '0'.repeat(64);
 
+/** Printable ASCII without quotes and backslashes, so that its size in a head is its length. */
+export function isOwnerText(text: string): boolean {
+  return /^[ !#-[\]-~]{0,128}$/.test(text);
+}
+
 const count = z.int().min(0);
 const digest = z.string().regex(/^[0-9a-f]{64}$/);
 
@@ -66,8 +71,8 @@ const headSchema = z.strictObject({
   spec: digest,
   /** Takes since the last commit that advanced tokens. */
   strikes: count,
-  /** Who took it last, as a hint for people. Printable ASCII without quotes, so that its size is its length. */
-  owner: z.string().regex(/^[ !#-[\]-~]{0,128}$/),
+  /** Who took it last, as a hint for people. */
+  owner: z.string().refine(isOwnerText),
   manifest: refSchema.nullable(),
   /** Flushed since the manifest, oldest first. */
   journal: z.array(refSchema).max(LIMITS.HEAD_JOURNAL_MAX),

@@ -6,7 +6,7 @@ import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { assert } from '../core/assert.ts';
 import type { PutOutcome } from '../ports/object-store.ts';
-import { formatHead, type Head } from './head.ts';
+import { formatHead, parseHead, type Head } from './head.ts';
 import { HEAD, jobPrefix, type JobKey } from './names.ts';
 import { attempts, type Protocol } from './protocol.ts';
 import { requireHead, type StoredHead } from './read.ts';
@@ -32,8 +32,11 @@ export class Undecided extends Error {
 export async function swapHead(protocol: Protocol, where: JobKey, from: StoredHead, swap: Swap, signal: AbortSignal | undefined): Promise<StoredHead> {
   const nextAttempt = attempts(protocol, `${protocol.store.url}: ${jobPrefix(where)}${HEAD}`, signal);
   for (let base = from; ;) {
-    const proposal = await swap.propose(base);
-    const outcome = await sendUntilMoved(protocol, where, base, proposal, nextAttempt, signal);
+    const text = formatHead(await swap.propose(base));
+    // Read again before it is sent: what nobody could read is never written.
+    const proposal = parseHead(text, where);
+    assert(Buffer.byteLength(text) <= LIMITS.HEAD_BYTES_MAX && proposal.version === base.head.version + 1, 'a head is small and counts its writes');
+    const outcome = await sendUntilMoved(protocol, where, base, Buffer.from(text), nextAttempt, signal);
     if (outcome.etag !== null) return { head: proposal, etag: outcome.etag };
     if (swap.isMine(outcome.current.head, proposal)) return outcome.current;
     base = outcome.current;
@@ -44,10 +47,8 @@ type Sent = { readonly etag: string } | { readonly etag: null; readonly current:
 
 /** The same bytes, with the same nonce, until they are written or the head is another: a first attempt may be applied after a second is sent. */
 async function sendUntilMoved(
-  protocol: Protocol, where: JobKey, base: StoredHead, proposal: Head, nextAttempt: () => Promise<void>, signal: AbortSignal | undefined,
+  protocol: Protocol, where: JobKey, base: StoredHead, text: Uint8Array, nextAttempt: () => Promise<void>, signal: AbortSignal | undefined,
 ): Promise<Sent> {
-  const text = Buffer.from(formatHead(proposal));
-  assert(text.byteLength <= LIMITS.HEAD_BYTES_MAX && proposal.version === base.head.version + 1, 'a head is small and counts its writes');
   try {
     for (;;) {
       const outcome: PutOutcome = await protocol.store.put(jobPrefix(where) + HEAD, [text], { condition: { kind: 'if_match', etag: base.etag }, signal });

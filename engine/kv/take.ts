@@ -2,7 +2,7 @@
 import { EngineError } from '../core/errors.ts';
 import { pause } from '../core/waiting.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
-import { isTerminal, type Head } from './head.ts';
+import { isOwnerText, isTerminal, type Head } from './head.ts';
 import { Lease } from './lease.ts';
 import type { Manifest } from './manifest.ts';
 import type { JobKey } from './names.ts';
@@ -28,9 +28,10 @@ const STILL_INTERVALS = 3;
 /**
  * @example const lease = await takeJob(store, { tenant: 'local', job: 'sums' }, { owner: 'me' });
  * @throws EngineError ERR_JOB_NOT_FOUND; ERR_JOB_CONFLICT (it has ended, or its owner is alive; the state is named);
- * ERR_CHECKPOINT (nothing was written then); ERR_STORE; ERR_CANCELLED.
+ * ERR_CHECKPOINT (nothing was written then); ERR_OPTION; ERR_STORE; ERR_CANCELLED.
  */
 export async function takeJob(store: ObjectStore, where: JobKey, options: TakeOptions): Promise<Lease> {
+  if (!isOwnerText(options.owner)) throw new EngineError('ERR_OPTION', 'owner must have at most 128 printable ASCII characters without quotes and backslashes.');
   const protocol = protocolOf(store, options);
   const { signal } = options;
   const mayTake = watcher(protocol, where, options);
