@@ -16,7 +16,7 @@ const LONG_FILES: Readonly<Record<string, string>> = {
 };
 
 /** Who may parse with zod: edges, where what comes in (a request, a card file) is not yet known to be true. */
-const ZOD_FILES = [/^engine\/job\/(stored-)?spec\.ts$/, /^engine\/model\/card\.ts$/, /^cli\//, /^functions\//];
+const ZOD_FILES = [/^engine\/job\/(stored-)?spec\.ts$/, /^engine\/model\/card\.ts$/, /^engine\/kv\/(head|manifest)\.ts$/, /^cli\//, /^functions\//];
 
 const tracked = listFiles();
 const typescript = tracked.filter((file) => /^(engine|cli|functions|infra|scripts)\/.*\.ts$/.test(file));

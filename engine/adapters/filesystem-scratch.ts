@@ -8,7 +8,7 @@ import path from 'node:path';
 
 import type { Body } from '../ports/object-store.ts';
 import { nullIfGone, syncDirectory } from './filesystem-object.ts';
-import { throwIfCancelled } from './waiting.ts';
+import { throwIfCancelled } from '../core/waiting.ts';
 
 /** Between two looks at the signal; and no system call takes more than 1,024 pieces at once. */
 const WRITE_BYTES = 8 << 20;

@@ -15,7 +15,7 @@ import { etagOf, newest, nullIfGone, OBJECT_SUFFIX, refuseSymlinks, succeed, syn
 import { Scratch, writeFileWhole, type Draft } from './filesystem-scratch.ts';
 import { checkKey, checkPrefix } from './keys.ts';
 import { probeConditions } from './probe.ts';
-import { inParallel, throwIfCancelled } from './waiting.ts';
+import { inParallel, throwIfCancelled } from '../core/waiting.ts';
 
 const SCRATCH = `${OBJECT_SUFFIX}tmp`;
 /** One read: large enough that the disk streams, small enough that several are in flight and that an abort is soon seen. */

@@ -11,7 +11,7 @@ import { bytesOf, sliceOf, wantedOf } from './body.ts';
 import { checkKey, checkPrefix } from './keys.ts';
 import type { Fault, FaultPlan, Operation } from './memory-faults.ts';
 import { probeConditions } from './probe.ts';
-import { pause, throwIfCancelled } from './waiting.ts';
+import { pause, throwIfCancelled } from '../core/waiting.ts';
 
 export interface MemoryStoreOptions {
   readonly faults?: FaultPlan;

@@ -1,6 +1,6 @@
 /** Trying again: exponential backoff with full jitter, so that many clients of a busy store do not come back at once; never past a deadline. */
 import type { Clock } from '../core/clock.ts';
-import { linkSignals, pause, throwIfCancelled } from './waiting.ts';
+import { linkSignals, pause, throwIfCancelled } from '../core/waiting.ts';
 
 const BACKOFF_MS = 50;
 const BACKOFF_MS_MAX = 5_000;

@@ -9,7 +9,7 @@ import type { CallOptions, GetOptions, ObjectInfo, StoredBody } from '../ports/o
 import { wantedOf } from './body.ts';
 import { insist, unexpected, type S3Calls } from './s3-calls.ts';
 import { OddAnswer, verdictOn } from './s3-errors.ts';
-import { inParallel } from './waiting.ts';
+import { inParallel } from '../core/waiting.ts';
 
 /** AWS advises 8 to 16 MiB. */
 export const PART_BYTES = 16 << 20;

@@ -9,8 +9,8 @@ import type { Body, CallOptions, Condition, PutOutcome } from '../ports/object-s
 import { bytesOf, sliceOf } from './body.ts';
 import { attemptOnce, insist, unexpected, type S3Calls } from './s3-calls.ts';
 import { OddAnswer, verdictOn } from './s3-errors.ts';
+import { inParallel, throwIfCancelled } from '../core/waiting.ts';
 import { PART_BYTES } from './s3-get.ts';
-import { inParallel, throwIfCancelled } from './waiting.ts';
 
 /** Above this a body goes in parts, so that a lost connection costs one of them. */
 export const SINGLE_BYTES_MAX = 64 << 20;

@@ -109,4 +109,20 @@ export const LIMITS = {
   STORE_KEY_CHARS_MAX: 768,
   /** A part of a key is a name in a directory: 255 bytes on common file systems, less what the adapter adds. */
   STORE_KEY_PART_CHARS_MAX: 240,
+  /** A head is read and swapped all the time; with 16 journal objects and every number at its longest it has 3,800 bytes. */
+  HEAD_BYTES_MAX: 4_096,
+  /** Journal objects that a head names before a delta must fold them into a manifest. */
+  HEAD_JOURNAL_MAX: 16,
+  /** A reference has about 200 bytes: 40,000 objects, which is a day of deltas of a job of 256 chains. */
+  MANIFEST_BYTES_MAX: 8 << 20,
+  MANIFEST_OBJECTS_MAX: 1 << 16,
+  /** Slices of a job: one a minute for six weeks. */
+  SLICES_MAX: 1 << 16,
+  /** Data keys that a job's objects are sealed with: its own and those of the ancestors it was forked from. */
+  KEYS_MAX: 64,
+  WRAPPED_KEY_CHARS_MAX: 4_096,
+  /** At the end of prefill, at the last two commits, at the terminal one (DESIGN.md 2). */
+  TAILS_MAX: 4,
+  /** A prompt and its tools, documents and template variables, as JSON. */
+  SPEC_BYTES_MAX: 32 << 20,
 } as const;

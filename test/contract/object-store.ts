@@ -4,7 +4,7 @@
  */
 import { expect } from 'vitest';
 
-import { inParallel } from '../../engine/adapters/waiting.ts';
+import { inParallel } from '../../engine/core/waiting.ts';
 import type { Body, ObjectStore, PutOutcome } from '../../engine/ports/object-store.ts';
 
 export interface StorePromise {

@@ -1,6 +1,6 @@
-/** Waiting, for adapters: cancellation, pauses on an injected clock, and a bounded number of things at once. */
-import type { Clock } from '../core/clock.ts';
-import { EngineError } from '../core/errors.ts';
+/** Waiting: cancellation, pauses on an injected clock, and a bounded number of things at once. */
+import type { Clock } from './clock.ts';
+import { EngineError } from './errors.ts';
 
 export function cancelled(): EngineError {
   return new EngineError('ERR_CANCELLED', 'The call was cancelled.');

@@ -1,0 +1,50 @@
+/** JSON of which every value has one spelling: what is read must be what writing it again would give. */
+import { createHash } from 'node:crypto';
+
+import type { Body } from '../ports/object-store.ts';
+import { checkpointError } from './reason.ts';
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+export function sha256(text: string | Uint8Array): string {
+  return createHash('sha256').update(text).digest('hex');
+}
+
+/** @throws EngineError ERR_CHECKPOINT damaged: the bytes are no UTF-8. */
+export function textOf(body: Body, what: string): string {
+  try {
+    return utf8.decode(Buffer.concat(body));
+  } catch (cause) {
+    throw checkpointError('damaged', `${what} is not UTF-8`, cause);
+  }
+}
+
+/**
+ * The value of a text that JSON.stringify would write the same way: no spaces, no duplicate keys, no odd numbers, so that a digest
+ * or a comparison of texts is one of values. The caller has bounded the text's length.
+ * @throws EngineError ERR_CHECKPOINT damaged or truncated.
+ */
+export function parseCanonical(text: string, what: string): unknown {
+  if (text === '') throw checkpointError('truncated', `${what} is empty`);
+  let value: unknown;
+  let same: boolean;
+  try {
+    value = JSON.parse(text);
+    same = JSON.stringify(value) === text;
+  } catch (cause) {
+    // Not JSON, or nested so deeply that the stack ends.
+    throw checkpointError('damaged', `${what} is not JSON`, cause);
+  }
+  if (!same) throw checkpointError('damaged', `${what} is not in canonical form`);
+  return value;
+}
+
+/** The format that a value claims, checked before its fields are: those of a newer format are not known here. */
+export function checkFormat(value: unknown, format: string, what: string): void {
+  const claimed = typeof value === 'object' && value !== null && Object.hasOwn(value, 'format') ? (value as { readonly format: unknown }).format : null;
+  if (claimed === format) return;
+  if (typeof claimed === 'string' && claimed.startsWith('dmskv/')) {
+    throw checkpointError('format', `${what} has format ${JSON.stringify(claimed.slice(0, 32))}; this engine reads ${format}`);
+  }
+  throw checkpointError('damaged', `${what} does not say its format`);
+}

@@ -1,0 +1,119 @@
+/** A job's beginning, and finding jobs: for whoever does not own them. */
+import { EngineError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
+import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
+import { parseCanonical, sha256, textOf } from './canonical.ts';
+import { FORMAT, formatHead, parseHead, type Head } from './head.ts';
+import type { Manifest } from './manifest.ts';
+import { HEAD, isNamePart, jobPrefix, specName, tenantPrefix, type JobKey } from './names.ts';
+import { attempts, protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
+import { checkpointError } from './reason.ts';
+import { isMissing, readHead, readManifest, requireHead } from './read.ts';
+
+export interface CreateOptions extends ProtocolOptions {
+  /** Two calls with one key make one job: the first's. */
+  readonly idempotencyKey?: string | undefined;
+}
+
+export interface CreatedJob {
+  /** Another than was asked for, if an earlier call had the same idempotency key. */
+  readonly where: JobKey;
+  readonly head: Head;
+}
+
+/**
+ * Spec, idempotency record, head, in this order: a crash between is finished by the next call.
+ * @throws EngineError ERR_JOB_CONFLICT: the job or the key exists with another spec, or the job was erased; ERR_OPTION; ERR_STORE.
+ */
+export async function createJob(store: ObjectStore, where: JobKey, spec: string, options: CreateOptions = {}): Promise<CreatedJob> {
+  const { signal, idempotencyKey } = options;
+  if (Buffer.byteLength(spec) > LIMITS.SPEC_BYTES_MAX) throw new EngineError('ERR_OPTION', `The spec must have at most ${LIMITS.SPEC_BYTES_MAX} bytes.`);
+  const protocol = protocolOf(store, options);
+  const digest = sha256(spec);
+  // First, so that neither a repetition nor an erased job leaves a spec behind.
+  const earlier = idempotencyKey === undefined ? null : await readIdempotent(store, where, idempotencyKey, signal);
+  const target = earlier === null ? where : ownerOf(earlier, digest, where);
+  const existing = await readHead(store, target, { signal });
+  if (existing !== null) return { where: target, head: sameJob(existing.head, digest) };
+
+  await store.put(jobPrefix(target) + specName(digest), [Buffer.from(spec)], { signal });
+  if (idempotencyKey !== undefined && earlier === null) {
+    const record = JSON.stringify({ format: FORMAT, job: where.job, spec: digest });
+    const kept = parseIdempotent(await putIfAbsent(protocol, idempotentKey(where, idempotencyKey), record, signal));
+    if (ownerOf(kept, digest, where).job !== where.job) return await createJob(store, where, spec, options);
+  }
+  const text = formatHead({
+    format: FORMAT, tenant: target.tenant, job: target.job, version: 0, epoch: 0, writeNonce: protocol.nonce(), gc: 0, state: 'queued', slice: 0, spec: digest, strikes: 0, owner: '',
+    manifest: null, journal: [],
+  });
+  return { where: target, head: sameJob(parseHead(await putIfAbsent(protocol, jobPrefix(target) + HEAD, text, signal), target), digest) };
+}
+
+/** For listings: the head and what it names at one moment. @throws EngineError ERR_JOB_NOT_FOUND, ERR_CHECKPOINT, ERR_STORE. */
+export async function readJob(store: ObjectStore, where: JobKey, options: CallOptions = {}): Promise<{ readonly head: Head; readonly manifest: Manifest | null }> {
+  for (let seen: string | null = null; ;) {
+    const { head, etag } = await requireHead(store, where, options);
+    try {
+      return { head, manifest: await readManifest(store, where, head, options) };
+    } catch (error) {
+      // Gone: replaced and collected since, or lost if the head is still the same.
+      if (!isMissing(error) || etag === seen) throw error;
+      seen = etag;
+    }
+  }
+}
+
+/** Every job of a tenant, erased ones too, in order of name. */
+export async function* listJobs(store: ObjectStore, tenant: string, options: CallOptions = {}): AsyncIterable<JobKey> {
+  const prefix = tenantPrefix(tenant);
+  for await (const { key } of store.list(prefix, options)) {
+    const [job, name, ...rest] = key.slice(prefix.length).split('/');
+    if (job !== undefined && isNamePart(job) && name === HEAD && rest.length === 0) yield { tenant, job };
+  }
+}
+
+interface Idempotent {
+  readonly job: string;
+  readonly spec: string;
+}
+
+/** The key itself is not kept: it may be a customer's. */
+function idempotentKey({ tenant }: JobKey, key: string): string {
+  return `idem/${tenant}/${sha256(key)}`;
+}
+
+async function readIdempotent(store: ObjectStore, where: JobKey, key: string, signal: AbortSignal | undefined): Promise<Idempotent | null> {
+  jobPrefix(where);
+  const found = await store.get(idempotentKey(where, key), { range: { offset: 0, bytes: LIMITS.HEAD_BYTES_MAX }, bytesMax: LIMITS.HEAD_BYTES_MAX, signal });
+  return found === null ? null : parseIdempotent(textOf(found.chunks, 'the idempotency record'));
+}
+
+function parseIdempotent(text: string): Idempotent {
+  const { format, job, spec } = Object(parseCanonical(text, 'the idempotency record')) as Record<string, unknown>;
+  if (format !== FORMAT || typeof job !== 'string' || !isNamePart(job) || typeof spec !== 'string') throw checkpointError('damaged', 'the idempotency record has no job and spec');
+  return { job, spec };
+}
+
+function ownerOf(record: Idempotent, digest: string, { tenant }: JobKey): JobKey {
+  if (record.spec !== digest) throw new EngineError('ERR_JOB_CONFLICT', `The idempotency key was used with another spec, for the job ${record.job}.`);
+  return { tenant, job: record.job };
+}
+
+function sameJob(head: Head, digest: string): Head {
+  if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${head.job} was erased; its name is not used again.`);
+  if (head.spec !== digest) throw new EngineError('ERR_JOB_CONFLICT', `The job ${head.job} exists with another spec; it is ${head.state}.`);
+  return head;
+}
+
+/** What is there afterwards: ours, or what was there before. */
+async function putIfAbsent(protocol: Protocol, key: string, text: string, signal: AbortSignal | undefined): Promise<string> {
+  const { store } = protocol;
+  const nextAttempt = attempts(protocol, `${store.url}: ${key}`, signal);
+  for (;;) {
+    const outcome = await store.put(key, [Buffer.from(text)], { condition: { kind: 'if_absent' }, signal });
+    if (outcome.kind === 'written') return text;
+    const found = await store.get(key, { range: { offset: 0, bytes: LIMITS.HEAD_BYTES_MAX }, bytesMax: LIMITS.HEAD_BYTES_MAX, signal });
+    if (found !== null) return textOf(found.chunks, key);
+    await nextAttempt();
+  }
+}

@@ -1,0 +1,200 @@
+/** What the owner of a job may do: read what its head names, commit on top of it, let go. One owner at a time, by the epoch in the head. */
+import { assert } from '../core/assert.ts';
+import { EngineError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
+import { linkSignals } from '../core/waiting.ts';
+import type { Body, CallOptions } from '../ports/object-store.ts';
+import { sha256 } from './canonical.ts';
+import { FORMAT, mayFollow, type Head, type JobState, type Ref } from './head.ts';
+import { parseManifest, type Manifest, type ManifestContent, type ObjectRef } from './manifest.ts';
+import { jobPrefix, manifestName, type JobKey } from './names.ts';
+import type { Protocol } from './protocol.ts';
+import { isMissing, readHead, readObject, type StoredHead } from './read.ts';
+import { swapHead, Undecided } from './swap.ts';
+import { refOf, rehome, uploadAll, type NewObject, type Upload } from './uploads.ts';
+
+export interface Commit {
+  /** `running` to go on; any other lets the job go. */
+  readonly state: JobState;
+  /**
+   * Absolute: everything that the job is made of now, never a change to what is there. `refs` are those of `objects`, by index; it may name
+   * them, those of the manifest before and those of the head's journal. Called again when the objects had to be given other names.
+   * null: the manifest stays as it is.
+   */
+  readonly manifest: ((refs: readonly ObjectRef[], head: Head) => ManifestContent) | null;
+  readonly objects: readonly NewObject[];
+}
+
+export interface Flushed {
+  /** false: the head's journal was full; nothing was published. */
+  readonly written: boolean;
+  /** The head's journal is full now: commit a manifest that folds it. */
+  readonly deltaDue: boolean;
+}
+
+/**
+ * Got from `takeJob`. Calls may overlap: uploads begin at once, heads are swapped in the order of the calls, and a call that fails fails
+ * those that were made after it and before it failed.
+ *
+ * @throws EngineError, from every method: ERR_FENCED once another owner has been seen (nothing more is written); ERR_STORE, after a
+ * commit whose outcome could not be found out, until the job is taken again; ERR_JOB_CONFLICT after the job was let go.
+ */
+export class Lease {
+  readonly where: JobKey;
+  /** The text of the job's spec, verified. */
+  readonly spec: string;
+  readonly #protocol: Protocol;
+  readonly #stop = new AbortController();
+  #stored: StoredHead;
+  #manifest: Manifest | null;
+  /** Settles when every call made so far has. */
+  #turn: Promise<unknown> = Promise.resolve();
+  #over: EngineError | null = null;
+
+  constructor(protocol: Protocol, where: JobKey, stored: StoredHead, manifest: Manifest | null, spec: string) {
+    this.#protocol = protocol;
+    this.where = where;
+    this.#stored = stored;
+    this.#manifest = manifest;
+    this.spec = spec;
+  }
+
+  /** As last seen. */
+  get head(): Head {
+    return this.#stored.head;
+  }
+
+  /** What the head names, parsed and verified; null: nothing was committed yet. */
+  get manifest(): Manifest | null {
+    return this.#manifest;
+  }
+
+  /** Uploads, publishes a manifest and swaps the head; what the head's journal has and the manifest does not name stays in the head. */
+  async commit({ state, manifest: contentOf, objects }: Commit, { signal }: CallOptions = {}): Promise<Head> {
+    assert(mayFollow('running', state), `a running job does not become ${state}`);
+    assert(contentOf !== null || objects.length === 0, 'new objects need a manifest');
+    return await this.#inTurn(objects, signal, async (uploads, stop) => {
+      let manifest = this.#manifest;
+      await this.#swap(uploads, stop, async (head, refs) => {
+        if (contentOf === null) return { state };
+        const { ref, content } = await this.#publish(contentOf(refs, head), head, refs, stop);
+        manifest = content;
+        const folded = new Set(content.objects.map(({ name }) => name));
+        const advanced = content.step > (this.#manifest?.step ?? 0);
+        return { state, manifest: ref, journal: head.journal.filter(({ name }) => !folded.has(name)), strikes: advanced ? 0 : head.strikes };
+      });
+      this.#manifest = manifest;
+      if (state !== 'running') this.#end(new EngineError('ERR_JOB_CONFLICT', `The job ${this.where.job} was let go (${state}).`));
+      return this.head;
+    });
+  }
+
+  /** One object and one swap: tokens are safe, and readers see them, before the next manifest. */
+  async flushJournal(object: NewObject, { signal }: CallOptions = {}): Promise<Flushed> {
+    assert(object.kind === 'journal', 'only a journal is flushed');
+    const isFull = () => this.head.journal.length >= LIMITS.HEAD_JOURNAL_MAX;
+    return await this.#inTurn([object], signal, async (uploads, stop) => {
+      if (isFull()) return { written: false, deltaDue: true };
+      await this.#swap(uploads, stop, (head, refs) => ({ journal: [...head.journal, ...refs], strikes: 0 }));
+      return { written: true, deltaDue: isFull() };
+    });
+  }
+
+  /** The bytes of an object that the head names. @throws EngineError ERR_FENCED if it is gone because another owner went on, ERR_CHECKPOINT. */
+  async read(ref: Ref, { signal }: CallOptions = {}): Promise<Body> {
+    this.#check();
+    const { store } = this.#protocol;
+    try {
+      return await readObject(store, this.where, ref, { signal });
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+      const current = await readHead(store, this.where, { signal });
+      throw current?.head.epoch === this.head.epoch ? error : this.#fence();
+    }
+  }
+
+  #check(): void {
+    if (this.#over !== null) throw this.#over;
+  }
+
+  /** No call is served any more, and what is on its way stops. */
+  #end(error: EngineError): EngineError {
+    this.#over ??= error;
+    this.#stop.abort();
+    return this.#over;
+  }
+
+  #fence(): EngineError {
+    return this.#end(new EngineError('ERR_FENCED', `Another owner has taken the job ${this.where.job}; nothing more was written.`));
+  }
+
+  /** Uploads at once; then, when those before are done, `publish`. */
+  async #inTurn<T>(
+    objects: readonly NewObject[], signal: AbortSignal | undefined, publish: (uploads: readonly Upload[], stop: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    this.#check();
+    using stop = linkSignals(signal, this.#stop.signal);
+    const uploading = uploadAll(this.#protocol.store, this.where, this.head, objects, stop.signal);
+    const before = this.#turn;
+    const work = (async () => {
+      const [earlier, uploads] = await Promise.allSettled([before, uploading]);
+      this.#check();
+      if (earlier.status === 'rejected') throw earlier.reason;
+      if (uploads.status === 'rejected') throw uploads.reason;
+      return await publish(uploads.value, stop.signal);
+    })();
+    this.#turn = work;
+    try {
+      return await work;
+    } finally {
+      // Whoever was waiting has seen the failure; whoever comes next may try.
+      if (this.#turn === work) this.#turn = Promise.resolve();
+    }
+  }
+
+  /** One logical write: a nonce of its own, however often it is sent or put on top of another head. */
+  async #swap(
+    uploads: readonly Upload[], stop: AbortSignal, change: (head: Head, refs: readonly ObjectRef[]) => Promise<Partial<Head>> | Partial<Head>,
+  ): Promise<void> {
+    const { store, nonce } = this.#protocol;
+    const { epoch } = this.head;
+    const writeNonce = nonce();
+    let homed = uploads;
+    try {
+      this.#stored = await swapHead(this.#protocol, this.where, this.#stored, {
+        propose: async (base) => {
+          if (base.head.epoch !== epoch) throw this.#fence();
+          this.#stored = base;
+          homed = await rehome(store, this.where, base.head, homed, stop);
+          const changed = await change(base.head, homed.map((upload) => refOf(upload, this.where)));
+          return { ...base.head, version: base.head.version + 1, writeNonce, ...changed };
+        },
+        isMine: (current) => current.writeNonce === writeNonce,
+      }, stop);
+    } catch (error) {
+      if (error instanceof EngineError && error.code === 'ERR_JOB_NOT_FOUND') throw this.#fence();
+      if (!(error instanceof Undecided)) throw error;
+      throw this.#end(new EngineError('ERR_STORE', `Whether a commit of the job ${this.where.job} was applied is not known; take the job again.`, { cause: error.cause }));
+    }
+  }
+
+  async #publish(content: ManifestContent, { version, epoch, spec }: Head, refs: readonly ObjectRef[], stop: AbortSignal): Promise<{ ref: Ref; content: Manifest }> {
+    const { tenant, job } = this.where;
+    const manifest: Manifest = { ...content, format: FORMAT, tenant, job, version, epoch, spec };
+    const text = JSON.stringify(manifest);
+    assert(Buffer.byteLength(text) <= LIMITS.MANIFEST_BYTES_MAX, 'a manifest is bounded');
+    try {
+      parseManifest(text, this.where);
+    } catch (cause) {
+      throw new EngineError('ERR_INTERNAL', `Broken rule: a manifest that is committed can be read (${(cause as Error).message}).`, { cause });
+    }
+    // Any other object may be gone: the fence of the last collection protects what the head named then and what is tagged since.
+    const known = new Set([...refs, ...this.head.journal, ...(this.#manifest?.objects ?? [])].map(({ name }) => name));
+    assert(content.objects.every(({ name }) => known.has(name)), 'a manifest names what is new or was named before');
+    const digest = sha256(text);
+    const name = manifestName(version, digest);
+    const outcome = await this.#protocol.store.put(jobPrefix(this.where) + name, [Buffer.from(text)], { signal: stop });
+    if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${this.#protocol.store.url}: ${name} was not written (${outcome.kind}).`);
+    return { ref: { name, bytes: Buffer.byteLength(text), digest }, content: manifest };
+  }
+}

@@ -1,0 +1,116 @@
+/** The manifest: everything that one version of a job is made of. Immutable, named by its digest, never found but through the head. */
+import { z } from 'zod';
+
+import { LIMITS } from '../core/limits.ts';
+import { checkFormat, parseCanonical } from './canonical.ts';
+import { FORMAT, refSchema } from './head.ts';
+import { isNamePart, parseName, type JobKey, type ObjectKind } from './names.ts';
+import { checkpointError } from './reason.ts';
+
+const count = z.int().min(0);
+const index = z.int().min(0).max(LIMITS.MANIFEST_OBJECTS_MAX - 1);
+const id = z.string().regex(/^[A-Za-z0-9._:+-]{1,128}$/);
+const name = z.string().refine(isNamePart);
+const reason = z.string().max(1_024);
+
+const sliceSchema = z.strictObject({
+  slice: count,
+  epoch: count,
+  outcome: z.enum(['started', 'restored', 'recomputed', 'replayed']),
+  reason: reason.nullable(),
+  /** The step it went on from. */
+  from: count,
+  /** Tokens computed again. */
+  recomputed: count,
+});
+
+const chainSchema = z.strictObject({
+  /** Generated, that is without the prompt. */
+  tokens: count,
+  finish: z.string().max(64).nullable(),
+  /** Indices into `objects`, in the order of the chain's survivors. Chains share those of the prompt and of an ancestor. */
+  segments: z.array(index).max(LIMITS.MANIFEST_OBJECTS_MAX),
+  /** `at`: tokens generated at the cut; the newest is last. */
+  tails: z.array(z.strictObject({ at: count, object: index })).max(LIMITS.TAILS_MAX),
+});
+
+const manifestSchema = z.strictObject({
+  format: z.literal(FORMAT),
+  tenant: z.string(),
+  job: z.string(),
+  /** The generation tag: the version of the head that the writer had seen. */
+  version: count,
+  epoch: count,
+  spec: z.string().regex(/^[0-9a-f]{64}$/),
+  layoutId: id,
+  modelId: id,
+  numericsId: id,
+  /** Logical step: tokens that every unfinished chain has generated. */
+  step: count,
+  /** Of all slices together. */
+  elapsedMs: z.number().min(0),
+  /** Why the job ended; null while it has not. */
+  ended: reason.nullable(),
+  slices: z.array(sliceSchema).max(LIMITS.SLICES_MAX),
+  promptTokens: count,
+  promptTail: index.nullable(),
+  chains: z.array(chainSchema).max(LIMITS.WIDTH_MAX),
+  /** Every object that this version needs, each once. */
+  objects: z.array(refSchema.extend({ origin: name })).max(LIMITS.MANIFEST_OBJECTS_MAX),
+  /** Indices into `objects`, oldest first. */
+  journal: z.array(index).max(LIMITS.MANIFEST_OBJECTS_MAX),
+  /** Wrapped data keys, base64, by the job that sealed with them; null: nothing is sealed. */
+  keys: z.record(name, z.string().max(LIMITS.WRAPPED_KEY_CHARS_MAX).regex(/^[A-Za-z0-9+/]+={0,2}$/)).nullable(),
+});
+
+type Frozen<T> = T extends readonly (infer U)[] ? readonly Frozen<U>[] : T extends object ? { readonly [K in keyof T]: Frozen<T[K]> } : T;
+
+export type Manifest = Frozen<z.infer<typeof manifestSchema>>;
+/** `origin`: the job whose data key sealed the object, for the key and for what it is authenticated with. */
+export type ObjectRef = Manifest['objects'][number];
+/** What a committer says; the lease adds whose manifest it is. */
+export type ManifestContent = Omit<Manifest, 'format' | 'tenant' | 'job' | 'version' | 'epoch' | 'spec'>;
+
+/**
+ * The manifest of the job `where`. The caller has bounded the text and compared its digest.
+ * @throws EngineError ERR_CHECKPOINT: damaged, truncated, format or identity.
+ */
+export function parseManifest(text: string, where: JobKey): Manifest {
+  const value = parseCanonical(text, 'the manifest');
+  checkFormat(value, FORMAT, 'the manifest');
+  const parsed = manifestSchema.safeParse(value);
+  if (!parsed.success) throw checkpointError('damaged', `the manifest's ${parsed.error.issues[0]?.path.join('.') ?? ''} is out of bounds`);
+  if (parsed.data.tenant !== where.tenant || parsed.data.job !== where.job) throw checkpointError('identity', 'the manifest is that of another job');
+  const problem = manifestProblem(parsed.data);
+  if (problem !== null) throw checkpointError('damaged', `the manifest ${problem}`);
+  return parsed.data;
+}
+
+/** What is wrong with it beyond the shape of its fields, or null. A writer asks too, before it publishes. */
+export function manifestProblem(manifest: Manifest): string | null {
+  const { objects, chains, keys } = manifest;
+  const names = objects.map((object) => parseName(object.name));
+  if (new Set(objects.map((object) => object.name)).size !== objects.length) return 'lists an object twice';
+  if (names.some((parsed) => parsed === null || !('version' in parsed) || parsed.version > manifest.version)) return 'lists an object of a newer generation than its own';
+  const uses: readonly (readonly [ObjectKind, readonly number[]])[] = [
+    ['segment', chains.flatMap(({ segments }) => segments)],
+    ['tail', [...chains.flatMap(({ tails }) => tails.map(({ object }) => object)), ...(manifest.promptTail === null ? [] : [manifest.promptTail])]],
+    ['journal', manifest.journal],
+  ];
+  const used = new Set<number>();
+  for (const [kind, indices] of uses) {
+    for (const i of indices) {
+      if (names[i]?.kind !== kind) return `uses object ${i} as a ${kind}, which it is not`;
+      used.add(i);
+    }
+  }
+  if (used.size !== objects.length) return 'lists an object that it does not use';
+  if (new Set(manifest.journal).size !== manifest.journal.length) return 'replays a journal twice';
+  for (const { segments, tails, tokens } of chains) {
+    if (new Set(segments).size !== segments.length) return 'lists a segment twice for one chain';
+    if (tails.some(({ at }, i) => at > tokens || at <= (tails[i - 1]?.at ?? -1))) return 'has tails whose cuts do not ascend';
+  }
+  if (keys !== null && Object.keys(keys).length > LIMITS.KEYS_MAX) return `has more than ${LIMITS.KEYS_MAX} keys`;
+  if (keys !== null && objects.some(({ origin }) => !Object.hasOwn(keys, origin))) return 'lists an object without its key';
+  return null;
+}

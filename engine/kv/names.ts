@@ -1,0 +1,103 @@
+/**
+ * Names of a job's objects, relative to `kv/<tenant>/<job>/` (KV.md 3). A name is never used twice, and nothing on the way to a restore
+ * is found by listing. `<version>` is the generation tag: the version of the head that the writer had seen. Collecting garbage relies on
+ * it and on nothing else.
+ */
+import { EngineError } from '../core/errors.ts';
+
+export const HEAD = 'HEAD';
+
+/** Whose head: both are path components and say who may read it. */
+export interface JobKey {
+  readonly tenant: string;
+  readonly job: string;
+}
+
+/** What native/checkpoint writes. */
+export type ObjectKind = 'segment' | 'tail' | 'journal';
+
+/** `chain` is -1 for what all chains of the prompt share, -2 for the whole job; `n` counts the objects of a kind; `nonce` has 8 bytes as hex. */
+export interface ObjectName {
+  readonly kind: ObjectKind;
+  readonly version: number;
+  readonly epoch: number;
+  readonly chain: number;
+  readonly n: number;
+  readonly nonce: string;
+}
+
+export type Name =
+  | { readonly kind: 'head' }
+  | { readonly kind: 'spec'; readonly digest: string }
+  | { readonly kind: 'manifest'; readonly version: number; readonly digest: string }
+  | ObjectName;
+
+const PART = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+const COUNT = '(0|[1-9][0-9]{0,15})';
+const CHAIN = `(p|j|${COUNT})`;
+const SPEC = /^spec-([0-9a-f]{64})\.json$/;
+const MANIFEST = new RegExp(`^m/${COUNT}-([0-9a-f]{64})\\.json$`);
+const SEGMENT = new RegExp(`^s/${COUNT}/${COUNT}-${CHAIN}-${COUNT}-([0-9a-f]{16})\\.seg$`);
+const TAIL = new RegExp(`^t/${COUNT}/${COUNT}-${CHAIN}-([0-9a-f]{16})\\.tail$`);
+const JOURNAL = new RegExp(`^j/${COUNT}/${COUNT}-${COUNT}-([0-9a-f]{16})\\.jrn$`);
+
+/** @throws EngineError ERR_OPTION for a tenant or job that is no name of 1 to 64 letters, digits and . _ - */
+export function jobPrefix({ tenant, job }: JobKey): string {
+  checkPart('tenant', tenant);
+  checkPart('job', job);
+  return `kv/${tenant}/${job}/`;
+}
+
+export function tenantPrefix(tenant: string): string {
+  checkPart('tenant', tenant);
+  return `kv/${tenant}/`;
+}
+
+export function isNamePart(text: string): boolean {
+  return PART.test(text);
+}
+
+export const specName = (digest: string): string => `spec-${digest}.json`;
+export const manifestName = (version: number, digest: string): string => `m/${version}-${digest}.json`;
+
+/** @example objectName({ kind: 'segment', version: 7, epoch: 2, chain: -1, n: 0, nonce }) // s/7/2-p-0-….seg */
+export function objectName({ kind, version, epoch, chain, n, nonce }: ObjectName): string {
+  const of = chain === -1 ? 'p' : chain === -2 ? 'j' : `${chain}`;
+  switch (kind) {
+    case 'segment': return `s/${version}/${epoch}-${of}-${n}-${nonce}.seg`;
+    case 'tail': return `t/${version}/${epoch}-${of}-${nonce}.tail`;
+    case 'journal': return `j/${version}/${epoch}-${n}-${nonce}.jrn`;
+  }
+}
+
+/** null: no name of ours. What a name does not say (a tail's `n`, a journal's `chain`) comes back as 0 and -2. */
+export function parseName(name: string): Name | null {
+  if (name === HEAD) return { kind: 'head' };
+  let match = SPEC.exec(name);
+  if (match !== null) return { kind: 'spec', digest: match[1] ?? '' };
+  match = MANIFEST.exec(name);
+  if (match !== null) return { kind: 'manifest', version: Number(match[1]), digest: match[2] ?? '' };
+  match = SEGMENT.exec(name);
+  if (match !== null) return { kind: 'segment', version: Number(match[1]), epoch: Number(match[2]), chain: chainOf(match[3]), n: Number(match[5]), nonce: match[6] ?? '' };
+  match = TAIL.exec(name);
+  if (match !== null) return { kind: 'tail', version: Number(match[1]), epoch: Number(match[2]), chain: chainOf(match[3]), n: 0, nonce: match[5] ?? '' };
+  match = JOURNAL.exec(name);
+  if (match !== null) return { kind: 'journal', version: Number(match[1]), epoch: Number(match[2]), chain: -2, n: Number(match[3]), nonce: match[4] ?? '' };
+  return null;
+}
+
+/** The generation tag, or null for what has none (head, spec) or is not ours. */
+export function generationOf(name: string): number | null {
+  const parsed = parseName(name);
+  return parsed !== null && 'version' in parsed ? parsed.version : null;
+}
+
+function chainOf(text: string | undefined): number {
+  return text === 'p' ? -1 : text === 'j' ? -2 : Number(text);
+}
+
+function checkPart(what: string, text: string): void {
+  if (!PART.test(text)) {
+    throw new EngineError('ERR_OPTION', `${what} must have 1 to 64 letters, digits, ".", "_" or "-" and begin with a letter or digit; got ${JSON.stringify(text.slice(0, 80))}.`);
+  }
+}

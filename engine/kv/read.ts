@@ -1,0 +1,74 @@
+/** Reading a job's objects: bounded before, verified after. Whoever finds one missing must look at the head again before calling it lost. */
+import { EngineError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
+import type { Body, CallOptions, ObjectStore } from '../ports/object-store.ts';
+import { sha256, textOf } from './canonical.ts';
+import { parseHead, type Head, type Ref } from './head.ts';
+import { parseManifest, type Manifest } from './manifest.ts';
+import { HEAD, jobPrefix, parseName, specName, type JobKey } from './names.ts';
+import { checkpointError } from './reason.ts';
+
+/** A head as it was read: whoever swaps it names the etag. */
+export interface StoredHead {
+  readonly head: Head;
+  readonly etag: string;
+}
+
+/** null: no such job. @throws EngineError ERR_CHECKPOINT if it is no head of this job, ERR_STORE, ERR_CANCELLED. */
+export async function readHead(store: ObjectStore, where: JobKey, { signal }: CallOptions = {}): Promise<StoredHead | null> {
+  const found = await getUpTo(store, jobPrefix(where) + HEAD, LIMITS.HEAD_BYTES_MAX, 'the head', signal);
+  return found === null ? null : { head: parseHead(textOf(found.chunks, 'the head'), where), etag: found.etag };
+}
+
+/** As `readHead`. @throws EngineError ERR_JOB_NOT_FOUND. */
+export async function requireHead(store: ObjectStore, where: JobKey, options: CallOptions = {}): Promise<StoredHead> {
+  const stored = await readHead(store, where, options);
+  if (stored === null) throw new EngineError('ERR_JOB_NOT_FOUND', `There is no job ${where.job} of tenant ${where.tenant} in ${store.url}.`);
+  return stored;
+}
+
+/** The manifest that a head names; null: it names none. @throws EngineError ERR_CHECKPOINT, `missing` among others. */
+export async function readManifest(store: ObjectStore, where: JobKey, head: Head, { signal }: CallOptions = {}): Promise<Manifest | null> {
+  const ref = head.manifest;
+  if (ref === null) return null;
+  if (ref.bytes > LIMITS.MANIFEST_BYTES_MAX) throw checkpointError('damaged', `the head names a manifest of ${ref.bytes} bytes`);
+  const text = textOf(await readObject(store, where, ref, { signal }), 'the manifest');
+  if (sha256(text) !== ref.digest) throw checkpointError('damaged', 'the manifest has another digest than the head says');
+  const manifest = parseManifest(text, where);
+  const name = parseName(ref.name);
+  const own = name?.kind === 'manifest' && name.digest === ref.digest && name.version === manifest.version;
+  if (!own || manifest.spec !== head.spec || manifest.epoch > head.epoch) throw checkpointError('damaged', 'the manifest does not fit the head that names it');
+  return manifest;
+}
+
+/** The text of the job's spec. @throws EngineError ERR_CHECKPOINT. */
+export async function readSpec(store: ObjectStore, where: JobKey, digest: string, { signal }: CallOptions = {}): Promise<string> {
+  const found = await getUpTo(store, jobPrefix(where) + specName(digest), LIMITS.SPEC_BYTES_MAX, 'the spec', signal);
+  if (found === null) throw checkpointError('missing', `there is no ${specName(digest)}`);
+  const text = textOf(found.chunks, 'the spec');
+  if (sha256(text) !== digest) throw checkpointError('damaged', 'the spec has another digest than the head says');
+  return text;
+}
+
+/** Exactly `ref.bytes` bytes. What they are worth is for the digest to say, which native code checks. @throws EngineError ERR_CHECKPOINT. */
+export async function readObject(store: ObjectStore, where: JobKey, ref: Ref, { signal }: CallOptions = {}): Promise<Body> {
+  // One byte more, to see a longer object without reading it.
+  const found = await store.get(jobPrefix(where) + ref.name, { range: { offset: 0, bytes: ref.bytes + 1 }, bytesMax: ref.bytes + 1, signal });
+  if (found === null) throw checkpointError('missing', `there is no ${ref.name}`);
+  if (found.bytes < ref.bytes) throw checkpointError('truncated', `${ref.name} has ${found.bytes} bytes, not ${ref.bytes}`);
+  if (found.bytes > ref.bytes) throw checkpointError('damaged', `${ref.name} has more than its ${ref.bytes} bytes`);
+  return found.chunks;
+}
+
+/** Is this the error of an object that is not there? */
+export function isMissing(error: unknown): boolean {
+  return error instanceof EngineError && error.code === 'ERR_CHECKPOINT' && error.message.startsWith('missing:');
+}
+
+async function getUpTo(
+  store: ObjectStore, key: string, bytesMax: number, what: string, signal: AbortSignal | undefined,
+): Promise<{ readonly chunks: Body; readonly etag: string } | null> {
+  const found = await store.get(key, { range: { offset: 0, bytes: bytesMax + 1 }, bytesMax: bytesMax + 1, signal });
+  if (found !== null && found.bytes > bytesMax) throw checkpointError('damaged', `${what} has more than ${bytesMax} bytes`);
+  return found;
+}

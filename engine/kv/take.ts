@@ -1,0 +1,100 @@
+/** Becoming the owner of a job: a swap of its head that raises the epoch, so that whoever owned it before is fenced at its next commit. */
+import { EngineError } from '../core/errors.ts';
+import { pause } from '../core/waiting.ts';
+import type { ObjectStore } from '../ports/object-store.ts';
+import { isOwnerText, isTerminal, type Head } from './head.ts';
+import { Lease } from './lease.ts';
+import type { Manifest } from './manifest.ts';
+import type { JobKey } from './names.ts';
+import { protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
+import { isMissing, readHead, readManifest, readSpec, requireHead, type StoredHead } from './read.ts';
+import { decided, swapHead } from './swap.ts';
+
+export interface TakeOptions extends ProtocolOptions {
+  /** A hint for people, such as `pid 71 on host`: at most 128 printable ASCII characters. */
+  readonly owner: string;
+  /** How often a living owner commits, at least. */
+  readonly commitIntervalMs?: number | undefined;
+  /** How long to watch a running job for a sign of life before giving up. Default: four intervals. 0: not at all. */
+  readonly waitMs?: number | undefined;
+  /** Takes a running job without watching it: the caller knows that its owner is gone, or wants it gone. */
+  readonly force?: boolean | undefined;
+}
+
+const COMMIT_INTERVAL_MS = 15_000;
+/** Intervals without a commit after which an owner counts as gone. Economy, not safety: one that wakes is fenced. */
+const STILL_INTERVALS = 3;
+
+/**
+ * @example const lease = await takeJob(store, { tenant: 'local', job: 'sums' }, { owner: 'me' });
+ * @throws EngineError ERR_JOB_NOT_FOUND; ERR_JOB_CONFLICT (it has ended, or its owner is alive; the state is named);
+ * ERR_CHECKPOINT (nothing was written then); ERR_OPTION; ERR_STORE; ERR_CANCELLED.
+ */
+export async function takeJob(store: ObjectStore, where: JobKey, options: TakeOptions): Promise<Lease> {
+  if (!isOwnerText(options.owner)) throw new EngineError('ERR_OPTION', 'owner must have at most 128 printable ASCII characters without quotes and backslashes.');
+  const protocol = protocolOf(store, options);
+  const { signal } = options;
+  const mayTake = watcher(protocol, where, options);
+  const writeNonce = protocol.nonce();
+  for (;;) {
+    const stored = await requireHead(store, where, { signal });
+    const { head } = stored;
+    if (isTerminal(head.state)) throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${head.state}; it cannot be taken.`);
+    if (head.state === 'running' && !(await mayTake(head))) continue;
+    const content = await load(store, where, stored, signal);
+    if (content === null) continue;
+    const taken = await take(protocol, where, stored, writeNonce, options);
+    if (taken !== null) return new Lease(protocol, where, taken, content.manifest, content.spec);
+  }
+}
+
+/** null: the head has moved, and what was decided about it no longer holds. */
+async function take(protocol: Protocol, where: JobKey, from: StoredHead, writeNonce: string, { owner, signal }: TakeOptions): Promise<StoredHead | null> {
+  let hasMoved = false;
+  try {
+    return await swapHead(protocol, where, from, {
+      propose: ({ head, etag }) => {
+        // A collection of garbage changes nothing that was decided here; anyone else does.
+        hasMoved = etag !== from.etag && head.writeNonce !== from.head.writeNonce;
+        if (hasMoved) throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} was written meanwhile.`);
+        const { version, epoch, slice, strikes } = head;
+        return { ...head, version: version + 1, epoch: epoch + 1, writeNonce, state: 'running', slice: slice + 1, strikes: strikes + 1, owner };
+      },
+      isMine: (current) => current.writeNonce === writeNonce,
+    }, signal);
+  } catch (error) {
+    if (hasMoved) return null;
+    throw decided(error);
+  }
+}
+
+/** Before the take, so that a job that cannot be read is left as it is. null: the head has moved. */
+async function load(
+  store: ObjectStore, where: JobKey, { head, etag }: StoredHead, signal: AbortSignal | undefined,
+): Promise<{ readonly manifest: Manifest | null; readonly spec: string } | null> {
+  try {
+    return { manifest: await readManifest(store, where, head, { signal }), spec: await readSpec(store, where, head.spec, { signal }) };
+  } catch (error) {
+    if (isMissing(error) && (await readHead(store, where, { signal }))?.etag !== etag) return null;
+    throw error;
+  }
+}
+
+/** Asked with each head that is read: true once its owner has written nothing for so long; else false, after a pause. */
+function watcher({ clock }: Protocol, where: JobKey, options: TakeOptions): (head: Head) => Promise<boolean> {
+  const intervalMs = options.commitIntervalMs ?? COMMIT_INTERVAL_MS;
+  const endsMs = clock.nowMs() + (options.waitMs ?? (STILL_INTERVALS + 1) * intervalMs);
+  let seen = { writeNonce: '', sinceMs: 0 };
+  return async ({ writeNonce, owner, state }) => {
+    if (options.force === true) return true;
+    if (seen.writeNonce !== writeNonce) seen = { writeNonce, sinceMs: clock.nowMs() };
+    const stillMs = clock.nowMs() - seen.sinceMs;
+    if (stillMs >= STILL_INTERVALS * intervalMs) return true;
+    const delayMs = Math.min(intervalMs, STILL_INTERVALS * intervalMs - stillMs);
+    if (clock.nowMs() + delayMs > endsMs) {
+      throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${state}, owned by ${JSON.stringify(owner)}, which may be alive.`);
+    }
+    await pause(clock, delayMs, options.signal);
+    return false;
+  };
+}

@@ -1,0 +1,238 @@
+import { describe, expect, test } from 'vitest';
+
+import { plannedFaults, type Fault, type Operation } from '../../engine/adapters/memory-faults.ts';
+import { MemoryStore } from '../../engine/adapters/memory.ts';
+import { createJob, listJobs, readJob } from '../../engine/kv/create.ts';
+import type { ObjectStore } from '../../engine/ports/object-store.ts';
+import { code, commitSteps, content, createdJob, HEAD_KEY, headOf, onTop, options, SPEC, step, stepsOf, takenJob, WHERE } from './support.ts';
+
+/** The k-th conditional write of the head (from 0) meets a fault. */
+function storeWith(faults: Readonly<Record<number, Fault>>, more: { before?: (operation: Operation) => Promise<void> | void } = {}): MemoryStore {
+  let swaps = 0;
+  return new MemoryStore({ ...more, faults: ({ key, condition }) => (key === HEAD_KEY && condition === 'if_match' ? (faults[swaps++] ?? null) : null) });
+}
+
+const objectsOf = (store: MemoryStore) => [...store.snapshot().keys()].filter((key) => /\/[mstj]\//.test(key));
+
+describe('creating', () => {
+  test('a job is created once: the same spec finds it, another is refused', async () => {
+    const store = new MemoryStore();
+    expect(await createdJob(store)).toMatchObject({ state: 'queued', version: 0, epoch: 0 });
+    expect(await createdJob(store)).toEqual(headOf(store));
+    await expect(createJob(store, WHERE, '{}', options())).rejects.toMatchObject(code('ERR_JOB_CONFLICT'));
+    expect((await readJob(store, WHERE)).manifest).toBeNull();
+    const found = [];
+    for await (const where of listJobs(store, 'acme')) found.push(where);
+    expect(found).toEqual([WHERE]);
+  });
+
+  test('one idempotency key makes one job, whatever id is asked for, and takes no other spec', async () => {
+    const store = new MemoryStore();
+    const once = { ...options(), idempotencyKey: 'a b/c' };
+    const [first, second] = await Promise.all(['x', 'y'].map((job) => createJob(store, { tenant: 'acme', job }, SPEC, { ...once, ...options() })));
+    expect(second?.where).toEqual(first?.where);
+    expect([...store.snapshot().keys()].filter((key) => key.endsWith('/HEAD'))).toHaveLength(1);
+    await expect(createJob(store, { tenant: 'acme', job: 'z' }, '{}', once)).rejects.toMatchObject(code('ERR_JOB_CONFLICT'));
+  });
+
+  test('a crash at any call of the store is finished by the next attempt', async () => {
+    for (let at = 0; at < 5; at++) {
+      const store = new MemoryStore({ faults: plannedFaults({ [at]: { kind: 'fail' } }) });
+      const create = () => createJob(store, WHERE, SPEC, { ...options(), idempotencyKey: 'k' });
+      await create().catch((error: unknown) => expect(error).toMatchObject(code('ERR_STORE')));
+      expect((await create()).head.state).toBe('queued');
+    }
+  });
+
+  test.each(['lost_ack', 'late'] as const)('a creation whose answer was lost (%s) is found to be made, or made', async (kind) => {
+    for (let at = 0; at < 8; at++) {
+      const store = new MemoryStore({ faults: (operation) => (operation.index === at && operation.condition !== null ? { kind } : null) });
+      await createdJob(store);
+      store.late.forEach((put) => put.apply());
+      expect(headOf(store).state).toBe('queued');
+    }
+  });
+
+  test.each(['', '..', 'a/b', '-a', 'a'.repeat(65), 'ä'])('%j is no name of a job', async (job) => {
+    await expect(createJob(new MemoryStore(), { tenant: 'acme', job }, SPEC)).rejects.toMatchObject(code('ERR_OPTION'));
+    await expect(createJob(new MemoryStore(), { tenant: job, job: 'a' }, SPEC)).rejects.toMatchObject(code('ERR_OPTION'));
+  });
+});
+
+describe('taking', () => {
+  test('a take raises epoch and slice, and counts a strike until tokens advance', async () => {
+    const store = new MemoryStore();
+    await createdJob(store);
+    const lease = await takenJob(store);
+    expect(lease.head).toMatchObject({ state: 'running', epoch: 1, slice: 1, strikes: 1, owner: 'test' });
+    expect(lease).toMatchObject({ manifest: null, spec: SPEC });
+    expect(await commitSteps(lease, 0)).toMatchObject({ strikes: 0, version: 2 });
+  });
+
+  test('no job: ERR_JOB_NOT_FOUND; one that has ended: ERR_JOB_CONFLICT with its state', async () => {
+    const store = new MemoryStore();
+    await expect(takenJob(store)).rejects.toMatchObject(code('ERR_JOB_NOT_FOUND'));
+    await createdJob(store);
+    const lease = await takenJob(store);
+    await lease.commit({ state: 'done', manifest: onTop(lease), objects: [step(0)] });
+    await expect(takenJob(store, { force: true })).rejects.toMatchObject({ ...code('ERR_JOB_CONFLICT'), message: expect.stringContaining('done') as string });
+  });
+
+  test('a running job is left to an owner that lives, and taken from one that has been still for three intervals', async () => {
+    const store: MemoryStore = new MemoryStore({
+      before: async ({ kind, key, actor }) => {
+        if (actor === 'second' && kind === 'get' && key === HEAD_KEY && lives) await commitSteps(first, n++);
+      },
+    });
+    let [lives, n] = [true, 0];
+    await createdJob(store);
+    const first = await takenJob(store);
+    const second = store.as('second');
+    await expect(takenJob(second, { commitIntervalMs: 1_000, waitMs: 20_000 })).rejects.toMatchObject({ ...code('ERR_JOB_CONFLICT'), message: expect.stringContaining('running') as string });
+    expect(n).toBeGreaterThan(10);
+    await expect(takenJob(second, { waitMs: 0 })).rejects.toMatchObject(code('ERR_JOB_CONFLICT'));
+    lives = false;
+    expect((await takenJob(second, { commitIntervalMs: 1_000 })).head.epoch).toBe(2);
+    await expect(commitSteps(first, n)).rejects.toMatchObject(code('ERR_FENCED'));
+  });
+
+  test('of takers at once each gets an epoch of its own, and only the last owns the job', async () => {
+    const store = new MemoryStore();
+    await createdJob(store);
+    const leases = await Promise.all([1, 2, 3].map(() => takenJob(store, { force: true })));
+    expect(leases.map(({ head }) => head.epoch).sort()).toEqual([1, 2, 3]);
+    const outcomes = await Promise.allSettled(leases.map((lease) => commitSteps(lease, 0)));
+    expect(outcomes.map(({ status }) => status === 'fulfilled')).toEqual(leases.map(({ head }) => head.epoch === 3));
+  });
+
+  test.each(['lost_ack', 'late', 'refuse'] as const)('a take whose answer is %s is one take', async (kind) => {
+    const store = storeWith({ 0: { kind } });
+    await createdJob(store);
+    const lease = await takenJob(store);
+    store.late.forEach((put) => put.apply());
+    expect(lease.head).toEqual(headOf(store));
+    expect(lease.head).toMatchObject({ epoch: 1, slice: 1, version: 1 });
+  });
+
+  test('a job whose manifest is gone is refused, and left as it is', async () => {
+    const store = new MemoryStore();
+    await createdJob(store);
+    const lease = await takenJob(store);
+    const { manifest } = await commitSteps(lease, 0);
+    await store.delete([`kv/acme/sums/${manifest?.name}`]);
+    const before = headOf(store);
+    await expect(takenJob(store, { force: true })).rejects.toMatchObject({ ...code('ERR_CHECKPOINT'), message: expect.stringMatching(/^missing: /) as string });
+    expect(headOf(store)).toEqual(before);
+  });
+});
+
+describe('committing', () => {
+  test('what is committed is what the next owner reads', async () => {
+    const store = new MemoryStore();
+    await createdJob(store);
+    const first = await takenJob(store);
+    await commitSteps(first, 0, 1);
+    await first.flushJournal(step(2));
+    await commitSteps(first, 3);
+    expect(await first.commit({ state: 'parked', manifest: null, objects: [] })).toMatchObject({ state: 'parked', journal: [] });
+    await expect(commitSteps(first, 4)).rejects.toMatchObject(code('ERR_JOB_CONFLICT'));
+    expect(await stepsOf(await takenJob(store))).toEqual([0, 1, 2, 3]);
+  });
+
+  test.each(['lost_ack', 'late', 'refuse'] as const)('a commit whose answer is %s is one commit', async (kind) => {
+    const store = storeWith({ 1: { kind }, 2: { kind }, 4: { kind } });
+    await createdJob(store);
+    const lease = await takenJob(store);
+    await commitSteps(lease, 0);
+    await lease.flushJournal(step(1));
+    await commitSteps(lease, 2);
+    store.late.forEach((put) => put.apply());
+    expect(lease.head).toEqual(headOf(store));
+    expect(await stepsOf(lease)).toEqual([0, 1, 2]);
+  });
+
+  test('an owner fenced during an upload writes nothing more, not even what it had begun', async () => {
+    let second: Promise<unknown> | null = null;
+    const store: MemoryStore = new MemoryStore({
+      before: async ({ kind, key, actor }) => {
+        if (actor === 'first' && kind === 'put' && key.includes('/j/')) await (second ??= takenJob(store, { force: true }));
+      },
+    });
+    await createdJob(store);
+    const first = await takenJob(store.as('first'));
+    await expect(first.commit({ state: 'running', manifest: onTop(first), objects: [step(0), step(1)] })).rejects.toMatchObject(code('ERR_FENCED'));
+    const [writes, log] = [headOf(store), store.log.length];
+    await expect(commitSteps(first, 2)).rejects.toMatchObject(code('ERR_FENCED'));
+    await expect(first.flushJournal(step(3))).rejects.toMatchObject(code('ERR_FENCED'));
+    await expect(first.read({ name: 'j/0/1-0-0000000000000000.jrn', bytes: 1, digest: '' })).rejects.toMatchObject(code('ERR_FENCED'));
+    expect(store.log.length).toBe(log);
+    expect(writes).toMatchObject({ epoch: 2, manifest: null });
+  });
+
+  test('the head takes 16 journals, then says that a delta is due; the delta folds them', async () => {
+    const store = new MemoryStore();
+    await createdJob(store);
+    const lease = await takenJob(store);
+    for (let n = 0; n < 16; n++) expect(await lease.flushJournal(step(n))).toEqual({ written: true, deltaDue: n === 15 });
+    expect(await lease.flushJournal(step(16))).toEqual({ written: false, deltaDue: true });
+    expect((await commitSteps(lease, 16)).journal).toEqual([]);
+    expect(await stepsOf(lease)).toEqual([...Array(17).keys()]);
+  });
+
+  test('overlapping calls publish in the order in which they were made', async () => {
+    let held: (() => void) | null = null;
+    const store = new MemoryStore({ before: ({ key }) => (key.endsWith(`-0-${step(0).nonce}.jrn`) && held === null ? new Promise((resolve) => (held = resolve)) : undefined) });
+    await createdJob(store);
+    const lease = await takenJob(store);
+    const calls = [commitSteps(lease, 0), lease.flushJournal(step(1)), lease.flushJournal(step(2))];
+    while (objectsOf(store).length < 2) await new Promise(setImmediate);
+    expect(headOf(store).version).toBe(1);
+    (held as (() => void) | null)?.();
+    await Promise.all(calls);
+    expect(await stepsOf(lease)).toEqual([0, 1, 2]);
+  });
+
+  test('a call that fails fails those behind it, and the next one may try again', async () => {
+    let fails = true;
+    const store = new MemoryStore({ faults: ({ kind, key }) => (fails && kind === 'put' && key.includes('/j/') ? { kind: 'fail' } : null) });
+    await createdJob(store);
+    const lease = await takenJob(store);
+    const calls = await Promise.allSettled([commitSteps(lease, 0), lease.commit({ state: 'running', manifest: onTop(lease), objects: [] })]);
+    expect(calls.map((call) => (call.status === 'rejected' ? (call.reason as { code: string }).code : call.status))).toEqual(['ERR_STORE', 'ERR_STORE']);
+    fails = false;
+    await commitSteps(lease, 0);
+    expect(await stepsOf(lease)).toEqual([0]);
+  });
+
+  test('after a commit whose outcome cannot be found out, nothing is written until the job is taken again', async () => {
+    let down = false;
+    const store = new MemoryStore({ faults: ({ kind, key, condition }) => (down && key === HEAD_KEY ? (condition === null && kind === 'get' ? { kind: 'fail' } : { kind: 'late' }) : null) });
+    await createdJob(store);
+    const lease = await takenJob(store);
+    down = true;
+    await expect(commitSteps(lease, 0)).rejects.toMatchObject({ ...code('ERR_STORE'), message: expect.stringContaining('not known') as string });
+    down = false;
+    await expect(commitSteps(lease, 0)).rejects.toMatchObject(code('ERR_STORE'));
+    const next = await takenJob(store, { force: true });
+    expect(store.late.map((put) => put.apply().kind)).toEqual(['refused']);
+    await commitSteps(next, 0);
+    expect(await stepsOf(next)).toEqual([0]);
+  });
+
+  test('a manifest may not name what the head has stopped naming', async () => {
+    const store = new MemoryStore();
+    await createdJob(store);
+    const lease = await takenJob(store);
+    await commitSteps(lease, 0);
+    const dropped = lease.manifest?.objects ?? [];
+    await lease.commit({ state: 'running', manifest: (refs) => content(refs), objects: [step(1)] });
+    await expect(lease.commit({ state: 'running', manifest: () => content(dropped), objects: [] })).rejects.toMatchObject(code('ERR_INTERNAL'));
+  });
+
+  test('a call that is cancelled ends with ERR_CANCELLED', async () => {
+    const store: ObjectStore = new MemoryStore();
+    await createdJob(store);
+    const lease = await takenJob(store);
+    await expect(lease.commit({ state: 'running', manifest: onTop(lease), objects: [step(0)] }, { signal: AbortSignal.abort() })).rejects.toMatchObject(code('ERR_CANCELLED'));
+  });
+});
