@@ -12,7 +12,7 @@ import { buildNative, bundle, ensureDeps, ROOT } from './build.mjs';
 
 const NODES = ['20', '22', '24'];
 /** Native tests whose work is split over threads: what ThreadSanitizer has to see. */
-const THREADED = ['bits_test', 'cpu_test', 'run_test'];
+const THREADED = ['bits_test', 'cpu_test', 'object_test', 'run_test'];
 const FUZZ_SECONDS = 40;
 
 const KINDS = {

@@ -66,7 +66,7 @@ void EveryCutIsFound() {
       if (!CHECK(Refused(status_if(good.size()), reason::kTruncated))) return;
       // Even where the manifest says so.
       const Status status = status_if(size);
-      if (!CHECK(status.code == kErrCheckpoint)) return;
+      if (!CHECK(Is(status, kErrCheckpoint))) return;
     }
   }
 }
@@ -133,7 +133,7 @@ void WrongKeysTenantsAndLayoutsAreNamed() {
   CHECK(Refused(with([&](Seal& seal) { seal.data_key = &other; }), reason::kIdentity));
   CHECK(Refused(with([&](Seal& seal) { seal.context = std::string("acme\0job-2", 10); }), reason::kIdentity));
   CHECK(Refused(with([&](Seal& seal) { seal.context = std::string("acmf\0job-1", 10); }), reason::kIdentity));
-  CHECK(with([&](Seal& seal) { seal.data_key = nullptr; }).code == kErrKey);
+  CHECK(Is(with([&](Seal& seal) { seal.data_key = nullptr; }), kErrKey));
   Expect layout = expect;
   layout.layout_id[15] = 0;
   CHECK(Refused(ReadAll(copies.chunks(), layout, SealOf(spec)), reason::kLayout));
@@ -176,14 +176,14 @@ void AbsurdCountsAreRefused() {
     CHECK(Refused(Signed(spec, [&](Bytes& bytes) { StoreAs(&bytes[12], frames); }), reason::kDamaged));
   }
   for (const uint64_t value : {uint64_t{1} << 63, ~uint64_t{0}, uint64_t{1} << 62, uint64_t{1} << 43, uint64_t{1} << 35, ~uint64_t{0} - 4095, uint64_t{0}}) {
-    for (const size_t field : {0, 8, 16}) {
-      for (const size_t frame : {0, 1}) {
+    for (const size_t field : {size_t{0}, size_t{8}, size_t{16}}) {
+      for (const size_t frame : {size_t{0}, size_t{1}}) {
         const size_t at = frame * kIndexEntryBytes + field;
         CHECK(Refused(Signed(spec, [&](Bytes& bytes) { StoreAs(&bytes[IndexOffset(bytes) + at], value); }), reason::kDamaged));
       }
     }
     // The trailer is not signed: its numbers must fit the length.
-    for (const size_t field : {0, 8}) {
+    for (const size_t field : {size_t{0}, size_t{8}}) {
       Bytes bytes = BytesOf(*Write(spec));
       StoreAs(&bytes[bytes.size() - kTrailerBytes + field], value);
       CHECK(Refused(StatusOf(bytes, spec), reason::kDamaged));

@@ -53,9 +53,9 @@ void TheHeaderComesBack() {
   CHECK(got.nonce == want.nonce && got.layout_id == want.layout_id);
   CHECK(reader->frames() == 10 && reader->raw_bytes(0) == 5 && reader->raw_bytes(1) == 0 && reader->raw_bytes(9) == 160000);
   CHECK(reader->digest() == (*Write(spec)).digest);
-  CHECK(reader->ReadFrame(10, [](auto) { return Status::Ok(); }).code == kErrInternal);
-  CHECK(reader->ReadFrame(-1, [](auto) { return Status::Ok(); }).code == kErrInternal);
-  CHECK(reader->ReadFrame(0, [](auto) { return Error(kErrMemory, "mine"); }).code == kErrMemory);
+  CHECK(Is(reader->ReadFrame(10, [](auto) { return Status::Ok(); }), kErrInternal));
+  CHECK(Is(reader->ReadFrame(-1, [](auto) { return Status::Ok(); }), kErrInternal));
+  CHECK(Is(reader->ReadFrame(0, [](auto) { return Error(kErrMemory, "mine"); }), kErrMemory));
 }
 
 void ChunksMayEndAnywhere() {
@@ -180,11 +180,11 @@ void AWriterUsedWronglyGivesNoObject() {
     return w.Finish().status();
   }) == kErrInternal);
   ObjectSpec none;
-  CHECK(Write(none).status().code == kErrInternal);
+  CHECK(Is(Write(none).status(), kErrInternal));
   ObjectHeader chainless = HeaderOf({});
   chainless.frames = 1, chainless.chain = -3;
-  CHECK(ObjectWriter(chainless, {}, Codec::kRaw, 4, 0).AddFrame(1, fill).code == kErrInternal);
-  CHECK(ObjectWriter(HeaderOf({}), {}, Codec::kRaw, 3, 0).AddFrame(1, fill).code == kErrInternal);
+  CHECK(Is(ObjectWriter(chainless, {}, Codec::kRaw, 4, 0).AddFrame(1, fill), kErrInternal));
+  CHECK(Is(ObjectWriter(HeaderOf({}), {}, Codec::kRaw, 3, 0).AddFrame(1, fill), kErrInternal));
 }
 
 }  // namespace
