@@ -95,13 +95,14 @@ bool HasSse42() { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_suppo
 
 #define RUM_AVX512 __attribute__((target("avx512f,avx512dq,avx512vl,vpclmulqdq,pclmul,sse4.2")))
 
-// For a 128-bit lane moved over `bits`: its first half stands 64 bits further from the end than its second.
-constexpr int64_t FirstHalf(int bits) { return PowerOfX(bits + 64 - 33); }
-constexpr int64_t SecondHalf(int bits) { return PowerOfX(bits - 33); }
+// What moves a 128-bit lane over some bits: its first half stands 64 bits further from the end than its second.
+struct Powers {
+  int64_t first, second;
+};
+consteval Powers Over(int bits) { return {PowerOfX(bits + 64 - 33), PowerOfX(bits - 33)}; }
 
-RUM_AVX512 inline __m512i Powers(int bits) {
-  return _mm512_set_epi64(SecondHalf(bits), FirstHalf(bits), SecondHalf(bits), FirstHalf(bits), SecondHalf(bits), FirstHalf(bits),
-                          SecondHalf(bits), FirstHalf(bits));
+RUM_AVX512 inline __m512i InAllLanes(Powers p) {
+  return _mm512_set_epi64(p.second, p.first, p.second, p.first, p.second, p.first, p.second, p.first);
 }
 
 RUM_AVX512 inline __m512i Fold(__m512i lanes, __m512i powers, __m512i onto) {
@@ -112,21 +113,19 @@ RUM_AVX512 inline __m512i Fold(__m512i lanes, __m512i powers, __m512i onto) {
 
 RUM_AVX512 uint32_t UpdateAvx512(uint32_t state, const uint8_t* data, int64_t bytes) {
   if (bytes >= 512) {
-    constexpr int kLane = 128;
-    const __m512i over4 = Powers(16 * kLane);
-    const __m512i over1 = Powers(4 * kLane);
+    constexpr Powers kOver1 = Over(128), kOver2 = Over(2 * 128), kOver3 = Over(3 * 128);
+    const __m512i over4 = InAllLanes(Over(4 * 128)), over16 = InAllLanes(Over(16 * 128));
     __m512i a = _mm512_loadu_si512(data), b = _mm512_loadu_si512(data + 64), c = _mm512_loadu_si512(data + 128), d = _mm512_loadu_si512(data + 192);
     a = _mm512_xor_si512(a, _mm512_zextsi128_si512(_mm_cvtsi32_si128(static_cast<int>(state))));
     for (data += 256, bytes -= 256; bytes >= 256; data += 256, bytes -= 256) {
-      a = Fold(a, over4, _mm512_loadu_si512(data));
-      b = Fold(b, over4, _mm512_loadu_si512(data + 64));
-      c = Fold(c, over4, _mm512_loadu_si512(data + 128));
-      d = Fold(d, over4, _mm512_loadu_si512(data + 192));
+      a = Fold(a, over16, _mm512_loadu_si512(data));
+      b = Fold(b, over16, _mm512_loadu_si512(data + 64));
+      c = Fold(c, over16, _mm512_loadu_si512(data + 128));
+      d = Fold(d, over16, _mm512_loadu_si512(data + 192));
     }
-    d = Fold(Fold(Fold(a, over1, b), over1, c), over1, d);
+    d = Fold(Fold(Fold(a, over4, b), over4, c), over4, d);
     // The first three of the four lanes onto the last.
-    const __m512i to_last = _mm512_set_epi64(0, 0, SecondHalf(kLane), FirstHalf(kLane), SecondHalf(2 * kLane), FirstHalf(2 * kLane),
-                                             SecondHalf(3 * kLane), FirstHalf(3 * kLane));
+    const __m512i to_last = _mm512_set_epi64(0, 0, kOver1.second, kOver1.first, kOver2.second, kOver2.first, kOver3.second, kOver3.first);
     alignas(64) uint64_t moved[8], last[8];
     _mm512_store_si512(moved, Fold(d, to_last, _mm512_setzero_si512()));
     _mm512_store_si512(last, d);
