@@ -114,6 +114,9 @@ class CommitModel(WorkerSteps, CollectorSteps, OutsideSteps):
         if (a.cancels or a.erases or a.creates) and a.variant in ("seq", "cas"):
             p.error(f"--cancels, --erases and --creates need the epoch in HEAD, which {a.variant} has not")
 
+    def bounds(self) -> str:
+        return f"{self.a.workers}w×{self.a.commits}c×{self.a.gcs}g"
+
     def initial(self) -> State:
         empty, a = Manifest(0, ()), self.a
         head = None if self.variant == "seq" else Head(0, 0, 0, 0, empty)

@@ -110,6 +110,9 @@ class CreationModel:
         if a.clients < 1:
             p.error("--clients must be at least 1")
 
+    def bounds(self) -> str:
+        return f"{self.a.clients} clients"
+
     def initial(self) -> State:
         a = self.a
         bodies = [0] * (a.clients - 1) + [a.bodies - 1]

@@ -24,6 +24,9 @@ class Model(Protocol):
     INVARIANTS: dict[str, str]
     check: frozenset[str]
 
+    def bounds(self) -> str:
+        """How much of everything there is, in short, for a table."""
+
     def initial(self) -> tuple: ...
 
     def steps(self, s: tuple) -> Iterator[Step]: ...
@@ -109,7 +112,7 @@ def add_arguments(p: argparse.ArgumentParser, invariants: dict[str, str], mutati
     p.add_argument("--check", choices=tuple(invariants), action="append", metavar="INVARIANT",
                    help="only these (default all): " + "; ".join(f"{k}: {v}" for k, v in invariants.items()))
     p.add_argument("--max-states", type=int, default=3_000_000)
-    p.add_argument("--max-seconds", type=float, default=60)
+    p.add_argument("--max-seconds", type=float, default=600)
     p.add_argument("--trace-json", metavar="FILE", help="also write the trace of a violation to FILE")
 
 
