@@ -45,5 +45,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    gc.disable()  # millions of tuples and not one cycle: collecting costs a third of the time
+    gc.disable()  # millions of tuples and not one cycle
     sys.exit(main(sys.argv[1:]))

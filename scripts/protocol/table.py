@@ -12,7 +12,7 @@ ROW = re.compile(r"^\| `([^`]+)` \|.*\|$")
 
 def verdict(found: Result) -> str:
     if found.status == VIOLATION:
-        return f"**violates {', '.join(found.broken)}**, {len(found.trace)} steps"
+        return f"**violates {', '.join(found.broken)}**, {len(found.trace)} step{'s' if len(found.trace) > 1 else ''}"
     return "none found, **not finished**" if found.status == INCOMPLETE else "no violation"
 
 

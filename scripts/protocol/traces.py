@@ -69,7 +69,8 @@ NAMED = {
     "J6": ("join --mutate two-writes", "The bit and the ballots are one write."),
     "J7": ("join --check counted --mutate join-from-memory", "Join what the child's HEAD holds; a fenced worker joins nothing."),
     "J8": ("join --cancels --mutate join-revives", "A join leaves a parent in a terminal state as it is."),
-    "J9": ("join --shards 1 --takes 1 --crash --cancels --mutate cancel-parent-only", "The reconciler cancels the children of a cancelled parent."),
+    "J9": ("join --shards 1 --takes 1 --crash --cancels --mutate cancel-parent-only", "The children of a cancelled parent are cancelled."),
+    "J10": ("join --no-reconciler --shards 1 --takes 1 --crash 2 --cancels", "The reconciler cancels the children that a crashed cancel left."),
 }
 
 
