@@ -14,7 +14,8 @@ interface Trace {
   readonly violates: readonly string[];
   readonly steps: readonly { readonly actor: string; readonly action: string; readonly text: string }[];
 }
-const committed = JSON.parse(readFileSync(new URL('../fixtures-own/protocol-traces.json', import.meta.url), 'utf8')) as Readonly<Record<string, Trace>>;
+const FIXTURE = new URL('../fixtures-own/protocol-traces.json', import.meta.url);
+const committed = JSON.parse(readFileSync(FIXTURE, 'utf8')) as Readonly<Record<string, Trace>>;
 
 /** Rules that save work and that nothing breaks without. */
 const ECONOMY = ['ack-stale-never'];
