@@ -51,7 +51,7 @@ export function resultOf(job: PreparedJob, report: RunReport, ended: FinishReaso
   };
 }
 
-export function runOptions(job: PreparedJob, memoryLimitBytes: number | null): RunOptions {
+export function runOptions(job: PreparedJob, memoryLimitBytes: number | null, checkpointed = false): RunOptions {
   const { info, tokenizer } = job.model;
   return {
     prompt: Int32Array.from(job.promptIds),
@@ -66,5 +66,6 @@ export function runOptions(job: PreparedJob, memoryLimitBytes: number | null): R
     kvReadBudget: job.kvReadBudget,
     memoryLimitBytes,
     prefillChunk: LIMITS.PREFILL_CHUNK,
+    checkpointed,
   };
 }
