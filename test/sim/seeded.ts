@@ -80,7 +80,7 @@ async function finishEngine(world: World): Promise<void> {
     if (state === 'running' || state === 'parked' || state === 'queued') {
       const lease = await takeJob(store, WHERE, { ...its, force: true });
       watch.took(lease.head.epoch);
-      watch.acked((await stepsOf(lease)).length);
+      await stepsOf(lease);
       await lease.commit({ state: 'done', manifest: null, objects: [] });
     }
     await collectGarbage(store, WHERE, its);
