@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { CommanderError } from 'commander';
 
 import { endWithReader, exitCodeOf, failureLine } from './exit.ts';
+import { keyCommand } from './key.ts';
 import { modelCommand } from './model.ts';
 import { modelsCommand } from './models.ts';
 import { command, usageExit } from './options.ts';
@@ -16,6 +17,7 @@ const program = command('ruminate')
   .addCommand(runCommand())
   .addCommand(modelCommand())
   .addCommand(modelsCommand())
+  .addCommand(keyCommand())
   .addHelpText(
     'after',
     `
