@@ -162,6 +162,19 @@ describe('a sealed job', () => {
   });
 });
 
+describe('a seal that was disposed of', () => {
+  test('seals and opens nothing: zeros are not taken for a key', async () => {
+    const { manifest } = await savedJob(provider);
+    const keys = await openKeys(provider, WHERE, manifest);
+    const seal = keys.own;
+    keys[Symbol.dispose]();
+    using run = engine.createRun(JOB);
+    await run.prefill();
+    await expect(run.save({ delta: true, epoch: 1, n: 0, codec: 'raw', ...seal })).rejects.toMatchObject(code('ERR_KEY'));
+    await expect(goneOn(manifest, () => seal)).rejects.toMatchObject(code('ERR_KEY'));
+  });
+});
+
 describe('erasing a sealed job', () => {
   test('destroys the wrapped keys first: after the first step the objects are there and nothing opens them', async () => {
     const { manifest } = await savedJob(provider);
