@@ -5,6 +5,7 @@
 import { type Clock, systemClock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { createJob, readJob } from '../kv/create.ts';
+import { collectGarbage } from '../kv/gc.ts';
 import { isTerminal, type Head } from '../kv/head.ts';
 import type { Lease } from '../kv/lease.ts';
 import type { Manifest } from '../kv/manifest.ts';
@@ -183,8 +184,12 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
     cancelled: signal ?? null,
     deadline: deadline?.signal ?? null,
   });
+  // What the slice replaced. Economy, so nobody waits for a store that fails now; `ruminate gc` does the same.
+  await collectGarbage(store, where, { clock, deadlineMs: GC_MS_MAX }).catch(() => undefined);
   return { ...outcome, where };
 }
+
+const GC_MS_MAX = 10_000;
 
 /** A deadline counts the time that the job ran, in all its slices. */
 function deadlineOf({ deadlineMs }: PreparedJob, lease: Lease, clock: Clock) {
