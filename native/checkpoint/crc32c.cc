@@ -6,11 +6,8 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__) && defined(__linux__)
-#include <arm_acle.h>
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
-#elif defined(__aarch64__) && defined(__ARM_FEATURE_CRC32)
-#include <arm_acle.h>
 #endif
 
 #include "core/little_endian.h"
@@ -22,12 +19,6 @@ namespace {
 constexpr uint32_t kPolynomial = 0x82F63B78u;
 
 constexpr uint32_t TimesX(uint32_t p) { return (p >> 1) ^ ((p & 1) != 0 ? kPolynomial : 0); }
-
-constexpr uint32_t PowerOfX(int n) {
-  uint32_t p = uint32_t{1} << 31;
-  for (int i = 0; i < n; ++i) p = TimesX(p);
-  return p;
-}
 
 // --- Portable: slicing by 8 ----------------------------------------------------------------------
 
@@ -60,6 +51,12 @@ bool Always() { return true; }
 #if defined(__x86_64__)
 
 // --- SSE4.2: three streams hide the latency of the instruction -----------------------------------
+
+constexpr uint32_t PowerOfX(int n) {
+  uint32_t p = uint32_t{1} << 31;
+  for (int i = 0; i < n; ++i) p = TimesX(p);
+  return p;
+}
 
 // A carry-less product of reflected 64-bit halves stands for the product times x, and a 32-bit constant in a 64-bit half for itself
 // times x^32. So moving a register over `bits` takes x^(bits - 33), with the 33 made up by the crc32 instruction or the half.
@@ -142,27 +139,24 @@ bool HasAvx512() {
 
 constexpr Crc32cWay kWays[] = {{"avx512", HasAvx512, UpdateAvx512}, {"sse4.2", HasSse42, UpdateSse42}, {"portable", Always, UpdatePortable}};
 
-#elif defined(__aarch64__) && (defined(__linux__) || defined(__ARM_FEATURE_CRC32))
+#elif defined(__aarch64__)
 
-#if defined(__ARM_FEATURE_CRC32)
-#define RUM_ARM_CRC
-#elif defined(__clang__)
-#define RUM_ARM_CRC __attribute__((target("crc")))
-#else
-#define RUM_ARM_CRC __attribute__((target("+crc")))
-#endif
+// --- ARM: the instruction by name, as compilers disagree on how a function may ask for it ---------
 
-RUM_ARM_CRC uint32_t UpdateArm(uint32_t state, const uint8_t* data, int64_t bytes) {
-  for (; bytes >= 8; data += 8, bytes -= 8) state = __crc32cd(state, LoadAs<uint64_t>(data));
-  for (; bytes > 0; ++data, --bytes) state = __crc32cb(state, *data);
+uint32_t UpdateArm(uint32_t state, const uint8_t* data, int64_t bytes) {
+  for (; bytes >= 8; data += 8, bytes -= 8) {
+    const auto eight = LoadAs<uint64_t>(data);
+    asm(".arch_extension crc\n\tcrc32cx %w0, %w0, %x1" : "+r"(state) : "r"(eight));
+  }
+  for (; bytes > 0; ++data, --bytes) asm(".arch_extension crc\n\tcrc32cb %w0, %w0, %w1" : "+r"(state) : "r"(uint32_t{*data}));
   return state;
 }
 
 bool HasArmCrc() {
-#if defined(__ARM_FEATURE_CRC32)
-  return true;
-#else
+#if defined(__linux__)
   return (getauxval(AT_HWCAP) & HWCAP_CRC32) != 0;
+#else
+  return true;  // Apple's have it since the first
 #endif
 }
 

@@ -16,8 +16,8 @@ constexpr uint8_t kVersion = 1;
 constexpr uint16_t kFlagEncrypted = 1;
 
 // Offsets in the header.
-constexpr size_t kKindAt = 8, kVersionAt = 9, kFlagsAt = 10, kFramesAt = 12, kEpochAt = 16, kChainAt = 24, kOrdinalAt = 28, kNonceAt = 32, kLayoutAt = 40,
-                 kHeaderReservedAt = 56;
+constexpr size_t kKindAt = 8, kVersionAt = 9, kFlagsAt = 10, kFramesAt = 12, kEpochAt = 16, kChainAt = 24, kOrdinalAt = 28, kNonceAt = 32,
+                 kLayoutAt = 40, kHeaderReservedAt = 56;
 // Offsets in an entry.
 constexpr size_t kStoredAt = 8, kRawAt = 16, kCodecAt = 24, kEntryCrcAt = 28, kEntryDigestAt = 32;
 // Offsets in the trailer.

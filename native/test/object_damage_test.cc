@@ -47,7 +47,8 @@ void EveryFlippedByteIsFound() {
         const Status status = StatusOf(bad, spec, check_digests);
         // The digit of the magic and the version byte say that it is of another version, which may well be true.
         const bool version = at == 6 || at == 7 || at == 9;
-        if (!CHECK(Refused(status, version ? reason::kFormat : at >= good.size() - 40 && at < good.size() - 8 ? reason::kIdentity : reason::kDamaged))) {
+        const bool digest = at >= good.size() - 40 && at < good.size() - 8;
+        if (!CHECK(Refused(status, version ? reason::kFormat : digest ? reason::kIdentity : reason::kDamaged))) {
           std::printf("    byte %zu of %zu\n", at, good.size());
           return;
         }
@@ -175,7 +176,8 @@ void AbsurdCountsAreRefused() {
   for (const uint32_t frames : {0u, 1u, 3u, 0x7FFFFFFFu, 0xFFFFFFFFu}) {
     CHECK(Refused(Signed(spec, [&](Bytes& bytes) { StoreAs(&bytes[12], frames); }), reason::kDamaged));
   }
-  for (const uint64_t value : {uint64_t{1} << 63, ~uint64_t{0}, uint64_t{1} << 62, uint64_t{1} << 43, uint64_t{1} << 35, ~uint64_t{0} - 4095, uint64_t{0}}) {
+  constexpr uint64_t kOne = 1;
+  for (const uint64_t value : {kOne << 63, ~uint64_t{0}, kOne << 62, kOne << 43, kOne << 35, ~uint64_t{0} - 4095, uint64_t{0}}) {
     for (const size_t field : {size_t{0}, size_t{8}, size_t{16}}) {
       for (const size_t frame : {size_t{0}, size_t{1}}) {
         const size_t at = frame * kIndexEntryBytes + field;

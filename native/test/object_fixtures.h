@@ -99,7 +99,7 @@ class ChunkCopies {
  public:
   ChunkCopies(const Bytes& bytes, size_t chunk_bytes) {
     for (size_t at = 0; at < bytes.size(); at += chunk_bytes) {
-      parts_.emplace_back(bytes.begin() + static_cast<std::ptrdiff_t>(at), bytes.begin() + static_cast<std::ptrdiff_t>(std::min(bytes.size(), at + chunk_bytes)));
+      parts_.emplace_back(bytes.data() + at, bytes.data() + std::min(bytes.size(), at + chunk_bytes));
     }
     for (const Bytes& part : parts_) spans_.emplace_back(part);
   }

@@ -30,6 +30,7 @@ const MUTATIONS: ReadonlySet<Operation['kind']> = new Set(['put', 'copy', 'delet
 export class World {
   readonly clock = new SimClock();
   readonly watch: Watch;
+  readonly #others: Watch[] = [];
   readonly trace: string[] = [];
   readonly #store: MemoryStore;
   readonly #actors = new Map<string, Promise<void>>();
@@ -48,6 +49,17 @@ export class World {
       return new Promise((go) => this.#pending.push({ operation, phase, go }));
     };
     this.#store = new MemoryStore({ before: stop('call'), after: stop('answer'), clock: this.clock, faults: (operation) => this.#faults?.(operation) ?? null });
+  }
+
+  /** Another job on the same store, watched beside the first. */
+  also(view: View): Watch {
+    const watch = new Watch(view);
+    this.#others.push(watch);
+    return watch;
+  }
+
+  get violations(): Watch['violations'] {
+    return [this.watch, ...this.#others].flatMap(({ violations }) => violations);
   }
 
   store(actor: string): ObjectStore {
@@ -88,13 +100,14 @@ export class World {
   /** Lets `actor` run until it is about to make a call that `stops` names; true: it is there. */
   async until(actor: string, stops: (operation: Operation, phase: Point['phase']) => boolean): Promise<boolean> {
     for (let steps = 0; steps < STEPS_MAX; steps++) {
-      if (steps === 0 || this.#pending.length === 0) await turn();
+      if (steps === 0) await turn();
       const points = this.#pending.filter(({ operation }) => operation.actor === actor);
       const point = points.find(({ operation, phase }) => !stops(operation, phase));
       if (point !== undefined) await this.#release(point);
       else if (points.length > 0) return true;
       else if (!this.#running.has(actor)) return false;
-      else if (!this.clock.next()) break;
+      else if (this.clock.next()) await turn();
+      else break;
     }
     throw new Error(`${actor} neither ends nor goes on:\n${this.trace.join('\n')}`);
   }
@@ -107,8 +120,8 @@ export class World {
   async play(chances: Chances): Promise<void> {
     const { random } = chances;
     for (let step = 0; step < STEPS_MAX; step++) {
-      if (step === 0 || this.#pending.length === 0) await turn();
-      if (this.watch.violations.length > 0 || [...this.#running].every((actor) => this.#dead.has(actor))) return;
+      if (step === 0) await turn();
+      if (this.violations.length > 0 || [...this.#running].every((actor) => this.#dead.has(actor))) return;
       const live = this.#pending.filter(({ operation: { actor } }) => !this.#dead.has(actor));
       const awake = live.filter(({ operation: { actor } }) => (this.#awakeAt.get(actor) ?? 0) <= step);
       if (this.#late().length > 0 && random() < 0.05) this.#arrive(Math.floor(random() * this.#late().length));
@@ -160,7 +173,7 @@ export class World {
   }
 
   #observe(operation: Pick<Operation, 'kind' | 'actor'>): void {
-    this.watch.observe(this.#store.snapshot(), operation);
+    for (const watch of [this.watch, ...this.#others]) watch.observe(this.#store.snapshot(), operation);
   }
 }
 
