@@ -163,6 +163,7 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
     return { ...(await resultInStore(opened, identity, options)), where };
   }
   const policy = { ...DEFAULT_POLICY, ...options.policy };
+  await checkKeys(stored.parent, options);
   const lease = await takeJob(store, where, {
     owner: ownerHint(),
     commitIntervalMs: Math.max(policy.deltaMs, policy.journalMs),
@@ -190,6 +191,14 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
 }
 
 const GC_MS_MAX = 10_000;
+
+/** Before the job is taken: a key that is wrong, or a key service that is down, is no fault of the job and costs it no strike. */
+async function checkKeys(parent: Parent | null, { store, where, keys, signal }: StoredOptions): Promise<void> {
+  const { manifest } = await readJob(store, where, { signal });
+  const ancestor = manifest === null && parent !== null ? { ...where, job: parent.job } : where;
+  const read = ancestor === where ? manifest : (await readJob(store, ancestor, { signal })).manifest;
+  (await openKeys(keys ?? null, ancestor, read, { signal }))[Symbol.dispose]();
+}
 
 /** A deadline counts the time that the job ran, in all its slices. */
 function deadlineOf({ deadlineMs }: PreparedJob, lease: Lease, clock: Clock) {
