@@ -1,6 +1,7 @@
 /** Erasing a job: a tombstone that keeps its name from being born again, then every byte that it had. */
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { NO_SPEC, type Head } from './head.ts';
+import { liveKey } from './hints.ts';
 import { HEAD, jobPrefix, parseName, type JobKey } from './names.ts';
 import { protocolOf, type ProtocolOptions } from './protocol.ts';
 import { requireHead } from './read.ts';
@@ -50,6 +51,8 @@ export async function sweepErased(store: ObjectStore, where: JobKey, { signal }:
     bytes += object.bytes;
   }
   for (const rank of [0, 1, 2]) await store.delete(found.filter((object) => object.rank === rank).map(({ key }) => key), { signal });
+  // It names the spec by its digest.
+  await store.delete([liveKey(where)], { signal });
   return { objects: found.length, bytes };
 }
 
