@@ -1,0 +1,57 @@
+/** The engine's own protocol, as the simulation plays it. */
+import { seededRandom } from '../../engine/adapters/memory-faults.ts';
+import { sha256 } from '../../engine/kv/canonical.ts';
+import { collectGarbage } from '../../engine/kv/gc.ts';
+import type { Head } from '../../engine/kv/head.ts';
+import type { Lease } from '../../engine/kv/lease.ts';
+import type { ManifestContent, ObjectRef } from '../../engine/kv/manifest.ts';
+import type { ProtocolOptions } from '../../engine/kv/protocol.ts';
+import { takeJob } from '../../engine/kv/take.ts';
+import type { NewObject } from '../../engine/kv/uploads.ts';
+import { nonces, onTop, stepsOf, WHERE } from '../kv/support.ts';
+import type { Owner, Play, Setting } from './play.ts';
+
+/** Nonces that differ between the actors and calls of one world, and are the same when it is played again. */
+export function protocolIn({ actor, clock, random }: Setting): ProtocolOptions {
+  const label = sha256(actor).slice(0, 8);
+  const next = nonces();
+  const salt = Math.floor(random() * 2 ** 48).toString(16).padStart(12, '0');
+  return { clock, random, nonce: () => `${label}${salt}${next().slice(20)}`, deadlineMs: 8_000 };
+}
+
+export const enginePlay: Play = {
+  async take(setting, force) {
+    const protocol = protocolIn(setting);
+    const lease = await takeJob(setting.store, WHERE, { ...protocol, owner: setting.actor, commitIntervalMs: 500, waitMs: 4_000, force });
+    return owner(lease, setting.random);
+  },
+  async collect(setting) {
+    await collectGarbage(setting.store, WHERE, protocolIn(setting));
+  },
+};
+
+function owner(lease: Lease, random: () => number): Owner {
+  const objectNonces = seededRandom(Math.floor(random() * 2 ** 32));
+  const stepObject = (n: number): NewObject => {
+    const body = Buffer.from(`step ${n}`);
+    const nonce = [0, 0].map(() => Math.floor(objectNonces() * 2 ** 32).toString(16).padStart(8, '0')).join('');
+    return { kind: 'journal', chain: -2, n, nonce, body: [body], bytes: body.byteLength, digest: sha256(body) };
+  };
+  const manifest = (refs: readonly ObjectRef[], head: Head): ManifestContent => onTop(lease)(refs, head);
+  const commit = async (n: number) => void (await lease.commit({ state: 'running', manifest, objects: [stepObject(n)] }));
+  const flush = async (n: number) => {
+    const { written, deltaDue } = await lease.flushJournal(stepObject(n));
+    if (!written || deltaDue) await lease.commit({ state: 'running', manifest, objects: written ? [] : [stepObject(n)] });
+  };
+  return {
+    epoch: lease.head.epoch,
+    steps: () => stepsOf(lease),
+    commit,
+    flush,
+    async ahead(n) {
+      const [first, second] = await Promise.allSettled([commit(n), flush(n + 1)]);
+      for (const call of [first, second]) if (call.status === 'rejected') throw call.reason;
+    },
+    letGo: async (state) => void (await lease.commit({ state, manifest, objects: [] })),
+  };
+}
