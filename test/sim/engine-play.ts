@@ -5,6 +5,7 @@ import { collectGarbage } from '../../engine/kv/gc.ts';
 import type { Head } from '../../engine/kv/head.ts';
 import type { Lease } from '../../engine/kv/lease.ts';
 import type { ManifestContent, ObjectRef } from '../../engine/kv/manifest.ts';
+import { jobPrefix } from '../../engine/kv/names.ts';
 import type { ProtocolOptions } from '../../engine/kv/protocol.ts';
 import { takeJob } from '../../engine/kv/take.ts';
 import type { NewObject } from '../../engine/kv/uploads.ts';
@@ -52,6 +53,7 @@ function owner(lease: Lease, random: () => number): Owner {
       const [first, second] = await Promise.allSettled([commit(n), flush(n + 1)]);
       for (const call of [first, second]) if (call.status === 'rejected') throw call.reason;
     },
+    acked: () => [...(lease.manifest?.objects ?? []), ...lease.head.journal].map(({ name }) => jobPrefix(WHERE) + name),
     letGo: async (state) => void (await lease.commit({ state, manifest, objects: [] })),
   };
 }

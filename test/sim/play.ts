@@ -14,6 +14,8 @@ export interface Owner {
   readonly flush: (step: number) => Promise<void>;
   /** Commits `step`, and `step + 1` after it, whose upload is made ahead of the first commit. */
   readonly ahead: (step: number) => Promise<void>;
+  /** Whole keys of the steps that it takes for committed. */
+  readonly acked: () => readonly string[];
   readonly letGo: (state: 'parked' | 'done') => Promise<void>;
 }
 
@@ -61,7 +63,7 @@ export async function work(play: Play, setting: Setting, { steps: target, takes,
           await (draw < 0.6 && whole ? owner.flush(next) : owner.commit(next));
           next++;
         }
-        watch.acked(next);
+        watch.acked(owner.acked());
         if (whole && random() < 0.1) await owner.letGo('parked');
       }
       if (whole && random() < 0.5) await owner.letGo('done');

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { playEngine, story } from './seeded.ts';
 
 const only = process.env['SIM_SEED'];
-const SEEDS = only === undefined ? Array.from({ length: 300 }, (_, i) => i + 1) : [Number(only)];
+const SEEDS = only === undefined ? Array.from({ length: 200 }, (_, i) => i + 1) : [Number(only)];
 
 test(`no invariant breaks in ${SEEDS.length} runs by chance`, async () => {
   const states = new Set<string>();

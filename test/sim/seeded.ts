@@ -80,7 +80,7 @@ async function finishEngine(world: World): Promise<void> {
     if (state === 'running' || state === 'parked' || state === 'queued') {
       const lease = await takeJob(store, WHERE, { ...its, force: true });
       watch.took(lease.head.epoch);
-      watch.acked((await stepsOf(lease)).length);
+      await stepsOf(lease);
       await lease.commit({ state: 'done', manifest: null, objects: [] });
     }
     await collectGarbage(store, WHERE, its);
@@ -108,7 +108,7 @@ function unlessExpected(error: unknown): void {
 }
 
 /** For people: what went wrong, how to see it again, and what happened before it. */
-export function story(seed: number, { watch, trace }: World): string {
+export function story(seed: number, { watch, trace }: Pick<World, 'watch' | 'trace'>): string {
   const what = watch.violations.map(({ invariant, what: how }) => `${invariant}: ${how}`).join('\n');
   return `seed ${seed}: ${what}\nreplay: SIM_SEED=${seed} npx vitest run test/sim/seeded.test.ts\n${trace.slice(-80).join('\n')}`;
 }

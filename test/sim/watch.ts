@@ -26,7 +26,7 @@ export class Watch {
   readonly violations: { readonly invariant: Invariant; readonly what: string }[] = [];
   readonly #view: View;
   #taken = 0;
-  #acked = 0;
+  readonly #acked = new Set<string>();
   #last: Committed | null = null;
   #lastSteps = 0;
 
@@ -39,10 +39,10 @@ export class Watch {
     this.#taken = Math.max(this.#taken, epoch);
   }
 
-  /** An owner believes that the steps below `count` are committed. */
-  acked(count: number): void {
-    this.#acked = Math.max(this.#acked, count);
-    if (this.#lastSteps < count && this.#last?.state !== 'erased') this.report('acked', `${count} steps were acknowledged, ${this.#lastSteps} are there`);
+  /** An owner believes that these objects are committed. They stay so: nobody here leaves any out again. */
+  acked(names: readonly string[]): void {
+    for (const name of names) this.#acked.add(name);
+    if (this.#last !== null) this.#checkAcked(this.#last);
   }
 
   report(invariant: Invariant, what: string): void {
@@ -59,13 +59,18 @@ export class Watch {
     if (now.billed !== now.manifested) this.report('billed', `${now.billed} tokens for ${now.manifested} steps`);
     if (now.state !== 'erased') {
       if (steps.length < this.#lastSteps) this.report('progress', `from ${this.#lastSteps} steps to ${steps.length}`);
-      if (steps.length < this.#acked) this.report('acked', `${this.#acked} steps were acknowledged, ${steps.length} are there`);
+      this.#checkAcked(now);
     }
     if (last !== null && now.write !== last.write && now.epoch < this.#taken) this.report('fencing', `epoch ${now.epoch} wrote after ${this.#taken} was taken`);
     if (last !== null && (now.version < last.version || now.epoch < last.epoch)) this.report('fencing', 'version or epoch went back');
     if (last !== null && TERMINAL.has(last.state) && now.state !== last.state && now.state !== 'erased') this.report('final', `${last.state} became ${now.state}`);
     this.#last = now;
     this.#lastSteps = steps.length;
+  }
+
+  #checkAcked({ state, steps }: Committed): void {
+    const lost = [...this.#acked].filter((name) => !steps.includes(name));
+    if (lost.length > 0 && state !== 'erased') this.report('acked', `${lost.join(', ')} was acknowledged and is not committed`);
   }
 
   /** As of the last step. */

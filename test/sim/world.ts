@@ -88,13 +88,14 @@ export class World {
   /** Lets `actor` run until it is about to make a call that `stops` names; true: it is there. */
   async until(actor: string, stops: (operation: Operation, phase: Point['phase']) => boolean): Promise<boolean> {
     for (let steps = 0; steps < STEPS_MAX; steps++) {
-      if (steps === 0 || this.#pending.length === 0) await turn();
+      if (steps === 0) await turn();
       const points = this.#pending.filter(({ operation }) => operation.actor === actor);
       const point = points.find(({ operation, phase }) => !stops(operation, phase));
       if (point !== undefined) await this.#release(point);
       else if (points.length > 0) return true;
       else if (!this.#running.has(actor)) return false;
-      else if (!this.clock.next()) break;
+      else if (this.clock.next()) await turn();
+      else break;
     }
     throw new Error(`${actor} neither ends nor goes on:\n${this.trace.join('\n')}`);
   }
@@ -107,7 +108,7 @@ export class World {
   async play(chances: Chances): Promise<void> {
     const { random } = chances;
     for (let step = 0; step < STEPS_MAX; step++) {
-      if (step === 0 || this.#pending.length === 0) await turn();
+      if (step === 0) await turn();
       if (this.watch.violations.length > 0 || [...this.#running].every((actor) => this.#dead.has(actor))) return;
       const live = this.#pending.filter(({ operation: { actor } }) => !this.#dead.has(actor));
       const awake = live.filter(({ operation: { actor } }) => (this.#awakeAt.get(actor) ?? 0) <= step);
