@@ -18,6 +18,11 @@ export function digestOf(text: string, key: Uint8Array | undefined): string {
   return key === undefined ? sha256(text) : createHmac('sha256', key).update(text).digest('hex');
 }
 
+/** For what nothing else has a digest of: against accidents, not against who may write. Takes the fields in the order in which they are stored. */
+export function checkOf(fields: object): string {
+  return sha256(JSON.stringify(fields)).slice(0, 16);
+}
+
 /** @throws EngineError ERR_CHECKPOINT damaged: the bytes are no UTF-8. */
 export function textOf(body: Body, what: string): string {
   try {

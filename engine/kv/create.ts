@@ -3,7 +3,7 @@ import { wallClockMs } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
-import { digestOf, parseCanonical, textOf } from './canonical.ts';
+import { checkFormat, checkOf, digestOf, parseCanonical, textOf } from './canonical.ts';
 import { FORMAT, formatHead, parseHead, type Head } from './head.ts';
 import { putIndex, putMarker } from './hints.ts';
 import type { Manifest } from './manifest.ts';
@@ -42,8 +42,8 @@ export async function createJob(store: ObjectStore, where: JobKey, spec: string,
 
   await store.put(jobPrefix(target) + specName(digest), [Buffer.from(spec)], { signal });
   if (idempotencyKey !== undefined && earlier === null) {
-    const record = JSON.stringify({ format: FORMAT, job: where.job, spec: digest });
-    const kept = parseIdempotent(await putIfAbsent(protocol, idempotentKey(protocol, where, idempotencyKey), record, signal));
+    const record = formatIdempotent(where, digest);
+    const kept = parseIdempotent(await putIfAbsent(protocol, idempotentKey(protocol, where, idempotencyKey), record, signal), where);
     if (ownerOf(kept, digest, where).job !== where.job) return await createJob(store, where, spec, options);
   }
   await putIndex(store, target, options.createdMs ?? wallClockMs(), { signal });
@@ -96,12 +96,22 @@ function idempotentKey({ digestKey }: Protocol, { tenant }: JobKey, key: string)
 async function readIdempotent(protocol: Protocol, where: JobKey, key: string, signal: AbortSignal | undefined): Promise<Idempotent | null> {
   jobPrefix(where);
   const found = await protocol.store.get(idempotentKey(protocol, where, key), { range: { offset: 0, bytes: LIMITS.HEAD_BYTES_MAX }, bytesMax: LIMITS.HEAD_BYTES_MAX, signal });
-  return found === null ? null : parseIdempotent(textOf(found.chunks, 'the idempotency record'));
+  return found === null ? null : parseIdempotent(textOf(found.chunks, 'the idempotency record'), where);
 }
 
-function parseIdempotent(text: string): Idempotent {
-  const { format, job, spec } = Object(parseCanonical(text, 'the idempotency record')) as Record<string, unknown>;
-  if (format !== FORMAT || typeof job !== 'string' || !isNamePart(job) || typeof spec !== 'string') throw checkpointError('damaged', 'the idempotency record has no job and spec');
+function formatIdempotent({ tenant, job }: JobKey, spec: string): string {
+  const fields = { format: FORMAT, tenant, job, spec };
+  return JSON.stringify({ ...fields, check: checkOf(fields) });
+}
+
+/** @throws EngineError ERR_CHECKPOINT. */
+function parseIdempotent(text: string, where: JobKey): Idempotent {
+  const value = parseCanonical(text, 'the idempotency record');
+  checkFormat(value, FORMAT, 'the idempotency record');
+  const { tenant, job, spec } = value as Record<string, unknown>;
+  const known = typeof tenant === 'string' && typeof job === 'string' && isNamePart(job) && typeof spec === 'string';
+  if (!known || formatIdempotent({ tenant, job }, spec) !== text) throw checkpointError('damaged', 'the idempotency record is not what was written');
+  if (tenant !== where.tenant) throw checkpointError('identity', 'the idempotency record is that of another tenant');
   return { job, spec };
 }
 

@@ -33,7 +33,8 @@ export type Name =
   | ObjectName;
 
 const PART = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
-const COUNT = '(0|[1-9][0-9]{0,15})';
+// 15 digits: every number that a name can say is exact in a double.
+const COUNT = '(0|[1-9][0-9]{0,14})';
 const CHAIN = `(p|j|${COUNT})`;
 const SPEC = /^spec-([0-9a-f]{64})\.json$/;
 const MANIFEST = new RegExp(`^m/${COUNT}-([0-9a-f]{64})\\.json$`);
