@@ -48,7 +48,10 @@ export async function createJob(store: ObjectStore, where: JobKey, spec: string,
   }
   await putIndex(store, target, options.createdMs ?? wallClockMs(), { signal });
   await putMarker(store, target, digest, { signal });
-  return { where: target, head: sameJob(await putFirstHead(protocol, target, digest, signal), digest) };
+  const head = await putFirstHead(protocol, target, digest, signal);
+  // Someone else was first, and may have erased the job since: a prompt must not stay behind a tombstone.
+  if (head.spec !== digest) await store.delete([jobPrefix(target) + specName(digest)], { signal });
+  return { where: target, head: sameJob(head, digest) };
 }
 
 /** The head that is there afterwards: a new one, or that of whoever came first. */
