@@ -92,12 +92,6 @@ function match(name: string): Name | null {
   return null;
 }
 
-/** The generation tag, or null for what has none (head, spec) or is not ours. */
-export function generationOf(name: string): number | null {
-  const parsed = parseName(name);
-  return parsed !== null && 'version' in parsed ? parsed.version : null;
-}
-
 function chainOf(text: string | undefined): number {
   return text === 'p' ? -1 : text === 'j' ? -2 : Number(text);
 }
