@@ -7,7 +7,7 @@ import { LIVE_SHARDS, livePrefix, parseLiveKey, readMarker } from './hints.ts';
 import type { JobKey } from './names.ts';
 import { protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
 import { checkpointError } from './reason.ts';
-import { readHead, readSpec } from './read.ts';
+import { isMissing, readHead, readSpec } from './read.ts';
 import { COMMIT_INTERVAL_MS, STILL_INTERVALS } from './take.ts';
 
 /** What earlier walks saw, by marker: the caller keeps it between walks. Without it a walk only begins to watch. */
@@ -62,12 +62,19 @@ async function look(protocol: Protocol, key: string, signal: AbortSignal | undef
   }
 }
 
-/** The client died between the marker and the head. Its spec was there before: one that is not was erased. null: the marker is gone again. */
+/** The client died between the marker and the head; its spec was there before either. null: the marker is gone again. */
 async function finishBirth(protocol: Protocol, where: JobKey, signal: AbortSignal | undefined): Promise<Head | null> {
   const { store, digestKey } = protocol;
   const spec = await readMarker(store, where, { signal });
   if (spec === null) return null;
-  await readSpec(store, where, spec, { signal, digestKey });
+  try {
+    await readSpec(store, where, spec, { signal, digestKey });
+  } catch (error) {
+    // Born and erased, or born of another spec, since the head was looked for?
+    const stored = isMissing(error) ? await readHead(store, where, { signal }) : null;
+    if (stored === null) throw error;
+    return stored.head;
+  }
   return await putFirstHead(protocol, where, spec, signal);
 }
 
