@@ -99,6 +99,22 @@ describe('markers and listings', () => {
     expect(born).toMatchObject({ state: 'queued', spec: sha256(SPEC), version: 0 });
   });
 
+  test('a job that is born and erased under a walk is no unreadable one', async () => {
+    const store: MemoryStore = new MemoryStore({
+      faults: ({ key, kind }) => (dies && kind === 'put' && key === HEAD_KEY ? { kind: 'fail' } : null),
+      before: async ({ actor, key }) => {
+        if (actor !== 'walk' || !key.includes('/spec-')) return;
+        await createdJob(store);
+        await eraseJob(store, WHERE, options());
+      },
+    });
+    let dies = true;
+    await createdJob(store).catch(() => undefined);
+    dies = false;
+    expect(await walker(store.as('walk')).walk()).toEqual([]);
+    expect(headOf(store).state).toBe('erased');
+  });
+
   test('walks and clients that finish a birth at once make one head', async () => {
     const store = new MemoryStore({ faults: ({ key, kind }) => (dies && kind === 'put' && key === HEAD_KEY ? { kind: 'fail' } : null) });
     let dies = true;
