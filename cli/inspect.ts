@@ -45,7 +45,7 @@ export async function inspect(model: string, { lengths, kv, overrides }: Inspect
   const info = await inspectModel(resolved.directory, overrides);
   const type = kv ?? defaultKvType(info);
   const bytesPerToken = kvBytesPerToken(info, type);
-  const measured = overrides.length > 0 ? null : (resolved.variantCard?.figures.kept_fraction ?? null);
+  const measured = overrides.length > 0 ? null : (resolved.variantCard?.figures?.kept_fraction ?? null);
   const shape = cacheShape(info, measured);
   const geometry = cacheGeometry(info, type, LIMITS.PAGE_SLOTS_DEFAULT);
   const dense = info.policy.name === 'dense' || info.policy.disableEviction;
@@ -93,7 +93,7 @@ export function inspectionText({ model, directory, info, kv, lengths, machine }:
     ['directory', directory],
     ['architecture', `${info.modelType}, ${plural(info.layers, 'layer')}, hidden ${info.hiddenSize}, vocabulary ${count(info.vocabSize)}`],
     ['attention', `${plural(info.heads, 'head')} over ${plural(info.kvHeads, 'KV head')} of ${info.headDim}, up to ${plural(info.maxPositions, 'position')}`],
-    ['weights', `${count(info.parameters)} parameters, ${info.weightType}, ${bytes(info.fileBytes)}`],
+    ['weights', `${count(info.parameters)} parameters, ${weightMix(info.weightBytes)}, ${bytes(info.fileBytes)}`],
     ['flavour', flavourOf(policy)],
     ['', paint.dim(policy.reason)],
     ['KV', `${bytes(kv.bytes_per_token)} a token (${kv.type})`],
@@ -113,6 +113,17 @@ export function inspectionText({ model, directory, info, kv, lengths, machine }:
     paint,
   );
   return `${facts}\n\n${costs}\n`;
+}
+
+/**
+ * Types by their share of the bytes, the largest first.
+ * @example weightMix({ f32: 8, q4_k: 72, q6_k: 20 }) // q4_k 72%, q6_k 20%, f32 8%
+ */
+export function weightMix(weightBytes: ModelInfo['weightBytes']): string {
+  const types = Object.entries(weightBytes).sort(([, a], [, b]) => b - a);
+  const whole = types.reduce((sum, [, size]) => sum + size, 0);
+  const share = (size: number) => (size / whole < 0.01 ? '<1%' : `${Math.round((100 * size) / whole)}%`);
+  return types.length === 1 ? (types[0]?.[0] ?? '') : types.map(([type, size]) => `${type} ${share(size)}`).join(', ');
 }
 
 function flavourOf({ name, window, alphaPer, kvzap }: ModelInfo['policy']): string {

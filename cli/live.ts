@@ -3,6 +3,7 @@ import { createLogUpdate } from 'log-update';
 
 import type { FinishReason, Progress } from '../engine/job/generate.ts';
 import { bar, canRedraw, cells, count, paintFor, plural, ratio, safe, seconds, tailOf, type Paint, type Terminal } from './text.ts';
+import { openTransfer, type TransferView } from './transfer.ts';
 
 export interface View {
   update(progress: Progress): void;
@@ -22,7 +23,26 @@ export interface ViewOptions {
 
 /** @example const view = openView({ stream: process.stderr, title: 'countdown@cr8', length: 512, now: Date.now, term: process.env.TERM }); */
 export function openView(options: ViewOptions): View {
-  return canRedraw(options.stream, options.term) ? openLiveView(options) : openPlainView(options);
+  let fetching: TransferView | null = null;
+  let running: View | null = null;
+  return {
+    update(progress) {
+      if (progress.fetch !== undefined) {
+        // What is in the cache already takes no time worth a picture.
+        if (progress.fetch.files.every(({ state }) => state === 'done')) fetching?.update(progress.fetch);
+        else (fetching ??= openTransfer({ ...options, title: `fetching ${options.title}` })).update(progress.fetch);
+        return;
+      }
+      fetching?.close();
+      fetching = null;
+      running ??= canRedraw(options.stream, options.term) ? openLiveView(options) : openPlainView(options);
+      running.update(progress);
+    },
+    close() {
+      fetching?.close();
+      running?.close();
+    },
+  };
 }
 
 /** Nothing at all: for `--json` into a pipe. */

@@ -6,14 +6,20 @@ import { CommanderError } from 'commander';
 
 import { endWithReader, exitCodeOf, failureLine } from './exit.ts';
 import { modelCommand } from './model.ts';
+import { modelsCommand } from './models.ts';
 import { command, usageExit } from './options.ts';
+import { extendCommand, forkCommand, resumeCommand } from './resume.ts';
 import { runCommand } from './run.ts';
 
 const program = command('ruminate')
   .description('Long reasoning over compressed KV caches: one prompt, W chains, one budget of KV reads, one answer.')
   .version(versionOf(), '-V, --version')
   .addCommand(runCommand())
+  .addCommand(resumeCommand())
+  .addCommand(forkCommand())
+  .addCommand(extendCommand())
   .addCommand(modelCommand())
+  .addCommand(modelsCommand())
   .addHelpText(
     'after',
     `
@@ -22,7 +28,8 @@ Exit status: 0 done, 1 failed, 2 wrong options, 130 interrupted. A failure is on
 Examples:
   $ ruminate run "4 20 8 13 target 59"
   $ ruminate run "4 20 8 13 target 59" --cr 8 --length 512 --width 4 --kv-read-budget 58000 --json
-  $ ruminate model inspect countdown@cr8`,
+  $ ruminate model inspect countdown@cr8
+  $ ruminate models pull s3://models/countdown`,
   );
 
 endWithReader(process.stdout);

@@ -1,5 +1,5 @@
 /** What a finished job looks like to a reader: the answer, the ballots, what it cost. Pure: returns text. */
-import type { Ballot, JobResult } from '../engine/job/generate.ts';
+import type { Ballot, JobResult, ModelTiming } from '../engine/job/generate.ts';
 import { STATE } from './live.ts';
 import { bytes, count, plural, ratio, safe, seconds, table, type Paint } from './text.ts';
 
@@ -57,10 +57,16 @@ function usageTable({ usage, timing, chains }: JobResult, paint: Paint): string 
     ['peak KV', `${plural(usage.peak_kv_tokens, 'token')}, ${bytes(usage.peak_kv_bytes)}`],
     ['compression', `${ratio(usage.compression_ratio)} at the end`],
     ['time', `${seconds(timing.decode_ms)} at ${decode}, load ${seconds(timing.load_ms)}, prefill ${seconds(timing.prefill_ms)}`],
+    ...(timing.model !== undefined && timing.model.fetched_bytes > 0 ? [fetchedRow(timing.model)] : []),
     ['machine', `${timing.isa}, ${plural(timing.threads, 'thread')}`],
   ];
   const width = Math.max(...rows.map(([name]) => name.length));
   return rows.map(([name, value]) => `${paint.dim(name.padEnd(width))}  ${value}`).join('\n');
+}
+
+function fetchedRow({ fetched_bytes, resolve_ms, fetch_ms, verify_ms, map_ms, warm_ms }: ModelTiming): [string, string] {
+  const phases = `resolve ${seconds(resolve_ms)}, verify ${seconds(verify_ms)}, map ${seconds(map_ms)}, warm ${seconds(warm_ms)}`;
+  return ['model', `${bytes(fetched_bytes)} fetched in ${seconds(fetch_ms)}, ${phases}`];
 }
 
 function chainsOf({ chains }: JobResult, paint: Paint): string {

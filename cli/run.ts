@@ -1,17 +1,22 @@
 /** `ruminate run`: one job in this process, watched on stderr, its result on stdout. */
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
+import { createHash } from 'node:crypto';
 import { type Command, Option } from 'commander';
 
 import { EngineError } from '../engine/core/errors.ts';
+import { LIMITS } from '../engine/core/limits.ts';
 import { generate } from '../engine/job/generate.ts';
 import { type JobSpec, parseSpec } from '../engine/job/spec.ts';
+import { runStored } from '../engine/job/stored.ts';
 import { EXIT, onInterrupt } from './exit.ts';
+import { modelFinder } from './finder.ts';
 import { openView, silentView, type View } from './live.ts';
 import { command, decimal, durationMs, integer, repeated, seed, setting } from './options.ts';
 import { report } from './report.ts';
+import { type WatchFlags, checkpointOptions, storeOptions, watchStored } from './stored.ts';
 import { canRedraw, paintFor } from './text.ts';
 
-interface RunOptions {
+interface RunOptions extends WatchFlags {
   readonly model: string;
   readonly promptFile?: string;
   readonly length?: number;
@@ -38,6 +43,7 @@ interface RunOptions {
   readonly threads?: number;
   readonly showChains?: boolean;
   readonly json?: boolean;
+  readonly job?: string;
 }
 
 const EXAMPLES = `
@@ -48,14 +54,16 @@ Examples:
   $ ruminate run "4 20 8 13 target 59" --cr 8 --length 512 --width 4 --kv-read-budget 58000 --show-chains
   $ ruminate run --prompt-file question.txt --model ./Qwen3-8B-DMS --width 8 --vote majority --deadline 10m
   $ ruminate run --prompt-file long.txt --model ./Qwen3-8B --policy kvzap --set surrogate=./KVzap-mlp-Qwen3-8B --set threshold=-4
+  $ ruminate run "4 20 8 13 target 59" --model s3://models/countdown@cr8
+  $ ruminate run "4 20 8 13 target 59" --store ./jobs --job sums    (Ctrl-C parks it; the same command goes on)
   $ echo "7 18 17 7 target 35" | ruminate run --prompt-file - --json | jq .answer`;
 
 export function runCommand(): Command {
-  return command('run')
+  const options = command('run')
     .description('run one job: W chains on one prompt within one budget of KV reads, then a vote')
     .argument('[prompt]', 'the question (or --prompt-file)')
     .option('--prompt-file <file>', 'read the question from a file, or from standard input with -')
-    .option('--model <name|path>', 'name, name@variant, a Hugging Face directory or a GGUF file', 'countdown')
+    .option('--model <name|path>', 'name, name@variant, a Hugging Face directory or GGUF file, s3://bucket/name, file:/… or hf:owner/name', 'countdown')
     .option('--cr <ratio>', 'compression ratio: chooses the variant of the model (default: the best on its card)', decimal)
     .optionsGroup('Cache (default: as the model was trained):')
     .option('--policy <name>', 'dense, dms, kvzap or a baseline of docs/baselines.md')
@@ -83,6 +91,9 @@ export function runCommand(): Command {
     .addOption(new Option('--backend <name>', 'reference is slow and gives the same bits (default: cpu)').choices(['cpu', 'reference']))
     .addOption(new Option('--kv <type>', 'type of the cache (default: f32 for f32 weights, else bf16)').choices(['f32', 'bf16']))
     .option('--threads <n>', 'threads (default: all of this machine)', integer)
+    .optionsGroup('Store (a job that is kept can be stopped, killed and resumed anywhere):');
+  return checkpointOptions(storeOptions(options))
+    .option('--job <name>', 'the name under which the job is kept in --store (default: made from what is asked)')
     .optionsGroup('Output:')
     .option('--show-chains', 'print the text of every chain')
     .option('--json', 'one JSON object on stdout and nothing else')
@@ -93,12 +104,17 @@ export function runCommand(): Command {
 }
 
 async function run(spec: JobSpec, options: RunOptions): Promise<void> {
+  if (options.store !== undefined || options.job !== undefined) {
+    const job = options.job ?? jobName(spec);
+    await watchStored(titleOf(spec, options), job, options, options.length ?? null, (stored) => runStored(spec, stored));
+    return;
+  }
   const stream = process.stderr;
   using interrupt = onInterrupt(() => stream.write('ruminate: stopping at the next step; again to leave at once\n'));
   const view = viewOf(spec, options);
   let result;
   try {
-    result = await generate(spec, { onProgress: (progress) => view.update(progress), signal: interrupt.signal });
+    result = await generate(spec, { onProgress: (progress) => view.update(progress), signal: interrupt.signal, models: modelFinder() });
   } finally {
     view.close();
   }
@@ -110,8 +126,17 @@ async function run(spec: JobSpec, options: RunOptions): Promise<void> {
 function viewOf(spec: JobSpec, options: RunOptions): View {
   const term = process.env.TERM;
   if (options.json && !canRedraw(process.stderr, term)) return silentView;
-  const title = options.cr === undefined ? spec.model : `${spec.model} at CR ${options.cr}`;
-  return openView({ stream: process.stderr, title, length: options.length ?? null, now: () => performance.now(), term });
+  return openView({ stream: process.stderr, title: titleOf(spec, options), length: options.length ?? null, now: () => performance.now(), term });
+}
+
+function titleOf(spec: JobSpec, options: RunOptions): string {
+  return options.cr === undefined ? spec.model : `${spec.model} at CR ${options.cr}`;
+}
+
+/** The same command finds its job again. */
+function jobName(spec: JobSpec): string {
+  const text = JSON.stringify(spec, (_, value: unknown) => (typeof value === 'bigint' ? value.toString() : value));
+  return `run-${createHash('sha256').update(text).digest('hex').slice(0, 16)}`;
 }
 
 function promptOf(prompt: string | undefined, { promptFile }: RunOptions): string {
@@ -121,9 +146,22 @@ function promptOf(prompt: string | undefined, { promptFile }: RunOptions): strin
   if (promptFile === undefined) return prompt ?? '';
   try {
     // Editors and echo end a file with a newline that nobody means as part of the question.
-    return readFileSync(promptFile === '-' ? 0 : promptFile, 'utf8').replace(/\r?\n$/, '');
+    return readStart(promptFile).replace(/\r?\n$/, '');
   } catch (cause) {
     throw new EngineError('ERR_OPTION', `--prompt-file ${promptFile} cannot be read.`, { cause });
+  }
+}
+
+/** So much of a file, which may have no end, that a prompt which is too long is still too long without its last newline. */
+function readStart(promptFile: string): string {
+  const bytes = Buffer.alloc(LIMITS.PROMPT_BYTES_MAX + 1 + '\r\n'.length);
+  const file = promptFile === '-' ? 0 : openSync(promptFile, 'r');
+  try {
+    let size = 0;
+    for (let got = -1; got !== 0 && size < bytes.length; size += got) got = readSync(file, bytes, size, bytes.length - size, null);
+    return bytes.toString('utf8', 0, size);
+  } finally {
+    if (file !== 0) closeSync(file);
   }
 }
 

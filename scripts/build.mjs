@@ -59,20 +59,39 @@ export async function bundle() {
   const made = statSync(path.join(ROOT, 'dist', 'cli.mjs'), { throwIfNoEntry: false })?.mtimeMs ?? 0;
   if (!existsSync(LOCK) && made > Math.max(newest('cli'), newest('engine'))) return;
   const { build } = await import('esbuild');
-  await locked(() => build({
-    entryPoints: [entry],
-    outfile: path.join(ROOT, 'dist', 'cli.mjs'),
-    bundle: true,
-    platform: 'node',
-    format: 'esm',
-    target: 'node20',
-    packages: 'external',
-    sourcemap: true,
-    logLevel: 'error',
-  }).catch((error) => {
-    throw new BuildError(`The bundle did not build: ${error.message}`);
-  }));
+  await locked(async () => {
+    const before = chunks();
+    const { metafile } = await build({ ...BUNDLE, entryPoints: { cli: entry }, outdir: path.join(ROOT, 'dist') }).catch((error) => {
+      throw new BuildError(`The bundle did not build: ${error.message}`);
+    });
+    const made = new Set(Object.keys(metafile.outputs).map((file) => path.basename(file)));
+    for (const file of before) if (!made.has(file)) rmSync(path.join(ROOT, 'dist', file), { force: true });
+  });
 }
+
+/** Pieces of some build of the bundle: their names end in a hash. */
+function chunks() {
+  const dist = path.join(ROOT, 'dist');
+  return existsSync(dist) ? readdirSync(dist).filter((file) => /-[A-Z0-9]{8}\.mjs(\.map)?$/.test(file)) : [];
+}
+
+/**
+ * Options of the bundle. In pieces, because in one file esbuild would lift the imports of what is loaded on demand (the S3 adapter and
+ * with it the AWS SDK) to the top, and every command would pay for them.
+ */
+export const BUNDLE = {
+  bundle: true,
+  splitting: true,
+  platform: 'node',
+  format: 'esm',
+  target: 'node20',
+  packages: 'external',
+  sourcemap: true,
+  outExtension: { '.js': '.mjs' },
+  metafile: true,
+  absWorkingDir: ROOT,
+  logLevel: 'error',
+};
 
 /** Time of the newest file or folder below `folder`: a file that goes changes its folder. */
 function newest(folder) {

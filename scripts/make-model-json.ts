@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Card, type FrontierPoint, type VariantCard, parseCard } from '../engine/model/card.ts';
+import { type Card, type Figures, type FrontierPoint, type VariantCard, parseCard } from '../engine/model/card.ts';
 
 const MODEL = join(import.meta.dirname ?? '.', '..', 'models', 'countdown');
 const VARIANTS = { dense: 'vanilla', cr2: 'DMS CR2', cr4: 'DMS CR4', cr8: 'DMS CR8' } as const;
@@ -21,7 +21,7 @@ function table(title: string): string[][] {
   return rows.slice(2).map((line) => line.split('|').slice(1, -1).map((cell) => cell.trim()));
 }
 
-function figuresOf(run: string): VariantCard['figures']['tasks'] {
+function figuresOf(run: string): Figures['tasks'] {
   return Object.fromEntries(['countdown3', 'countdown4', 'eval'].map((task) => {
     const row = table(`**${task}**: one chain`).find(([name]) => name === run);
     if (row === undefined) throw new Error(`no ${task} row for ${run}`);

@@ -9,10 +9,11 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:f
 import path from 'node:path';
 
 import { buildNative, bundle, ensureDeps, ROOT } from './build.mjs';
+import { fuzzTarget, fuzzTargets } from './fuzz.mjs';
 
 const NODES = ['20', '22', '24'];
 /** Native tests whose work is split over threads: what ThreadSanitizer has to see. */
-const THREADED = ['bits_test', 'cpu_test', 'run_test', 'sampler_bits_test'];
+const THREADED = ['bits_test', 'cpu_test', 'object_test', 'restore_test', 'run_test', 'sampler_bits_test'];
 const FUZZ_SECONDS = 40;
 
 const KINDS = {
@@ -27,6 +28,7 @@ const KINDS = {
     await nativeTests('asan');
     await nativeTests('tsan', THREADED);
     await fuzz();
+    await fuzzScripts();
     await vitest('slow', ['test/slow']);
     for (const version of NODES) await nodeSmoke(version);
   },
@@ -76,12 +78,13 @@ const SANITIZERS = {
 /** Every native/fuzz/*_fuzz.cc for a bounded time from its committed corpus; what it finds beyond stays in build/fuzz/. */
 async function fuzz() {
   const names = readdirSync(path.join(ROOT, 'native', 'fuzz')).filter((f) => f.endsWith('_fuzz.cc')).map((f) => f.slice(0, -3));
-  if ((await run('clang++', ['--version'])).code !== 0) {
+  const compiler = await firstOf(['clang++', 'clang++-14']);
+  if (compiler === null) {
     say(`skipped: fuzzing of ${names.join(', ')}: there is no clang++ with libFuzzer (Debian: apt-get install clang libclang-rt-14-dev)`);
     return;
   }
   try {
-    await buildNative({ goal: 'fuzz', flavour: 'fuzz', compiler: 'clang++' });
+    await buildNative({ goal: 'fuzz', flavour: 'fuzz', compiler });
   } catch (error) {
     return record('fuzz', 0, 1, error.message);
   }
@@ -91,6 +94,21 @@ async function fuzz() {
     mkdirSync(path.join(ROOT, found), { recursive: true });
     const limits = [`-max_total_time=${FUZZ_SECONDS}`, '-max_len=16384', '-timeout=10', '-rss_limit_mb=2048', `-artifact_prefix=${found}-`];
     await check(`fuzz ${target}, ${FUZZ_SECONDS} s`, path.join('build', 'native', 'fuzz', name), [...limits, found, path.join('native', 'fuzz', 'corpus', target)]);
+  }
+}
+
+/** The first of some tools that is there; Debian has clang's with the version in their names. */
+async function firstOf(tools) {
+  for (const tool of tools) if ((await run(tool, ['--version'])).code === 0) return tool;
+  return null;
+}
+
+/** Every test/fuzz/*_fuzz.ts for as long: the parsers that are TypeScript. */
+async function fuzzScripts() {
+  for (const target of fuzzTargets()) {
+    const { clean, output } = await fuzzTarget(target, FUZZ_SECONDS);
+    record(`fuzz ${target}, ${FUZZ_SECONDS} s`, clean ? 1 : 0, clean ? 0 : 1, output);
+    if (clean) say(output.trimEnd().split('\n').at(-1));
   }
 }
 

@@ -22,10 +22,6 @@ export function sliceOf(body: Body, from: number, to: number): Uint8Array {
 export function wantedOf(size: number, { range, bytesMax }: GetOptions, key: string): { readonly offset: number; readonly bytes: number } {
   const offset = Math.min(range?.offset ?? 0, size);
   const bytes = Math.min(range?.bytes ?? size, size - offset);
-  if (bytes > bytesMax) throw tooLarge(key, bytes, bytesMax);
+  if (bytes > bytesMax) throw new EngineError('ERR_STORE', `The object ${key} has ${bytes} bytes where at most ${bytesMax} were expected; nothing was read.`);
   return { offset, bytes };
-}
-
-export function tooLarge(key: string, bytes: number, bytesMax: number): EngineError {
-  return new EngineError('ERR_STORE', `The object ${key} has ${bytes} bytes where at most ${bytesMax} were expected; nothing was read.`);
 }

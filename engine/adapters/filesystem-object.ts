@@ -36,7 +36,7 @@ export interface Version {
   readonly file: string;
 }
 
-export function etagOf({ incarnation, number }: Version): string {
+export function etagOf({ incarnation, number }: Pick<Version, 'incarnation' | 'number'>): string {
   return `${incarnation}-${number}`;
 }
 
@@ -67,11 +67,13 @@ export async function withNewest<T>(directory: string, use: (file: FileHandle, v
   throw new EngineError('ERR_STORE', `${directory} changed ${OVERTAKEN_MAX} times while it was opened.`);
 }
 
+export type Succession = { readonly kind: 'written'; readonly etag: string } | { readonly kind: 'taken' | 'overtaken' };
+
 /**
  * Makes the file at `scratch` the version after `seen`. `taken`: another writer was first, or the object is gone. `overtaken`: it was
  * linked, but newer versions are there: perhaps on top of it, perhaps from before.
  */
-export async function succeed(directory: string, seen: Version, scratch: string): Promise<{ readonly kind: 'written'; readonly etag: string } | { readonly kind: 'taken' | 'overtaken' }> {
+export async function succeed(directory: string, seen: Version, scratch: string): Promise<Succession> {
   const home = path.join(directory, seen.incarnation);
   const mine = { incarnation: seen.incarnation, number: seen.number + 1, file: path.join(home, String(seen.number + 1)) };
   try {

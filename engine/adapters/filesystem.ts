@@ -112,11 +112,13 @@ class FilesystemStore implements ObjectStore {
       const current = await newest(directory);
       if (!holds(options, current)) return { kind: 'refused' };
       if (current === null) {
-        if (await this.#create(directory, draft)) return { kind: 'written', etag: etagOf({ incarnation: draft.incarnation, number: 1, file: draft.file }) };
+        if (await this.#create(directory, draft)) return { kind: 'written', etag: etagOf({ incarnation: draft.incarnation, number: 1 }) };
       } else {
         const outcome = await succeed(directory, current, draft.file);
         if (outcome.kind === 'written') return outcome;
-        if (outcome.kind === 'overtaken' && options.condition !== undefined) return { kind: 'unknown', cause: new Error('Newer versions were written meanwhile.') };
+        if (outcome.kind === 'overtaken' && options.condition !== undefined) {
+          return { kind: 'unknown', cause: new Error('Newer versions were written meanwhile.') };
+        }
       }
     }
     throw new EngineError('ERR_STORE', `Other writers came first ${TRIES_MAX} times.`);
@@ -157,7 +159,8 @@ class FilesystemStore implements ObjectStore {
   async *#walk(folder: string, prefix: string, signal: AbortSignal | undefined): AsyncIterable<ListedObject> {
     const directory = path.join(this.#root, folder);
     const entries = (await readdir(directory, { withFileTypes: true }).catch(nullIfGone)) ?? [];
-    const names = entries.filter((entry) => entry.isDirectory() && entry.name !== SCRATCH).map(({ name }) => folder + (name.endsWith(OBJECT_SUFFIX) ? name.slice(0, -1) : `${name}/`));
+    const folders = entries.filter((entry) => entry.isDirectory() && entry.name !== SCRATCH);
+    const names = folders.map(({ name }) => folder + (name.endsWith(OBJECT_SUFFIX) ? name.slice(0, -OBJECT_SUFFIX.length) : `${name}/`));
     // Keys below the folder `a` begin with `a/`, so with that name folders and objects sort as their keys do.
     for (const name of names.sort((a, b) => (a < b ? -1 : 1))) {
       throwIfCancelled(signal);

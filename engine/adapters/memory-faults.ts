@@ -61,7 +61,8 @@ export function seededFaults(seed: number, rates: FaultRates): FaultPlan {
     const fits: readonly (readonly [number | undefined, Fault])[] = [
       [rates.fail, { kind: 'fail' }],
       [rates.slow, { kind: 'slow', delayMs: Math.ceil(size * (rates.slowMsMax ?? 1_000)) }],
-      ...(kind === 'get' ? ([[rates.truncate, { kind: 'truncate', bytes: Math.floor(size * 4_096) }], [rates.damage, { kind: 'damage', at: Math.floor(size * 1e9) }]] as const) : []),
+      ...(kind === 'get' ? ([[rates.truncate, { kind: 'truncate', bytes: Math.floor(size * 4_096) }]] as const) : []),
+      ...(kind === 'get' ? ([[rates.damage, { kind: 'damage', at: Math.floor(size * 1e9) }]] as const) : []),
       ...(kind === 'put' ? ([[rates.lostAck, { kind: 'lost_ack' }], [rates.late, { kind: 'late' }]] as const) : []),
       ...(condition === null ? [] : ([[rates.refuse, { kind: 'refuse' }]] as const)),
     ];

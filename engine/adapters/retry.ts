@@ -24,10 +24,12 @@ export interface RetryOptions {
 export async function withRetries<T>(attempt: (signal: AbortSignal) => Promise<T>, options: RetryOptions): Promise<T> {
   const { clock, signal } = options;
   const endsMs = clock.nowMs() + options.deadlineMs;
+  using deadline = clock.timeout(options.deadlineMs);
+  using ended = linkSignals(signal, deadline.signal);
   for (let attempts = 1; ; attempts++) {
     let failure: unknown;
     try {
-      return await once(attempt, { clock, signal, attemptMs: Math.min(options.attemptMs, endsMs - clock.nowMs()) });
+      return await once(attempt, { clock, signal: ended.signal, attemptMs: options.attemptMs });
     } catch (error) {
       throwIfCancelled(signal);
       failure = error;
@@ -40,11 +42,10 @@ export async function withRetries<T>(attempt: (signal: AbortSignal) => Promise<T
   }
 }
 
-/** One attempt within `attemptMs`. */
+/** One attempt within `attemptMs`; why its signal aborted is for the caller to ask. */
 export async function once<T>(
   attempt: (signal: AbortSignal) => Promise<T>, { clock, signal, attemptMs }: Pick<RetryOptions, 'clock' | 'signal' | 'attemptMs'>,
 ): Promise<T> {
-  throwIfCancelled(signal);
   using limit = clock.timeout(attemptMs);
   using either = linkSignals(signal, limit.signal);
   return await attempt(either.signal);

@@ -41,7 +41,10 @@ export function insist<T>(calls: S3Calls, { bytes = 0, signal }: CallLimits, att
       if (verdict.kind === 'again') return null;
       return verdict.kind === 'wrong' ? verdict.error : (error as Error);
     },
-    late: (error, attempts) => new EngineError('ERR_STORE', `${calls.url}: no answer that could be used in ${attempts} attempts; the last: ${describe(error)}.`, { cause: error }),
+    late: (error, attempts) => {
+      const what = `no answer that could be used in ${attempts} attempts; the last: ${describe(error)}`;
+      return new EngineError('ERR_STORE', `${calls.url}: ${what}.`, { cause: error });
+    },
   });
 }
 
@@ -53,5 +56,6 @@ export function attemptOnce<T>(calls: S3Calls, { bytes = 0, signal }: CallLimits
 /** What `insist` let out and the caller does not expect. */
 export function unexpected(calls: S3Calls, error: unknown): EngineError {
   const verdict = verdictOn(error, calls.url);
-  return verdict.kind === 'wrong' ? verdict.error : new EngineError('ERR_STORE', `${calls.url}: an answer that makes no sense here: ${describe(error)}.`, { cause: error });
+  if (verdict.kind === 'wrong') return verdict.error;
+  return new EngineError('ERR_STORE', `${calls.url}: an answer that makes no sense here: ${describe(error)}.`, { cause: error });
 }

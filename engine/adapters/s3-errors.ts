@@ -10,15 +10,22 @@ export type Verdict = { readonly kind: 'refused' | 'absent' | 'range' | 'no_uplo
 /** An answer that makes no sense, such as half a body: asked for again. */
 export class OddAnswer extends Error {}
 
-const DENIED = new Set(['ExpiredToken', 'ExpiredTokenException', 'InvalidAccessKeyId', 'InvalidToken', 'SignatureDoesNotMatch', 'TokenRefreshRequired']);
+// XAdminUserNotFound, with 404, is versitygw's InvalidAccessKeyId.
+const DENIED = new Set([
+  'XAdminUserNotFound', 'ExpiredToken', 'ExpiredTokenException', 'InvalidAccessKeyId', 'InvalidToken', 'SignatureDoesNotMatch', 'TokenRefreshRequired',
+]);
 const REGION = new Set(['PermanentRedirect', 'AuthorizationHeaderMalformed', 'IllegalLocationConstraintException', 'TemporaryRedirect']);
 /** 4xx, but of the connection or the moment: the client was slow, bytes were lost, the clock was off (which the SDK then corrects). */
-const PASSING = new Set(['RequestTimeout', 'IncompleteBody', 'BadDigest', 'XAmzContentChecksumMismatch', 'RequestTimeTooSkewed', 'Throttling', 'SlowDown', 'TooManyRequests']);
+const PASSING = new Set([
+  'RequestTimeout', 'IncompleteBody', 'BadDigest', 'XAmzContentChecksumMismatch', 'RequestTimeTooSkewed', 'Throttling', 'SlowDown', 'TooManyRequests',
+]);
 
 export function verdictOn(error: unknown, url: string): Verdict {
   if (error instanceof EngineError) return { kind: 'wrong', error };
   const { name = '', message = '', status } = factsOf(error);
-  const wrong = (code: 'ERR_STORE' | 'ERR_STORE_CONFIG', what: string): Verdict => ({ kind: 'wrong', error: new EngineError(code, `${url}: ${what}`, { cause: error }) });
+  const wrong = (code: 'ERR_STORE' | 'ERR_STORE_CONFIG', what: string): Verdict => {
+    return { kind: 'wrong', error: new EngineError(code, `${url}: ${what}`, { cause: error }) };
+  };
   if (/^Credentials|CredentialsProviderError/.test(name)) return wrong('ERR_STORE_CONFIG', `no AWS credentials were found (${message}).`);
   if (/region is missing/i.test(message)) return wrong('ERR_STORE_CONFIG', 'no AWS region is set: set AWS_REGION.');
   if (name === 'NoSuchBucket') return wrong('ERR_STORE_CONFIG', 'there is no such bucket.');
@@ -30,7 +37,9 @@ export function verdictOn(error: unknown, url: string): Verdict {
   if (status === 404) return { kind: 'absent' };
   if (status === 416) return { kind: 'range' };
   if (status === 501 || status === 405) return wrong('ERR_STORE_CONFIG', `the store cannot do this (${name}).`);
-  if (status !== undefined && status >= 400 && status < 500 && status !== 408 && status !== 429) return wrong('ERR_STORE', `the store refused the request (${status} ${name}: ${message}).`);
+  if (status !== undefined && status >= 400 && status < 500 && status !== 408 && status !== 429) {
+    return wrong('ERR_STORE', `the store refused the request (${status} ${name}: ${message}).`);
+  }
   return { kind: 'again' };
 }
 

@@ -1,18 +1,24 @@
 /** Writing to S3: one conditional attempt, or unconditional until the deadline, in parts when large. */
-import { AbortMultipartUploadCommand, CompleteMultipartUploadCommand, CreateMultipartUploadCommand, PutObjectCommand, UploadPartCommand } from '@aws-sdk/client-s3';
+import { randomBytes } from 'node:crypto';
+
+import {
+  AbortMultipartUploadCommand, CompleteMultipartUploadCommand, CreateMultipartUploadCommand, HeadObjectCommand, PutObjectCommand, UploadPartCommand,
+} from '@aws-sdk/client-s3';
 
 import type { Body, CallOptions, Condition, PutOutcome } from '../ports/object-store.ts';
 import { bytesOf, sliceOf } from './body.ts';
 import { attemptOnce, insist, unexpected, type S3Calls } from './s3-calls.ts';
 import { OddAnswer, verdictOn } from './s3-errors.ts';
-import { headObject, PART_BYTES } from './s3-get.ts';
 import { inParallel, throwIfCancelled } from '../core/waiting.ts';
+import { PART_BYTES } from './s3-get.ts';
 
 /** Above this a body goes in parts, so that a lost connection costs one of them. */
 export const SINGLE_BYTES_MAX = 64 << 20;
 /** S3's bound. */
 const PARTS_MAX = 10_000;
 const PARTS_AT_ONCE = 4;
+/** Metadata by which a multipart upload knows its own object again. */
+const MARK = 'ruminate-upload';
 
 export async function putObject(calls: S3Calls, key: string, body: Body, { signal }: CallOptions): Promise<PutOutcome> {
   try {
@@ -54,8 +60,9 @@ async function putWhole(calls: S3Calls, key: string, body: Body, condition: Cond
 
 async function putParts(calls: S3Calls, key: string, body: Body, signal: AbortSignal | undefined): Promise<PutOutcome> {
   const target = { Bucket: calls.bucket, Key: calls.keyOf(key) };
+  const mark = randomBytes(16).toString('hex');
   const uploadId = await insist(calls, { signal }, async (abortSignal) => {
-    const { UploadId } = await calls.client.send(new CreateMultipartUploadCommand({ ...target, ChecksumAlgorithm: 'CRC32' }), { abortSignal });
+    const { UploadId } = await calls.client.send(new CreateMultipartUploadCommand({ ...target, ChecksumAlgorithm: 'CRC32', Metadata: { [MARK]: mark } }), { abortSignal });
     if (UploadId === undefined) throw new OddAnswer('an upload without an id');
     return UploadId;
   });
@@ -63,29 +70,34 @@ async function putParts(calls: S3Calls, key: string, body: Body, signal: AbortSi
   const bytes = bytesOf(body);
   const partBytes = Math.max(PART_BYTES, Math.ceil(bytes / PARTS_MAX));
   try {
-    const parts = await inParallel(Math.ceil(bytes / partBytes), PARTS_AT_ONCE, signal, (i, either) => insist(calls, { bytes: partBytes, signal: either }, async (abortSignal) => {
+    const parts = await inParallel(Math.ceil(bytes / partBytes), PARTS_AT_ONCE, signal, (i, either) => {
       const piece = sliceOf(body, i * partBytes, Math.min((i + 1) * partBytes, bytes));
-      const { ETag, ChecksumCRC32 } = await calls.client.send(new UploadPartCommand({ ...upload, PartNumber: i + 1, Body: piece, ContentLength: piece.byteLength }), { abortSignal });
-      if (ETag === undefined) throw new OddAnswer('a part without an etag');
-      return { PartNumber: i + 1, ETag, ...(ChecksumCRC32 === undefined ? {} : { ChecksumCRC32 }) };
-    }));
+      const PartNumber = i + 1;
+      return insist(calls, { bytes: piece.byteLength, signal: either }, async (abortSignal) => {
+        const command = new UploadPartCommand({ ...upload, PartNumber, Body: piece, ContentLength: piece.byteLength });
+        const { ETag, ChecksumCRC32 } = await calls.client.send(command, { abortSignal });
+        if (ETag === undefined) throw new OddAnswer('a part without an etag');
+        return { PartNumber, ETag, ...(ChecksumCRC32 === undefined ? {} : { ChecksumCRC32 }) };
+      });
+    });
     return await insist(calls, { signal }, async (abortSignal) => {
       const { ETag } = await calls.client.send(new CompleteMultipartUploadCommand({ ...upload, MultipartUpload: { Parts: [...parts] } }), { abortSignal });
       if (ETag === undefined) throw new OddAnswer('a completed upload without an etag');
       return { kind: 'written' as const, etag: ETag };
     });
   } catch (error) {
-    const done = verdictOn(error, calls.url).kind === 'no_upload' ? await completedBefore(calls, key, bytes, signal) : null;
+    const done = verdictOn(error, calls.url).kind === 'no_upload' ? await completedBefore(calls, key, mark, signal) : null;
     if (done !== null) return done;
     await abortUpload(calls, upload);
     throw error;
   }
 }
 
-/** An upload that is not known any more was completed by an attempt whose answer was lost, if the object is there with its size. */
-async function completedBefore(calls: S3Calls, key: string, bytes: number, signal: AbortSignal | undefined): Promise<PutOutcome | null> {
-  const found = await headObject(calls, key, { signal });
-  return found?.bytes === bytes ? { kind: 'written', etag: found.etag } : null;
+/** An upload that is not known any more was completed by an attempt whose answer was lost, if the object bears its mark. */
+async function completedBefore(calls: S3Calls, key: string, mark: string, signal: AbortSignal | undefined): Promise<PutOutcome | null> {
+  const head = new HeadObjectCommand({ Bucket: calls.bucket, Key: calls.keyOf(key) });
+  const found = await insist(calls, { signal }, (abortSignal) => calls.client.send(head, { abortSignal })).catch(() => null);
+  return found?.Metadata?.[MARK] === mark && found.ETag !== undefined ? { kind: 'written', etag: found.ETag } : null;
 }
 
 /** Parts that nobody completes are paid for until someone aborts them. The caller's signal may have aborted; the deadline holds. */

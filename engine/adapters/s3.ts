@@ -105,8 +105,10 @@ export class S3Store implements ObjectStore {
     try {
       do {
         const page = await insist(this.#calls, { signal }, async (abortSignal) => {
-          const answer = await client.send(new ListObjectsV2Command({ Bucket, Prefix: keyOf(prefix), ...(token === undefined ? {} : { ContinuationToken: token }) }), { abortSignal });
-          if (answer.IsTruncated === true && (answer.NextContinuationToken === undefined || answer.NextContinuationToken === token)) throw new OddAnswer('a list that goes on without saying where');
+          const command = new ListObjectsV2Command({ Bucket, Prefix: keyOf(prefix), ...(token === undefined ? {} : { ContinuationToken: token }) });
+          const answer = await client.send(command, { abortSignal });
+          const next = answer.NextContinuationToken;
+          if (answer.IsTruncated === true && (next === undefined || next === token)) throw new OddAnswer('a list that goes on without saying where');
           return answer;
         });
         for (const { Key, Size } of page.Contents ?? []) {

@@ -59,7 +59,9 @@ async function openS3(url: string, { environment = process.env, clock }: OpenSto
   if (!BUCKET.test(bucket)) throw refused(url, 'is not of the form s3://bucket/prefix (a bucket has 3 to 63 of a-z, 0-9, "." and "-")');
   if (prefix !== '') checkKey(prefix);
   const endpoint = environment.RUMINATE_S3_ENDPOINT ?? environment.AWS_ENDPOINT_URL_S3 ?? null;
-  if (endpoint !== null && !(URL.canParse(endpoint) && /^https?:$/.test(new URL(endpoint).protocol))) throw refused(url, `has an endpoint that is no http(s) URL: ${JSON.stringify(endpoint)}`);
+  if (endpoint !== null && !(URL.canParse(endpoint) && /^https?:$/.test(new URL(endpoint).protocol))) {
+    throw refused(url, `has an endpoint that is no http(s) URL: ${JSON.stringify(endpoint)}`);
+  }
   const { S3Store } = await import('./s3.ts');
   const hasRegion = ['AWS_REGION', 'AWS_PROFILE', 'AWS_CONFIG_FILE'].some((name) => environment[name] !== undefined);
   return new S3Store({

@@ -8,6 +8,8 @@ export const ERROR_CODES = {
   ERR_MODEL_CONFIG: ['caller', 'config.json has a missing, unknown or absurd value.'],
   ERR_MODEL_TENSOR: ['caller', 'A tensor is missing or has the wrong shape or type.'],
   ERR_MODEL_WEIGHTS: ['caller', 'A weight is NaN or infinite.'],
+  ERR_MODEL_CONFLICT: ['caller', 'Another model is stored under that name and revision already.'],
+  ERR_MODEL_CACHE: ['machine', 'The model cache cannot be written, or has no room for the model.'],
   ERR_TOKENIZER: ['caller', 'The tokenizer is missing, unsupported or does not fit the embedding.'],
   ERR_TEMPLATE: ['caller', 'The chat template is missing or cannot be rendered.'],
   ERR_OPTION: ['caller', 'An option is out of range.'],

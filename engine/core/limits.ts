@@ -51,6 +51,14 @@ export const LIMITS = {
   TOKENIZER_BYTES_MAX: 64 << 20,
   /** Loading the largest tokenizer takes seconds, 4 MB of text a quarter of a minute; a file's regular expression may take for ever. */
   TOKENIZER_MS_MAX: 120_000,
+  /** What all stages of a tokenizer make of one text, together: PROMPT_BYTES_MAX through five stages that make it six times as long. */
+  TOKENIZER_CHARS_MAX: 128 << 20,
+  /** The text of one token: the longest of known vocabularies are runs of a few hundred spaces. */
+  TOKEN_BYTES_MAX: 4_096,
+  /** The text of a vocabulary, or of a chain: LENGTH_MAX tokens of 256 bytes. */
+  TOKENS_BYTES_MAX: 256 << 20,
+  /** Added tokens are found by a tree with a node a character; known vocabularies have a hundred thousand. */
+  ADDED_TOKENS_CHARS_MAX: 1 << 20,
   /** Chat templates are a few kB. */
   TEMPLATE_BYTES_MAX: 1 << 20,
   /** Nodes that rendering visits: 500 for each of MESSAGES_MAX turns; the templates of known models take 20 to 60. */
@@ -63,6 +71,33 @@ export const LIMITS = {
   TEMPLATE_MS_MAX: 20_000,
   /** config.json, generation_config.json, model.json. */
   JSON_BYTES_MAX: 4 << 20,
+  /** Files of one model: the largest have under 200 shards. */
+  MODEL_FILES_MAX: 1_024,
+  /** Larger than any published shard, and far below where byte counts stop being exact. */
+  MODEL_FILE_BYTES_MAX: 2 ** 40,
+  /** One ranged read: long enough that its round trip does not matter, short enough that a killed pull loses little. */
+  RANGE_BYTES: 8 << 20,
+  /** Ranged reads at a time, over all files: what one client needs to fill a fast link to S3; bounds memory to 64 MiB. */
+  RANGES_IN_FLIGHT: 8,
+  FILES_IN_FLIGHT: 4,
+  /** One object of a pushed file, because a put holds its body in memory; a multiple of RANGE_BYTES, so that no range needs two. */
+  PIECE_BYTES: 64 << 20,
+  PIECES_IN_FLIGHT: 2,
+  /** A pull or push of the largest models over a slow line; what it has done is kept when it ends here. */
+  TRANSFER_MS_MAX: 12 * 3_600_000,
+  /** One request to a hub, and how often one is tried: backoff with full jitter reaches 16 s, and rate limits last minutes. */
+  HUB_REQUEST_MS_MAX: 60_000,
+  HUB_TRIES_MAX: 8,
+  HUB_BACKOFF_MS_MAX: 16_000,
+  HUB_RETRY_AFTER_MS_MAX: 120_000,
+  /** Another process fetches the same file: how long it may show no progress before we fetch it too. */
+  PEER_SILENCE_MS_MAX: 120_000,
+  /** Deleting files takes well under this; who waits longer for an eviction to end has met a stopped process. */
+  EVICTION_MS_MAX: 30_000,
+  /** Owners whose process cannot be looked up (another container): how long their files count as in use. */
+  FOREIGN_OWNER_MS: 86_400_000,
+  /** A laptop's share for models, if RUMINATE_CACHE_BYTES says nothing. */
+  CACHE_BYTES_DEFAULT: 64 * 2 ** 30,
   /** Tokens between two looks at a run: with and without someone watching. Never changes a result. */
   STEPS_WATCHED: 16,
   STEPS_UNWATCHED: 64,

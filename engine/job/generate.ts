@@ -1,5 +1,7 @@
 /** The use case of this package: one prompt, W chains, one budget, one answer. The types below are its whole interface. */
 import type { Clock } from '../core/clock.ts';
+import type { PullProgress, PullTiming } from '../model/pull.ts';
+import type { ModelFinder } from '../ports/models.ts';
 import { openSession } from './session.ts';
 import type { JobSpec } from './spec.ts';
 
@@ -51,12 +53,22 @@ export interface JobResult {
     readonly weight_bytes: number;
     readonly threads: number;
     readonly isa: string;
+    /** What `load_ms` was spent on; absent where whoever opened the engine did not say. */
+    readonly model?: ModelTiming;
   };
+}
+
+/** From a name to weights that are ready. What a session has loaded already costs nothing again. */
+export interface ModelTiming extends PullTiming {
+  /** Headers, tokenizer and template read, files mapped. */
+  readonly map_ms: number;
+  /** Every weight read, checked and packed. */
+  readonly warm_ms: number;
 }
 
 /** A picture of the job between native calls, for live views. */
 export interface Progress {
-  readonly phase: 'load' | 'prefill' | 'decode' | 'done';
+  readonly phase: 'fetch' | 'load' | 'prefill' | 'decode' | 'done';
   readonly chains: readonly {
     readonly tokens: number;
     readonly live_kv_tokens: number;
@@ -67,6 +79,8 @@ export interface Progress {
   }[];
   readonly kv_reads: number;
   readonly kv_read_budget: number | null;
+  /** In phase `fetch`. */
+  readonly fetch?: PullProgress;
 }
 
 export interface GenerateOptions {
@@ -75,6 +89,8 @@ export interface GenerateOptions {
   readonly signal?: AbortSignal;
   /** Over the spec's; default: all of this machine. */
   readonly threads?: number;
+  /** Where models come from; default: this machine. */
+  readonly models?: ModelFinder;
   /** Tests pass their own. */
   readonly clock?: Clock;
 }
@@ -85,6 +101,6 @@ export interface GenerateOptions {
  * @throws EngineError with a stable code before anything is allocated, if the spec is wrong or cannot fit.
  */
 export async function generate(spec: JobSpec, options: GenerateOptions = {}): Promise<JobResult> {
-  using session = openSession();
+  using session = openSession(options.models);
   return await session.generate(spec, options);
 }

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { loadTokenizer } from '../model/gguf.ts';
-import { type ResolvedModel, readBounded, resolve } from '../model/registry.ts';
+import { type ResolvedModel, readBounded } from '../model/registry.ts';
 import { ChatTemplate } from '../model/template.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
 import { type KvType, type ModelInfo, type Sampling, inspectModel } from '../runtime/native.ts';
@@ -53,10 +53,9 @@ export interface PreparedJob {
   readonly bytesPerToken: number;
 }
 
-/** The directory a spec names. */
-export function resolveSpec(spec: JobSpec): ResolvedModel {
-  const name = spec.variant === undefined ? spec.model : `${spec.model}@${spec.variant}`;
-  return resolve(name, { cr: spec.budget?.compression_ratio });
+/** What a spec calls its model, as the registry reads it. */
+export function modelName(spec: JobSpec): string {
+  return spec.variant === undefined ? spec.model : `${spec.model}@${spec.variant}`;
 }
 
 export async function loadModel(resolved: ResolvedModel, overrides: LoadedModel['overrides']): Promise<LoadedModel> {
@@ -97,7 +96,7 @@ export function prepare(spec: JobSpec, model: LoadedModel): PreparedJob {
     verifier: verifierName === null ? null : verifierNamed(verifierName),
     thinking,
     kvReadBudget: spec.budget?.kv_read_budget ?? null,
-    keptFraction: spec.kept_fraction ?? (model.overrides.length > 0 ? null : (resolved.variantCard?.figures.kept_fraction ?? null)),
+    keptFraction: spec.kept_fraction ?? (model.overrides.length > 0 ? null : (resolved.variantCard?.figures?.kept_fraction ?? null)),
     deadlineMs: spec.budget?.deadline_ms ?? null,
     backend: spec.backend ?? 'cpu',
     kv,

@@ -1,6 +1,7 @@
 /** Pictures of a running job. Keeps one detokenizer a chain, so that a look costs the new tokens only. */
 import { LIMITS } from '../core/limits.ts';
 import { Detokenizer } from '../model/detokenizer.ts';
+import type { PullProgress } from '../model/pull.ts';
 import type { RunReport } from '../runtime/native.ts';
 import type { FinishReason, Progress } from './generate.ts';
 import type { PreparedJob } from './prepare.ts';
@@ -45,6 +46,11 @@ export class ProgressView {
     seen.tail = text.slice(-LIMITS.TAIL_CHARS).replace(/^[\uDC00-\uDFFF]/, '');
     return seen.tail;
   }
+}
+
+/** Before there is a model. */
+export function fetchPicture(fetch: PullProgress): Progress {
+  return { phase: 'fetch', chains: [], kv_reads: 0, kv_read_budget: null, fetch };
 }
 
 /** Before there is a run to report on. */

@@ -1,15 +1,22 @@
 /** Several jobs on models that are loaded once. */
 import { availableParallelism } from 'node:os';
-import { systemClock } from '../core/clock.ts';
+import { type Clock, systemClock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
+import { localModels } from '../model/finder.ts';
+import type { FoundModel, ModelFinder } from '../ports/models.ts';
 import { type NativeEngine, openEngine } from '../runtime/native.ts';
 import { type Quote, admit } from './budget.ts';
-import type { GenerateOptions, JobResult } from './generate.ts';
+import type { GenerateOptions, JobResult, ModelTiming } from './generate.ts';
 import { availableMemory } from './memory.ts';
-import { type LoadedModel, type PreparedJob, loadModel, prepare, quoteOf, resolveSpec } from './prepare.ts';
-import { emptyPicture } from './progress.ts';
-import { runJob } from './run.ts';
+import { type LoadedModel, type PreparedJob, loadModel, modelName, prepare, quoteOf } from './prepare.ts';
+import { emptyPicture, fetchPicture } from './progress.ts';
+import { type RunContext, runJob } from './run.ts';
 import { type JobSpec, parseSpec, policyOverrides } from './spec.ts';
+
+export interface OpenedJob extends Pick<RunContext, 'engine' | 'threads' | 'loadMs' | 'memoryLimitBytes'> {
+  readonly job: PreparedJob;
+  readonly timing: ModelTiming;
+}
 
 /**
  * Keeps every model and engine that its jobs used until it is disposed. Jobs may follow each other; they are not run at the same time.
@@ -20,27 +27,48 @@ import { type JobSpec, parseSpec, policyOverrides } from './spec.ts';
 export class Session {
   readonly #models = new Map<string, LoadedModel>();
   readonly #engines = new Map<string, NativeEngine>();
+  readonly #found = new Map<string, FoundModel>();
+  readonly #finder: ModelFinder;
   #disposed = false;
+
+  constructor(finder: ModelFinder = localModels) {
+    this.#finder = finder;
+  }
 
   /** What a job would cost, without its weights being read. */
   async quote(spec: JobSpec): Promise<Quote> {
-    const job = await this.#prepare(spec);
+    const { job } = await this.#prepare(spec, {}, systemClock);
     return quoteOf(job, this.#engines.has(engineKey(job, threadsOf(spec))) ? 0 : job.model.info.fileBytes);
   }
 
   /** As `generate`, on this session's engines. */
   async generate(spec: JobSpec, options: GenerateOptions = {}): Promise<JobResult> {
     const clock = options.clock ?? systemClock;
+    const { job, timing, ...opened } = await this.open(spec, options);
+    using deadline = job.deadlineMs === null ? null : clock.timeout(job.deadlineMs);
+    const result = await runJob(job, {
+      ...opened,
+      clock,
+      onProgress: options.onProgress,
+      cancelled: options.signal ?? null,
+      deadline: deadline?.signal ?? null,
+    });
+    return { ...result, timing: { ...result.timing, model: timing } };
+  }
+
+  /** A job with its engine ready: admitted, nothing run. */
+  async open(spec: JobSpec, options: GenerateOptions = {}): Promise<OpenedJob> {
+    const clock = options.clock ?? systemClock;
     const start = clock.nowMs();
-    const job = await this.#prepare(spec);
+    const { job, ...phases } = await this.#prepare(spec, options, clock);
     const threads = options.threads ?? threadsOf(spec);
     const key = engineKey(job, threads);
     const weightBytes = this.#engines.has(key) ? 0 : job.model.info.fileBytes;
     const freeBytes = availableMemory();
     admit(quoteOf(job, weightBytes), freeBytes);
-    using deadline = job.deadlineMs === null ? null : clock.timeout(job.deadlineMs);
     options.onProgress?.(emptyPicture('load', job));
     throwIfCancelled(options.signal);
+    const opened = clock.nowMs();
     const engine = this.#engines.get(key) ?? (await openEngine({
       directory: job.model.resolved.directory,
       overrides: job.model.overrides,
@@ -51,28 +79,42 @@ export class Session {
       isa: null,
     }, options.signal));
     this.#engines.set(key, engine);
-    return await runJob(job, {
+    return {
+      job,
       engine,
       threads,
       loadMs: clock.nowMs() - start,
       memoryLimitBytes: Math.max(0, freeBytes - weightBytes),
-      clock,
-      onProgress: options.onProgress,
-      cancelled: options.signal ?? null,
-      deadline: deadline?.signal ?? null,
-    });
+      timing: { ...phases, warm_ms: clock.nowMs() - opened },
+    };
   }
 
-  async #prepare(spec: JobSpec): Promise<PreparedJob> {
+  async #prepare(spec: JobSpec, options: GenerateOptions, clock: Clock): Promise<{ readonly job: PreparedJob } & Omit<ModelTiming, 'warm_ms'>> {
     if (this.#disposed) throw new EngineError('ERR_DISPOSED', 'The session was used after it was disposed.');
     const parsed = parseSpec(spec);
-    const resolved = resolveSpec(parsed);
+    const start = clock.nowMs();
+    const { resolved, timing } = await this.#find(parsed, options);
+    const here = clock.nowMs();
     const overrides = policyOverrides(parsed);
     const key = JSON.stringify([resolved.directory, overrides]);
     const model = this.#models.get(key) ?? (await loadModel(resolved, overrides));
     this.#models.set(key, model);
     // The same directory may be asked for by another name: with a card or without.
-    return prepare(parsed, { ...model, resolved });
+    const job = prepare(parsed, { ...model, resolved });
+    const fetched = timing ?? { resolve_ms: here - start, fetch_ms: 0, verify_ms: 0, fetched_bytes: 0, bytes: model.info.fileBytes };
+    return { job, ...fetched, map_ms: clock.nowMs() - here };
+  }
+
+  /** A model that was found stays where it is, and is not looked for again, while the session lasts. */
+  async #find(spec: JobSpec, { signal, onProgress }: GenerateOptions): Promise<Pick<FoundModel, 'resolved' | 'timing'>> {
+    const name = modelName(spec);
+    const cr = spec.budget?.compression_ratio;
+    const key = JSON.stringify([name, cr]);
+    const known = this.#found.get(key);
+    if (known !== undefined) return { resolved: known.resolved, timing: null };
+    const found = await this.#finder.find(name, { cr, signal, onProgress: (fetch) => onProgress?.(fetchPicture(fetch)) });
+    this.#found.set(key, found);
+    return found;
   }
 
   /** Idempotent. */
@@ -81,11 +123,15 @@ export class Session {
     for (const engine of this.#engines.values()) engine.close();
     this.#engines.clear();
     this.#models.clear();
+    // A pin that is not taken back in time ends with this process.
+    for (const found of this.#found.values()) found[Symbol.asyncDispose]().then(undefined, () => {});
+    this.#found.clear();
   }
 }
 
-export function openSession(): Session {
-  return new Session();
+/** @param finder default: what is on this machine. */
+export function openSession(finder?: ModelFinder): Session {
+  return new Session(finder);
 }
 
 function threadsOf(spec: JobSpec): number {

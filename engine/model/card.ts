@@ -1,11 +1,22 @@
-/** model.json: what a model's variants are and what was measured on them (DESIGN.md 5). Written by scripts/make-model-json.ts. */
+/**
+ * model.json: what a model's variants are and what was measured on them (DESIGN.md 5). Of the bundled model written by
+ * scripts/make-model-json.ts, of others when they are pulled or pushed.
+ */
 import { z } from 'zod';
 import { EngineError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
 
 /** Names become path components and parts of `name@variant`: no separators, no leading dot. */
 export const NAME_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
+/** A commit, a tag, a version; a part of object names. */
+export const REVISION_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
+
+/** Of files: no folders, so that no path leaves its own. */
+export const FILE_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
+
 const name = z.string().regex(NAME_PATTERN);
+const fileName = z.string().regex(FILE_PATTERN);
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 const rate = z.number().min(0).max(1);
 
@@ -31,6 +42,8 @@ const frontierPoint = z.strictObject({
   kv_reads: z.number().min(0),
 });
 
+const files = z.array(z.strictObject({ path: fileName, bytes: z.int().min(0).max(LIMITS.MODEL_FILE_BYTES_MAX), sha256 })).max(256);
+
 const variant = z.strictObject({
   compression_ratio: z.number().min(1).max(64),
   directory: name,
@@ -40,14 +53,17 @@ const variant = z.strictObject({
     alpha_scale: z.number(),
     alpha_offset: z.number(),
   }),
-  files: z.array(z.strictObject({ path: name, bytes: z.int().min(0), sha256 })).max(256),
+  files,
+  /** Digest of weights by value, config, tokenizer, template and policy (DESIGN.md 3); absent: never computed. */
+  model_id: sha256.optional(),
+  /** Absent: nothing was measured. */
   figures: z.strictObject({
     /** Mean kept fraction k = 1 / achieved CR (reads) on `kept_fraction_task`: what a quote expects. */
     kept_fraction: z.number().gt(0).max(1),
     kept_fraction_task: z.string().max(64),
     tasks: z.record(z.string().max(64), taskFigures),
     frontier: z.array(frontierPoint).max(1_024),
-  }),
+  }).optional(),
 });
 
 const card = z.strictObject({
@@ -55,9 +71,14 @@ const card = z.strictObject({
   name,
   description: z.string().max(1_024),
   source: z.string().max(256),
-  licence: z.string().max(64),
-  tokenizer_sha256: sha256,
-  template_sha256: sha256,
+  /** Of the source (a commit of a hub), or as pushed; absent: a directory that was never published. */
+  revision: z.string().regex(REVISION_PATTERN).optional(),
+  /** null: the source says none. */
+  licence: z.string().max(64).nullable(),
+  /** null: a GGUF file has its tokenizer inside. */
+  tokenizer_sha256: sha256.nullable(),
+  /** null: no template. */
+  template_sha256: sha256.nullable(),
   default_variant: name,
   task: z.strictObject({
     answer: z.union([
@@ -67,13 +88,16 @@ const card = z.strictObject({
     verifier: z.string().max(64).nullable(),
     vote: z.enum(['majority', 'first', 'verifier', 'none']),
     thinking: z.strictObject({ open: z.string().min(1).max(64), close: z.string().min(1).max(64) }).nullable(),
-  }),
+  }).nullable(),
+  /** Of all variants: licence texts, README. */
+  files: files.optional(),
   variants: z.record(name, variant),
 });
 
 export type Card = z.infer<typeof card>;
 export type VariantCard = Card['variants'][string];
-export type FrontierPoint = VariantCard['figures']['frontier'][number];
+export type Figures = NonNullable<VariantCard['figures']>;
+export type FrontierPoint = Figures['frontier'][number];
 
 /**
  * Parses the text of a model.json; hostile input ends in ERR_MODEL_CONFIG.
@@ -94,5 +118,19 @@ export function parseCard(text: string, where: string): Card {
   if (!Object.hasOwn(parsed.data.variants, parsed.data.default_variant)) {
     throw new EngineError('ERR_MODEL_CONFIG', `${where}: model.json: default_variant ${parsed.data.default_variant} is not a variant.`);
   }
+  checkNames(parsed.data, where);
   return parsed.data;
+}
+
+/** Every path of the model's directory is one file, and model.json is this one. */
+function checkNames({ variants, files = [] }: Card, where: string): void {
+  const folders = new Set(Object.values(variants).map((variant) => variant.directory));
+  const lists = [['', files] as const, ...Object.values(variants).map((variant) => [`${variant.directory}/`, variant.files] as const)];
+  for (const [folder, list] of lists) {
+    const seen = new Set<string>(folder === '' ? ['model.json', ...folders] : []);
+    for (const { path } of list) {
+      if (seen.has(path)) throw new EngineError('ERR_MODEL_CONFIG', `${where}: model.json: ${folder}${path} is named twice.`);
+      seen.add(path);
+    }
+  }
 }

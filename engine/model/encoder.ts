@@ -1,5 +1,6 @@
 /** Text to ids: added tokens found as Hugging Face's Rust original finds them, everything between by the library's stages. */
 import { EngineError } from '../core/errors.ts';
+import type { Measure } from './measure.ts';
 import { type Library, SPACE, WORD, trimEnd } from './splits.ts';
 
 export interface AddedToken {
@@ -34,12 +35,14 @@ export class Encoder {
   readonly #addedIds: ReadonlyMap<string, number>;
   /** Where a text without pre-tokenizer can be cut all the same. */
   readonly #seam: RegExp | null;
-
   readonly #vocabSize: number;
+  readonly #measure: Measure;
 
-  constructor(library: Library, added: readonly AddedToken[], vocabSize: number) {
+  /** `measure`: what the library's stages count with. */
+  constructor(library: Library, added: readonly AddedToken[], vocabSize: number, measure: Measure) {
     this.#library = library;
     this.#vocabSize = vocabSize;
+    this.#measure = measure;
     this.#plain = new AddedTokenFinder(added.filter((token) => !token.normalized).map((token) => [token.content, token]));
     const normalized = added.filter((token) => token.normalized).map((token) => [this.#normalize(token.content), token] as const);
     this.#normalized = new AddedTokenFinder(normalized);
@@ -51,6 +54,7 @@ export class Encoder {
   encode(text: string, addSpecial: boolean): number[] {
     const model = this.#library.model;
     if (model === null) throw new EngineError('ERR_TOKENIZER', 'The tokenizer has no model.');
+    this.#measure.reset();
     const tokens: string[] = [];
     for (const [outer, section] of this.#plain.split(text).entries()) {
       if (section.token !== undefined) tokens.push(section.token.content);

@@ -19,6 +19,11 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
 
 /** @throws EngineError ERR_TOKENIZER */
 export function tokenizerOf(gguf: GgufTokenizer, where: string): Tokenizer {
+  return Tokenizer.of(() => filesOf(gguf, where), where);
+}
+
+/** The tokenizer.json and tokenizer_config.json that the file was made from, as far as it tells. */
+function filesOf(gguf: GgufTokenizer, where: string): readonly [Record<string, unknown>, Record<string, unknown>] {
   const make = gguf.model === 'gpt2' ? byteLevel : gguf.model === 'llama' ? sentencePiece : null;
   if (make === null) throw new EngineError('ERR_TOKENIZER', `${where}: the tokenizer ${JSON.stringify(gguf.model)} is not supported; supported: gpt2, llama.`);
   if (new Set(gguf.tokens).size !== gguf.tokens.length) throw new EngineError('ERR_TOKENIZER', `${where}: a token is in the vocabulary twice.`);
@@ -31,7 +36,7 @@ export function tokenizerOf(gguf: GgufTokenizer, where: string): Tokenizer {
     added_tokens: addedTokens(gguf),
     post_processor: template((gguf.addBos ?? addBos) ? bos : null, (gguf.addEos ?? addEos) ? eos : null),
   };
-  return Tokenizer.of(json, { bos_token: bos, eos_token: eos, chat_template: gguf.chatTemplate }, where);
+  return [json, { bos_token: bos, eos_token: eos, chat_template: gguf.chatTemplate }];
 }
 
 interface Parts {

@@ -5,6 +5,8 @@
  * Decoders that look across tokens other than by joining (CTC, BPE suffixes) have no pieces and are refused.
  */
 import { EngineError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
+import { Measure, replacedAll } from './measure.ts';
 
 export interface PieceRule {
   /** The bytes of an ordinary (not added) token. */
@@ -72,11 +74,13 @@ function sequenceRule(decoders: readonly DecoderConfig[]): PieceRule {
       stripLeadingSpace = true;
     } else throw unsupported(`Sequence with ${decoder.type}`);
   }
+  const measure = new Measure(LIMITS.TOKEN_BYTES_MAX);
   return {
     bytesOf(token) {
+      measure.reset();
       const byte = byteFallback ? /^<0x([0-9A-Fa-f]{2})>$/.exec(token)?.[1] : undefined;
       if (byte !== undefined) return Uint8Array.of(Number.parseInt(byte, 16));
-      return utf8.encode(replacements.reduce((text, [from, to]) => text.replaceAll(from, to), token));
+      return utf8.encode(replacements.reduce((text, [from, to]) => replacedAll(text, from, to, measure), token));
     },
     stripLeadingSpace,
     addedAsText: false,

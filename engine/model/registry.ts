@@ -4,6 +4,7 @@ import { delimiter, dirname, isAbsolute, join, resolve as resolvePath } from 'no
 import { fileURLToPath } from 'node:url';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
+import { cacheRoot } from './cache.ts';
 import { type Card, NAME_PATTERN, type VariantCard, parseCard } from './card.ts';
 
 export interface ResolvedModel {
@@ -27,11 +28,12 @@ export interface ResolveOptions {
   readonly roots?: readonly string[];
 }
 
-/** The directories searched for names: RUMINATE_MODELS (a path list), then `models/` of this package. */
+/** The directories searched for names: RUMINATE_MODELS (a path list), `models/` of this package, then what was pulled. */
 export function modelRoots(environment: NodeJS.ProcessEnv = process.env): readonly string[] {
   const listed = (environment.RUMINATE_MODELS ?? '').split(delimiter).filter((path) => path !== '');
   const bundled = bundledRoot();
-  return bundled === null ? listed : [...listed, bundled];
+  const pulled = join(cacheRoot(environment), 'names');
+  return [...listed, ...(bundled === null ? [] : [bundled]), ...(isDirectory(pulled) ? [pulled] : [])];
 }
 
 /** The bundle (dist/) and the sources (engine/model/) lie at different depths: climb to the package. */
@@ -91,12 +93,20 @@ function resolveDirectory(path: string, cr: number | undefined): ResolvedModel {
   throw new EngineError('ERR_MODEL_NOT_FOUND', `No model at ${quote(path)}: a directory with config.json or model.json, or a GGUF file, is needed.`);
 }
 
-function choose(name: string, directory: string, variant: string | undefined, cr: number | undefined): ResolvedModel {
+/** Of a directory that is known to hold a model. @throws EngineError ERR_MODEL_NOT_FOUND, ERR_OPTION */
+export function choose(name: string, directory: string, variant: string | undefined, cr: number | undefined): ResolvedModel {
   if (!existsSync(join(directory, 'model.json'))) {
     if (variant !== undefined) throw new EngineError('ERR_MODEL_NOT_FOUND', `${name} is a plain model without variants; got ${quote(variant)}.`);
     return { name, directory, variant: null, card: null, variantCard: null };
   }
   const card = readCard(directory);
+  const chosen = chooseVariant(name, card, variant, cr);
+  const variantCard = card.variants[chosen];
+  return { name, directory: join(directory, variantCard?.directory ?? ''), variant: chosen, card, variantCard: variantCard ?? null };
+}
+
+/** By name, else by compression ratio, else the card's default. @throws EngineError ERR_MODEL_NOT_FOUND, ERR_OPTION */
+export function chooseVariant(name: string, card: Card, variant: string | undefined, cr: number | undefined): string {
   const byRatio = Object.entries(card.variants).filter(([, v]) => v.compression_ratio === cr).map(([key]) => key);
   const chosen = variant ?? (cr === undefined ? card.default_variant : byRatio[0]);
   const variantCard = chosen !== undefined && Object.hasOwn(card.variants, chosen) ? card.variants[chosen] : undefined;
@@ -108,7 +118,7 @@ function choose(name: string, directory: string, variant: string | undefined, cr
   if (cr !== undefined && variantCard.compression_ratio !== cr) {
     throw new EngineError('ERR_OPTION', `compression_ratio must be ${variantCard.compression_ratio} for ${name}@${chosen}; got ${cr}.`);
   }
-  return { name, directory: join(directory, variantCard.directory), variant: chosen, card, variantCard };
+  return chosen;
 }
 
 function readCard(directory: string): Card {

@@ -4,6 +4,7 @@
  * test/unit/tokenizer-fixtures.test.ts holds both to the original's ids.
  */
 import type { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
+import { type Measure, replacedAll } from './measure.ts';
 
 export type Library = HuggingFaceTokenizer;
 type Split = (text: string, options?: { section_index?: number }) => string[];
@@ -14,9 +15,11 @@ interface Stage {
   readonly config?: { readonly [key: string]: unknown };
   readonly tokenizers?: readonly (Stage | null)[];
   readonly normalizers?: readonly (Stage | null)[];
-  pattern?: RegExp | null;
+  readonly processors?: readonly (Stage | null)[];
+  pattern?: RegExp | string | null;
   pre_tokenize_text: Split;
   normalize: (text: string) => string;
+  post_process: (tokens: string[], ...rest: unknown[]) => unknown;
 }
 
 /** Rust's `char::is_whitespace` and Oniguruma's \s: JavaScript's \s has U+FEFF and lacks U+0085. */
@@ -27,20 +30,32 @@ const SPACES = new RegExp(`[${SPACE}]+`, 'gu');
 const PUNCTUATION = /[\p{P}!-/:-@[-`{-~]/gu;
 const GPT2 = new RegExp(String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^${SPACE}\p{L}\p{N}]+|[${SPACE}]+(?![^${SPACE}])|[${SPACE}]+`, 'gu');
 
-/** Corrects a built library in place. */
-export function correct(library: Library, json: Readonly<Record<string, unknown>>): void {
-  correctPreTokenizer(library.pre_tokenizer as unknown as Stage | null, json.pre_tokenizer);
-  correctNormalizer(library.normalizer as unknown as Stage | null, json.normalizer);
+/** Corrects a built library in place; what its stages make is counted. */
+export function correct(library: Library, json: Readonly<Record<string, unknown>>, measure: Measure): void {
+  correctPreTokenizer(library.pre_tokenizer as unknown as Stage | null, json.pre_tokenizer, measure);
+  correctNormalizer(library.normalizer as unknown as Stage | null, json.normalizer, measure);
+  correctPostProcessor(library.post_processor as unknown as Stage | null, json.post_processor, measure);
 }
 
-function correctPreTokenizer(stage: Stage | null, json: unknown): void {
+function correctPreTokenizer(stage: Stage | null, json: unknown, measure: Measure): void {
   if (stage === null) return;
   const config = (json ?? {}) as Readonly<Record<string, unknown>>;
+  if (config.type === 'Sequence') {
+    for (const [i, part] of (stage.tokenizers ?? []).entries()) correctPreTokenizer(part, (config.pretokenizers as unknown[])[i], measure);
+    return;
+  }
+  correctSplit(stage, config, measure);
+  const split = stage.pre_tokenize_text.bind(stage);
+  stage.pre_tokenize_text = (text, options) => {
+    const pieces = split(text, options);
+    for (const piece of pieces) measure.add(piece.length);
+    return pieces;
+  };
+}
+
+function correctSplit(stage: Stage, config: Readonly<Record<string, unknown>>, measure: Measure): void {
   const behavior = behaviorOf(config.behavior);
   switch (config.type) {
-    case 'Sequence':
-      for (const [i, part] of (stage.tokenizers ?? []).entries()) correctPreTokenizer(part, (config.pretokenizers as unknown[])[i]);
-      return;
     case 'ByteLevel':
       stage.pattern = GPT2;
       return;
@@ -72,29 +87,76 @@ function correctPreTokenizer(stage: Stage | null, json: unknown): void {
       const space = stringOr(config.replacement, '▁');
       const scheme = stringOr(config.prepend_scheme, config.add_prefix_space === false ? 'never' : 'always');
       stage.pre_tokenize_text = (text, options) => {
-        const replaced = text.replaceAll(' ', space);
+        const replaced = replacedAll(text, ' ', space, measure);
         const prepend = !replaced.startsWith(space) && (scheme === 'always' || (scheme === 'first' && options?.section_index === 0));
         const whole = prepend ? space + replaced : replaced;
         return config.split === false ? [whole] : cut(whole, new RegExp(escape(space), 'gu'), 'mergedwithnext');
       };
+      return;
     }
+    case 'Replace': {
+      const replace = replacement(stage, config, measure);
+      stage.pre_tokenize_text = (text) => [replace(text)];
+      return;
+    }
+    case 'FixedLength':
+      // The library would cut off nothing for ever.
+      if (!Number.isSafeInteger(config.length) || (config.length as number) < 1) throw new Error('tokenizer.json: a FixedLength has no length');
   }
 }
 
-function correctNormalizer(stage: Stage | null, json: unknown): void {
+function correctNormalizer(stage: Stage | null, json: unknown, measure: Measure): void {
   if (stage === null) return;
   const config = (json ?? {}) as Readonly<Record<string, unknown>>;
+  if (config.type === 'Sequence') {
+    for (const [i, part] of (stage.normalizers ?? []).entries()) correctNormalizer(part, (config.normalizers as unknown[])[i], measure);
+    return;
+  }
+  correctText(stage, config, measure);
+  const normalize = stage.normalize.bind(stage);
+  stage.normalize = (text) => {
+    const normalized = normalize(text);
+    measure.add(normalized.length);
+    return normalized;
+  };
+}
+
+function correctText(stage: Stage, config: Readonly<Record<string, unknown>>, measure: Measure): void {
   switch (config.type) {
-    case 'Sequence':
-      for (const [i, part] of (stage.normalizers ?? []).entries()) correctNormalizer(part, (config.normalizers as unknown[])[i]);
-      return;
     case 'Lowercase':
       // Character by character: JavaScript knows that a final Σ becomes ς, the original does not.
       stage.normalize = (text) => Array.from(text, (char) => char.toLowerCase()).join('');
       return;
     case 'Strip':
       stage.normalize = (text) => (config.strip_right === false ? (t: string) => t : trimEnd)(config.strip_left === false ? text : trimStart(text));
+      return;
+    case 'Replace':
+      stage.normalize = replacement(stage, config, measure);
   }
+}
+
+/** Literal, as the original's: for JavaScript `$&` in the content would be the match. */
+function replacement(stage: Stage, config: Readonly<Record<string, unknown>>, measure: Measure): (text: string) => string {
+  const { pattern } = stage;
+  if (!(pattern instanceof RegExp)) throw new Error('tokenizer.json: a Replace has no pattern');
+  const content = stringOr(config.content, '');
+  return (text) => replacedAll(text, pattern, content, measure);
+}
+
+/** A template may name the text any number of times, and one template may follow another. */
+function correctPostProcessor(stage: Stage | null, json: unknown, measure: Measure): void {
+  if (stage === null) return;
+  const config = (json ?? {}) as Readonly<Record<string, unknown>>;
+  if (config.type === 'Sequence') {
+    for (const [i, part] of (stage.processors ?? []).entries()) correctPostProcessor(part, (config.processors as unknown[])[i], measure);
+  }
+  if (config.type !== 'TemplateProcessing' || !Array.isArray(config.single)) return;
+  const { length } = config.single;
+  const process = stage.post_process.bind(stage);
+  stage.post_process = (tokens, ...rest) => {
+    measure.add(length * (tokens.length + 1));
+    return process(tokens, ...rest);
+  };
 }
 
 export const trimStart = (text: string) => text.replace(new RegExp(`^[${SPACE}]+`, 'u'), '');

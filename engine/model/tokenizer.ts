@@ -1,4 +1,5 @@
 /** Text to ids by @huggingface/tokenizers; ids to text by pieces, so that decoding, streaming and native stop strings agree by construction. */
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
@@ -6,6 +7,7 @@ import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { withinMs } from '../core/within.ts';
 import { type AddedToken, Encoder } from './encoder.ts';
+import { Measure } from './measure.ts';
 import { type PieceRule, pieceRule } from './pieces.ts';
 import { readBounded } from './registry.ts';
 import { correct } from './splits.ts';
@@ -35,13 +37,16 @@ export class Tokenizer {
   readonly config: Readonly<Record<string, unknown>>;
   /** Whether a text loses one leading space of its pieces. */
   readonly stripLeadingSpace: boolean;
+  /** SHA-256 in hex of what it was made from: part of a model's identity. */
+  readonly digest: string;
   readonly #library: HuggingFaceTokenizer;
   readonly #encoder: Encoder;
   readonly #rule: PieceRule;
   readonly #tokens: readonly (string | undefined)[];
   readonly #added: ReadonlyMap<number, AddedToken>;
 
-  private constructor(json: Record<string, unknown>, config: Record<string, unknown>) {
+  private constructor(json: Record<string, unknown>, config: Record<string, unknown>, digest: string) {
+    this.digest = digest;
     const vocab = vocabularyOf(json);
     const added = addedTokensOf(json);
     this.config = config;
@@ -51,8 +56,9 @@ export class Tokenizer {
     const tokens: (string | undefined)[] = [];
     for (const [token, id] of vocab) tokens[checkId(id)] = token;
     for (const token of added) tokens[checkId(token.id)] = token.content;
-    this.#library = build(json, config);
-    this.#encoder = new Encoder(this.#library, added, tokens.length);
+    const measure = new Measure(LIMITS.TOKENIZER_CHARS_MAX);
+    this.#library = build(json, config, measure);
+    this.#encoder = new Encoder(this.#library, added, tokens.length, measure);
     this.#tokens = tokens;
     this.vocabSize = tokens.length;
     const extra = new Set(Array.isArray(config.additional_special_tokens) ? config.additional_special_tokens.map(contentOf) : []);
@@ -73,12 +79,16 @@ export class Tokenizer {
 
   /** From the texts of tokenizer.json and tokenizer_config.json. */
   static parse(tokenizerJson: string, tokenizerConfig = '{}', where = 'tokenizer.json'): Tokenizer {
-    return bounded(LIMITS.TOKENIZER_MS_MAX, where, () => new Tokenizer(objectOf(JSON.parse(tokenizerJson)), objectOf(JSON.parse(tokenizerConfig))));
+    return bounded(LIMITS.TOKENIZER_MS_MAX, where, () =>
+      new Tokenizer(objectOf(JSON.parse(tokenizerJson)), objectOf(JSON.parse(tokenizerConfig)), digestOf(tokenizerJson, tokenizerConfig)));
   }
 
-  /** From their contents. */
-  static of(tokenizerJson: Record<string, unknown>, tokenizerConfig: Record<string, unknown>, where: string): Tokenizer {
-    return bounded(LIMITS.TOKENIZER_MS_MAX, where, () => new Tokenizer(tokenizerJson, tokenizerConfig));
+  /** From their contents, which `make` finds; it is bounded too. */
+  static of(make: () => readonly [json: Record<string, unknown>, config: Record<string, unknown>], where: string): Tokenizer {
+    return bounded(LIMITS.TOKENIZER_MS_MAX, where, () => {
+      const [json, config] = make();
+      return new Tokenizer(json, config, digestOf(JSON.stringify(json), JSON.stringify(config)));
+    });
   }
 
   /** @throws EngineError ERR_TOKENIZER if a part has no token, or the file's regular expressions do not come to an end on the text. */
@@ -86,14 +96,17 @@ export class Tokenizer {
     return bounded(LIMITS.TOKENIZER_MS_MAX, 'The text cannot be tokenized', () => this.#encoder.encode(text, options.addSpecial));
   }
 
-  /** Never cleans up spaces: that would rewrite text already shown. */
+  /**
+   * Never cleans up spaces: that would rewrite text already shown.
+   * @throws EngineError ERR_TOKENIZER for a token that is too long.
+   */
   decode(ids: readonly number[], options: { readonly skipSpecial: boolean }): string {
     return this.textOf(this.bytesOf(ids, options));
   }
 
   /** The concatenated pieces. */
   bytesOf(ids: readonly number[], options: { readonly skipSpecial: boolean }): Uint8Array {
-    return concat(ids.map((id) => this.piece(id, options.skipSpecial)));
+    return bounded(LIMITS.TOKENIZER_MS_MAX, 'The tokens have no text', () => concat(this.#piecesOf(ids, options.skipSpecial)));
   }
 
   /** Pieces to text: one leading space less where the vocabulary writes one before each word; invalid UTF-8 becomes U+FFFD. */
@@ -106,16 +119,29 @@ export class Tokenizer {
   piece(id: number, skipSpecial: boolean): Uint8Array {
     const token = this.#tokens[id];
     if (token === undefined || (skipSpecial && this.specialIds.has(id))) return NO_BYTES;
-    return this.#added.has(id) && this.#rule.addedAsText ? utf8.encode(token) : this.#rule.bytesOf(token);
+    const bytes = this.#added.has(id) && this.#rule.addedAsText ? utf8.encode(token) : this.#rule.bytesOf(token);
+    if (bytes.length > LIMITS.TOKEN_BYTES_MAX) throw new EngineError('ERR_TOKENIZER', `The token ${id} has more than ${LIMITS.TOKEN_BYTES_MAX} bytes.`);
+    return bytes;
   }
 
   /** `piece` of every row of the embedding, special tokens skipped: what native stop strings are matched against. */
   pieces(rows: number): Pieces {
     this.checkFits(rows);
-    const all = Array.from({ length: rows }, (_, id) => this.piece(id, true));
+    const ids = Array.from({ length: rows }, (_, id) => id);
+    const all = bounded(LIMITS.TOKENIZER_MS_MAX, 'The tokens have no text', () => this.#piecesOf(ids, true));
     const offsets = new Uint32Array(rows + 1);
     for (const [id, piece] of all.entries()) offsets[id + 1] = (offsets[id] ?? 0) + piece.length;
     return { bytes: concat(all), offsets };
+  }
+
+  #piecesOf(ids: readonly number[], skipSpecial: boolean): readonly Uint8Array[] {
+    let size = 0;
+    return ids.map((id) => {
+      const piece = this.piece(id, skipSpecial);
+      size += piece.length;
+      if (size > LIMITS.TOKENS_BYTES_MAX) throw new EngineError('ERR_TOKENIZER', `The tokens have more than ${LIMITS.TOKENS_BYTES_MAX} bytes.`);
+      return piece;
+    });
   }
 
   /** @throws EngineError ERR_TOKENIZER if a token would index past the embedding. */
@@ -144,7 +170,7 @@ function bounded<T>(limitMs: number, where: string, work: () => T): T {
  * The library has no WordLevel: it would take it for a legacy vocabulary and lose the unknown token. We let it build the equal
  * WordPiece (for its tables) and look whole words up ourselves.
  */
-function build(json: Record<string, unknown>, config: Record<string, unknown>): HuggingFaceTokenizer {
+function build(json: Record<string, unknown>, config: Record<string, unknown>, measure: Measure): HuggingFaceTokenizer {
   const model = objectOf(json.model);
   const isWordLevel = model.type === 'WordLevel';
   const wordPiece = { ...model, type: 'WordPiece', continuing_subword_prefix: '', max_input_chars_per_word: 100 };
@@ -156,7 +182,7 @@ function build(json: Record<string, unknown>, config: Record<string, unknown>): 
     const unknown = typeof model.unk_token === 'string' ? model.unk_token : undefined;
     built.encode = (words: string[]) => words.map((word) => (built.tokens_to_ids.has(word) ? word : (unknown ?? word)));
   }
-  correct(library, json);
+  correct(library, json, measure);
   return library;
 }
 
@@ -170,9 +196,14 @@ function vocabularyOf(json: Record<string, unknown>): Iterable<readonly [string,
 function addedTokensOf(json: Record<string, unknown>): readonly AddedToken[] {
   if (json.added_tokens === undefined || json.added_tokens === null) return [];
   if (!Array.isArray(json.added_tokens)) throw new EngineError('ERR_TOKENIZER', 'tokenizer.json: added_tokens is not a list.');
+  let chars = 0;
   return json.added_tokens.map((token) => {
     const { id, content, special, single_word, lstrip, rstrip, normalized } = objectOf(token);
     if (typeof content !== 'string') throw new EngineError('ERR_TOKENIZER', 'tokenizer.json: an added token has no content.');
+    chars += content.length;
+    if (chars > LIMITS.ADDED_TOKENS_CHARS_MAX) {
+      throw new EngineError('ERR_TOKENIZER', `tokenizer.json: the added tokens have more than ${LIMITS.ADDED_TOKENS_CHARS_MAX} characters.`);
+    }
     return {
       id: checkId(id),
       content,
@@ -215,4 +246,10 @@ function concat(parts: readonly Uint8Array[]): Uint8Array {
     at += part.length;
   }
   return whole;
+}
+
+function digestOf(...texts: readonly string[]): string {
+  const hash = createHash('sha256');
+  for (const text of texts) hash.update(`${Buffer.byteLength(text)}\n`).update(text);
+  return hash.digest('hex');
 }

@@ -9,7 +9,10 @@
  * - Reads, lists, deletes and unconditional puts are tried again with backoff and full jitter until the deadline. A conditional put is
  *   sent once: whether one without an answer was applied is for the commit protocol to find out (KV.md 4), and an automatic second
  *   attempt would read its own success as a refusal.
- * - Every byte count is bounded by the caller before it is read.
+ * - Every byte count is bounded by the caller before it is read; a body that is longer is ERR_STORE.
+ * - A cancelled call throws ERR_CANCELLED, and what it was about to write may have been written, as with `unknown`.
+ * - An etag names one version of one key and is never used again for another content; it means nothing to another store.
+ * - Keys have letters, digits, `/` and `. _ = @ + ~ , -`; no part is empty, `.` or `..` (engine/adapters/keys.ts): else ERR_STORE_CONFIG.
  * @throws EngineError ERR_STORE (no answer in time, or an answer that makes no sense), ERR_STORE_CONFIG (denied, no bucket, unsuitable),
  * ERR_CANCELLED.
  */

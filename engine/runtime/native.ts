@@ -23,6 +23,7 @@ export type BaselineName =
   | 'quest'
   | 'streaming_llm'
   | `kvpress_${'tova' | 'observed_attention' | 'streaming_llm' | 'snapkv' | 'expected_attention' | 'knorm'}`;
+export type WeightType = 'f32' | 'f16' | 'bf16' | 'nf4' | 'q8_0' | 'q4_0' | 'q4_1' | 'q4_k' | 'q6_k';
 export type Finish = 'stop' | 'length' | 'kv_read_budget' | 'memory' | 'ended';
 
 export interface NativeInfo {
@@ -48,7 +49,10 @@ export interface ModelInfo {
   readonly ropeTheta: number;
   readonly parameters: number;
   readonly fileBytes: number;
-  readonly weightType: 'f32' | 'f16' | 'bf16' | 'nf4' | 'q8_0' | 'q4_0' | 'q4_1' | 'q4_k' | 'q6_k';
+  /** The most common one of the projections. */
+  readonly weightType: WeightType;
+  /** Bytes of the tensors of each type, as the file stores them; types that no tensor has are left out. */
+  readonly weightBytes: Readonly<Partial<Record<WeightType, number>>>;
   readonly eosIds: readonly number[];
   readonly bosId: number | null;
   readonly policy: {
@@ -96,6 +100,13 @@ export interface NativeEngine extends Disposable {
   readonly kv: KvType;
   memory(): MemoryUse;
   createRun(options: RunOptions): NativeRun;
+  /**
+   * A run that goes on where saved ones stopped; `prefill` then feeds what the tails do not hold. Every byte is verified first, and on
+   * failure nothing is left behind.
+   */
+  restoreRun(options: RestoreOptions): Promise<NativeRun>;
+  /** Reads all weights once. */
+  identity(): Promise<EngineIdentity>;
   /** A teacher-forced pass over `ids` on a fresh chain. */
   forward(options: ForwardOptions, signal?: AbortSignal): Promise<ForwardResult>;
   /** Idempotent; also `[Symbol.dispose]`. */
@@ -131,6 +142,8 @@ export interface RunOptions {
   /** KV bytes the engine may hold before a step; above it the chains end with `memory`. null: none. */
   readonly memoryLimitBytes: number | null;
   readonly prefillChunk: number;
+  /** Eviction bits are kept for the journal, and a finished chain's KV until a delta has saved it. */
+  readonly checkpointed: boolean;
 }
 
 export interface ChainReport {
@@ -156,7 +169,86 @@ export interface RunReport {
   /** layers x KV heads. */
   readonly headCount: number;
   readonly running: number;
+  /** Of a restored run: tokens that were fed again. */
+  readonly caughtUp: number;
   readonly chains: readonly ChainReport[];
+}
+
+/** What guards stored objects: keys of 32 bytes, and the tenant and origin job that encryption is bound to. */
+export interface Seal {
+  readonly digestKey: Uint8Array | null;
+  readonly dataKey: Uint8Array | null;
+  readonly context: string;
+}
+
+export interface SaveOptions extends Seal {
+  /** Pages and tails and the journal, or the journal alone. */
+  readonly delta: boolean;
+  readonly epoch: number;
+  /** Ordinal of this cut within the epoch. */
+  readonly n: number;
+  readonly codec: 'raw' | 'lossless';
+}
+
+/** An object as it goes into a store. Its bytes are the engine's own memory, let go with the array. */
+export interface SavedObject {
+  readonly kind: 'segment' | 'tail' | 'journal';
+  /** -1: the prompt's, -2: the whole job's. */
+  readonly chain: number;
+  readonly nonce: string;
+  /** Of a tail: tokens of its chain at the cut. */
+  readonly generated: number;
+  readonly digest: string;
+  readonly bytes: Uint8Array;
+}
+
+/** An object as it came from a store; `seal` is an index into `seals`. */
+export interface LoadedObject {
+  readonly chunks: readonly Uint8Array[];
+  readonly bytes: number;
+  readonly digest: string;
+  readonly seal: number;
+}
+
+export interface ObjectSources {
+  readonly objects: readonly LoadedObject[];
+  readonly seals: readonly Seal[];
+  /** false: CRCs only. */
+  readonly checkDigests: boolean;
+}
+
+export interface RestoreOptions extends ObjectSources {
+  readonly run: RunOptions;
+  /** Another numerics computed the journals: their eviction bits are forced instead of compared. */
+  readonly replay: boolean;
+  /** The journals are this job's, and saves go on after them; else the first save writes everything anew. */
+  readonly ownJournal: boolean;
+  readonly chains: readonly {
+    /** The journals' chain whose first `tokens` tokens it begins with (-1: all); source -1: it begins with the prompt. */
+    readonly source: number;
+    readonly tokens: number;
+    /** Goes on though it had finished by length, budget, memory or from outside. */
+    readonly reopen: boolean;
+    readonly segments: readonly number[];
+    readonly tail: number | null;
+  }[];
+  readonly promptSegments: readonly number[];
+  readonly promptTail: number | null;
+  readonly journals: readonly number[];
+}
+
+/** What the journals of a job say, folded. */
+export interface JournalReport {
+  readonly report: RunReport;
+  /** Global index of each of the report's chains. */
+  readonly chains: readonly number[];
+  readonly promptTokens: number;
+}
+
+export interface EngineIdentity {
+  readonly layoutId: string;
+  readonly weightsDigest: string;
+  readonly numericsId: string;
 }
 
 /** One prompt, `width` chains stepping together. One call at a time (ERR_BUSY), off the JS thread. */
@@ -170,6 +262,8 @@ export interface NativeRun extends Disposable {
   /** Finishes chains now, frees their KV. */
   end(chains: readonly number[]): void;
   report(): RunReport;
+  /** Between two calls, after the prefill. Objects in memory; the next save holds what is new since. */
+  save(options: SaveOptions): Promise<{ readonly report: RunReport; readonly objects: readonly SavedObject[] }>;
   close(): void;
 }
 
@@ -230,6 +324,11 @@ export async function openEngine(options: EngineOptions, signal?: AbortSignal): 
   });
 }
 
+/** Journals of one job, in order, of an engine with this layout and vocabulary. */
+export async function decodeJournals(options: ObjectSources & { readonly layoutId: string; readonly vocabSize: number }): Promise<JournalReport> {
+  return settling(() => addon().decodeJournals(options));
+}
+
 class Engine implements NativeEngine {
   readonly info: ModelInfo;
   readonly isa: Isa;
@@ -249,6 +348,14 @@ class Engine implements NativeEngine {
 
   createRun(options: RunOptions): NativeRun {
     return new Run(calling(() => addon().createRun(this.#handle, options)));
+  }
+
+  async restoreRun(options: RestoreOptions): Promise<NativeRun> {
+    return new Run(await settling(() => addon().restoreRun(this.#handle, options)));
+  }
+
+  async identity(): Promise<EngineIdentity> {
+    return settling(() => addon().engineIdentity(this.#handle));
   }
 
   async forward(options: ForwardOptions, signal?: AbortSignal): Promise<ForwardResult> {
@@ -287,6 +394,10 @@ class Run implements NativeRun {
     return calling(() => addon().runReport(this.#handle));
   }
 
+  async save(options: SaveOptions): Promise<{ readonly report: RunReport; readonly objects: readonly SavedObject[] }> {
+    return settling(() => addon().runSave(this.#handle, options));
+  }
+
   close(): void {
     calling(() => addon().runClose(this.#handle));
   }
@@ -323,6 +434,10 @@ interface Addon {
   runEnd(run: Handle, options: { chains: readonly number[] }): void;
   runReport(run: Handle): RunReport;
   runClose(run: Handle): void;
+  runSave(run: Handle, options: SaveOptions): Promise<{ readonly report: RunReport; readonly objects: readonly SavedObject[] }>;
+  restoreRun(engine: Handle, options: RestoreOptions): Promise<Handle>;
+  engineIdentity(engine: Handle): Promise<EngineIdentity>;
+  decodeJournals(options: ObjectSources & { readonly layoutId: string; readonly vocabSize: number }): Promise<JournalReport>;
 }
 
 let loaded: Addon | undefined;

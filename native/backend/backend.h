@@ -25,6 +25,8 @@ struct BackendOptions {
 
 using ChainId = int32_t;
 
+class ChainCache;  // cache/chain_cache.h
+
 // One token to feed. Rows of one chain in one call are consecutive positions of it, in order. The rows of its prompt come first.
 struct Row {
   ChainId chain = 0;
@@ -90,6 +92,12 @@ class Backend {
   virtual HeadSnapshot Snapshot(ChainId chain, int32_t layer, int32_t kv_head) const = 0;
   virtual MemoryUse Memory() const = 0;
   virtual void SetTrace(TraceSink* sink) = 0;  // nullptr: none
+
+  // The cache of a chain as a checkpoint reads it, a fresh one as a restore fills it, and a chain that owns a filled one. nullptr: this
+  // backend keeps no ring and log, and its jobs are journaled only.
+  virtual ChainCache* Cache(ChainId /*chain*/) { return nullptr; }
+  virtual std::unique_ptr<ChainCache> NewCache();
+  virtual Expected<ChainId> AdoptChain(std::unique_ptr<ChainCache> cache);
 
   // Its threads for the work of others between two Forwards. cost: of all items together, in vector multiply-adds of one lane.
   virtual int32_t threads() const { return 1; }

@@ -1,6 +1,7 @@
 // Module init. One addon, any number of environments: all state is in AddonData and in the handles.
 #include <napi.h>
 
+#include "bind/checkpoint_bind.h"
 #include "bind/engine_bind.h"
 #include "bind/gguf_bind.h"
 #include "bind/handle.h"
@@ -56,6 +57,10 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
         Export<RunEnd>(env, "runEnd"),
         Export<RunReportNow>(env, "runReport"),
         Export<RunClose>(env, "runClose"),
+        Export<RunSave>(env, "runSave"),
+        Export<RestoreRun>(env, "restoreRun"),
+        Export<EngineIdentity>(env, "engineIdentity"),
+        Export<DecodeJournals>(env, "decodeJournals"),
     });
   } catch (...) {
     Throw(env, Caught());

@@ -150,6 +150,7 @@ RunOptions ReadRunOptions(Reader& reader) {
   if (!reader.IsNull("memoryLimitBytes")) options.memory_limit_bytes = reader.Int("memoryLimitBytes", 0, kExactIntegerMax);
   if (!reader.IsNull("kvReadBudget")) options.kv_read_budget = reader.Int("kvReadBudget", 0, kExactIntegerMax);
   options.prefill_chunk = reader.Int32("prefillChunk", 1, 65536);
+  options.checkpointed = reader.Bool("checkpointed");
   if (reader.status().ok() && options.lengths.size() != static_cast<size_t>(options.width)) {
     reader.Fail(kErrInternal, "lengths", "must have one element per chain.");
   }
@@ -174,6 +175,11 @@ Napi::Object ToJs(Napi::Env env, const Model& model) {
   Napi::Array eos = Napi::Array::New(env);
   for (uint32_t i = 0; i < config.eos_ids.size(); ++i) eos.Set(i, config.eos_ids[i]);
 
+  Napi::Object weight_bytes = Napi::Object::New(env);
+  for (size_t i = 0; i < kDTypeCount; ++i) {
+    if (model.format_bytes[i] > 0) weight_bytes.Set(DTypeName(static_cast<DType>(i)), model.format_bytes[i]);
+  }
+
   Napi::Object out = Napi::Object::New(env);
   out.Set("modelType", config.model_type);
   out.Set("vocabSize", config.vocab_size);
@@ -189,6 +195,7 @@ Napi::Object ToJs(Napi::Env env, const Model& model) {
   out.Set("parameters", model.parameter_count);
   out.Set("fileBytes", model.file_bytes);
   out.Set("weightType", DTypeName(model.dtype));
+  out.Set("weightBytes", weight_bytes);
   out.Set("eosIds", eos);
   out.Set("bosId", config.bos_id < 0 ? env.Null() : Napi::Value::From(env, config.bos_id));
   out.Set("policy", policy);
@@ -209,6 +216,7 @@ Napi::Object ToJs(Napi::Env env, const RunReport& report) {
   out.Set("sharedSum", report.shared_sum);
   out.Set("headCount", report.head_count);
   out.Set("running", report.running);
+  out.Set("caughtUp", report.caught_up);
   out.Set("chains", chains);
   return out;
 }

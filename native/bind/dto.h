@@ -26,6 +26,7 @@ class Reader {
   Reader(Reader&&) = delete;
 
   bool IsNull(const char* name);
+  bool Bool(const char* name);
   // An integer in [min, max], else ERR_OPTION.
   int64_t Int(const char* name, int64_t min, int64_t max);
   int32_t Int32(const char* name, int32_t min, int32_t max) { return static_cast<int32_t>(Int(name, min, max)); }

@@ -7,6 +7,7 @@
 #include "bind/dto.h"
 #include "bind/forward.h"
 #include "bind/handle.h"
+#include "checkpoint/geometry.h"
 
 namespace rum::bind {
 namespace {
@@ -57,7 +58,7 @@ class OpenTask final : public Task {
 
   Napi::Value Result(Napi::Env env) override {
     auto engine = std::make_shared<EngineHandle>();
-    engine->core = std::make_shared<EngineCore>(queue_, model_, backend_, request_.options.kv);
+    engine->core = std::make_shared<EngineCore>(queue_, model_, backend_, request_.options);
     Napi::Object out = Napi::Object::New(env);
     out.Set("info", ToJs(env, *model_));
     out.Set("isa", IsaName(backend_->isa()));
@@ -130,8 +131,10 @@ class ForwardTask final : public Task {
 
 }  // namespace
 
-EngineCore::EngineCore(std::shared_ptr<SerialQueue> queue_in, std::shared_ptr<const Model> model_in, std::shared_ptr<Backend> backend_in, KvType kv_in)
-    : queue(std::move(queue_in)), model(std::move(model_in)), backend(std::move(backend_in)), kv(kv_in), memory(backend->Memory()) {
+EngineCore::EngineCore(std::shared_ptr<SerialQueue> queue_in, std::shared_ptr<const Model> model_in, std::shared_ptr<Backend> backend_in,
+                       const BackendOptions& options)
+    : queue(std::move(queue_in)), model(std::move(model_in)), backend(std::move(backend_in)), kv(options.kv),
+      layout_id(LayoutIdOf(GeometryOf(model->config, options))), memory(backend->Memory()) {
   // V8 sees only a small object; told of the weights behind it, it collects dropped engines in time.
   Napi::MemoryManagement::AdjustExternalMemory(queue->env(), memory.weight_bytes);
 }

@@ -7,13 +7,15 @@
 #include "backend/backend.h"
 #include "bind/async_task.h"
 #include "bind/slice_clock.h"
+#include "checkpoint/object.h"
 
 namespace rum::bind {
 
 // What an engine and its runs share; lives until the last of them is closed and its call in flight has settled. Its members are
 // used by the slice in flight or, between slices, by the JS thread (SerialQueue); created and destroyed on the JS thread.
 struct EngineCore {
-  EngineCore(std::shared_ptr<SerialQueue> queue_in, std::shared_ptr<const Model> model_in, std::shared_ptr<Backend> backend_in, KvType kv_in);
+  EngineCore(std::shared_ptr<SerialQueue> queue_in, std::shared_ptr<const Model> model_in, std::shared_ptr<Backend> backend_in,
+             const BackendOptions& options);
   ~EngineCore();
   EngineCore(const EngineCore&) = delete;
 
@@ -21,6 +23,7 @@ struct EngineCore {
   const std::shared_ptr<const Model> model;
   const std::shared_ptr<Backend> backend;
   const KvType kv;
+  const LayoutId layout_id;  // of its checkpoints
   SliceClock clock;
   MemoryUse memory;  // as of the end of the last slice
 };

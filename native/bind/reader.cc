@@ -55,6 +55,11 @@ bool Reader::Is(const char* name, Napi::Value value, napi_valuetype wanted, cons
 
 bool Reader::IsNull(const char* name) { return Get(name).IsNull(); }
 
+bool Reader::Bool(const char* name) {
+  const Napi::Value value = Get(name);
+  return Is(name, value, napi_boolean, "a boolean") && value.As<Napi::Boolean>().Value();
+}
+
 int64_t Reader::Int(const char* name, int64_t min, int64_t max) { return Integer(name, Get(name), min, max); }
 
 double Reader::Number(const char* name, Napi::Value value) {

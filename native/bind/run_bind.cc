@@ -66,12 +66,6 @@ class RunTask final : public Task {
   bool worked_ = false;
 };
 
-Status CheckUsable(const RunHandle& run) {
-  if (run.closed) return Error(kErrDisposed, "the run is closed.");
-  if (!run.call.expired()) return Error(kErrBusy, "a call of this run is in flight.");
-  return Status::Ok();
-}
-
 Napi::Value StartTask(Napi::Env env, const std::shared_ptr<RunHandle>& run, int32_t steps) {
   const Status status = CheckUsable(*run);
   if (!status.ok()) return Throw(env, status);
@@ -81,6 +75,12 @@ Napi::Value StartTask(Napi::Env env, const std::shared_ptr<RunHandle>& run, int3
 }
 
 }  // namespace
+
+Status CheckUsable(const RunHandle& run) {
+  if (run.closed) return Error(kErrDisposed, "the run is closed.");
+  if (!run.call.expired()) return Error(kErrBusy, "a call of this run is in flight.");
+  return Status::Ok();
+}
 
 void RunHandle::Release() {
   // Freeing the chains touches the backend, which another run's slice may be using.

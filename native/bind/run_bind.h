@@ -23,6 +23,9 @@ struct RunHandle {
   void Release();
 };
 
+// ERR_DISPOSED, or ERR_BUSY while a call of the run is in flight.
+Status CheckUsable(const RunHandle& run);
+
 // Exported functions; arguments and results: engine/runtime/native.ts.
 Napi::Value CreateRun(Napi::Env env, const std::shared_ptr<EngineHandle>& engine, Napi::Value options);
 Napi::Value RunPrefill(Napi::Env env, const std::shared_ptr<RunHandle>& run, Napi::Value options);

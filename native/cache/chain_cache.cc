@@ -82,6 +82,7 @@ std::unique_ptr<ChainCache> ChainCache::Fork() const {
     to.dense_prompt = from.dense_prompt;
     to.log_flags = from.log_flags;
   }
+  copy->decisions_ = decisions_;
   return copy;
 }
 
@@ -113,11 +114,12 @@ bool ChainCache::KeepSurvivor(Head& head, const Place& from) {
 }
 
 bool ChainCache::Append(int32_t index, int32_t position, const float* k, const float* v, const Verdict& verdict) {
+  const bool evict = decisions_.Say(index, position, verdict.evict);
   Head& head = heads_[static_cast<size_t>(index)];
   uint8_t* ring = Ring(index);
   uint8_t* flags = ring + layout_.ring_flags_offset;
   const int32_t slots = layout_.ring_slots;
-  if (position > 0 && verdict.evict_previous) flags[(position - 1) % slots] = 1;
+  if (position > 0 && evict && !verdict.of_self) flags[(position - 1) % slots] = 1;
   const int32_t slot = position % slots;
   if (position >= slots && (flags[slot] == 0 || verdict.dense_prompt)) {
     if (!KeepSurvivor(head, {ring, layout_.ring_k_slots, ring + layout_.ring_v_offset, slot, position - slots})) return false;
@@ -126,7 +128,7 @@ bool ChainCache::Append(int32_t index, int32_t position, const float* k, const f
       head.log_flags.push_back(flags[slot]);
     }
   }
-  flags[slot] = verdict.evict_self ? 1 : 0;
+  flags[slot] = evict && verdict.of_self ? 1 : 0;
   const int32_t e = layout_.element_bytes;
   Store(k, layout_.head_dim, e, ring + slot * e, layout_.ring_k_slots);
   Store(v, layout_.head_dim, e, ring + layout_.ring_v_offset + slot * int64_t{layout_.v_stride} * e, 1);
@@ -160,6 +162,37 @@ bool ChainCache::EndPrompt(int32_t index, bool keep_window) {
     pool_->Release(page);
   }
   return enough;
+}
+
+void ChainCache::AttachPage(int32_t index, uint8_t* page) {
+  Head& head = heads_[static_cast<size_t>(index)];
+  pool_->Share(page);
+  head.pages.push_back(page);
+  head.log_count += layout_.page_slots;
+}
+
+void ChainCache::DetachPages(int32_t index, int32_t pages) {
+  Head& head = heads_[static_cast<size_t>(index)];
+  while (static_cast<int32_t>(head.pages.size()) > pages) {
+    pool_->Release(head.pages.back());
+    head.pages.pop_back();
+    head.log_count -= layout_.page_slots;
+  }
+}
+
+uint8_t* ChainCache::AttachOpenPage(int32_t index, int32_t slots) {
+  if (slots == 0) return nullptr;
+  Head& head = heads_[static_cast<size_t>(index)];
+  uint8_t* page = pool_->Allocate();
+  if (page == nullptr) return nullptr;
+  head.pages.push_back(page);
+  head.log_count += slots;
+  return page;
+}
+
+uint8_t* ChainCache::RestoreRing(int32_t index, int32_t length) {
+  heads_[static_cast<size_t>(index)].length = length;
+  return Ring(index);
 }
 
 HeadView ChainCache::View(int32_t index) const {

@@ -6,16 +6,18 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "cache/decision_log.h"
 #include "cache/layout.h"
 #include "cache/page_pool.h"
+#include "core/mapped_buffer.h"
 
 namespace rum {
 
-// What a policy says of a token that arrives.
+// What a policy says when a token arrives.
 struct Verdict {
-  bool evict_previous = false;  // the token before it goes once it leaves the ring
-  bool evict_self = false;      // so does this one
-  bool dense_prompt = false;    // whoever leaves the ring stays for now: EndPrompt decides
+  bool evict = false;         // a token goes once it leaves the ring: the one before it, or
+  bool of_self = false;       // the token itself
+  bool dense_prompt = false;  // whoever leaves the ring stays for now: EndPrompt decides
 };
 
 // Heads are independent: different threads may work on different heads of one chain at a time.
@@ -43,6 +45,25 @@ class ChainCache {
   int32_t heads() const { return static_cast<int32_t>(heads_.size()); }
   int64_t ring_bytes() const { return rings_.size(); }
 
+  // What a checkpoint reads and writes (checkpoint/segment.h, tail.h).
+  const CacheLayout& layout() const { return layout_; }
+  PagePool* pool() const { return pool_; }
+  int32_t length() const { return heads_[0].length; }  // tokens seen; the same for every head between two Forwards
+  int32_t LogCount(int32_t head) const { return heads_[static_cast<size_t>(head)].log_count; }
+  const uint8_t* Page(int32_t head, int32_t index) const { return heads_[static_cast<size_t>(head)].pages[static_cast<size_t>(index)]; }
+  const uint8_t* RingOf(int32_t head) const { return Ring(head); }
+  // Of a fresh cache: a sealed page that someone else holds too.
+  void AttachPage(int32_t head, uint8_t* page);
+  // Keeps the first `pages` of them.
+  void DetachPages(int32_t head, int32_t pages);
+  // Of a fresh cache, after its sealed pages: room for `slots` survivors of an open page (nullptr: no memory; also if slots is 0).
+  uint8_t* AttachOpenPage(int32_t head, int32_t slots);
+  // Then the ring: its bytes to fill in, for a head that has seen `length` tokens.
+  uint8_t* RestoreRing(int32_t head, int32_t length);
+  // Records nothing unless given heads.
+  DecisionLog& decisions() { return decisions_; }
+  const DecisionLog& decisions() const { return decisions_; }
+
  private:
   struct Head {
     std::vector<uint8_t*> pages;
@@ -67,6 +88,7 @@ class ChainCache {
   PagePool* const pool_;
   std::vector<Head> heads_;
   MappedBuffer rings_;  // [heads][ring_bytes]
+  DecisionLog decisions_;
 };
 
 }  // namespace rum

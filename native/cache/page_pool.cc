@@ -101,26 +101,4 @@ int64_t PagePool::allocated_bytes() const {
   return used_ * stride_;
 }
 
-MappedBuffer::~MappedBuffer() {
-  if (data_ != nullptr) munmap(data_, static_cast<size_t>(bytes_));
-}
-
-MappedBuffer::MappedBuffer(MappedBuffer&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
-
-MappedBuffer& MappedBuffer::operator=(MappedBuffer&& other) noexcept {
-  std::swap(data_, other.data_);
-  std::swap(bytes_, other.bytes_);
-  return *this;
-}
-
-bool MappedBuffer::Allocate(int64_t bytes) {
-  MappedBuffer fresh;
-  fresh.data_ = Map(std::max<int64_t>(bytes, 1));
-  if (fresh.data_ == nullptr) return false;
-  fresh.bytes_ = std::max<int64_t>(bytes, 1);
-  *this = std::move(fresh);
-  return true;
-}
-
 }  // namespace rum

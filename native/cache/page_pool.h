@@ -42,20 +42,4 @@ class PagePool {
   int64_t used_ = 0;
 };
 
-// Zeroed memory straight from the system, given back on destruction.
-class MappedBuffer {
- public:
-  MappedBuffer() = default;
-  ~MappedBuffer();
-  MappedBuffer(MappedBuffer&& other) noexcept;
-  MappedBuffer& operator=(MappedBuffer&& other) noexcept;
-  bool Allocate(int64_t bytes);  // false when the system has none
-  uint8_t* data() const { return data_; }
-  int64_t size() const { return bytes_; }
-
- private:
-  uint8_t* data_ = nullptr;
-  int64_t bytes_ = 0;
-};
-
 }  // namespace rum

@@ -66,6 +66,11 @@ inline constexpr double kDmsCrMax = 1e6;                            // documenta
 
 inline constexpr double kKvzapThresholdMax = 1e6;                   // |threshold|: a log score; published from -9 to -3
 
+// --- Stored objects (docs/CHECKPOINT.md) -----------------------------------------------------------
+inline constexpr int64_t kObjectBytesMax = int64_t{1} << 42;        // 4 TiB: below what S3 takes as one object
+inline constexpr int64_t kObjectFramesMax = int64_t{1} << 20;       // a frame for each layer or chain; the index is 48 MiB then
+inline constexpr int64_t kFrameBytesMax = int64_t{1} << 35;         // 32 GiB: one nonce of AES-GCM ends at 64 GiB
+
 // a * b into *product; false if it does not fit. Sizes are multiplied with this and nothing else.
 [[nodiscard]] inline bool CheckedMul(int64_t a, int64_t b, int64_t* product) { return !__builtin_mul_overflow(a, b, product); }
 [[nodiscard]] inline bool CheckedAdd(int64_t a, int64_t b, int64_t* sum) { return !__builtin_add_overflow(a, b, sum); }

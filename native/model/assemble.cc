@@ -112,6 +112,7 @@ Expected<std::shared_ptr<Model>> AssembleModel(ModelConfig config, const TensorS
       return Error(kErrModelWeights, "tensor " + name + " has a NaN or infinite weight or scale; the checkpoint is damaged");
     }
     model->parameter_count += view.rows * view.cols;
+    model->format_bytes[static_cast<size_t>(view.dtype)] += FormatBytes(view);
   }
   model->dtype = MostCommonDType(model->layers);
   return model;

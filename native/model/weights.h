@@ -1,6 +1,7 @@
 // The tensors of a model as views into mapped files. Nothing is copied here but what GGUF stores in another order: a backend packs
 // what it needs.
 #pragma once
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -70,6 +71,7 @@ struct Model {
   int64_t parameter_count = 0;
   int64_t file_bytes = 0;
   DType dtype = DType::kF32;  // of the projections (the most common one)
+  std::array<int64_t, kDTypeCount> format_bytes{};  // [DType] of the tensors above, as their files' formats store them (FormatBytes)
   std::vector<std::shared_ptr<const MappedFile>> files;
   std::vector<std::shared_ptr<const Nf4Scales>> nf4_scales;  // what the views' nf4 point to
   std::vector<std::vector<uint8_t>> reordered;  // what views of tensors with another order of rows than their file's point to

@@ -42,7 +42,7 @@ class Policy {
   // What comes of the logit. in_prompt: the row is of the prompt.
   Verdict Judge(float logit, bool in_prompt) const {
     const bool evict = evicts() && spec_.Evicts(logit) && (in_prompt || prunes_generated());
-    return {evict && decides_about_previous(), evict && !decides_about_previous(), dense_prompt() && in_prompt};
+    return {evict, !decides_about_previous(), dense_prompt() && in_prompt};
   }
 
  protected:

@@ -1,90 +1,11 @@
-#include "run/run.h"
-
-#include <algorithm>
-#include <limits>
-#include <span>
-#include <string_view>
-#include <utility>
-
-#include "core/limits.h"
-#include "run/stop_matcher.h"
+#include "run/run_impl.h"
 
 namespace rum {
 namespace {
 
-constexpr ChainId kNoChain = -1;
-
 bool IsMemory(const Status& status) { return !status.ok() && std::string_view(status.code) == kErrMemory; }
 
-// Sums the live lengths of every prompt token, over layers and KV heads, while a chunk is fed.
-class PrefillMeter final : public TraceSink {
- public:
-  explicit PrefillMeter(int32_t num_kv_heads) : num_kv_heads_(num_kv_heads) {}
-
-  // Rows may arrive layer by layer or token by token, so the sums of a whole chunk are kept.
-  void Begin(int32_t first_position, size_t token_count) {
-    first_position_ = first_position;
-    live_sums_.assign(token_count, 0);
-  }
-  void OnToken(ChainId, int32_t, int32_t position, const float*, const int32_t* live) override {
-    int64_t& sum = live_sums_[static_cast<size_t>(position - first_position_)];
-    for (int32_t j = 0; j < num_kv_heads_; ++j) sum += live[j];
-  }
-  std::span<const int64_t> live_sums() const { return live_sums_; }
-
- private:
-  int32_t num_kv_heads_, first_position_ = 0;
-  std::vector<int64_t> live_sums_;  // [tokens of the chunk]
-};
-
-struct ChainState {
-  ChainId id = kNoChain;
-  size_t logits_row = 0;  // of the last Forward
-  TokenHistory history;
-  StopState stop;
-  ChainReport report;
-};
-
 }  // namespace
-
-struct Run::Impl {
-  Impl(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> model, RunOptions options, StopMatcher stop);
-  ~Impl();
-
-  Status FeedChunk();
-  Status ForkChains();
-  Status StepOnce(bool* finished);
-  void SampleAll();
-  Finish Accept(ChainState& chain, int32_t index, int32_t token);
-  bool BudgetAllowsFeeding() const;
-  bool MemoryAllowsFeeding() const;
-  void EndRunning(Finish finish);
-  Status FeedAll();
-  void End(ChainState& chain, Finish finish);
-  void DropFinished();
-  Status Fail(Status status) { return error_ = std::move(status); }
-  std::span<float> LogitsRow(size_t r) { return std::span(logits_).subspan(r * vocab_, vocab_); }
-
-  std::shared_ptr<Backend> backend_;
-  std::shared_ptr<const Model> model_;
-  RunOptions options_;
-  StopMatcher stop_;
-  Status error_;
-  size_t vocab_;
-  int64_t head_count_;
-  int64_t read_sum_max_;              // kv_read_budget times head_count
-  int64_t read_sum_ = 0;              // of all chains
-  int64_t prefill_read_sum_ = 0, prefill_peak_sum_ = 0, shared_sum_ = 0, steps_ = 0;
-  ChainId prompt_chain_ = kNoChain;   // holds the prompt until the chains are forked
-  bool prefilled_ = false;
-  PrefillMeter meter_;
-  std::vector<ChainState> chains_;    // [width]
-  std::vector<size_t> running_;       // indices of chains not finished, ascending
-  std::vector<float> logits_;         // [width, vocab]; chains that finish leave gaps until the next Forward
-  std::vector<Row> rows_;
-  std::vector<SampleScratch> scratch_;  // one for each thread that samples
-  std::vector<int32_t> sampled_;        // [running_.size()]
-};
 
 Run::Impl::Impl(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> model, RunOptions options, StopMatcher stop)
     : backend_(std::move(backend)), model_(std::move(model)), options_(std::move(options)), stop_(std::move(stop)),
@@ -101,6 +22,7 @@ Run::Impl::Impl(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> m
   rows_.reserve(std::max(chains_.size(), std::min(options_.prompt.size(), static_cast<size_t>(options_.prefill_chunk))));
   for (size_t i = 0; i < chains_.size(); ++i) {
     running_.push_back(i);
+    from_prompt_.push_back(i);
     chains_[i].stop = stop_.NewState();
     chains_[i].report.tokens.reserve(static_cast<size_t>(options_.lengths[i]));
     if (HasPenalties(options_.sampling)) chains_[i].history = TokenHistory(options_.prompt, options_.lengths[i]);
@@ -109,9 +31,26 @@ Run::Impl::Impl(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> m
 
 Run::Impl::~Impl() {
   if (prompt_chain_ != kNoChain) backend_->FreeChain(prompt_chain_);
-  for (const ChainState& chain : chains_) {
-    if (chain.id != kNoChain) backend_->FreeChain(chain.id);
+  for (ChainState& chain : chains_) FreeCache(chain);
+}
+
+// For the chains that begin with it; nothing if all have theirs already.
+Status Run::Impl::FeedPrompt(const std::atomic<bool>& cancel) {
+  std::erase_if(from_prompt_, [this](size_t i) { return chains_[i].report.finish != Finish::kNone; });
+  if (from_prompt_.empty() || chains_[from_prompt_[0]].id != kNoChain) return Status::Ok();
+  if (prompt_chain_ == kNoChain) {
+    Expected<ChainId> chain = backend_->NewChain();
+    if (!chain.ok()) return chain.status();
+    prompt_chain_ = *chain;
+    prompt_row_ = from_prompt_[0];
+    RecordDecisions();
   }
+  while (static_cast<size_t>(backend_->Length(prompt_chain_)) < options_.prompt.size()) {
+    if (cancel.load(std::memory_order_relaxed)) return Error(kErrCancelled, "cancelled during prefill");
+    Status status = FeedChunk();
+    if (!status.ok()) return status;
+  }
+  return ForkChains();
 }
 
 // Feeds the next prompt tokens; with the last of them comes the first row of logits.
@@ -125,14 +64,14 @@ Status Run::Impl::FeedChunk() {
   }
   meter_.Begin(static_cast<int32_t>(fed), end - fed);
   backend_->SetTrace(&meter_);
-  Status status = backend_->Forward(rows_, logits_.data());
+  Status status = backend_->Forward(rows_, LogitsRow(prompt_row_).data());
   backend_->SetTrace(nullptr);
   if (!status.ok()) return status;
   for (const int64_t live_sum : meter_.live_sums()) {
     prefill_read_sum_ += live_sum;
     prefill_peak_sum_ = std::max(prefill_peak_sum_, live_sum);
   }
-  for (const size_t i : running_) {
+  for (const size_t i : from_prompt_) {
     ChainReport& report = chains_[i].report;
     report.live_sum = report.decode_peak_sum = backend_->LiveSum(prompt_chain_);
     report.peak_sum = prefill_peak_sum_;
@@ -141,39 +80,41 @@ Status Run::Impl::FeedChunk() {
   return Status::Ok();
 }
 
-// The first running chain takes the prompt's over, the others fork it. All sample their first token from the same logits.
+// The first chain takes the prompt's over, the others fork it. All sample their first token from the same logits.
 Status Run::Impl::ForkChains() {
+  MarkPrompt(prompt_chain_);
   const ChainId source = std::exchange(prompt_chain_, kNoChain);
-  chains_[running_[0]].id = source;
-  for (size_t r = 1; r < running_.size(); ++r) {
+  chains_[from_prompt_[0]].id = source;
+  for (size_t r = 1; r < from_prompt_.size(); ++r) {
     Expected<ChainId> fork = backend_->ForkChain(source);
     if (!fork.ok()) return fork.status();
-    chains_[running_[r]].id = *fork;
-    chains_[running_[r]].logits_row = r;
-    std::ranges::copy(LogitsRow(0), LogitsRow(r).begin());
+    chains_[from_prompt_[r]].id = *fork;
+  }
+  for (const size_t i : from_prompt_) {
+    chains_[i].logits_row = i;
+    if (i != prompt_row_) std::ranges::copy(LogitsRow(prompt_row_), LogitsRow(i).begin());
   }
   shared_sum_ = backend_->SharedSum(source);
-  prefilled_ = true;
   return Status::Ok();
 }
 
 // Chains are independent until their tokens are accepted: those of scratch s are s, s + scratches, ...
 void Run::Impl::SampleAll() {
   const auto scratches = static_cast<int64_t>(scratch_.size());
-  const auto cost = static_cast<int64_t>(running_.size() * vocab_) * (options_.sampling.temperature == 0.0f ? 1 : 16);
+  const auto cost = static_cast<int64_t>(front_.size() * vocab_) * (options_.sampling.temperature == 0.0f ? 1 : 16);
   backend_->RunOnThreads(scratches, cost, [this](int64_t begin, int64_t end, int32_t) {
     for (auto s = static_cast<size_t>(begin); s < static_cast<size_t>(end); ++s) {
-      for (size_t r = s; r < running_.size(); r += scratch_.size()) {
-        ChainState& chain = chains_[running_[r]];
+      for (size_t r = s; r < front_.size(); r += scratch_.size()) {
+        ChainState& chain = chains_[front_[r]];
         sampled_[r] = SampleToken(options_.sampling, LogitsRow(chain.logits_row), chain.history, options_.seed,
-                                  options_.first_chain + static_cast<int32_t>(running_[r]),
+                                  options_.first_chain + static_cast<int32_t>(front_[r]),
                                   static_cast<int32_t>(chain.report.tokens.size()), scratch_[s]);
       }
     }
   });
-  for (size_t r = 0; r < running_.size(); ++r) {
-    ChainState& chain = chains_[running_[r]];
-    const Finish finish = Accept(chain, options_.lengths[running_[r]], sampled_[r]);
+  for (size_t r = 0; r < front_.size(); ++r) {
+    ChainState& chain = chains_[front_[r]];
+    const Finish finish = Accept(chain, options_.lengths[front_[r]], sampled_[r]);
     if (finish != Finish::kNone) End(chain, finish);
   }
 }
@@ -196,19 +137,25 @@ Finish Run::Impl::Accept(ChainState& chain, int32_t length, int32_t token) {
 bool Run::Impl::BudgetAllowsFeeding() const {
   if (options_.kv_read_budget < 0) return true;
   int64_t needed = 0;
-  for (const size_t i : running_) needed += backend_->NextLiveSum(chains_[i].id);
+  for (const size_t i : front_) needed += backend_->NextLiveSum(chains_[i].id);
   return needed <= read_sum_max_ - read_sum_;
 }
 
 Status Run::Impl::FeedAll() {
+  // Chains ahead keep their logits in the rows of their own index, where those of a whole batch may lie in order.
+  const bool all = front_.size() == running_.size();
   rows_.clear();
-  for (const size_t i : running_) {
-    chains_[i].logits_row = rows_.size();
+  for (const size_t i : front_) {
+    chains_[i].logits_row = all ? rows_.size() : i;
     rows_.push_back({chains_[i].id, chains_[i].report.tokens.back(), true});
   }
-  Status status = backend_->Forward(rows_, logits_.data());
+  if (!all) side_logits_.resize(rows_.size() * vocab_);
+  Status status = backend_->Forward(rows_, all ? logits_.data() : side_logits_.data());
   if (!status.ok()) return status;
-  for (const size_t i : running_) {
+  for (size_t r = 0; r < rows_.size() && !all; ++r) {
+    std::ranges::copy(std::span(side_logits_).subspan(r * vocab_, vocab_), LogitsRow(front_[r]).begin());
+  }
+  for (const size_t i : front_) {
     ChainReport& report = chains_[i].report;
     report.fed += 1;
     report.live_sum = backend_->LiveSum(chains_[i].id);
@@ -222,17 +169,32 @@ Status Run::Impl::FeedAll() {
   return Status::Ok();
 }
 
+// A step is the same token of every chain that has it: those behind catch up first.
+void Run::Impl::FindFront() {
+  size_t fewest = std::numeric_limits<size_t>::max();
+  for (const size_t i : running_) fewest = std::min(fewest, chains_[i].report.tokens.size());
+  front_.clear();
+  for (const size_t i : running_) {
+    if (chains_[i].report.tokens.size() == fewest) front_.push_back(i);
+  }
+  steps_ = static_cast<int64_t>(fewest);
+}
+
 Status Run::Impl::StepOnce(bool* finished) {
   const size_t before = running_.size();
+  FindFront();
   SampleAll();
   DropFinished();
   ++steps_;
   if (!BudgetAllowsFeeding()) EndRunning(Finish::kBudget);
   if (!MemoryAllowsFeeding()) EndRunning(Finish::kMemory);
-  if (!running_.empty()) {
+  if (!front_.empty()) {
     Status status = FeedAll();
     if (!status.ok() && !IsMemory(status)) return status;
-    if (!status.ok()) EndRunning(Finish::kMemory);
+    if (!status.ok()) {
+      for (const size_t i : front_) FreeCache(chains_[i]);  // half a token deep: nothing to go on from
+      EndRunning(Finish::kMemory);
+    }
   }
   *finished = running_.size() < before;
   return Status::Ok();
@@ -250,11 +212,15 @@ void Run::Impl::EndRunning(Finish finish) {
 
 void Run::Impl::End(ChainState& chain, Finish finish) {
   chain.report.finish = finish;
-  if (chain.id != kNoChain) backend_->FreeChain(std::exchange(chain.id, kNoChain));
+  // A checkpointed run keeps the cache for those who want to go on from it.
+  if (options_.checkpointed && chain.id != kNoChain && backend_->Cache(chain.id) != nullptr) return;
+  FreeCache(chain);
 }
 
 void Run::Impl::DropFinished() {
-  std::erase_if(running_, [this](size_t i) { return chains_[i].report.finish != Finish::kNone; });
+  const auto finished = [this](size_t i) { return chains_[i].report.finish != Finish::kNone; };
+  std::erase_if(running_, finished);
+  std::erase_if(front_, finished);
   if (running_.empty() && prompt_chain_ != kNoChain) backend_->FreeChain(std::exchange(prompt_chain_, kNoChain));
 }
 
@@ -275,18 +241,11 @@ Status Run::Prefill() {
   Impl& run = *impl_;
   if (!run.error_.ok()) return run.error_;
   if (run.prefilled_ || run.running_.empty()) return Status::Ok();
-  if (run.prompt_chain_ == kNoChain) {
-    Expected<ChainId> chain = run.backend_->NewChain();
-    if (!chain.ok()) return run.Fail(chain.status());
-    run.prompt_chain_ = *chain;
-  }
-  while (static_cast<size_t>(run.backend_->Length(run.prompt_chain_)) < run.options_.prompt.size()) {
-    if (cancel_.load(std::memory_order_relaxed)) return Error(kErrCancelled, "cancelled during prefill");
-    Status status = run.FeedChunk();
-    if (!status.ok()) return run.Fail(std::move(status));
-  }
-  Status status = run.ForkChains();
-  return status.ok() ? status : run.Fail(std::move(status));
+  Status status = run.FeedPrompt(cancel_);
+  if (status.ok()) status = run.CatchUp(cancel_);
+  if (status.ok()) run.prefilled_ = true;
+  const bool later = !status.ok() && std::string_view(status.code) == kErrCancelled;
+  return status.ok() || later ? status : run.Fail(std::move(status));
 }
 
 Status Run::Step(int32_t max_steps) {
@@ -320,6 +279,7 @@ RunReport Run::Report() const {
   report.shared_sum = run.shared_sum_;
   report.head_count = static_cast<int32_t>(run.head_count_);
   report.running = static_cast<int32_t>(run.running_.size());
+  report.caught_up = run.caught_up_;
   for (const ChainState& chain : run.chains_) report.chains.push_back(chain.report);
   return report;
 }

@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "checkpoint/object_reader.h"
+#include "checkpoint/object_writer.h"
 #include "run/sampler.h"
 
 namespace rum {
@@ -28,6 +30,7 @@ struct RunOptions {
   int64_t kv_read_budget = -1;             // -1: none. KV reads of all chains together, in tokens (mean over layers and KV heads)
   int64_t memory_limit_bytes = -1;         // -1: none. KV bytes the backend may hold before a step; see kMemory in Step
   int32_t prefill_chunk = 128;             // tokens per Forward during prefill; never changes a bit
+  bool checkpointed = false;               // records eviction bits; finished chains keep their KV until a delta has saved it
 };
 
 inline constexpr int32_t kRunWidthMax = 1024;  // a row of logits each; a wider job is sharded (DESIGN.md 8)
@@ -54,7 +57,54 @@ struct RunReport {
   int64_t shared_sum = 0;         // survivors in prompt pages shared by the chains, summed over (layer, KV head)
   int32_t head_count = 0;         // layers * kv heads: the divisor of every *_sum
   int32_t running = 0;            // chains not finished
+  int64_t caught_up = 0;          // of a restored run: tokens fed again
   std::vector<ChainReport> chains;
+};
+
+// What a save writes. A delta: the pages sealed since the last one, the tails of this cut, and the journal; else the journal alone.
+struct SaveOptions {
+  bool delta = false;
+  uint64_t epoch = 0;
+  uint32_t n = 0;  // ordinal of this cut within the epoch
+  LayoutId layout_id{};
+  Codec codec = Codec::kRaw;
+  Seal seal;
+};
+
+struct SavedPart {
+  ObjectHeader header;  // kind, chain (global index), nonce
+  int32_t generated = 0;  // of a tail: tokens of its chain at the cut
+  SavedObject object;
+};
+
+// An object as it was stored: chunks and what the manifest says of it. `seal`: index into RestoreOptions::seals.
+struct StoredObject {
+  std::vector<std::span<const uint8_t>> chunks;
+  int64_t bytes = 0;
+  Digest digest{};
+  size_t seal = 0;
+};
+
+// Where a chain of a restored run comes from.
+struct RestoreChain {
+  int32_t source = -1;  // the journals' chain whose tokens it begins with; -1: none, it begins with the prompt
+  int32_t tokens = -1;  // how many of them; -1: all
+  bool reopen = false;  // goes on though it had finished by length, budget, memory or from outside
+  std::vector<size_t> segments;
+  std::optional<size_t> tail;  // at or before `tokens`; what comes after it is fed again
+};
+
+struct RestoreOptions {
+  std::vector<StoredObject> objects;
+  std::vector<Seal> seals;
+  LayoutId layout_id{};
+  bool check_digests = true;
+  bool replay = false;       // another numerics: eviction bits are forced, not compared
+  bool own_journal = true;   // the journals are this job's: saves go on after them. Else the first save writes everything
+  std::vector<RestoreChain> chains;  // [width]
+  std::vector<size_t> prompt_segments;
+  std::optional<size_t> prompt_tail;
+  std::vector<size_t> journals;  // in order
 };
 
 // Not thread-safe, except RequestCancel.
@@ -63,6 +113,11 @@ class Run {
   // Checks every option against the model and allocates all but KV: no token of a step allocates here.
   static Expected<std::unique_ptr<Run>> Create(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> model,
                                                RunOptions options);
+  // A run that goes on where saved ones stopped: into fresh chains, every byte verified first; on any failure nothing is left behind.
+  // Prefill then feeds what the tails do not hold and compares: every counter and eviction bit must be the journals', else
+  // ERR_CHECKPOINT(numerics_drift). ERR_CHECKPOINT, ERR_KEY, ERR_MEMORY, ERR_OPTION.
+  static Expected<std::unique_ptr<Run>> Restore(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> model, RunOptions options,
+                                                const RestoreOptions& restore);
   ~Run();  // frees the chains
 
   // Feeds the prompt once, forks the chains. ERR_CANCELLED between chunks if cancelled; may be called again to go on.
@@ -76,6 +131,9 @@ class Run {
   // The token sampled in the step that the budget stops stays: it cost no read. So does the step's count.
   // An error of the backend sticks: every later call returns it again.
   Status Step(int32_t max_steps);
+  // Between two steps, after Prefill, of a checkpointed run. Encodes in memory, on the backend's threads; once it has succeeded the
+  // objects are the caller's to store, and the next save holds only what is new. ERR_MEMORY, ERR_KEY: nothing is marked as saved.
+  Expected<std::vector<SavedPart>> Save(const SaveOptions& options);
   // Finishes these chains now (kEnded) and frees their KV.
   void EndChains(const std::vector<int32_t>& chains);
   RunReport Report() const;

@@ -66,7 +66,7 @@ export interface CardRate {
 /** What the model card says that a setting solves of countdown4 within its reads. */
 export function cardRate({ cr, length, width }: Setting): CardRate {
   const { variantCard } = resolve('countdown', { cr });
-  const point = variantCard?.figures.frontier.find((p) => p.task === 'countdown4' && p.length === length && p.width === width);
+  const point = variantCard?.figures?.frontier.find((p) => p.task === 'countdown4' && p.length === length && p.width === width);
   if (point === undefined) throw new Error(`models/countdown/model.json has no countdown4 figure for CR ${cr}, length ${length}, width ${width}`);
   return { score: point.score, standard_error: point.standard_error, kv_reads: point.kv_reads };
 }

@@ -68,7 +68,7 @@ async function measure(ratio: number, length: number): Promise<Cell[]> {
     solvedOf.push(result.ballots.filter((ballot) => ballot.verified === true).length);
     reads += result.usage.kv_reads / CHAINS / problems.length;
   }
-  const frontier = resolve('countdown', { cr: ratio }).variantCard?.figures.frontier ?? [];
+  const frontier = resolve('countdown', { cr: ratio }).variantCard?.figures?.frontier ?? [];
   const row = WIDTHS.map((width) => {
     const scores = solvedOf.map((solved) => passAt(CHAINS, solved, width));
     const score = mean(scores);

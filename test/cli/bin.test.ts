@@ -122,6 +122,7 @@ describe('mistakes', () => {
     ['no prompt', ['run'], 2, 'ERR_OPTION'],
     ['two prompts', ['run', 'x', '--prompt-file', 'y'], 2, 'ERR_OPTION'],
     ['a prompt file that is not there', ['run', '--prompt-file', 'nowhere'], 2, 'ERR_OPTION'],
+    ['a prompt file without an end', ['run', '--prompt-file', '/dev/zero'], 2, 'ERR_OPTION'],
     ['a length that is no number', ['run', 'x', '--length', 'long'], 2, 'ERR_OPTION'],
     ['a length of zero', ['run', 'x', '--length', '0'], 2, 'ERR_OPTION'],
     ['a top-p above one', ['run', 'x', '--top-p', '3'], 2, 'ERR_OPTION'],
@@ -178,12 +179,18 @@ describe('model', () => {
     const { status, stdout } = ruminate(['model', 'inspect', 'countdown@cr8', '--length', '512', '1000']);
     expect(status).toBe(0);
     expect(stdout).toMatch(/flavour +dms_borrowed, window 16/);
+    expect(stdout).toMatch(/weights +[\d,]+ parameters, f32, /);
     expect(stdout).toMatch(/KV +2\.0 KiB a token \(f32\)/);
     expect(stdout).not.toContain(ESCAPE);
     const json = JSON.parse(ruminate(['model', 'inspect', 'countdown@cr8', '--length', '512', '--json']).stdout) as { lengths: { expected_live_tokens: number; worst_bytes: number }[] };
     expect(json.lengths).toHaveLength(1);
     expect(json.lengths[0]?.expected_live_tokens).toBeLessThan(128);
     expect(json.lengths[0]?.worst_bytes).toBe(512 * 2048);
+  });
+
+  test('inspect names every type of a mixed file\'s weights', () => {
+    const { stdout } = ruminate(['model', 'inspect', path.join(ROOT, 'test', 'fixtures-own', 'gguf', 'tiny_llama31_q8_0.gguf')]);
+    expect(stdout).toMatch(/weights +[\d,]+ parameters, q8_0 \d+%, f32 (\d+|<1)%, /);
   });
 
   test('inspect and run take a policy in place of the model\'s', () => {

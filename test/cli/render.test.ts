@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest';
 
 import { exitCodeOf, failureLine } from '../../cli/exit.ts';
+import { weightMix } from '../../cli/inspect.ts';
 import { openView, renderFrame } from '../../cli/live.ts';
 import { report } from '../../cli/report.ts';
 import { bar, bytes, canRedraw, cells, count, paintFor, safe, table, tailOf, type Terminal } from '../../cli/text.ts';
@@ -143,4 +144,15 @@ test('every failure is one line with its code, and a wrong option is a usage err
   expect(failureLine(new EngineError('ERR_BUDGET', 'two\n lines.'))).toBe('ruminate: ERR_BUDGET: two lines.');
   expect(failureLine(new TypeError('x'))).toBe('ruminate: ERR_INTERNAL: x');
   expect([new EngineError('ERR_OPTION', ''), new EngineError('ERR_MEMORY', ''), new EngineError('ERR_CANCELLED', ''), new Error('')].map(exitCodeOf)).toEqual([2, 1, 130, 1]);
+});
+
+describe('the types of a model\'s weights', () => {
+  test('are named with their share of the bytes, the largest first', () => {
+    expect(weightMix({ f32: 8, q4_k: 72, q6_k: 20 })).toBe('q4_k 72%, q6_k 20%, f32 8%');
+    expect(weightMix({ f32: 1, q8_0: 999 })).toBe('q8_0 100%, f32 <1%');
+  });
+
+  test('are one word if they are one', () => {
+    expect(weightMix({ bf16: 12_345 })).toBe('bf16');
+  });
 });

@@ -14,6 +14,11 @@ const gguf = (name: string) => fileURLToPath(new URL(`../fixtures-own/gguf/${nam
 
 test('inspect says what a GGUF file is', async () => {
   expect(await inspectModel(gguf('tiny_llama31_q8_0'), [])).toMatchObject({ modelType: 'llama', layers: 2, weightType: 'q8_0', eosIds: [2], bosId: 1, policy: { name: 'dense' } });
+  // The projections and the embedding; norms are always F32.
+  const { weightBytes, fileBytes } = await inspectModel(gguf('tiny_llama31_q8_0'), []);
+  expect(Object.keys(weightBytes)).toEqual(['f32', 'q8_0']);
+  expect(weightBytes.f32 ?? 0).toBeLessThan(weightBytes.q8_0 ?? 0);
+  expect((weightBytes.f32 ?? 0) + (weightBytes.q8_0 ?? 0)).toBeLessThan(fileBytes);
   expect(await inspectModel(gguf('tiny_qwen3'), [['policy', 'dms'], ['window', '8']])).toMatchObject({ policy: { name: 'dms_borrowed', window: 8 } });
 });
 

@@ -145,7 +145,7 @@ describe('model.json', () => {
     expect(kept_fraction).toBeCloseTo(1 / 6.91, 3);
     expect(tasks?.countdown4).toMatchObject({ solve_rate: 0.464, kv_reads: 35_738, achieved_cr: 6.91 });
     expect(frontier?.find((point) => point.length === 512 && point.width === 8)).toMatchObject({ score: 0.896, kv_reads: 116_700 });
-    expect(card.variants.dense?.figures.frontier.find((point) => point.length === 128 && point.width === 8)).toMatchObject({ score: 0.625, kv_reads: 58_100 });
+    expect(card.variants.dense?.figures?.frontier.find((point) => point.length === 128 && point.width === 8)).toMatchObject({ score: 0.625, kv_reads: 58_100 });
   });
 
   test('a card with any field missing, misplaced or absurd is refused, never half read', () => {

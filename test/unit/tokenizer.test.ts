@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { describe, expect, test } from 'vitest';
+import { LIMITS } from '../../engine/core/limits.ts';
 import { Tokenizer } from '../../engine/model/tokenizer.ts';
 import { COUNTDOWN, readProblems, readReference } from './support.ts';
 import { BYTE_CHARS, byteFallback, byteLevel, metaspace, wordPiece } from './tokenizers.ts';
@@ -119,4 +120,10 @@ describe('hostile or broken files', () => {
     const tokenizer = Tokenizer.parse(json);
     expect(tokenizer.encode('__proto__ constructor toString', { addSpecial: false })).toEqual([122, 123, 3]);
   });
+});
+
+test('a prompt as long as it may be goes through a tokenizer of many stages', () => {
+  const stages = [{ type: 'Replace', pattern: { String: 'q' }, content: 'Q' }, { type: 'NFC' }, { type: 'Lowercase' }];
+  const tokenizer = Tokenizer.parse(JSON.stringify({ ...(JSON.parse(byteLevel()) as object), normalizer: { type: 'Sequence', normalizers: stages } }));
+  expect(tokenizer.encode('the é\n'.repeat(LIMITS.PROMPT_BYTES_MAX / 8), { addSpecial: false }).length).toBeGreaterThan(LIMITS.PROMPT_BYTES_MAX / 8);
 });

@@ -60,6 +60,14 @@ class CpuBackend final : public Backend {
   }
   MemoryUse Memory() const override;
   void SetTrace(TraceSink* sink) override { trace_ = sink; }
+  ChainCache* Cache(ChainId chain) override { return attention_ ? nullptr : chains_.at(chain).cache.get(); }
+  std::unique_ptr<ChainCache> NewCache() override {
+    return attention_ ? nullptr : ChainCache::Make(layout_, &pool_, config_.num_layers * config_.num_kv_heads);
+  }
+  Expected<ChainId> AdoptChain(std::unique_ptr<ChainCache> cache) override {
+    const int32_t length = cache->length();
+    return Adopt(std::move(cache), length);
+  }
   int32_t threads() const override { return threads_.threads(); }
   void RunOnThreads(int64_t items, int64_t cost, const WorkShare& f) override { threads_.Run(items, cost, f); }
 

@@ -5,7 +5,7 @@
 #include <initializer_list>
 #include <vector>
 
-#include "cache/page_pool.h"
+#include "core/mapped_buffer.h"
 #include "model/quant.h"
 #include "model/weights.h"
 

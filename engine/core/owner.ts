@@ -1,0 +1,60 @@
+/** Which process something on disk belongs to, so that others know whether it is still in use after a kill. */
+import { readFileSync, readlinkSync } from 'node:fs';
+
+/** Of nobody: may be taken over. */
+export const NOBODY = 'nobody';
+
+let own: string | undefined;
+
+/**
+ * `<pid>-<start>-<namespace>`: process ids are used again, so the start time belongs to the name, and another container has processes
+ * of the same ids.
+ */
+export function thisOwner(): string {
+  return (own ??= `${process.pid}-${startOf(process.pid) ?? 0}-${namespace()}`);
+}
+
+/** `foreign`: of another container, where processes cannot be looked up; whoever asks decides by how long nothing has happened. */
+export type OwnerState = 'alive' | 'dead' | 'foreign';
+
+export function stateOf(owner: string): OwnerState {
+  const match = /^(\d+)-(\d+)-(\d+)$/.exec(owner);
+  if (match === null) return 'dead';
+  const [, pid, start, space] = match;
+  if (space !== namespace()) return 'foreign';
+  const alive = start === '0' ? runs(Number(pid)) : startOf(Number(pid)) === start;
+  return alive ? 'alive' : 'dead';
+}
+
+/** Clock ticks since boot, from /proc; null: no such process, or no /proc. */
+function startOf(pid: number): string | null {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    // The second field is the command in parentheses and may hold anything; state is the third, start the 22nd.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    // A zombie has ended; only its parent has not looked.
+    return fields[0] === 'Z' ? null : (fields[19] ?? null);
+  } catch {
+    return null;
+  }
+}
+
+function runs(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
+}
+
+let space: string | undefined;
+function namespace(): string {
+  if (space !== undefined) return space;
+  try {
+    space = /\d+/.exec(readlinkSync('/proc/self/ns/pid'))?.[0] ?? '0';
+  } catch {
+    space = '0';
+  }
+  return space;
+}

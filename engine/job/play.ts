@@ -1,0 +1,114 @@
+/** A run played to its end, or to the moment someone interrupts: prefill, steps, the vote after every finish. */
+import type { Clock } from '../core/clock.ts';
+import { EngineError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
+import type { NativeEngine, NativeRun, RunReport } from '../runtime/native.ts';
+import { castBallot } from './ballots.ts';
+import type { FinishReason, Progress } from './generate.ts';
+import type { PreparedJob } from './prepare.ts';
+import { ProgressView } from './progress.ts';
+import { type CastBallot, isDecided } from './vote.ts';
+
+export interface PlayContext {
+  readonly engine: NativeEngine;
+  readonly clock: Clock;
+  readonly onProgress?: ((progress: Progress) => void) | undefined;
+  /** The caller's and the deadline's; which of them fired is the finish reason. */
+  readonly cancelled: AbortSignal | null;
+  readonly deadline: AbortSignal | null;
+  /** A run that its caller interrupts keeps its chains as they are instead of ending them; a deadline ends them all the same. */
+  readonly parks?: boolean | undefined;
+  /** After the prefill and after every call of `step`: the run is between two steps and may be saved. */
+  readonly onBoundary?: ((report: RunReport) => Promise<void>) | undefined;
+}
+
+export interface Played {
+  readonly report: RunReport;
+  /** Why chains that did not finish by themselves were ended; null: none was. */
+  readonly ended: FinishReason | null;
+  /** Interrupted by the caller with chains that still run: only if `parks`. */
+  readonly parked: boolean;
+  readonly prefillMs: number;
+  readonly decodeMs: number;
+  readonly kvAllocatedBytes: number;
+}
+
+export async function play(job: PreparedJob, run: NativeRun, context: PlayContext): Promise<Played> {
+  const { engine, clock, onProgress } = context;
+  const interrupt = AbortSignal.any([context.cancelled, context.deadline].filter((signal) => signal !== null));
+  const view = onProgress === undefined ? null : new ProgressView(job);
+  let kvAllocatedBytes = 0;
+  const look = (phase: Progress['phase'], ended: FinishReason | null = null): RunReport => {
+    const report = run.report();
+    kvAllocatedBytes = Math.max(kvAllocatedBytes, engine.memory().kvAllocatedBytes);
+    if (view !== null) onProgress?.(view.picture(phase, report, ended));
+    return report;
+  };
+
+  const start = clock.nowMs();
+  look('prefill');
+  const prefilled = await settle(() => run.prefill(interrupt), interrupt);
+  const decodeStart = clock.nowMs();
+  const ended = prefilled ? await decode(job, run, interrupt, context, () => look('decode')) : whyInterrupted(context);
+  const decodeEnd = clock.nowMs();
+  const report = look('done', ended);
+  return {
+    report,
+    ended,
+    parked: parks(context, ended) && report.running > 0,
+    prefillMs: decodeStart - start,
+    decodeMs: decodeEnd - decodeStart,
+    kvAllocatedBytes,
+  };
+}
+
+/** Until every chain has finished, the vote is decided or someone interrupts. Returns why chains were ended, null if none was. */
+async function decode(job: PreparedJob, run: NativeRun, interrupt: AbortSignal, context: PlayContext, look: () => RunReport): Promise<FinishReason | null> {
+  const steps = context.onProgress === undefined ? LIMITS.STEPS_UNWATCHED : LIMITS.STEPS_WATCHED;
+  const ballots = new Map<number, CastBallot>();
+  for (;;) {
+    const report = look();
+    for (const [index, chain] of report.chains.entries()) {
+      if (chain.finish !== null && !ballots.has(index)) ballots.set(index, castBallot(job, index, chain));
+    }
+    const running = unfinished(report);
+    if (running.length === 0) return null;
+    // The call before this look returned at a finish, so all finishes of this step are in and none of a later one: this is s*.
+    if (job.earlyStop && isDecided(job.vote, [...ballots.values()], running.length)) {
+      run.end(running);
+      return 'early_stop';
+    }
+    await context.onBoundary?.(report);
+    if (!(await settle(() => run.step(steps, interrupt), interrupt))) {
+      const left = unfinished(run.report());
+      if (left.length === 0) return null;
+      const why = whyInterrupted(context);
+      if (!parks(context, why)) run.end(left);
+      return why;
+    }
+  }
+}
+
+/** false: interrupted. A native call that was interrupted has lost nothing: its run still holds every whole step. */
+async function settle(call: () => Promise<void>, interrupt: AbortSignal): Promise<boolean> {
+  if (interrupt.aborted) return false;
+  try {
+    await call();
+    return true;
+  } catch (error) {
+    if (interrupt.aborted && error instanceof EngineError && error.code === 'ERR_CANCELLED') return false;
+    throw error;
+  }
+}
+
+function parks(context: PlayContext, ended: FinishReason | null): boolean {
+  return context.parks === true && ended === 'cancelled';
+}
+
+function whyInterrupted(context: PlayContext): FinishReason {
+  return context.cancelled?.aborted ? 'cancelled' : 'deadline';
+}
+
+function unfinished(report: RunReport): number[] {
+  return report.chains.flatMap((chain, index) => (chain.finish === null ? [index] : []));
+}

@@ -1,0 +1,76 @@
+/** What a job's store keeps of what was asked: the spec with nothing left to the machine that reads it. Immutable, named by its digest. */
+import { z } from 'zod';
+import { EngineError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
+import type { PreparedJob } from './prepare.ts';
+import { type JobSpec, parseSpec } from './spec.ts';
+
+const tokenIds = z.array(z.int().min(0)).max(LIMITS.LENGTH_MAX);
+const hex = z.string().regex(/^[0-9a-f]{64}$/);
+
+/** Where a job's first state comes from, if not from its prompt alone. */
+const parent = z.strictObject({
+  job: z.string().max(64),
+  /** Of the parent's HEAD when the child was made: what it had then. */
+  version: z.int().min(0),
+  kind: z.enum(['extend', 'fork']),
+  /** The chain that is forked; null: every chain goes on as itself. */
+  chain: z.int().min(0).nullable(),
+  /** Tokens of it that the fork begins with. */
+  at: z.int().min(0).nullable(),
+});
+
+const stored = z.strictObject({
+  format: z.literal('ruminate-job/1'),
+  /** As `parseSpec` takes it, but for the seed, which JSON cannot hold. */
+  spec: z.record(z.string(), z.unknown()),
+  seed: z.string().regex(/^\d{1,20}$/),
+  prompt: tokenIds.min(1),
+  lengths: z.array(z.int().min(1).max(LIMITS.LENGTH_MAX)).min(1).max(LIMITS.WIDTH_MAX),
+  kv: z.enum(['f32', 'bf16']),
+  page_slots: z.int().min(1).max(LIMITS.PAGE_SLOTS_MAX),
+  model_id: hex,
+  parent: parent.nullable(),
+});
+
+export type StoredSpec = z.infer<typeof stored>;
+export type Parent = z.infer<typeof parent>;
+
+/** A function of the job: asking for the same thing twice gives the same bytes, and so the same digest. */
+export function storedSpecOf(spec: JobSpec, job: PreparedJob, modelId: string, from: Parent | null): StoredSpec {
+  const { seed: _, threads: _threads, ...rest } = spec;
+  return {
+    format: 'ruminate-job/1',
+    spec: rest,
+    seed: job.seed.toString(),
+    prompt: [...job.promptIds],
+    lengths: [...job.lengths],
+    kv: job.kv,
+    page_slots: job.pageSlots,
+    model_id: modelId,
+    parent: from,
+  };
+}
+
+/**
+ * @param text of a spec object whose digest has been checked.
+ * @throws EngineError ERR_CHECKPOINT
+ */
+export function parseStoredSpec(text: string): StoredSpec {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (cause) {
+    throw new EngineError('ERR_CHECKPOINT', 'damaged: the spec of the job is not JSON.', { cause });
+  }
+  const parsed = stored.safeParse(json);
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0];
+  throw new EngineError('ERR_CHECKPOINT', `format: the spec of the job: ${issue?.path.join('.') ?? ''} ${issue?.message ?? 'is invalid'}.`);
+}
+
+/** What was asked, for this machine. `model` names it here: another path or name than where the job began; its identity is compared. */
+export function jobSpecOf({ spec, seed }: StoredSpec, model: string | null): JobSpec {
+  const asked = parseSpec({ ...spec, seed: BigInt(seed) });
+  return model === null ? asked : { ...asked, model, variant: undefined };
+}

@@ -1,0 +1,368 @@
+#include "bind/checkpoint_bind.h"
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bind/dto.h"
+#include "bind/handle.h"
+#include "checkpoint/journal.h"
+#include "checkpoint/model_digest.h"
+
+namespace rum::bind {
+namespace {
+
+constexpr size_t kObjectsMax = 1 << 20;
+constexpr size_t kChunksMax = 1 << 20;
+constexpr size_t kContextBytesMax = 1024;
+
+std::string Hex(std::span<const uint8_t> bytes) {
+  std::string text;
+  for (const uint8_t byte : bytes) {
+    text += "0123456789abcdef"[byte >> 4];
+    text += "0123456789abcdef"[byte & 15];
+  }
+  return text;
+}
+
+template <size_t N>
+std::array<uint8_t, N> FromHex(Reader& reader, const char* name) {
+  const std::string text = reader.String(name, 2 * N);
+  std::array<uint8_t, N> bytes{};
+  const auto digit = [](char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1; };
+  bool whole = text.size() == 2 * N;
+  for (size_t i = 0; i < N && whole; ++i) {
+    const int high = digit(text[2 * i]), low = digit(text[2 * i + 1]);
+    whole = high >= 0 && low >= 0;
+    bytes[i] = static_cast<uint8_t>(high * 16 + low);
+  }
+  if (!whole) reader.Fail(kErrOption, name, "must be " + std::to_string(2 * N) + " lower-case hexadecimal digits.");
+  return bytes;
+}
+
+// A seal with the keys it borrows.
+struct OwnedSeal {
+  std::optional<Key> digest_key, data_key;
+  std::string context;
+  Seal Borrow() const { return {digest_key ? &*digest_key : nullptr, data_key ? &*data_key : nullptr, context}; }
+};
+
+std::optional<Key> ReadKey(Reader& reader, const char* name) {
+  if (reader.IsNull(name)) return std::nullopt;
+  const std::vector<uint8_t> bytes = reader.Uint8Array(name, 32);
+  if (bytes.size() != 32) {
+    reader.Fail(kErrKey, name, "must have 32 bytes.");
+    return std::nullopt;
+  }
+  Key key;
+  std::copy(bytes.begin(), bytes.end(), key.begin());
+  return key;
+}
+
+OwnedSeal ReadSeal(Reader& reader) {
+  OwnedSeal seal;
+  seal.digest_key = ReadKey(reader, "digestKey");
+  seal.data_key = ReadKey(reader, "dataKey");
+  seal.context = reader.String("context", kContextBytesMax);
+  return seal;
+}
+
+// Calls read(reader) for each object of the array options[name].
+template <class F>
+void EachObject(Reader& reader, const char* name, size_t count_max, F&& read) {
+  const Napi::Value value = reader.Object(name);
+  if (!reader.status().ok()) return;
+  if (!value.IsArray() || value.As<Napi::Array>().Length() > count_max) return reader.Fail(kErrInternal, name, "must be an array within bounds.");
+  const auto array = value.As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length() && reader.status().ok(); ++i) {
+    Reader item(reader.PathOf(name) + "[" + std::to_string(i) + "]", array.Get(i));
+    if (item.status().ok()) read(item);
+    reader.Merge(item.status());
+  }
+}
+
+std::vector<size_t> Indices(Reader& reader, const char* name) {
+  const std::vector<int32_t> list = reader.Ints(name, kObjectsMax, 0, kObjectsMax);
+  return {list.begin(), list.end()};
+}
+
+std::optional<size_t> Index(Reader& reader, const char* name) {
+  if (reader.IsNull(name)) return std::nullopt;
+  return static_cast<size_t>(reader.Int(name, 0, kObjectsMax));
+}
+
+// What objects are read from: chunks of JS memory, which `keep` holds until the task is gone.
+struct Sources {
+  std::vector<OwnedSeal> seals;
+  std::vector<StoredObject> objects;
+  Napi::ObjectReference keep;
+};
+
+void ReadChunks(Reader& reader, StoredObject* object) {
+  const Napi::Value value = reader.Object("chunks");
+  if (!reader.status().ok()) return;
+  if (!value.IsArray() || value.As<Napi::Array>().Length() > kChunksMax) return reader.Fail(kErrInternal, "chunks", "must be an array within bounds.");
+  const auto array = value.As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Value chunk = array.Get(i);
+    if (!chunk.IsTypedArray() || chunk.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
+      return reader.Fail(kErrInternal, "chunks", "must hold Uint8Arrays.");
+    }
+    const auto bytes = chunk.As<Napi::Uint8Array>();
+    if (bytes.ByteLength() > 0) object->chunks.emplace_back(bytes.Data(), bytes.ByteLength());
+  }
+}
+
+void ReadSources(Reader& reader, Napi::Value options, Sources* sources) {
+  EachObject(reader, "seals", kObjectsMax, [&](Reader& seal) { sources->seals.push_back(ReadSeal(seal)); });
+  EachObject(reader, "objects", kObjectsMax, [&](Reader& item) {
+    StoredObject object;
+    object.bytes = item.Int("bytes", 0, int64_t{1} << 50);
+    object.digest = FromHex<32>(item, "digest");
+    object.seal = static_cast<size_t>(item.Int("seal", 0, kObjectsMax));
+    ReadChunks(item, &object);
+    sources->objects.push_back(std::move(object));
+  });
+  if (reader.status().ok()) sources->keep = Napi::Persistent(options.As<Napi::Object>());
+}
+
+std::vector<Seal> Borrow(const std::vector<OwnedSeal>& seals) {
+  std::vector<Seal> out;
+  for (const OwnedSeal& seal : seals) out.push_back(seal.Borrow());
+  return out;
+}
+
+class SaveTask final : public Task {
+ public:
+  SaveTask(std::shared_ptr<RunHandle> run, SaveOptions options, OwnedSeal seal) : run_(std::move(run)), options_(std::move(options)), seal_(std::move(seal)) {
+    options_.seal = seal_.Borrow();
+  }
+  ~SaveTask() override {
+    if (run_->closed) run_->Release();
+  }
+  Progress Work(Status& status) override {
+    auto parts = run_->run->Save(options_);
+    report_ = run_->run->Report();
+    memory_ = run_->core->backend->Memory();
+    if (parts.ok()) {
+      parts_ = std::move(*parts);
+    } else {
+      status = parts.status();
+    }
+    return Progress::kDone;
+  }
+  void AfterSlice() override {
+    run_->snapshot = report_;
+    run_->core->memory = memory_;
+  }
+  Napi::Value Result(Napi::Env env) override {
+    Napi::Array objects = Napi::Array::New(env, parts_.size());
+    for (uint32_t i = 0; i < parts_.size(); ++i) {
+      const Napi::HandleScope scope(env);
+      SavedPart& part = parts_[i];
+      Napi::Object out = Napi::Object::New(env);
+      out.Set("kind", ObjectKindName(part.header.kind));
+      out.Set("chain", part.header.chain);
+      out.Set("nonce", Hex(part.header.nonce));
+      out.Set("generated", part.generated);
+      out.Set("digest", Hex(part.object.digest));
+      // Its bytes stay where they are and go with the array.
+      auto owner = std::make_unique<MappedBuffer>(std::move(part.object.bytes));
+      const auto size = static_cast<size_t>(part.object.size);
+      const auto free = [](Napi::Env, void*, MappedBuffer* hint) { delete hint; };
+      const auto buffer = Napi::ArrayBuffer::New(env, owner->data(), size, free, owner.get());
+      if (buffer.IsEmpty()) return buffer;
+      owner.release();
+      out.Set("bytes", Napi::Uint8Array::New(env, size, buffer, 0));
+      objects.Set(i, out);
+    }
+    Napi::Object out = Napi::Object::New(env);
+    out.Set("report", ToJs(env, report_));
+    out.Set("objects", objects);
+    return out;
+  }
+
+ private:
+  std::shared_ptr<RunHandle> run_;
+  SaveOptions options_;
+  OwnedSeal seal_;
+  std::vector<SavedPart> parts_;
+  RunReport report_;
+  MemoryUse memory_;
+};
+
+class RestoreTask final : public Task {
+ public:
+  RestoreTask(std::shared_ptr<EngineCore> core, RunOptions options, RestoreOptions restore, Sources sources)
+      : core_(std::move(core)), options_(std::move(options)), restore_(std::move(restore)), sources_(std::move(sources)) {
+    restore_.seals = Borrow(sources_.seals);
+  }
+  // A run that nobody took holds chains of a backend that another slice may be using.
+  ~RestoreTask() override {
+    if (run_ != nullptr) core_->queue->WhenIdle([run = std::move(run_)] {});
+  }
+  Progress Work(Status& status) override {
+    auto run = Run::Restore(core_->backend, core_->model, std::move(options_), restore_);
+    memory_ = core_->backend->Memory();
+    if (run.ok()) {
+      run_ = std::move(*run);
+    } else {
+      status = run.status();
+    }
+    return Progress::kDone;
+  }
+  void AfterSlice() override { core_->memory = memory_; }
+  Napi::Value Result(Napi::Env env) override {
+    auto handle = std::make_shared<RunHandle>();
+    handle->core = core_;
+    handle->run = std::move(run_);
+    handle->snapshot = handle->run->Report();
+    return Handle<RunHandle>::New(env, std::move(handle));
+  }
+
+ private:
+  std::shared_ptr<EngineCore> core_;
+  RunOptions options_;
+  RestoreOptions restore_;
+  Sources sources_;
+  std::shared_ptr<Run> run_;
+  MemoryUse memory_;
+};
+
+class IdentityTask final : public Task {
+ public:
+  explicit IdentityTask(std::shared_ptr<EngineCore> core) : core_(std::move(core)) {}
+  Progress Work(Status&) override {
+    digest_ = DigestOfWeights(*core_->model);
+    return Progress::kDone;
+  }
+  Napi::Value Result(Napi::Env env) override {
+    Napi::Object out = Napi::Object::New(env);
+    out.Set("layoutId", Hex(core_->layout_id));
+    out.Set("weightsDigest", Hex(digest_));
+    out.Set("numericsId", kNumericsId);
+    return out;
+  }
+
+ private:
+  std::shared_ptr<EngineCore> core_;
+  Digest digest_{};
+};
+
+class JournalsTask final : public Task {
+ public:
+  JournalsTask(Sources sources, LayoutId layout_id, int32_t vocab, bool check_digests)
+      : sources_(std::move(sources)), layout_id_(layout_id), vocab_(vocab), check_digests_(check_digests) {}
+  Progress Work(Status& status) override {
+    const std::vector<Seal> seals = Borrow(sources_.seals);
+    for (const StoredObject& object : sources_.objects) {
+      if (object.seal >= seals.size()) {
+        status = Error(kErrOption, "decodeJournals: there is no such seal");
+        return Progress::kDone;
+      }
+      const Expect expect{ObjectKind::kJournal, layout_id_, object.bytes, &object.digest, check_digests_};
+      auto reader = ObjectReader::Open(object.chunks, expect, seals[object.seal]);
+      status = reader.status();
+      if (!reader.ok()) return Progress::kDone;
+      auto journal = LoadJournal(*reader, vocab_);
+      status = journal.ok() ? Fold(*journal, &journal_) : journal.status();
+      if (!status.ok()) return Progress::kDone;
+    }
+    return Progress::kDone;
+  }
+  Napi::Value Result(Napi::Env env) override {
+    RunReport report;
+    report.step = journal_.job.step;
+    report.prefilled = true;
+    report.prefill_read_sum = journal_.job.prefill_read_sum;
+    report.shared_sum = journal_.job.shared_sum;
+    Napi::Array indices = Napi::Array::New(env, journal_.chains.size());
+    uint32_t at = 0;
+    for (const auto& [index, chain] : journal_.chains) {
+      report.running += chain.report.finish == Finish::kNone ? 1 : 0;
+      report.chains.push_back(chain.report);
+      indices.Set(at++, index);
+    }
+    Napi::Object out = Napi::Object::New(env);
+    out.Set("report", ToJs(env, report));
+    out.Set("chains", indices);
+    out.Set("promptTokens", journal_.job.prompt_tokens);
+    return out;
+  }
+
+ private:
+  Sources sources_;
+  LayoutId layout_id_;
+  int32_t vocab_;
+  bool check_digests_;
+  Journal journal_;
+};
+
+}  // namespace
+
+Napi::Value RunSave(Napi::Env env, const std::shared_ptr<RunHandle>& run, Napi::Value options) {
+  Reader reader("save.options", options);
+  SaveOptions save;
+  save.delta = reader.Bool("delta");
+  save.epoch = static_cast<uint64_t>(reader.Int("epoch", 0, (int64_t{1} << 53) - 1));
+  save.n = static_cast<uint32_t>(reader.Int("n", 0, UINT32_MAX));
+  save.codec = reader.Choice("codec", {"raw", "lossless"}) == 1 ? Codec::kPlanesZstd : Codec::kRaw;
+  OwnedSeal seal = ReadSeal(reader);
+  if (!reader.status().ok()) return Throw(env, reader.status());
+  if (const Status status = CheckUsable(*run); !status.ok()) return Throw(env, status);
+  save.layout_id = run->core->layout_id;
+  const auto task = std::make_shared<SaveTask>(run, std::move(save), std::move(seal));
+  run->call = task;
+  return run->core->queue->Start(task);
+}
+
+Napi::Value RestoreRun(Napi::Env env, const std::shared_ptr<EngineHandle>& engine, Napi::Value options) {
+  Reader reader("restoreRun.options", options);
+  Reader run(reader.PathOf("run"), reader.Object("run"));
+  RunOptions request;
+  if (reader.status().ok()) request = ReadRunOptions(run);
+  reader.Merge(run.status());
+  RestoreOptions restore;
+  restore.check_digests = reader.Bool("checkDigests");
+  restore.replay = reader.Bool("replay");
+  restore.own_journal = reader.Bool("ownJournal");
+  EachObject(reader, "chains", static_cast<size_t>(kRunWidthMax), [&](Reader& item) {
+    RestoreChain chain;
+    chain.source = item.Int32("source", -1, INT32_MAX);
+    chain.tokens = item.Int32("tokens", -1, INT32_MAX);
+    chain.reopen = item.Bool("reopen");
+    chain.segments = Indices(item, "segments");
+    chain.tail = Index(item, "tail");
+    restore.chains.push_back(std::move(chain));
+  });
+  restore.prompt_segments = Indices(reader, "promptSegments");
+  restore.prompt_tail = Index(reader, "promptTail");
+  restore.journals = Indices(reader, "journals");
+  Sources sources;
+  ReadSources(reader, options, &sources);
+  if (!reader.status().ok()) return Throw(env, reader.status());
+  if (engine->core == nullptr) return Throw(env, Error(kErrDisposed, "the engine is closed."));
+  restore.layout_id = engine->core->layout_id;
+  restore.objects = sources.objects;
+  return engine->core->queue->Start(std::make_shared<RestoreTask>(engine->core, std::move(request), std::move(restore), std::move(sources)));
+}
+
+Napi::Value EngineIdentity(Napi::Env env, const std::shared_ptr<EngineHandle>& engine, Napi::Value) {
+  if (engine->core == nullptr) return Throw(env, Error(kErrDisposed, "the engine is closed."));
+  return engine->core->queue->Start(std::make_shared<IdentityTask>(engine->core));
+}
+
+Napi::Value DecodeJournals(Napi::Env env, Napi::Value options) {
+  Reader reader("decodeJournals.options", options);
+  const auto layout_id = FromHex<16>(reader, "layoutId");
+  const int32_t vocab = reader.Int32("vocabSize", 1, 1 << 24);
+  const bool check_digests = reader.Bool("checkDigests");
+  Sources sources;
+  ReadSources(reader, options, &sources);
+  if (!reader.status().ok()) return Throw(env, reader.status());
+  const auto queue = std::make_shared<SerialQueue>(env);
+  return queue->Start(std::make_shared<JournalsTask>(std::move(sources), layout_id, vocab, check_digests));
+}
+
+}  // namespace rum::bind

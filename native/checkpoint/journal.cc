@@ -1,0 +1,143 @@
+#include "checkpoint/journal.h"
+
+#include <algorithm>
+
+#include "checkpoint/bytes.h"
+#include "checkpoint/tail.h"
+#include "core/limits.h"
+
+namespace rum {
+namespace {
+
+Status Damaged(const std::string& what) { return CheckpointError(reason::kDamaged, "a journal " + what); }
+
+int64_t BitBytes(int32_t first, int32_t end, int32_t heads) { return int64_t{heads} * ((end - first + 7) / 8); }
+
+void PutDecisions(const DecisionBits& decisions, ByteWriter* out) {
+  out->Put(decisions.first);
+  out->Put(decisions.end);
+  out->Bytes(decisions.bits);
+}
+
+bool GetDecisions(ByteReader* in, int32_t heads, DecisionBits* decisions) {
+  decisions->first = in->Get<int32_t>();
+  decisions->end = in->Get<int32_t>();
+  if (!in->ok() || decisions->first < 0 || decisions->end < decisions->first || decisions->end > kPositionsMax) return false;
+  if (heads == 0 && decisions->end > decisions->first) return false;
+  decisions->bits = in->Array<uint8_t>(BitBytes(decisions->first, decisions->end, heads));
+  return in->ok();
+}
+
+std::vector<uint8_t> JobFrame(const JournalJob& job) {
+  ByteWriter out;
+  for (const int64_t number : {job.step, job.prefill_read_sum, job.prefill_peak_sum, job.shared_sum}) out.Put(number);
+  out.Put(job.prompt_tokens);
+  out.Put(job.decision_heads);
+  PutDecisions(job.prompt_decisions, &out);
+  return out.bytes();
+}
+
+std::vector<uint8_t> ChainFrame(const JournalChain& chain) {
+  ByteWriter out;
+  out.Put(chain.chain);
+  out.Put(chain.first_token);
+  out.Put(static_cast<int32_t>(chain.report.tokens.size()));
+  out.Put(int32_t{0});
+  PutCounters(chain.report, &out);
+  out.Array(std::span<const int32_t>(chain.report.tokens));
+  PutDecisions(chain.decisions, &out);
+  return out.bytes();
+}
+
+Status ParseJob(std::span<const uint8_t> frame, JournalJob* job) {
+  ByteReader in(frame);
+  bool possible = true;
+  for (int64_t* number : {&job->step, &job->prefill_read_sum, &job->prefill_peak_sum, &job->shared_sum}) {
+    *number = in.Get<int64_t>();
+    possible = possible && *number >= 0;
+  }
+  job->prompt_tokens = in.Get<int32_t>();
+  job->decision_heads = in.Get<int32_t>();
+  possible = possible && job->prompt_tokens > 0 && job->prompt_tokens <= kPositionsMax && job->decision_heads >= 0 &&
+             job->decision_heads <= kLayersMax * kHeadsMax;
+  return possible && GetDecisions(&in, job->decision_heads, &job->prompt_decisions) && in.done() ? Status::Ok() : Damaged("is about an impossible job");
+}
+
+Status ParseChain(std::span<const uint8_t> frame, int32_t heads, int32_t vocab, JournalChain* chain) {
+  ByteReader in(frame);
+  chain->chain = in.Get<int32_t>();
+  chain->first_token = in.Get<int32_t>();
+  const auto count = in.Get<int32_t>();
+  const auto zero = in.Get<int32_t>();
+  const bool possible = GetCounters(&in, &chain->report) && chain->chain >= 0 && chain->first_token >= 0 && count >= 0 && zero == 0 &&
+                        chain->first_token <= kPositionsMax - count;
+  if (!possible) return Damaged("is about an impossible chain");
+  chain->report.tokens = in.Array<int32_t>(count);
+  if (!in.ok() || !GetDecisions(&in, heads, &chain->decisions) || !in.done()) return Damaged("holds another number of tokens than it says");
+  const bool known = std::ranges::all_of(chain->report.tokens, [vocab](int32_t token) { return token >= 0 && token < vocab; });
+  return known ? Status::Ok() : Damaged("holds a token that the model does not know");
+}
+
+}  // namespace
+
+Expected<SavedObject> SaveJournal(const Journal& journal, ObjectHeader header, const Seal& seal, Codec codec) {
+  std::vector<std::vector<uint8_t>> frames = {JobFrame(journal.job)};
+  for (const auto& [index, chain] : journal.chains) frames.push_back(ChainFrame(chain));
+  header.kind = ObjectKind::kJournal;
+  header.frames = static_cast<uint32_t>(frames.size());
+  int64_t total = 0;
+  for (const std::vector<uint8_t>& frame : frames) total += static_cast<int64_t>(frame.size()) + 128;
+  ObjectWriter writer(header, seal, codec, 4, total + 256);
+  for (const std::vector<uint8_t>& frame : frames) {
+    const Status status = writer.AddFrame(static_cast<int64_t>(frame.size()), [&frame](uint8_t* out) { std::ranges::copy(frame, out); });
+    if (!status.ok()) return status;
+  }
+  return writer.Finish();
+}
+
+Expected<Journal> LoadJournal(const ObjectReader& reader, int32_t vocab) {
+  Journal journal;
+  if (reader.frames() == 0) return Damaged("is empty");
+  Status status = reader.ReadFrame(0, [&](std::span<const uint8_t> frame) { return ParseJob(frame, &journal.job); });
+  for (int32_t f = 1; f < reader.frames() && status.ok(); ++f) {
+    status = reader.ReadFrame(f, [&](std::span<const uint8_t> frame) {
+      JournalChain chain;
+      Status parsed = ParseChain(frame, journal.job.decision_heads, vocab, &chain);
+      if (!parsed.ok()) return parsed;
+      const int32_t index = chain.chain;
+      return journal.chains.emplace(index, std::move(chain)).second ? Status::Ok() : Damaged("is about one chain twice");
+    });
+  }
+  if (!status.ok()) return status;
+  return journal;
+}
+
+Status Fold(const Journal& next, Journal* journal) {
+  const bool fresh = journal->job.prompt_tokens == 0;
+  if (!fresh && (next.job.prompt_tokens != journal->job.prompt_tokens || next.job.decision_heads != journal->job.decision_heads ||
+                 next.job.step < journal->job.step)) {
+    return Damaged("does not follow on the one before it");
+  }
+  DecisionBits prompt = fresh ? next.job.prompt_decisions : std::move(journal->job.prompt_decisions);
+  journal->job = next.job;
+  journal->job.prompt_decisions = std::move(prompt);
+  for (const auto& [index, news] : next.chains) {
+    const auto [at, first] = journal->chains.try_emplace(index, news);
+    JournalChain& chain = at->second;
+    if (first) {
+      if (news.first_token != 0 || news.decisions.first != next.job.prompt_tokens) return Damaged("does not begin at its chain's first token");
+      continue;
+    }
+    const bool follows = news.first_token == static_cast<int32_t>(chain.report.tokens.size()) &&
+                         news.decisions.first == chain.decisions.end && chain.report.finish == Finish::kNone;
+    if (!follows) return Damaged("does not follow on the one before it");
+    std::vector<int32_t> tokens = std::move(chain.report.tokens);
+    tokens.insert(tokens.end(), news.report.tokens.begin(), news.report.tokens.end());
+    chain.report = news.report;
+    chain.report.tokens = std::move(tokens);
+    Extend(&chain.decisions, news.decisions, next.job.decision_heads);
+  }
+  return Status::Ok();
+}
+
+}  // namespace rum

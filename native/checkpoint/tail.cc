@@ -1,0 +1,171 @@
+#include "checkpoint/tail.h"
+
+#include <algorithm>
+
+#include "checkpoint/bytes.h"
+
+namespace rum {
+namespace {
+
+Status Damaged(const std::string& what) { return CheckpointError(reason::kDamaged, "a tail " + what); }
+
+// What one head of a tail holds, sizes in tokens.
+struct HeadSizes {
+  int32_t log_count, ring, open;
+  HeadSizes(const CacheLayout& l, int32_t log, int32_t length) : log_count(log), ring(std::min(length, l.ring_slots)), open(log % l.page_slots) {}
+  int64_t bytes(const CacheLayout& l) const {
+    const int64_t token = int64_t{2} * l.head_dim * l.element_bytes;
+    return 8 + ring + ring * token + open * (token + 4);
+  }
+};
+
+void StoreHead(const ChainCache& cache, int32_t head, uint8_t* out) {
+  const CacheLayout& l = cache.layout();
+  const HeadSizes n(l, cache.LogCount(head), cache.length());
+  const int64_t e = l.element_bytes, row = l.head_dim * e;
+  StoreAs<int32_t>(out, n.log_count);
+  StoreAs<int32_t>(out + 4, cache.length());
+  out += 8;
+  const uint8_t* ring = cache.RingOf(head);
+  std::memcpy(out, ring + l.ring_flags_offset, static_cast<size_t>(n.ring));
+  out += n.ring;
+  CopyRows(ring, l.ring_k_slots * e, out, n.ring * e, n.ring * e, l.head_dim);
+  out += n.ring * row;
+  CopyRows(ring + l.ring_v_offset, l.v_stride * e, out, row, row, n.ring);
+  out += n.ring * row;
+  if (n.open == 0) return;
+  const uint8_t* page = cache.Page(head, n.log_count / l.page_slots);
+  CopyRows(page, l.page_k_slots * e, out, n.open * e, n.open * e, l.head_dim);
+  out += n.open * row;
+  CopyRows(page + l.page_v_offset, l.v_stride * e, out, row, row, n.open);
+  std::memcpy(out + n.open * row, page + l.page_positions_offset, static_cast<size_t>(n.open) * 4);
+}
+
+int32_t LastPosition(const ChainCache& cache, int32_t head) {
+  const CacheLayout& l = cache.layout();
+  const int32_t pages = cache.LogCount(head) / l.page_slots;
+  return pages == 0 ? -1 : LoadAs<int32_t>(cache.Page(head, pages - 1) + l.page_positions_offset + int64_t{4} * (l.page_slots - 1));
+}
+
+Status LoadHead(ByteReader* in, int32_t head, int32_t length, ChainCache* cache) {
+  const CacheLayout& l = cache->layout();
+  const int32_t log_count = in->Get<int32_t>();
+  if (in->Get<int32_t>() != length || log_count < 0 || log_count > length) return Damaged("holds impossible counts");
+  const HeadSizes n(l, log_count, length);
+  if (cache->LogCount(head) != log_count - n.open) return Damaged("needs other pages than its segments hold");
+  const int64_t e = l.element_bytes, row = l.head_dim * e;
+  const auto flags = in->Bytes(n.ring), k = in->Bytes(n.ring * row), v = in->Bytes(n.ring * row);
+  const auto open_k = in->Bytes(n.open * row), open_v = in->Bytes(n.open * row);
+  const std::vector<int32_t> positions = in->Array<int32_t>(n.open);
+  if (!in->ok()) return CheckpointError(reason::kTruncated, "a tail ends within a head");
+  if (std::ranges::any_of(flags, [](uint8_t flag) { return flag > 1; })) return Damaged("holds an impossible flag");
+  // Whoever is in the log has left the ring.
+  const int32_t ring_first = length - n.ring, last = LastPosition(*cache, head);
+  if (last >= ring_first || !Ascending(positions, last, ring_first)) return Damaged("holds positions out of order");
+  if (n.open > 0) {
+    uint8_t* page = cache->AttachOpenPage(head, n.open);
+    if (page == nullptr) return Error(kErrMemory, "The system has no memory for the pages of a checkpoint.");
+    CopyRows(open_k.data(), n.open * e, page, l.page_k_slots * e, n.open * e, l.head_dim);
+    CopyRows(open_v.data(), row, page + l.page_v_offset, l.v_stride * e, row, n.open);
+    std::memcpy(page + l.page_positions_offset, positions.data(), positions.size() * 4);
+  }
+  uint8_t* ring = cache->RestoreRing(head, length);
+  CopyRows(k.data(), n.ring * e, ring, l.ring_k_slots * e, n.ring * e, l.head_dim);
+  CopyRows(v.data(), row, ring + l.ring_v_offset, l.v_stride * e, row, n.ring);
+  std::ranges::copy(flags, ring + l.ring_flags_offset);
+  return Status::Ok();
+}
+
+Status CheckFrames(const ObjectReader& reader, const CacheGeometry& geometry) {
+  if (reader.frames() == geometry.layers + 1) return Status::Ok();
+  return CheckpointError(reason::kLayout, "a tail has another number of layers than the model");
+}
+
+}  // namespace
+
+void PutCounters(const ChainReport& r, ByteWriter* out) {
+  out->Put(static_cast<int32_t>(r.finish));
+  out->Put(r.stop_bytes);
+  out->Put(r.fed);
+  out->Put(int32_t{0});  // keeps the sums aligned
+  for (const int64_t sum : {r.live_sum, r.peak_sum, r.decode_peak_sum, r.read_sum, r.dense_read_sum}) out->Put(sum);
+}
+
+bool GetCounters(ByteReader* in, ChainReport* r) {
+  const auto finish = in->Get<int32_t>();
+  r->finish = static_cast<Finish>(finish);
+  r->stop_bytes = in->Get<int32_t>();
+  r->fed = in->Get<int32_t>();
+  const auto zero = in->Get<int32_t>();
+  bool possible = finish >= 0 && finish <= static_cast<int32_t>(Finish::kEnded) && r->stop_bytes >= -1 && r->fed >= 0 && zero == 0;
+  for (int64_t* sum : {&r->live_sum, &r->peak_sum, &r->decode_peak_sum, &r->read_sum, &r->dense_read_sum}) {
+    *sum = in->Get<int64_t>();
+    possible = possible && *sum >= 0;
+  }
+  return in->ok() && possible;
+}
+
+Expected<SavedObject> SaveTail(const ChainCache& cache, const TailState& state, int32_t kv_heads, ObjectHeader header, const Seal& seal, Codec codec) {
+  const CacheLayout& layout = cache.layout();
+  const int32_t layers = cache.heads() / kv_heads;
+  header.kind = ObjectKind::kTail;
+  header.frames = static_cast<uint32_t>(layers + 1);
+  std::vector<int64_t> bytes(static_cast<size_t>(layers));
+  int64_t total = 0;
+  for (int32_t h = 0; h < cache.heads(); ++h) {
+    const int64_t head = HeadSizes(layout, cache.LogCount(h), cache.length()).bytes(layout);
+    bytes[static_cast<size_t>(h / kv_heads)] += head;
+    total += head;
+  }
+  ByteWriter first;
+  first.Put(state.generated);
+  first.Put(static_cast<int32_t>(state.logits.size()));
+  PutCounters(state.report, &first);
+  for (int32_t h = 0; h < cache.heads(); ++h) first.Put(cache.LogCount(h));
+  first.Array(std::span<const float>(state.logits));
+  ObjectWriter writer(header, seal, codec, layout.element_bytes, total + int64_t{8192} * (layers + 2) + static_cast<int64_t>(first.bytes().size()));
+  Status status = writer.AddFrame(static_cast<int64_t>(first.bytes().size()), [&](uint8_t* out) { std::ranges::copy(first.bytes(), out); });
+  for (int32_t layer = 0; layer < layers && status.ok(); ++layer) {
+    status = writer.AddFrame(bytes[static_cast<size_t>(layer)], [&](uint8_t* out) {
+      for (int32_t h = layer * kv_heads; h < (layer + 1) * kv_heads; ++h) {
+        StoreHead(cache, h, out);
+        out += HeadSizes(layout, cache.LogCount(h), cache.length()).bytes(layout);
+      }
+    });
+  }
+  if (!status.ok()) return status;
+  return writer.Finish();
+}
+
+Expected<TailState> LoadTailState(const ObjectReader& reader, const CacheGeometry& geometry, int32_t vocab) {
+  TailState state;
+  if (Status status = CheckFrames(reader, geometry); !status.ok()) return status;
+  const Status status = reader.ReadFrame(0, [&](std::span<const uint8_t> frame) {
+    ByteReader in(frame);
+    state.generated = in.Get<int32_t>();
+    const auto logits = in.Get<int32_t>();
+    if (!GetCounters(&in, &state.report) || state.generated < 0 || (logits != 0 && logits != vocab)) return Damaged("holds impossible counters");
+    for (int32_t h = 0; h < geometry.heads(); ++h) {
+      const auto log_count = in.Get<int32_t>();
+      if (log_count < 0 || log_count > state.report.fed) return Damaged("holds impossible counts");
+      state.pages.push_back(log_count / geometry.layout.page_slots);
+    }
+    state.logits = in.Array<float>(logits);
+    return in.done() ? Status::Ok() : Damaged("holds another number of logits than it says");
+  });
+  if (!status.ok()) return status;
+  return state;
+}
+
+Status LoadTail(const ObjectReader& reader, const CacheGeometry& geometry, int32_t length, const ParallelFor& parallel, ChainCache* cache) {
+  return reader.ReadFrames(parallel, [&](int32_t frame, std::span<const uint8_t> bytes) {
+    if (frame == 0) return Status::Ok();
+    ByteReader in(bytes);
+    for (int32_t j = 0; j < geometry.kv_heads; ++j) {
+      if (Status status = LoadHead(&in, (frame - 1) * geometry.kv_heads + j, length, cache); !status.ok()) return status;
+    }
+    return in.done() ? Status::Ok() : Damaged("has bytes after its last head");
+  });
+}
+
+}  // namespace rum

@@ -1,0 +1,132 @@
+// What run.cc, run_save.cc and run_restore.cc share: the state of a run.
+#pragma once
+#include <algorithm>
+#include <limits>
+#include <span>
+#include <string_view>
+#include <utility>
+
+#include "cache/chain_cache.h"
+#include "checkpoint/journal.h"
+#include "checkpoint/segment.h"
+#include "checkpoint/tail.h"
+#include "core/limits.h"
+#include "run/run.h"
+#include "run/stop_matcher.h"
+
+namespace rum {
+
+inline constexpr ChainId kNoChain = -1;
+
+// Sums the live lengths of every prompt token, over layers and KV heads, while a chunk is fed.
+class PrefillMeter final : public TraceSink {
+ public:
+  explicit PrefillMeter(int32_t num_kv_heads) : num_kv_heads_(num_kv_heads) {}
+
+  // Rows may arrive layer by layer or token by token, so the sums of a whole chunk are kept.
+  void Begin(int32_t first_position, size_t token_count) {
+    first_position_ = first_position;
+    live_sums_.assign(token_count, 0);
+  }
+  void OnToken(ChainId, int32_t, int32_t position, const float*, const int32_t* live) override {
+    int64_t& sum = live_sums_[static_cast<size_t>(position - first_position_)];
+    for (int32_t j = 0; j < num_kv_heads_; ++j) sum += live[j];
+  }
+  std::span<const int64_t> live_sums() const { return live_sums_; }
+
+ private:
+  int32_t num_kv_heads_, first_position_ = 0;
+  std::vector<int64_t> live_sums_;  // [tokens of the chunk]
+};
+
+struct ChainState {
+  ChainId id = kNoChain;  // a finished chain keeps its cache until it is saved, if the run is checkpointed
+  size_t logits_row = 0;  // of the last Forward
+  TokenHistory history;
+  StopState stop;
+  ChainReport report;
+  // What earlier saves hold.
+  PageMarks pages_saved;
+  int32_t tokens_journaled = 0, decisions_journaled = 0;
+  bool ever_journaled = false, finish_journaled = false;
+  DecisionBits kept_decisions;  // of a restored chain without a cache that this job has yet to journal
+};
+
+// What a restored run compares with once it has caught up.
+struct Restored {
+  RestoreOptions options;  // without the objects
+  Journal journal;
+};
+
+struct Run::Impl {
+  Impl(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> model, RunOptions options, StopMatcher stop);
+  ~Impl();
+
+  Status FeedPrompt(const std::atomic<bool>& cancel);
+  Status FeedChunk();
+  Status ForkChains();
+  void FindFront();
+  Status StepOnce(bool* finished);
+  void SampleAll();
+  Finish Accept(ChainState& chain, int32_t index, int32_t token);
+  bool BudgetAllowsFeeding() const;
+  bool MemoryAllowsFeeding() const;
+  void EndRunning(Finish finish);
+  Status FeedAll();
+  void End(ChainState& chain, Finish finish);
+  void DropFinished();
+  void FreeCache(ChainState& chain) {
+    if (chain.id != kNoChain) backend_->FreeChain(std::exchange(chain.id, kNoChain));
+  }
+
+  // run_save.cc
+  void RecordDecisions();
+  void MarkPrompt(ChainId prompt);
+  Journal News() const;
+  Expected<std::vector<SavedPart>> Save(const SaveOptions& save);
+  void Settle(const SaveOptions& save);
+
+  // run_restore.cc
+  bool Recall(size_t i, const RestoreChain& from, const JournalChain& said);
+  Status Rebuild(const RestoreOptions& restore, const CacheGeometry* geometry);
+  void Adopt(size_t i, std::unique_ptr<ChainCache> cache, TailState state);
+  Status AdoptPrompt(std::unique_ptr<ChainCache> cache, TailState state);
+  void Expect(ChainCache& cache, const RestoreChain& from);
+  Status CatchUp(const std::atomic<bool>& cancel);
+  Status CatchUpOnce();
+  Status CheckRestored();
+
+  Status Fail(Status status) { return error_ = std::move(status); }
+  std::span<float> LogitsRow(size_t r) { return std::span(logits_).subspan(r * vocab_, vocab_); }
+
+  std::shared_ptr<Backend> backend_;
+  std::shared_ptr<const Model> model_;
+  RunOptions options_;
+  StopMatcher stop_;
+  Status error_;
+  size_t vocab_;
+  int64_t head_count_;
+  int64_t read_sum_max_;              // kv_read_budget times head_count
+  int64_t read_sum_ = 0;              // of all chains
+  int64_t prefill_read_sum_ = 0, prefill_peak_sum_ = 0, shared_sum_ = 0, steps_ = 0;
+  ChainId prompt_chain_ = kNoChain;   // holds the prompt until the chains are forked
+  size_t prompt_row_ = 0;             // where its logits go: the row of a chain that begins with it
+  bool prefilled_ = false;
+  PrefillMeter meter_;
+  std::vector<ChainState> chains_;    // [width]
+  std::vector<size_t> running_;       // indices of chains not finished, ascending
+  std::vector<size_t> front_;         // those of them with the fewest tokens: the ones a step advances. Restored chains may be ahead
+  std::vector<size_t> from_prompt_;   // chains that begin with the prompt's cache: all, unless some were restored
+  std::vector<float> logits_;         // [width, vocab]; chains that finish leave gaps until the next Forward
+  std::vector<float> side_logits_;    // [rows, vocab] of a Forward that must leave the rows of other chains alone
+  PageMarks prompt_pages_;            // sealed pages of the prompt, by head; empty: the backend has none
+  DecisionBits prompt_decisions_;
+  int64_t caught_up_ = 0;
+  bool prompt_saved_ = false, prompt_tail_saved_ = false, prompt_journaled_ = false;
+  std::unique_ptr<Restored> restored_;  // what a restore has left to check once it has caught up
+  std::vector<Row> rows_;
+  std::vector<SampleScratch> scratch_;  // one for each thread that samples
+  std::vector<int32_t> sampled_;        // [running_.size()]
+};
+
+}  // namespace rum

@@ -1,0 +1,58 @@
+#!/usr/bin/env node
+/**
+ * Builds the S3 servers that tests run against, from the Go module proxy: `node scripts/peers/build.mjs versitygw|minio`.
+ * Kept in ${XDG_CACHE_HOME:-~/.cache}/ruminate/peers between runs and checkouts. Prints the path of the binary.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, realpathSync, renameSync, rmSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const BUILD_MS_MAX = 45 * 60_000;
+
+/** `package@version` for `go install`, and about how long a build takes on a busy machine with two cores. */
+export const PEERS = {
+  // Apache-2.0, maintained.
+  versitygw: { module: 'github.com/versity/versitygw/cmd/versitygw@v1.8.0', minutes: 6 },
+  // AGPL-3.0, run as a process only; its repository is archived, this is the last commit.
+  minio: { module: 'github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c', minutes: 15 },
+};
+
+/** Where the binary is or will be. */
+export function peerPath(name) {
+  const cache = process.env.XDG_CACHE_HOME || path.join(os.homedir(), '.cache');
+  return path.join(cache, 'ruminate', 'peers', `${name}-${PEERS[name].module.split('@')[1]}`);
+}
+
+/** Builds the peer unless it is there. @returns {{ binary: string } | { missing: string }} why there is none, for "skipped: …". */
+export function ensurePeer(name) {
+  const binary = peerPath(name);
+  if (existsSync(binary)) return { binary };
+  if (spawnSync('go', ['version'], { stdio: 'ignore' }).status !== 0) return { missing: `Go is needed to build ${name}` };
+  const { module, minutes } = PEERS[name];
+  process.stderr.write(`ruminate: building ${name} (once, about ${minutes} minutes)\n`);
+  // Another run may be building it too: each into a folder of its own, and the last to finish wins.
+  const bin = path.join(path.dirname(binary), `.build-${process.pid}`);
+  mkdirSync(bin, { recursive: true });
+  try {
+    const environment = { ...process.env, GOBIN: bin, CGO_ENABLED: '0', GOFLAGS: '-p=1' };
+    const result = spawnSync('go', ['install', '-trimpath', '-ldflags=-s -w', module], { env: environment, encoding: 'utf8', timeout: BUILD_MS_MAX });
+    if (result.status !== 0) return { missing: `${name} did not build: ${(result.stderr ?? '').trim().split('\n').at(-1) ?? result.error?.message}` };
+    renameSync(path.join(bin, name), binary);
+    return { binary };
+  } finally {
+    rmSync(bin, { recursive: true, force: true });
+  }
+}
+
+if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
+  const name = process.argv[2] ?? '';
+  const result = Object.hasOwn(PEERS, name) ? ensurePeer(name) : { missing: `choose from ${Object.keys(PEERS).join(', ')}` };
+  if ('missing' in result) {
+    process.stderr.write(`ruminate: ${result.missing}\n`);
+    process.exitCode = 1;
+  } else {
+    process.stdout.write(`${result.binary}\n`);
+  }
+}
