@@ -54,7 +54,7 @@ async function committed(store: MemoryStore): Promise<{ readonly head: Head; rea
     state: 'running', objects,
     manifest: (refs) => content(refs, {
       step: 9, journal: [4], promptTail: 5, keys: { sums: 'c2VjcmV0' },
-      slices: [{ slice: 1, epoch: 1, outcome: 'started', reason: null, from: 0, recomputed: 0 }],
+      slices: [{ slice: 1, epoch: 1, outcome: 'started', reason: null, from: 0, recomputed: 0, prefillRate: null }],
       chains: [{ tokens: 9, finish: null, segments: [0, 1], tails: [{ at: 4, object: 2 }, { at: 9, object: 3 }] }, { tokens: 3, finish: 'stop', segments: [0], tails: [] }],
     }),
   });
