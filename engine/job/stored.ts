@@ -7,6 +7,7 @@ import { EngineError } from '../core/errors.ts';
 import { createJob, readJob } from '../kv/create.ts';
 import { collectGarbage } from '../kv/gc.ts';
 import { isTerminal, type Head } from '../kv/head.ts';
+import { liveKey } from '../kv/hints.ts';
 import type { Lease } from '../kv/lease.ts';
 import type { Manifest } from '../kv/manifest.ts';
 import type { JobKey } from '../kv/names.ts';
@@ -185,8 +186,10 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
     cancelled: signal ?? null,
     deadline: deadline?.signal ?? null,
   });
-  // What the slice replaced. Economy, so nobody waits for a store that fails now; `ruminate gc` does the same.
+  // What the slice replaced, and the marker of a job that needs no worker any more. Economy, so nobody waits for a store that fails now:
+  // `ruminate gc` and the reconciler do the same.
   await collectGarbage(store, where, { clock, deadlineMs: GC_MS_MAX }).catch(() => undefined);
+  if (outcome.kind === 'ended') await store.delete([liveKey(where)]).catch(() => undefined);
   return { ...outcome, where };
 }
 
