@@ -33,10 +33,10 @@ RestoreOptions Onward(Vault& vault, int32_t had, int32_t width, bool own, bool t
 RunReport GoOn(const Setting& s, Vault& vault, const RunOptions& job, int32_t had, bool own, bool tails) {
   Bench first(s);
   Vault next(first.layout_id);
-  next.Inherit(vault);
-  if (own) next.journals = vault.journals;
+  const RestoreOptions plan = Onward(vault, had, job.width, own, tails);
+  next.Inherit(vault, plan);
   {
-    auto run = first.Resume(job, Onward(vault, had, job.width, own, tails));
+    auto run = first.Resume(job, plan);
     next.Save(*run, false, job.width);
     CHECK_OK(run->Step(4));
     next.Save(*run, true, job.width);
@@ -138,12 +138,12 @@ void ChainsThatWereEndedGoOn() {
   CHECK(Same(ToTheEnd(*resumed), whole));
   // Ended before it has caught up: as the journals have it.
   Bench third(s);
-  auto early = Must(Run::Restore(third.backend, third.model, job, Onward(vault, 3, 3, true, false)));
+  const RestoreOptions from_prompt = Onward(vault, 3, 3, true, false);
+  auto early = Must(Run::Restore(third.backend, third.model, job, from_prompt));
   early->EndChains({0, 1, 2});
   CHECK(early->Report().running == 0 && early->Report().chains[1].tokens.size() == 14 && early->Report().chains[1].read_sum > 0);
   Vault again(third.layout_id);
-  again.Inherit(vault);
-  again.journals = vault.journals;
+  again.Inherit(vault, from_prompt);
   again.Save(*early, true, 3);
   Bench fourth(s);
   CHECK(Same(ToTheEnd(*fourth.Resume(job, Onward(again, 3, 3, true))), whole));
@@ -183,7 +183,7 @@ void AForkRepeatsItsParentUnlessItsSeedDiffers() {
     for (int32_t i = 0; i < 2; ++i) plan.chains[static_cast<size_t>(i)].tokens = 9, plan.chains[static_cast<size_t>(i)].tail = parent.chains[i].tails[0].second;
     auto run = bench.Resume(other, plan);
     Vault child(bench.layout_id);
-    child.Inherit(parent);
+    child.Inherit(parent, plan);
     StepTo(*run, 25);
     child.Save(*run, true, 2);
     Bench second(s);

@@ -89,8 +89,8 @@ struct Vault {
     return restore;
   }
 
-  // A job that another one goes on from lists what it had.
-  void Inherit(const Vault& parent) {
+  // A job that goes on by this plan lists what it goes on from; chains that begin with the prompt, the prompt's pages.
+  void Inherit(const Vault& parent, const RestoreOptions& plan) {
     for (const SavedObject& object : parent.objects) {
       SavedObject copy;
       if (!copy.bytes.Allocate(object.size)) std::abort();
@@ -98,7 +98,11 @@ struct Vault {
       copy.size = object.size, copy.digest = object.digest;
       objects.push_back(std::move(copy));
     }
-    prompt_segments = parent.prompt_segments, prompt_tail = parent.prompt_tail, chains = parent.chains;
+    prompt_segments = plan.prompt_segments, prompt_tail = plan.prompt_tail, chains = parent.chains;
+    if (plan.own_journal) journals = parent.journals;
+    for (size_t i = 0; i < plan.chains.size(); ++i) {
+      if (!plan.chains[i].tail.has_value()) chains[static_cast<int32_t>(i)] = {plan.prompt_segments, {}};
+    }
   }
 };
 
