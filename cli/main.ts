@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { CommanderError } from 'commander';
 
 import { endWithReader, exitCodeOf, failureLine } from './exit.ts';
+import { keyCommand } from './key.ts';
 import { modelCommand } from './model.ts';
 import { modelsCommand } from './models.ts';
 import { command, usageExit } from './options.ts';
@@ -20,6 +21,7 @@ const program = command('ruminate')
   .addCommand(extendCommand())
   .addCommand(modelCommand())
   .addCommand(modelsCommand())
+  .addCommand(keyCommand())
   .addHelpText(
     'after',
     `

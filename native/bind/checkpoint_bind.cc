@@ -1,5 +1,6 @@
 #include "bind/checkpoint_bind.h"
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
@@ -53,6 +54,11 @@ std::optional<Key> ReadKey(Reader& reader, const char* name) {
   const std::vector<uint8_t> bytes = reader.Uint8Array(name, 32);
   if (bytes.size() != 32) {
     reader.Fail(kErrKey, name, "must have 32 bytes.");
+    return std::nullopt;
+  }
+  // What an owner leaves of a key that it has disposed of: everyone knows this one.
+  if (std::all_of(bytes.begin(), bytes.end(), [](uint8_t byte) { return byte == 0; })) {
+    reader.Fail(kErrKey, name, "is all zeros: it was disposed of.");
     return std::nullopt;
   }
   Key key;
