@@ -1,14 +1,14 @@
 /** A job of a tiny model that is cut exactly where a test says: what a slice does, with the test in the place of the clock. */
-import type { ObjectStore } from '../../engine/ports/object-store.ts';
+import { systemClock } from '../../engine/core/clock.ts';
 import { checkpointOf, type Checkpoint } from '../../engine/job/checkpoint.ts';
 import { Checkpointer, DEFAULT_POLICY } from '../../engine/job/checkpointer.ts';
 import { restore, type RestoredRun, type RestoreRequest } from '../../engine/job/restore.ts';
 import { createJob } from '../../engine/kv/create.ts';
 import { openKeys } from '../../engine/kv/seal.ts';
 import { takeJob } from '../../engine/kv/take.ts';
-import { systemClock } from '../../engine/core/clock.ts';
-import { open, runOptions, tinyModel } from '../helpers/engine.ts';
+import type { ObjectStore } from '../../engine/ports/object-store.ts';
 import type { NativeEngine, NativeRun, RunOptions, RunReport } from '../../engine/runtime/native.ts';
+import { open, runOptions, tinyModel } from '../helpers/engine.ts';
 import { WHERE } from './support.ts';
 
 export const LENGTH = 48;
@@ -26,6 +26,9 @@ export interface SliceReport {
   readonly restored: Omit<RestoredRun, 'run'> | null;
   readonly report: RunReport;
 }
+
+/** A processor so fast that reading is never worth it: restores compute again. */
+export const COMPUTING_IS_CHEAPER = { prefillTokensPerSecond: 1e12 } as const;
 
 export type Work = (run: NativeRun, restored: SliceReport['restored']) => Promise<unknown>;
 
@@ -45,20 +48,20 @@ export async function slice(engine: NativeEngine, job: RunOptions, store: Object
   if (lease.manifest === null) {
     run = engine.createRun(job);
   } else {
-    ({ run, ...restored } = await restore({
-      engine, run: job, checkpoint: checkpointOf(lease.manifest, []), own: true, replay: false, recompute: false,
+    const { run: goesOn, ...said } = await restore({
+      engine, run: job, checkpoint: checkpointOf(lease.manifest, []), own: true, replay: false, prefillTokensPerSecond: null, clock: systemClock,
       chains: [...job.lengths].map((_, source) => ({ source, tokens: null, reopen: false })),
       read: (ref, signal) => lease.read(ref, { signal }),
       sealOf: () => keys.own,
       ...more,
-    }));
-    base = restored.kept;
+    });
+    [run, restored, base] = [goesOn, said, said.kept];
   }
   try {
     await run.prefill();
     await work(run, restored);
     const checkpointer = new Checkpointer({
-      run, lease, seal: keys.own, wrapped: () => null, clock: systemClock, policy: DEFAULT_POLICY, base, adopted: [], elapsedMs: 0,
+      run, lease, seal: keys.own, wrapped: () => null, clock: systemClock, policy: DEFAULT_POLICY, base, slices: () => [], adopted: [], elapsedMs: 0,
     });
     await checkpointer.close('parked', null);
     return { restored, report: run.report() };

@@ -86,8 +86,7 @@ test('takes that never get a token further add up as strikes, and progress forgi
   for (let i = 0; i < 3; i++) await expect(resume({ store })).rejects.toThrow('killed');
   expect((await readJob(store, WHERE)).head.strikes).toBe(3);
   dying = false;
-  const stop = new AbortController();
-  await resume({ store, signal: stop.signal, onCommit: () => stop.abort() });
+  await expectUndisturbed(await resume({ store }));
   expect((await readJob(store, WHERE)).head.strikes).toBe(0);
 });
 

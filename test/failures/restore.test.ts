@@ -4,7 +4,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { readJob } from '../../engine/kv/create.ts';
 import type { NativeEngine, RestoreOptions } from '../../engine/runtime/native.ts';
-import { essence, JOB, openTiny, slice, stepTo, toTheEnd, undisturbedRun } from './cut.ts';
+import { COMPUTING_IS_CHEAPER, essence, JOB, openTiny, slice, stepTo, toTheEnd, undisturbedRun } from './cut.ts';
 import { begin, errorOf, expectUndisturbed, refused, resume, WHERE } from './support.ts';
 
 const CUT = 30;
@@ -101,7 +101,7 @@ test('one that is cancelled while tokens are fed again keeps no memory either', 
       return run;
     },
   });
-  expect(await errorOf(slice(engine, JOB, store, toTheEnd, { engine: aborting, recompute: true, signal: stop.signal }))).toMatchObject({ code: 'ERR_CANCELLED' });
+  expect(await errorOf(slice(engine, JOB, store, toTheEnd, { engine: aborting, ...COMPUTING_IS_CHEAPER, signal: stop.signal }))).toMatchObject({ code: 'ERR_CANCELLED' });
   expect(engine.memory().kvAllocatedBytes).toBe(before);
   expect(essence((await slice(engine, JOB, store, toTheEnd)).report)).toEqual(golden);
 });
@@ -118,9 +118,9 @@ describe('what a restore says is what it did', () => {
     expect([atOnce, report.caughtUp]).toEqual([{ step: CUT, caughtUp: 0 }, 0]);
   });
 
-  test('recomputed, as when computing is cheaper than reading: no page or tail is read, every token is fed again, the answer is the same', async () => {
+  test('recomputed, where computing is cheaper than reading: no page or tail is read, every token is fed again, the answer is the same', async () => {
     const before = store.log.length;
-    const { restored, report } = await slice(engine, JOB, store, toTheEnd, { recompute: true });
+    const { restored, report } = await slice(engine, JOB, store, toTheEnd, COMPUTING_IS_CHEAPER);
     expect(essence(report)).toEqual(golden);
     // Two chains ran at the cut; the third had ended and is not computed again.
     expect(restored).toMatchObject({ outcome: 'recomputed', recomputed: 2 * CUT });

@@ -24,7 +24,7 @@ afterEach(() => { for (const folder of folders.splice(0)) rmSync(folder, { recur
 test.each([
   ['ERR_STORE_CONFIG', 'credentials that expire'],
   ['ERR_STORE', 'a store that fails for good'],
-] as const)('%s: %s in the middle of an upload end the run with that code, and the job goes on when they are back', async (code) => {
+] as const)('%s: %s in the middle of an upload end the run with that code, and the job goes on when they are back', async (code, _) => {
   for (const nth of [1, 4, 9]) {
     let puts = 0;
     let denied = true;
