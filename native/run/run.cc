@@ -171,9 +171,10 @@ Status Run::Impl::FeedAll() {
 
 // A step is the same token of every chain that has it: those behind catch up first.
 void Run::Impl::FindFront() {
+  front_.clear();
+  if (running_.empty()) return;
   size_t fewest = std::numeric_limits<size_t>::max();
   for (const size_t i : running_) fewest = std::min(fewest, chains_[i].report.tokens.size());
-  front_.clear();
   for (const size_t i : running_) {
     if (chains_[i].report.tokens.size() == fewest) front_.push_back(i);
   }
