@@ -6,6 +6,7 @@
 
 #include "checkpoint/digest.h"
 #include "model/quant.h"
+#include "model/rope.h"
 
 namespace rum {
 namespace {
@@ -42,10 +43,23 @@ void AddTensor(Hasher& hasher, std::string_view name, const TensorView& view) {
   if (view.nf4 != nullptr) AddNf4Scales(hasher, view);
 }
 
+template <class T>
+void AddNumber(Hasher& hasher, T number) { hasher.Update({reinterpret_cast<const uint8_t*>(&number), sizeof number}); }
+
+// What config.json says about computing with the tensors and none of them shows: frequencies, not how they were arrived at.
+void AddNumerics(Hasher& hasher, const ModelConfig& config) {
+  Add(hasher, "rope ");
+  for (const float frequency : RopeFrequencies(config.rope, config.head_dim)) AddNumber(hasher, frequency);
+  AddNumber(hasher, config.rope.attention_factor);
+  Add(hasher, "norm ");
+  AddNumber(hasher, config.rms_eps);
+}
+
 }  // namespace
 
 Digest DigestOfWeights(const Model& model) {
   Hasher hasher(nullptr);
+  AddNumerics(hasher, model.config);
   AddTensor(hasher, "embed", model.embed);
   AddTensor(hasher, "final_norm", model.final_norm);
   AddTensor(hasher, "lm_head", model.lm_head);

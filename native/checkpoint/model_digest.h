@@ -5,7 +5,8 @@
 
 namespace rum {
 
-// BLAKE3 over every tensor in a fixed order: its place in the model, type, shape and bytes as stored. Reads the whole model once.
+// BLAKE3 over the rotary frequencies, the norms' epsilon and every tensor in a fixed order: its place in the model, type, shape and bytes as
+// stored. Reads the whole model once.
 Digest DigestOfWeights(const Model& model);
 
 }  // namespace rum
