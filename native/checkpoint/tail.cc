@@ -118,6 +118,8 @@ bool GetCounters(ByteReader* in, ChainReport* r) {
     *sum = in->Get<int64_t>();
     possible = possible && *sum >= 0 && *sum <= kCounterMax;
   }
+  // Text ends at a stop string only where one finished the chain.
+  possible = possible && (r->stop_bytes == -1 || r->finish == Finish::kStop) && r->live_sum <= r->decode_peak_sum;
   return in->ok() && possible;
 }
 
@@ -138,7 +140,7 @@ Expected<SavedObject> SaveTail(const ChainCache& cache, const TailState& state, 
   first.Put(static_cast<int32_t>(state.logits.size()));
   PutCounters(state.report, &first);
   first.Bytes(state.tokens);
-  for (int32_t h = 0; h < cache.heads(); ++h) first.Put(cache.LogCount(h));
+  for (const int32_t pages : SealedPages(cache)) first.Put(pages);
   first.Array(std::span<const float>(state.logits));
   ObjectWriter writer(header, seal, codec, layout.element_bytes, total + int64_t{8192} * (layers + 2) + static_cast<int64_t>(first.bytes().size()));
   Status status = writer.AddFrame(static_cast<int64_t>(first.bytes().size()), [&](uint8_t* out) { std::ranges::copy(first.bytes(), out); });
@@ -165,9 +167,9 @@ Expected<TailState> LoadTailState(const ObjectReader& reader, const CacheGeometr
     const std::span<const uint8_t> tokens = in.Bytes(static_cast<int64_t>(state.tokens.size()));
     std::ranges::copy(tokens, state.tokens.begin());
     for (int32_t h = 0; h < geometry.heads(); ++h) {
-      const auto log_count = in.Get<int32_t>();
-      if (log_count < 0 || log_count > state.report.fed) return Damaged("holds impossible counts");
-      state.pages.push_back(log_count / geometry.layout.page_slots);
+      const auto pages = in.Get<int32_t>();
+      if (pages < 0 || pages > state.report.fed / geometry.layout.page_slots) return Damaged("holds impossible counts");
+      state.pages.push_back(pages);
     }
     state.logits = in.Array<float>(logits);
     if (!in.done()) return Damaged("holds another number of logits than it says");
