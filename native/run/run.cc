@@ -176,9 +176,9 @@ void Run::Impl::CountToken(ChainReport& report, int64_t live, int64_t reads) con
 
 // A step is the same token of every chain that has it: those behind catch up first. Returns how many tokens they have.
 size_t Run::Impl::FindFront() {
+  front_.clear();
   size_t fewest = std::numeric_limits<size_t>::max();
   for (const size_t i : running_) fewest = std::min(fewest, chains_[i].report.tokens.size());
-  front_.clear();
   for (const size_t i : running_) {
     if (chains_[i].report.tokens.size() == fewest) front_.push_back(i);
   }
