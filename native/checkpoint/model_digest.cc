@@ -6,6 +6,7 @@
 
 #include "checkpoint/digest.h"
 #include "model/quant.h"
+#include "model/rope.h"
 
 namespace rum {
 namespace {
@@ -34,7 +35,9 @@ int64_t StoredBytes(const TensorView& view) {
 
 }  // namespace
 
-WeightsHasher::WeightsHasher(const Model& model) {
+WeightsHasher::WeightsHasher(const Model& model) : numerics_(RopeFrequencies(model.config.rope, model.config.head_dim)) {
+  numerics_.push_back(static_cast<float>(model.config.rope.attention_factor));
+  numerics_.push_back(static_cast<float>(model.config.rms_eps));
   Add("embed", model.embed);
   Add("final_norm", model.final_norm);
   Add("lm_head", model.lm_head);
@@ -91,6 +94,7 @@ void WeightsHasher::Advance(int64_t pieces, const ParallelFor& parallel) {
 
 Digest WeightsHasher::Finish() const {
   Hasher hasher(nullptr);
+  hasher.Update({reinterpret_cast<const uint8_t*>(numerics_.data()), numerics_.size() * sizeof(float)});
   auto piece = pieces_.begin();
   for (const Tensor& tensor : tensors_) {
     const TensorView& view = tensor.view;

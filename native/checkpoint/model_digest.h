@@ -10,7 +10,8 @@
 
 namespace rum {
 
-// BLAKE3 over every tensor in a fixed order: its place in the model, type, shape and bytes as stored. A tensor is hashed in pieces of
+// BLAKE3 over what config.json says about computing with the tensors and none of them shows (rotary frequencies, the norms' epsilon),
+// and over every tensor in a fixed order: its place in the model, type, shape and bytes as stored. A tensor is hashed in pieces of
 // kPieceBytes, so that threads share a model of one large tensor too, and the digest is over theirs. Reads the whole model once.
 class WeightsHasher {
  public:
@@ -40,6 +41,7 @@ class WeightsHasher {
   void Cut(int64_t size, int64_t piece, bool scales);
   void Hash(Piece& piece) const;
 
+  std::vector<float> numerics_;  // frequencies, their attention factor, epsilon
   std::vector<Tensor> tensors_;
   std::vector<Piece> pieces_;  // tensor after tensor
   size_t hashed_ = 0;

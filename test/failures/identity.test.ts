@@ -53,11 +53,12 @@ describe('a model of the same name and place is refused, and the job left as it 
     ['its window is another', 'config.json', edited((json) => { json.dms_window_size = 32; })],
     ['it evicts by another offset', 'config.json', edited((json) => { json.dms_initial_alpha_offset = 4; })],
     ['its rotary base is another', 'config.json', edited((json) => { json.rope_theta = 20_000; })],
+    ['its positions are scaled', 'config.json', edited((json) => { json.rope_scaling = { rope_type: 'linear', factor: 2 }; })],
     ['its norm has another epsilon', 'config.json', edited((json) => { json.rms_norm_eps = 1e-5; })],
   ])('%s', async (_, file, change) => {
     const changed = await copyOf(store);
     const before = contents(changed);
-    await expect(resume({ store: changed, model: model(file, change) })).rejects.toMatchObject(refused('model'));
+    expect(await errorOf(resume({ store: changed, model: model(file, change) }))).toMatchObject(refused('model'));
     expect(contents(changed)).toEqual(before);
   });
 });

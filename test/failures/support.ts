@@ -3,7 +3,7 @@ import { expect } from 'vitest';
 
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { EngineError } from '../../engine/core/errors.ts';
-import { generate, type JobResult } from '../../engine/job/generate.ts';
+import { generate, type JobResult, type Progress } from '../../engine/job/generate.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import type { StoredResult } from '../../engine/job/slice.ts';
 import { resumeStored, runStored, type StoredOptions, type StoredOutcome } from '../../engine/job/stored.ts';
@@ -46,12 +46,11 @@ export async function expectUndisturbed(outcome: StoredOutcome): Promise<StoredR
   return outcome.result;
 }
 
-/** Runs until its second delta is committed, then parks. */
+/** Parks at step 36: the run is looked at every 16 steps and when a chain ends, which one does at 20. */
 export async function park(more: Partial<StoredOptions> & Pick<StoredOptions, 'store'>): Promise<void> {
   const stop = new AbortController();
-  let commits = 0;
-  const outcome = await begin({ signal: stop.signal, onCommit: () => ++commits === 2 && stop.abort(), ...more });
-  expect(outcome.kind).toBe('parked');
+  const onProgress = ({ chains }: Progress) => { if ((chains[0]?.tokens ?? 0) >= 32) stop.abort(); };
+  expect(await begin({ signal: stop.signal, onProgress, ...more })).toMatchObject({ kind: 'parked', step: 36 });
 }
 
 export async function parked(): Promise<MemoryStore> {
