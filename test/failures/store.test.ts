@@ -28,7 +28,7 @@ test.each([
   for (const nth of [1, 4, 9]) {
     let puts = 0;
     let denied = true;
-    const store = new MemoryStore({ before: ({ kind }) => { if (denied && kind === 'put' && puts++ >= nth + 2) throw new EngineError(code, 's3://…: as planned.'); } });
+    const store = new MemoryStore({ before: ({ kind }) => { if (denied && kind === 'put' && puts++ >= nth + 4) throw new EngineError(code, 's3://…: as planned.'); } });
     const error = await errorOf(begin({ store, clock: new HastyClock(300_000) }));
     // Where the head was being swapped nobody knows whether it was: that is ERR_STORE, whatever the cause.
     expect([code, 'ERR_STORE']).toContain(error.code);
