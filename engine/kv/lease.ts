@@ -4,7 +4,7 @@ import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { linkSignals } from '../core/waiting.ts';
 import type { Body, CallOptions } from '../ports/object-store.ts';
-import { sha256 } from './canonical.ts';
+import { digestOf } from './canonical.ts';
 import { FORMAT, mayFollow, type Head, type JobState, type Ref } from './head.ts';
 import { parseManifest, type Manifest, type ManifestContent, type ObjectRef } from './manifest.ts';
 import { jobPrefix, manifestName, type JobKey } from './names.ts';
@@ -196,7 +196,7 @@ export class Lease {
     // Any other object may be gone: the fence of the last collection protects what the head named then and what is tagged since.
     const known = new Set([...refs, ...this.head.journal, ...(this.#manifest?.objects ?? [])].map(({ name }) => name));
     assert(content.objects.every(({ name }) => known.has(name)), 'a manifest names what is new or was named before');
-    const digest = sha256(text);
+    const digest = digestOf(text, this.#protocol.digestKey);
     const name = manifestName(version, digest);
     const outcome = await this.#protocol.store.put(jobPrefix(this.where) + name, [Buffer.from(text)], { signal: stop });
     if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${this.#protocol.store.url}: ${name} was not written (${outcome.kind}).`);

@@ -2,7 +2,7 @@
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { Body, CallOptions, ObjectStore } from '../ports/object-store.ts';
-import { sha256, textOf } from './canonical.ts';
+import { digestOf, textOf } from './canonical.ts';
 import { parseHead, type Head, type Ref } from './head.ts';
 import { parseManifest, type Manifest } from './manifest.ts';
 import { HEAD, jobPrefix, parseName, specName, type JobKey } from './names.ts';
@@ -12,6 +12,11 @@ import { checkpointError } from './reason.ts';
 export interface StoredHead {
   readonly head: Head;
   readonly etag: string;
+}
+
+export interface ReadOptions extends CallOptions {
+  /** The one that the job was written with. */
+  readonly digestKey?: Uint8Array | undefined;
 }
 
 /** null: no such job. @throws EngineError ERR_CHECKPOINT if it is no head of this job, ERR_STORE, ERR_CANCELLED. */
@@ -28,12 +33,12 @@ export async function requireHead(store: ObjectStore, where: JobKey, options: Ca
 }
 
 /** The manifest that a head names; null: it names none. @throws EngineError ERR_CHECKPOINT, `missing` among others. */
-export async function readManifest(store: ObjectStore, where: JobKey, head: Head, { signal }: CallOptions = {}): Promise<Manifest | null> {
+export async function readManifest(store: ObjectStore, where: JobKey, head: Head, { signal, digestKey }: ReadOptions = {}): Promise<Manifest | null> {
   const ref = head.manifest;
   if (ref === null) return null;
   if (ref.bytes > LIMITS.MANIFEST_BYTES_MAX) throw checkpointError('damaged', `the head names a manifest of ${ref.bytes} bytes`);
   const text = textOf(await readObject(store, where, ref, { signal }), 'the manifest');
-  if (sha256(text) !== ref.digest) throw checkpointError('damaged', 'the manifest has another digest than the head says');
+  if (digestOf(text, digestKey) !== ref.digest) throw checkpointError('damaged', 'the manifest has another digest than the head says');
   const manifest = parseManifest(text, where);
   const name = parseName(ref.name);
   const own = name?.kind === 'manifest' && name.digest === ref.digest && name.version === manifest.version;
@@ -42,11 +47,11 @@ export async function readManifest(store: ObjectStore, where: JobKey, head: Head
 }
 
 /** The text of the job's spec. @throws EngineError ERR_CHECKPOINT. */
-export async function readSpec(store: ObjectStore, where: JobKey, digest: string, { signal }: CallOptions = {}): Promise<string> {
+export async function readSpec(store: ObjectStore, where: JobKey, digest: string, { signal, digestKey }: ReadOptions = {}): Promise<string> {
   const found = await getUpTo(store, jobPrefix(where) + specName(digest), LIMITS.SPEC_BYTES_MAX, 'the spec', signal);
   if (found === null) throw checkpointError('missing', `there is no ${specName(digest)}`);
   const text = textOf(found.chunks, 'the spec');
-  if (sha256(text) !== digest) throw checkpointError('damaged', 'the spec has another digest than the head says');
+  if (digestOf(text, digestKey) !== digest) throw checkpointError('damaged', 'the spec has another digest than the head says');
   return text;
 }
 

@@ -1,6 +1,7 @@
 #include "bind/checkpoint_bind.h"
 
 #include <algorithm>
+#include <chrono>
 #include <optional>
 #include <string>
 #include <utility>
@@ -105,7 +106,7 @@ struct Sources {
   Napi::ObjectReference keep;
 };
 
-void ReadChunks(Reader& reader, StoredObject* object) {
+void ReadChunks(Reader& reader, StoredObject* object, Napi::Array& kept) {
   const Napi::Value value = reader.Object("chunks");
   if (!reader.status().ok()) return;
   if (!value.IsArray() || value.As<Napi::Array>().Length() > kChunksMax) return reader.Fail(kErrInternal, "chunks", "must be an array within bounds.");
@@ -116,21 +117,25 @@ void ReadChunks(Reader& reader, StoredObject* object) {
       return reader.Fail(kErrInternal, "chunks", "must hold Uint8Arrays.");
     }
     const auto bytes = chunk.As<Napi::Uint8Array>();
-    if (bytes.ByteLength() > 0) object->chunks.emplace_back(bytes.Data(), bytes.ByteLength());
+    if (bytes.ByteLength() == 0) continue;
+    object->chunks.emplace_back(bytes.Data(), bytes.ByteLength());
+    kept.Set(kept.Length(), bytes);
   }
 }
 
-void ReadSources(Reader& reader, Napi::Value options, Sources* sources) {
+// The chunks are kept in an array of ours: the caller's may be changed while the objects are read.
+void ReadSources(Napi::Env env, Reader& reader, Sources* sources) {
+  Napi::Array kept = Napi::Array::New(env);
   EachObject(reader, "seals", kObjectsMax, [&](Reader& seal) { sources->seals.push_back(ReadSeal(seal)); });
   EachObject(reader, "objects", kObjectsMax, [&](Reader& item) {
     StoredObject object;
     object.bytes = item.Int("bytes", 0, int64_t{1} << 50);
     object.digest = FromHex<32>(item, "digest");
     object.seal = static_cast<size_t>(item.Int("seal", 0, kObjectsMax));
-    ReadChunks(item, &object);
+    ReadChunks(item, &object, kept);
     sources->objects.push_back(std::move(object));
   });
-  if (reader.status().ok()) sources->keep = Napi::Persistent(options.As<Napi::Object>());
+  if (reader.status().ok()) sources->keep = Napi::Persistent(kept.As<Napi::Object>());
 }
 
 std::vector<Seal> Borrow(const std::vector<OwnedSeal>& seals) {
@@ -238,22 +243,30 @@ class RestoreTask final : public Task {
 
 class IdentityTask final : public Task {
  public:
-  explicit IdentityTask(std::shared_ptr<EngineCore> core) : core_(std::move(core)) {}
+  explicit IdentityTask(std::shared_ptr<EngineCore> core) : core_(std::move(core)), hasher_(*core_->model) {}
   Progress Work(Status&) override {
-    digest_ = DigestOfWeights(*core_->model);
-    return Progress::kDone;
+    Backend& backend = *core_->backend;
+    const ParallelFor parallel = [&backend](int64_t items, const std::function<void(int64_t)>& f) {
+      backend.RunOnThreads(items, items << 24, [&f](int64_t begin, int64_t end, int32_t) {
+        for (int64_t i = begin; i < end; ++i) f(i);
+      });
+    };
+    const auto deadline = std::chrono::steady_clock::now() + kSlice;
+    while (!hasher_.done() && !cancelled() && std::chrono::steady_clock::now() < deadline) hasher_.Advance(backend.threads(), parallel);
+    return hasher_.done() ? Progress::kDone : Progress::kMore;
   }
   Napi::Value Result(Napi::Env env) override {
     Napi::Object out = Napi::Object::New(env);
     out.Set("layoutId", Hex(core_->layout_id));
-    out.Set("weightsDigest", Hex(digest_));
+    out.Set("weightsDigest", Hex(hasher_.Finish()));
     out.Set("numericsId", kNumericsId);
     return out;
   }
 
  private:
+  static constexpr std::chrono::milliseconds kSlice{100};
   std::shared_ptr<EngineCore> core_;
-  Digest digest_{};
+  WeightsHasher hasher_;
 };
 
 class JournalsTask final : public Task {
@@ -346,7 +359,7 @@ Napi::Value RestoreRun(Napi::Env env, const std::shared_ptr<EngineHandle>& engin
   restore.prompt_tail = Index(reader, "promptTail");
   restore.journals = Indices(reader, "journals");
   Sources sources;
-  ReadSources(reader, options, &sources);
+  ReadSources(env, reader, &sources);
   if (!reader.status().ok()) return Throw(env, reader.status());
   if (engine->core == nullptr) return Throw(env, Error(kErrDisposed, "the engine is closed."));
   restore.layout_id = engine->core->layout_id;
@@ -356,7 +369,10 @@ Napi::Value RestoreRun(Napi::Env env, const std::shared_ptr<EngineHandle>& engin
 
 Napi::Value EngineIdentity(Napi::Env env, const std::shared_ptr<EngineHandle>& engine, Napi::Value) {
   if (engine->core == nullptr) return Throw(env, Error(kErrDisposed, "the engine is closed."));
-  return engine->core->queue->Start(std::make_shared<IdentityTask>(engine->core));
+  if (!engine->call.expired()) return Throw(env, Error(kErrBusy, "a call of this engine is in flight."));
+  const auto task = std::make_shared<IdentityTask>(engine->core);
+  engine->call = task;
+  return engine->core->queue->Start(task);
 }
 
 Napi::Value DecodeJournals(Napi::Env env, Napi::Value options) {
@@ -365,7 +381,7 @@ Napi::Value DecodeJournals(Napi::Env env, Napi::Value options) {
   const int32_t vocab = reader.Int32("vocabSize", 1, 1 << 24);
   const bool check_digests = reader.Bool("checkDigests");
   Sources sources;
-  ReadSources(reader, options, &sources);
+  ReadSources(env, reader, &sources);
   if (!reader.status().ok()) return Throw(env, reader.status());
   const auto queue = std::make_shared<SerialQueue>(env);
   return queue->Start(std::make_shared<JournalsTask>(std::move(sources), layout_id, vocab, check_digests));

@@ -1,193 +1,283 @@
 // A run that is saved and restored goes on as if nothing had happened: bytes of K, V and logits, tokens and accounting.
 // Usage: restore_test FIXTURES_DIR MODELS_DIR
-#include <algorithm>
-#include <cstring>
-#include <functional>
-#include <map>
-#include <string>
-#include <vector>
-
-#include "cache/chain_cache.h"
-#include "checkpoint/geometry.h"
-#include "run/run.h"
-#include "test/backends.h"
-#include "test/check.h"
-#include "test/fixture.h"
-#include "test/synthetic.h"
+#include "checkpoint/journal.h"
+#include "test/vault.h"
 
 namespace rum::test {
 namespace {
 
 std::string fixtures, models;  // set once by main
 
-// What a store holds of one job: every object, and what its manifest would list.
-struct Vault {
-  struct Chain {
-    std::vector<size_t> segments;
-    std::vector<std::pair<int32_t, size_t>> tails;  // (generated, object)
-  };
-  std::vector<SavedObject> objects;
-  std::vector<size_t> prompt_segments, journals;
-  std::optional<size_t> prompt_tail;
-  std::map<int32_t, Chain> chains;
-  LayoutId layout_id{};
-  uint32_t cuts = 0;
-
-  void Save(Run& run, bool delta, int32_t width) {
-    auto parts = Must(run.Save({delta, 1, cuts++, layout_id, cuts % 3 == 0 ? Codec::kPlanesZstd : Codec::kRaw, {}}));
-    for (SavedPart& part : parts) {
-      const size_t index = objects.size();
-      objects.push_back(std::move(part.object));
-      const int32_t chain = part.header.chain;
-      if (part.header.kind == ObjectKind::kJournal) {
-        journals.push_back(index);
-      } else if (part.header.kind == ObjectKind::kTail && chain == kPromptChain) {
-        prompt_tail = index;
-      } else if (part.header.kind == ObjectKind::kTail) {
-        chains[chain].tails.emplace_back(part.generated, index);
-      } else if (chain == kPromptChain) {
-        prompt_segments.push_back(index);
-        for (int32_t i = 0; i < width; ++i) chains[i].segments.push_back(index);
-      } else {
-        chains[chain].segments.push_back(index);
-      }
-    }
-  }
-
-  // Chains as the last tails hold them; `older`: as the ones before.
-  RestoreOptions Plan(int32_t width, size_t older = 0) {
-    RestoreOptions restore;
-    for (const SavedObject& object : objects) {
-      const std::span<const uint8_t> bytes(object.bytes.data(), static_cast<size_t>(object.size));
-      const size_t half = bytes.size() / 2 + 1;  // in two chunks, cut anywhere
-      restore.objects.push_back({{bytes.first(half), bytes.subspan(half)}, object.size, object.digest, 0});
-    }
-    restore.seals = {Seal{}};
-    restore.layout_id = layout_id;
-    restore.prompt_segments = prompt_segments;
-    restore.prompt_tail = prompt_tail;
-    restore.journals = journals;
-    for (int32_t i = 0; i < width; ++i) {
-      RestoreChain chain;
-      chain.source = i;
-      chain.segments = chains[i].segments;
-      const auto& tails = chains[i].tails;
-      if (tails.size() > older) chain.tail = tails[tails.size() - 1 - older].second;
-      restore.chains.push_back(std::move(chain));
-    }
-    return restore;
-  }
-};
-
-bool Same(const ChainReport& a, const ChainReport& b) {
-  return a.tokens == b.tokens && a.finish == b.finish && a.stop_bytes == b.stop_bytes && a.live_sum == b.live_sum && a.peak_sum == b.peak_sum &&
-         a.decode_peak_sum == b.decode_peak_sum && a.read_sum == b.read_sum && a.dense_read_sum == b.dense_read_sum && a.fed == b.fed;
-}
-bool Same(const RunReport& a, const RunReport& b) {
-  return a.step == b.step && a.prefill_read_sum == b.prefill_read_sum && a.shared_sum == b.shared_sum && a.running == b.running &&
-         std::ranges::equal(a.chains, b.chains, [](const ChainReport& x, const ChainReport& y) { return Same(x, y); });
-}
-
-struct Setting {
-  std::string directory;
-  PolicyOverrides overrides;
-  BackendOptions backend;
-  int32_t prompt = 40, length = 70;
-};
-
-struct Bench {
-  std::shared_ptr<const Model> model;
+BackendOptions Small(KvType kv) {
   BackendOptions options;
-  std::shared_ptr<Backend> backend;
-  LayoutId layout_id;
-  explicit Bench(const Setting& s, BackendOptions backend_options)
-      : model(Must(OpenModel(s.directory, s.overrides))), options(backend_options), backend(Must(MakeCpuBackend(model, options))),
-        layout_id(LayoutIdOf(GeometryOf(model->config, options))) {}
+  options.page_slots = 4;
+  options.kv = kv;
+  return options;
+}
+
+Setting Kvzap(const char* kind, const char* decode, KvType kv) {
+  const PolicyOverrides overrides = {{"policy", "kvzap"}, {"surrogate", fixtures + "/models/kvzap_" + kind}, {"threshold", "0.7"}, {"window", "8"}, {"decode", decode}};
+  return {fixtures + "/models/tiny_qwen3", overrides, Small(kv)};
+}
+
+// Every policy, both types of KV, a prompt below the window.
+std::vector<Setting> Settings() {
+  const std::string dms = fixtures + "/models/tiny_qwen3_dms", separate = fixtures + "/models/tiny_qwen3_dms_separate";
+  return {
+      {dms, {}, Small(KvType::kF32)},
+      {dms, {}, Small(KvType::kBF16), 3, 20},
+      {separate, {}, Small(KvType::kBF16)},
+      {fixtures + "/models/tiny_qwen3", {}, Small(KvType::kBF16)},
+      Kvzap("linear", "false", KvType::kF32),
+      Kvzap("mlp", "true", KvType::kBF16),
+      {models + "/countdown/cr8", {}, Small(KvType::kBF16), 20, 21},
+  };
+}
+
+// What the job at once computes: its report at the end and every byte after each step.
+struct Whole {
+  RunReport report;
+  std::map<int64_t, std::multiset<Digest>> states;  // by step
+
+  Whole(const Setting& s, const RunOptions& job) {
+    Bench bench(s);
+    RunOptions plain = job;
+    plain.checkpointed = false;
+    auto run = bench.Start(plain);
+    while (run->Report().running > 0 && CHECK_OK(run->Step(1))) states[run->Report().step] = bench.backend->State(bench.model->config);
+    report = run->Report();
+  }
 };
 
-RunOptions Job(const Setting& s, const Model& model, int32_t width) {
-  RunOptions o;
-  for (int32_t i = 0; i < s.prompt; ++i) o.prompt.push_back((i * 7 + 3) % model.config.vocab_size);
-  o.width = width;
-  for (int32_t i = 0; i < width; ++i) o.lengths.push_back(i == 1 ? s.length / 3 : s.length);  // one finishes early
-  o.seed = 5;
-  o.sampling.temperature = 1.0f;
-  o.sampling.frequency_penalty = 0.1f;
-  o.checkpointed = true;
-  o.prefill_chunk = 16;
-  return o;
+// Body and index: header and trailer hold a nonce and a digest over it.
+bool SameBody(const SavedObject& a, const SavedObject& b) {
+  return a.size == b.size && std::memcmp(a.bytes.data() + kHeaderBytes, b.bytes.data() + kHeaderBytes,
+                                         static_cast<size_t>(a.size - kHeaderBytes - kTrailerBytes)) == 0;
 }
 
-void StepTo(Run& run, int64_t step) {
-  while (run.Report().step < step && run.Report().running > 0) {
-    if (!CHECK_OK(run.Step(static_cast<int32_t>(step - run.Report().step)))) return;
+// A job that is cut: deltas and a journal before, then the cut itself.
+Vault CutAt(const Setting& s, const RunOptions& job, int64_t cut, bool delta) {
+  Bench bench(s);
+  Vault vault(bench.layout_id);
+  vault.codec = cut % 3 == 0 ? Codec::kPlanesZstd : Codec::kRaw;
+  auto run = bench.Start(job);
+  vault.Save(*run, true, job.width);
+  if (cut >= 6) {
+    StepTo(*run, cut - 5);
+    vault.Save(*run, true, job.width);
+    StepTo(*run, cut - 2);
+    vault.Save(*run, false, job.width);
   }
+  StepTo(*run, cut);
+  vault.codec = Codec::kRaw;
+  vault.Save(*run, delta, job.width);
+  return vault;
 }
 
-// Saves at `cut` (and before), restores into a fresh backend with other threads and another level, runs to the end.
-void CheckCut(const Setting& s, int64_t cut, size_t older, const RunReport& whole) {
-  Bench first(s, s.backend);
-  Vault vault;
-  vault.layout_id = first.layout_id;
-  const RunOptions job = Job(s, *first.model, 3);
-  {
-    auto run = Must(Run::Create(first.backend, first.model, job));
-    CHECK_OK(run->Prefill());
-    vault.Save(*run, true, 3);
-    if (cut >= 8) {
-      StepTo(*run, cut - 7);
-      vault.Save(*run, true, 3);
-      StepTo(*run, cut - 3);
-      vault.Save(*run, false, 3);
-    }
-    StepTo(*run, cut);
-    vault.Save(*run, older == 0, 3);
-  }
+// Goes on from a plan on another level with other threads: every byte of the steps that follow, and the report at the end.
+bool GoesOn(const Setting& s, const RunOptions& job, int64_t cut, const RestoreOptions& plan, const Whole& whole, bool journals_only = false, bool reference = false) {
   BackendOptions other = s.backend;
-  other.threads = 3;
-  if (cut % 2 == 0 && s.prompt == 40) other.isa = Isa::kPortable;
-  Bench second(s, other);
-  auto run = Must(Run::Restore(second.backend, second.model, job, vault.Plan(3, 0)));
-  if (!CHECK_OK(run->Prefill())) return;
-  CHECK(run->Report().caught_up == 0 || older > 0);
-  StepTo(*run, 1'000'000);
-  if (!CHECK(Same(run->Report(), whole))) std::printf("    cut %lld, older %zu\n", static_cast<long long>(cut), older);
+  other.threads = 2;
+  if (cut % 5 == 0) other.isa = Isa::kPortable;
+  Bench bench(s, other, journals_only, reference);
+  auto run = bench.Resume(job, plan);
+  bool same = true;
+  for (const int64_t steps : {1, 2}) {
+    StepTo(*run, run->Report().step + steps);
+    if (run->Report().running == 0) break;
+    same = CHECK(bench.backend->State(bench.model->config) == whole.states.at(run->Report().step)) && same;
+  }
+  same = CHECK(Same(ToTheEnd(*run), whole.report)) && same;
+  if (!same) std::printf("    %s, cut %lld\n", s.directory.c_str(), static_cast<long long>(cut));
+  return same;
 }
 
-RunReport Whole(const Setting& s) {
-  Bench bench(s, s.backend);
-  RunOptions job = Job(s, *bench.model, 3);
-  job.checkpointed = false;
-  auto run = Must(Run::Create(bench.backend, bench.model, job));
-  CHECK_OK(run->Prefill());
-  StepTo(*run, 1'000'000);
-  return run->Report();
-}
-
-std::vector<Setting> Settings() {
-  BackendOptions small;
-  small.page_slots = 4;
-  BackendOptions bf16 = small;
-  bf16.kv = KvType::kBF16;
-  return {
-      {fixtures + "/models/tiny_qwen3_dms", {}, small},
-      {fixtures + "/models/tiny_qwen3_dms_separate", {}, bf16},
-      {models + "/countdown/cr8", {}, bf16, 30, 60},
-  };
+std::vector<int64_t> Cuts(const Setting& s, int64_t end) {
+  std::vector<int64_t> cuts = {0, 1, 5, 6, end / 3, end - 1};  // the ring of 9 wraps at a total of 9, 18, ...; pages seal all the time
+  for (int64_t cut = 8; cut < end && s.prompt != 20; cut += 9) cuts.push_back(cut);
+  return cuts;
 }
 
 void EveryCutGoesOnAsIfNothingHadHappened() {
   for (const Setting& s : Settings()) {
-    const RunReport whole = Whole(s);
-    CHECK(whole.running == 0);
-    for (int64_t cut = 0; cut < whole.step; cut += cut < 4 ? 1 : 7) CheckCut(s, cut, 0, whole);
+    const RunOptions job = Job(s, 3);
+    const Whole whole(s, job);
+    CHECK(whole.report.running == 0 && whole.report.step == s.length);
+    for (const int64_t cut : Cuts(s, whole.report.step)) {
+      Vault vault = CutAt(s, job, cut, true);
+      GoesOn(s, job, cut, vault.Plan(3), whole);
+    }
   }
 }
 
-void AnOlderTailAndTheJournalGiveTheSame() {
+void TheCutItselfIsRestoredByteByByte() {
   for (const Setting& s : Settings()) {
-    const RunReport whole = Whole(s);
-    for (int64_t cut = 9; cut < whole.step; cut += 11) CheckCut(s, cut, 1, whole);
+    for (const int64_t cut : {0, 7, 18}) {
+      const RunOptions job = Job(s, 3);
+      Vault vault = CutAt(s, job, cut, true);
+      const std::vector<std::pair<int32_t, size_t>> before = [&] {
+        std::vector<std::pair<int32_t, size_t>> tails;
+        for (const auto& [chain, held] : vault.chains) {
+          if (!held.tails.empty()) tails.emplace_back(chain, held.tails.back().second);
+        }
+        return tails;
+      }();
+      Bench bench(s);
+      auto run = bench.Resume(job, vault.Plan(3));
+      CHECK(run->Report().caught_up == 0);
+      Vault again(bench.layout_id);
+      again.Save(*run, true, 3);
+      for (const SavedPart& part : again.news) CHECK(part.header.kind != ObjectKind::kSegment);  // nothing is sealed anew
+      for (const auto& [chain, object] : before) {
+        if (again.chains.contains(chain)) CHECK(SameBody(vault.objects[object], again.objects[again.chains[chain].tails.back().second]));
+      }
+      CHECK(again.chains.size() == static_cast<size_t>(cut == 0 ? 0 : run->Report().running));
+    }
+  }
+}
+
+void OlderTailsThePromptsTailAndNoTailGiveTheSame() {
+  for (const Setting& s : Settings()) {
+    const RunOptions job = Job(s, 3);
+    const Whole whole(s, job);
+    const int64_t cut = s.length / 2;
+    Vault vault = CutAt(s, job, cut, true);
+    GoesOn(s, job, cut, vault.Plan(3, 1), whole);
+    GoesOn(s, job, cut, vault.Plan(3, 99), whole);        // the prompt's tail
+    GoesOn(s, job, cut, vault.Plan(3, 0, false), whole);  // nothing
+    RestoreOptions mixed = vault.Plan(3);
+    mixed.chains[2].tail = {}, mixed.chains[2].segments = {}, mixed.prompt_tail = {}, mixed.prompt_segments = {};
+    GoesOn(s, job, cut, mixed, whole);  // the prompt is fed again beside a chain that has it
+    Vault journaled = CutAt(s, job, cut + 1, false);
+    GoesOn(s, job, cut, journaled.Plan(3), whole);
+  }
+}
+
+void BackendsThatOnlyJournalAreComputedAgain() {
+  const Setting tova{fixtures + "/models/tiny_qwen3", {{"policy", "tova"}, {"budget", "20"}}, Small(KvType::kF32), 24, 16};
+  const Setting dms{fixtures + "/models/tiny_qwen3_dms", {}, Small(KvType::kF32), 24, 16};
+  for (const Setting& s : {tova, dms}) {
+    const RunOptions job = Job(s, 3);
+    const Whole whole(s, job);
+    const bool reference = s.overrides.empty();
+    Bench bench(s, s.backend, true, reference);
+    Vault vault(bench.layout_id);
+    auto run = bench.Start(job);
+    StepTo(*run, 9);
+    vault.Save(*run, true, 3);
+    CHECK(vault.objects.size() == 1);  // the journal
+    GoesOn(s, job, 9, vault.Plan(3), whole, true, reference);
+    if (reference) GoesOn(s, job, 9, vault.Plan(3), whole);  // another backend goes on, bit by bit the same
+  }
+}
+
+// The journals of a vault as one, changed by hand and stored again.
+void Rewrite(Vault& vault, const std::function<void(Journal&)>& change, int32_t vocab) {
+  Journal all;
+  for (const size_t index : vault.journals) {
+    const StoredObject stored = vault.Stored(vault.objects[index]);
+    auto reader = Must(ObjectReader::Open(stored.chunks, {ObjectKind::kJournal, vault.layout_id, stored.bytes, &stored.digest, true}, Seal{}));
+    CHECK_OK(Fold(Must(LoadJournal(reader, vocab)), &all));
+  }
+  change(all);
+  ObjectHeader header;
+  header.layout_id = vault.layout_id;
+  vault.objects.push_back(Must(SaveJournal(all, header, Seal{}, Codec::kRaw)));
+  vault.journals = {vault.objects.size() - 1};
+}
+
+Status Restored(const Setting& s, const RunOptions& job, const RestoreOptions& plan) {
+  Bench bench(s);
+  auto run = Run::Restore(bench.backend, bench.model, job, plan);
+  return run.ok() ? (*run)->Prefill() : run.status();
+}
+
+void ADecisionThatComesOutOtherwiseIsDrift() {
+  const Setting s = Settings()[0];
+  const RunOptions job = Job(s, 3);
+  const auto drifts = [&](const std::function<void(Journal&)>& change, size_t older, bool tails = true) {
+    Vault vault = CutAt(s, job, 20, true);
+    Rewrite(vault, change, 1 << 20);
+    const Status status = Restored(s, job, vault.Plan(3, older, tails));
+    return Has(status, kErrCheckpoint) && status.message.starts_with("numerics_drift");
+  };
+  CHECK(drifts([](Journal& j) { j.chains.at(2).decisions.bits.back() ^= 1; }, 1));
+  CHECK(drifts([](Journal& j) { j.chains.at(2).decisions.bits[0] ^= 2; }, 99));
+  CHECK(drifts([](Journal& j) { j.job.prompt_decisions.bits[5] ^= 4; }, 0, false));
+  CHECK(drifts([](Journal& j) { j.chains.at(0).report.read_sum += 1; }, 0));
+  CHECK(drifts([](Journal& j) { j.job.prefill_read_sum += 1; }, 0, false));
+  CHECK(!drifts([](Journal&) {}, 1));
+}
+
+// The journal of a model that evicts otherwise, forced upon this one: its cache, byte by byte, which this model alone would not have.
+void ReplayForcesTheBits() {
+  const Setting mine = Settings()[0];
+  Setting theirs = mine;
+  theirs.overrides = {{"alpha_offset", "2"}};
+  const RunOptions job = Job(theirs, 3);
+  const Whole whole(theirs, job);
+  CHECK(!Same(whole.report, Whole(mine, job).report));
+  Vault vault = CutAt(theirs, job, 20, false);
+  RestoreOptions plan = vault.Plan(3, 0, false);
+  const Status compared = Restored(mine, job, plan);
+  CHECK(Has(compared, kErrCheckpoint) && compared.message.starts_with("numerics_drift"));
+  plan.replay = true;
+  Bench bench(mine);
+  auto run = bench.Resume(job, plan);
+  CHECK_OK(run->Step(1));  // whose own decision shows a window later
+  CHECK(bench.backend->State(bench.model->config) == whole.states.at(21));
+}
+
+void TwentyResumesDriftNowhereAndSaveOnlyWhatIsNew() {
+  const Setting s{fixtures + "/models/tiny_qwen3_dms", {}, Small(KvType::kBF16), 40, 80};
+  const RunOptions job = Job(s, 2);
+  const Whole whole(s, job);
+  Vault vault = CutAt(s, job, 0, true);
+  int64_t largest_tail = 0;
+  for (int64_t cut = 4; cut <= 80; cut += 4) {
+    Bench bench(s);
+    auto run = bench.Resume(job, vault.Plan(2));
+    StepTo(*run, cut);
+    vault.Save(*run, true, 2);
+    const size_t first = vault.objects.size() - vault.news.size();
+    for (size_t p = 0; p < vault.news.size(); ++p) {
+      const int64_t size = vault.objects[first + p].size;
+      if (vault.news[p].header.kind == ObjectKind::kTail) largest_tail = std::max(largest_tail, size);
+      if (vault.news[p].header.kind == ObjectKind::kJournal) CHECK(size < 2048);  // four tokens of two chains at most
+    }
+    if (cut < 80) CHECK(bench.backend->State(bench.model->config) == whole.states.at(cut));
+    if (cut == 80) CHECK(Same(run->Report(), whole.report));
+  }
+  const int64_t first_tail = vault.objects[vault.chains[0].tails.front().second].size;
+  CHECK(largest_tail < first_tail + first_tail / 4 + 4096);
+}
+
+void SavingTwiceWritesNothingTheSecondTime() {
+  for (const Setting& s : {Settings()[0], Settings()[4]}) {
+    const RunOptions job = Job(s, 3);
+    Bench bench(s);
+    Vault vault(bench.layout_id);
+    auto run = bench.Start(job);
+    StepTo(*run, 15);  // one chain has finished
+    const int64_t held = bench.backend->Memory().kv_allocated_bytes;
+    vault.Save(*run, false, 3);
+    CHECK(bench.backend->Memory().kv_allocated_bytes == held);  // the finished chain is still there
+    vault.Save(*run, true, 3);
+    CHECK(bench.backend->Memory().kv_allocated_bytes < held);
+    vault.Save(*run, true, 3);
+    for (const SavedPart& part : vault.news) CHECK(part.header.kind != ObjectKind::kSegment);
+    const SavedObject& journal = vault.objects[vault.journals.back()];
+    const StoredObject stored = vault.Stored(journal);
+    auto reader = Must(ObjectReader::Open(stored.chunks, {ObjectKind::kJournal, vault.layout_id, stored.bytes, &stored.digest, true}, Seal{}));
+    CHECK(Must(LoadJournal(reader, 1 << 20)).chains.empty());
+    Bench second(s);
+    auto resumed = second.Resume(job, vault.Plan(3));
+    Vault after(second.layout_id);
+    after.Save(*resumed, true, 3);
+    CHECK(after.prompt_segments.empty() && !after.prompt_tail.has_value());
+    for (const SavedPart& part : after.news) CHECK(part.header.kind != ObjectKind::kSegment);
+    resumed.reset();
+    CHECK(second.backend->Memory().kv_allocated_bytes == 0);
   }
 }
 
@@ -200,7 +290,13 @@ int main(int argc, char** argv) {
   fixtures = argv[1];
   models = argv[2];
   return RunAll({
-      {"every cut goes on as if nothing had happened", EveryCutGoesOnAsIfNothingHadHappened},
-      {"an older tail and the journal give the same", AnOlderTailAndTheJournalGiveTheSame},
+      {"every cut goes on as if nothing had happened, byte by byte", EveryCutGoesOnAsIfNothingHadHappened},
+      {"the cut itself is restored byte by byte", TheCutItselfIsRestoredByteByByte},
+      {"older tails, the prompt's tail and no tail at all give the same", OlderTailsThePromptsTailAndNoTailGiveTheSame},
+      {"jobs of backends that only journal are computed again", BackendsThatOnlyJournalAreComputedAgain},
+      {"a decision or a count that comes out otherwise is drift", ADecisionThatComesOutOtherwiseIsDrift},
+      {"replay forces the bits of the journal", ReplayForcesTheBits},
+      {"twenty resumes drift nowhere, and each saves only what is new", TwentyResumesDriftNowhereAndSaveOnlyWhatIsNew},
+      {"a second save writes an empty journal and no page; finished chains go with the delta", SavingTwiceWritesNothingTheSecondTime},
   });
 }
