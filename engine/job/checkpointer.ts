@@ -55,6 +55,7 @@ export class Checkpointer {
   #writing: Promise<void> | null = null;
   #failure: unknown = null;
   #last = { deltaStep: -1, deltaMs: 0, journalMs: 0, journalStep: -1 };
+  #waitedMs = 0;
 
   constructor(options: CheckpointerOptions) {
     this.#o = options;
@@ -70,6 +71,11 @@ export class Checkpointer {
     return this.#o.elapsedMs + this.#o.clock.nowMs() - this.#startMs;
   }
 
+  /** How long chains that still ran have waited at boundaries. */
+  get waitedMs(): number {
+    return this.#waitedMs;
+  }
+
   /** Between two steps. @throws what a write in the background met: ERR_FENCED, ERR_STORE. */
   async boundary(report: RunReport): Promise<void> {
     this.#throwFailure();
@@ -82,6 +88,7 @@ export class Checkpointer {
     const deltaDue = report.step - this.#last.deltaStep >= policy.deltaTokens || now - this.#last.deltaMs >= policy.deltaMs || (journalDue && journalFull);
     if (first || deltaDue) await this.#delta('running', 'raw', null);
     else if (journalDue) await this.#journal();
+    this.#waitedMs += clock.nowMs() - now;
   }
 
   /** The last write of this slice: everything, in the state that the job is left in. Waits for it. */

@@ -34,6 +34,11 @@ export interface Resumption {
 export interface StoredResult extends JobResult {
   /** Every slice but the first, or the first of a fork or an extension. */
   readonly resumed: readonly Resumption[];
+  /** Of this slice. */
+  readonly timing: JobResult['timing'] & {
+    /** Part of `decode_ms`: generation waited so long for checkpoints to be encoded. */
+    readonly save_ms: number;
+  };
 }
 
 export type SliceOutcome =
@@ -127,7 +132,7 @@ export async function runSlice(job: PreparedJob, lease: Lease, parent: Parent | 
   const state = stateAfter(played);
   if (prefilled) await checkpointer.close(state, played.ended);
   else await lease.commit({ state, manifest: null, objects: [] });
-  const result = { ...resultOf(job, played.report, played.ended), timing: timingOf(played, context), resumed: resumptions(slicesNow()) };
+  const result = { ...resultOf(job, played.report, played.ended), timing: { ...timingOf(played, context), save_ms: checkpointer.waitedMs }, resumed: resumptions(slicesNow()) };
   return { kind: 'ended', state, result };
 }
 

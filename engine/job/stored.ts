@@ -216,6 +216,7 @@ async function resultInStore({ job, engine, threads, loadMs }: OpenedJob, identi
     prefill_ms: 0,
     decode_ms: 0,
     tokens_per_second: 0,
+    save_ms: 0,
     kv_allocated_bytes: 0,
     weight_bytes: engine.memory().weightBytes,
     threads,

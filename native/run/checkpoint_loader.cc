@@ -34,6 +34,7 @@ Expected<std::unique_ptr<ChainCache>> CheckpointLoader::Cache(const std::vector<
     if (Status status = Load(segment, cache->pool()); !status.ok()) return status;
     if (Status status = AttachPages(sets_.at(segment), loaded->pages, cache.get()); !status.ok()) return status;
   }
+  if (SealedPages(*cache) != loaded->pages) return CheckpointError(reason::kDamaged, "a tail needs other pages than its segments hold");
   if (Status status = LoadTail(*reader, geometry_, loaded->report.fed, Parallel(), cache.get()); !status.ok()) return status;
   *state = std::move(*loaded);
   return cache;

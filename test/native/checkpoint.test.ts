@@ -56,7 +56,7 @@ async function atOnce(): Promise<unknown> {
   using engine = await open(CR4);
   using run = engine.createRun(JOB);
   await run.prefill();
-  return toTheEnd(run);
+  return await toTheEnd(run);
 }
 
 describe('a checkpointed run', () => {
@@ -124,10 +124,10 @@ describe('a checkpointed run', () => {
 
   test('is cancelled while it catches up, and goes on', async () => {
     using engine = await open(CR4, { backend: 'reference' });
-    const long = { ...JOB, lengths: new Int32Array(2).fill(400) };
+    const long = { ...JOB, lengths: new Int32Array(2).fill(200) };
     using first = engine.createRun(long);
     await first.prefill();
-    await first.step(300);
+    await first.step(100);
     const { objects } = await first.save(DELTA);
     using run = await engine.restoreRun(plan(objects, { tails: false, run: long }));
     const controller = new AbortController();
