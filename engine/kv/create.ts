@@ -46,7 +46,10 @@ export async function createJob(store: ObjectStore, where: JobKey, spec: string,
     format: FORMAT, tenant: target.tenant, job: target.job, version: 0, epoch: 0, writeNonce: protocol.nonce(), gc: 0, state: 'queued', slice: 0, spec: digest, strikes: 0, owner: '',
     manifest: null, journal: [],
   });
-  return { where: target, head: sameJob(parseHead(await putIfAbsent(protocol, jobPrefix(target) + HEAD, text, signal), target), digest) };
+  const head = parseHead(await putIfAbsent(protocol, jobPrefix(target) + HEAD, text, signal), target);
+  // Someone else was first, and may have erased the job since: a prompt must not stay behind a tombstone.
+  if (head.spec !== digest) await store.delete([jobPrefix(target) + specName(digest)], { signal });
+  return { where: target, head: sameJob(head, digest) };
 }
 
 /** For listings: the head and what it names at one moment. @throws EngineError ERR_JOB_NOT_FOUND, ERR_CHECKPOINT, ERR_STORE. */

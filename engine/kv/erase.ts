@@ -1,8 +1,9 @@
 /** Erasing a job: a tombstone that keeps its name from being born again, then every byte that it had. */
+import { EngineError } from '../core/errors.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
-import { NO_SPEC, type Head } from './head.ts';
+import { FORMAT, formatHead, NO_SPEC, type Head } from './head.ts';
 import { HEAD, jobPrefix, parseName, type JobKey } from './names.ts';
-import { protocolOf, type ProtocolOptions } from './protocol.ts';
+import { attempts, protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
 import { requireHead } from './read.ts';
 import { decided, swapHead } from './swap.ts';
 
@@ -14,29 +15,49 @@ export interface Erased {
 }
 
 /**
- * Allowed in any state; a running owner is fenced. May be called again, and is to be: an owner that had not noticed may have finished an
- * upload meanwhile. Manifests go first, and with them the wrapped data keys: what a crash leaves behind cannot be read.
+ * Allowed in any state, and when the head cannot be read; a running owner is fenced. May be called again, and is to be: an owner that had not
+ * noticed may have finished an upload meanwhile. Manifests go first, and with them the wrapped data keys: what a crash leaves behind cannot
+ * be read.
  * @throws EngineError ERR_JOB_NOT_FOUND, ERR_STORE, ERR_CANCELLED.
  */
 export async function eraseJob(store: ObjectStore, where: JobKey, options: ProtocolOptions = {}): Promise<Erased> {
-  const protocol = protocolOf(store, options);
-  const { signal } = options;
-  let stored = await requireHead(store, where, { signal });
-  if (stored.head.state !== 'erased') {
-    const writeNonce = protocol.nonce();
+  const head = await bury(protocolOf(store, options), where, options.signal);
+  return { head, ...(await sweepErased(store, where, options)) };
+}
+
+async function bury(protocol: Protocol, where: JobKey, signal: AbortSignal | undefined): Promise<Head> {
+  const nextAttempt = attempts(protocol, `${protocol.store.url}: erasing ${where.job}`, signal);
+  const writeNonce = protocol.nonce();
+  for (;;) {
     try {
-      stored = await swapHead(protocol, where, stored, {
-        propose: ({ head: { version, epoch, ...rest } }) => ({
-          ...rest, version: version + 1, epoch: epoch + 1, writeNonce, state: 'erased', slice: 0, spec: NO_SPEC, strikes: 0, owner: '', manifest: null, journal: [],
-        }),
+      const stored = await requireHead(protocol.store, where, { signal });
+      if (stored.head.state === 'erased') return stored.head;
+      const { head } = await swapHead(protocol, where, stored, {
+        propose: ({ head: { version, epoch, gc } }) => tombstone(where, { version: version + 1, epoch: epoch + 1, gc, writeNonce }),
         // Another's tombstone is as good.
         isMine: (current) => current.state === 'erased',
       }, signal);
+      return head;
     } catch (error) {
-      throw decided(error);
+      const cause = decided(error);
+      if (!(cause instanceof EngineError) || cause.code !== 'ERR_CHECKPOINT') throw cause;
     }
+    await buryUnreadable(protocol, where, writeNonce, signal);
+    await nextAttempt();
   }
-  return { head: stored.head, ...(await sweepErased(store, where, { signal })) };
+}
+
+/** Which epoch its owner has is not known: the last there can be is another, and nothing follows a tombstone that would need the next. */
+async function buryUnreadable({ store }: Protocol, where: JobKey, writeNonce: string, signal: AbortSignal | undefined): Promise<void> {
+  const info = await store.head(jobPrefix(where) + HEAD, { signal });
+  if (info === null) return;
+  const last = Number.MAX_SAFE_INTEGER;
+  const text = formatHead(tombstone(where, { version: last, epoch: last, gc: 0, writeNonce }));
+  await store.put(jobPrefix(where) + HEAD, [Buffer.from(text)], { condition: { kind: 'if_match', etag: info.etag }, signal });
+}
+
+function tombstone({ tenant, job }: JobKey, counts: Pick<Head, 'version' | 'epoch' | 'gc' | 'writeNonce'>): Head {
+  return { format: FORMAT, tenant, job, ...counts, state: 'erased', slice: 0, spec: NO_SPEC, strikes: 0, owner: '', manifest: null, journal: [] };
 }
 
 /** Removes whatever lies beside a tombstone, of any generation: no commit can ever name it. */

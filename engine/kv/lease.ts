@@ -69,7 +69,10 @@ export class Lease {
     return this.#manifest;
   }
 
-  /** Uploads, publishes a manifest and swaps the head; what the head's journal has and the manifest does not name stays in the head. */
+  /**
+   * Uploads, publishes a manifest and swaps the head; what the head's journal has and the manifest does not name stays in the head. Without
+   * objects and manifest it is a sign of life. Cancelling it while the head is being swapped leaves the outcome unknown, and ends the lease.
+   */
   async commit({ state, manifest: contentOf, objects }: Commit, { signal }: CallOptions = {}): Promise<Head> {
     assert(mayFollow('running', state), `a running job does not become ${state}`);
     assert(contentOf !== null || objects.length === 0, 'new objects need a manifest');

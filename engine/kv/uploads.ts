@@ -15,6 +15,7 @@ export interface CopyOf {
   readonly copyOf: string;
 }
 
+/** `nonce` is fresh for every time the object is made: one name never stands for two bodies. */
 export interface NewObject extends Omit<ObjectName, 'version' | 'epoch'> {
   /** Kept until the commit is decided: the object may have to be written again. */
   readonly body: Body | CopyOf;

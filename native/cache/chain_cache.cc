@@ -171,6 +171,15 @@ void ChainCache::AttachPage(int32_t index, uint8_t* page) {
   head.log_count += layout_.page_slots;
 }
 
+void ChainCache::DetachPages(int32_t index, int32_t pages) {
+  Head& head = heads_[static_cast<size_t>(index)];
+  while (static_cast<int32_t>(head.pages.size()) > pages) {
+    pool_->Release(head.pages.back());
+    head.pages.pop_back();
+    head.log_count -= layout_.page_slots;
+  }
+}
+
 uint8_t* ChainCache::AttachOpenPage(int32_t index, int32_t slots) {
   if (slots == 0) return nullptr;
   Head& head = heads_[static_cast<size_t>(index)];

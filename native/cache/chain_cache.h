@@ -54,6 +54,8 @@ class ChainCache {
   const uint8_t* RingOf(int32_t head) const { return Ring(head); }
   // Of a fresh cache: a sealed page that someone else holds too.
   void AttachPage(int32_t head, uint8_t* page);
+  // Keeps the first `pages` of them.
+  void DetachPages(int32_t head, int32_t pages);
   // Of a fresh cache, after its sealed pages: room for `slots` survivors of an open page (nullptr: no memory; also if slots is 0).
   uint8_t* AttachOpenPage(int32_t head, int32_t slots);
   // Then the ring: its bytes to fill in, for a head that has seen `length` tokens.

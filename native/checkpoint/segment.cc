@@ -117,8 +117,10 @@ Status AttachPages(const PageSet& set, const PageMarks& pages, ChainCache* cache
   const CacheLayout& layout = cache->layout();
   for (int32_t h = 0; h < cache->heads(); ++h) {
     const PageSet::Head& head = set.heads()[static_cast<size_t>(h)];
-    const int32_t held = cache->LogCount(h) / layout.page_slots, wanted = pages[static_cast<size_t>(h)];
-    if (held >= wanted || head.pages.empty()) continue;
+    const int32_t wanted = pages[static_cast<size_t>(h)];
+    if (head.first >= wanted || head.pages.empty()) continue;
+    cache->DetachPages(h, head.first);
+    const int32_t held = cache->LogCount(h) / layout.page_slots;
     if (head.first != held) return CheckpointError(reason::kDamaged, "the segments of a chain do not follow on each other");
     const int32_t last = held == 0 ? -1 : PositionsOf(layout, cache->Page(h, held - 1)).back();
     if (PositionsOf(layout, head.pages[0])[0] <= last) return CheckpointError(reason::kDamaged, "the segments of a chain overlap");

@@ -45,7 +45,8 @@ class PageSet {
 // Verifies every byte. ERR_CHECKPOINT, ERR_MEMORY.
 Expected<PageSet> LoadSegment(const ObjectReader& reader, const CacheGeometry& geometry, PagePool* pool, const ParallelFor& parallel);
 
-// Shares the pages with a fresh cache, up to `pages` of each head in all. ERR_CHECKPOINT(damaged) unless they go on where the cache ends.
+// Shares the pages with a fresh cache, up to `pages` of each head in all. Those of a chain that went on from an older cut replace what the
+// cache has from there on. ERR_CHECKPOINT(damaged) if pages are missing between, or tokens out of order.
 Status AttachPages(const PageSet& set, const PageMarks& pages, ChainCache* cache);
 
 }  // namespace rum

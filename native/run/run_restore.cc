@@ -200,8 +200,7 @@ Status Run::Impl::Rebuild(const RestoreOptions& restore, const CacheGeometry* ge
 void Run::Impl::Adopt(size_t i, std::unique_ptr<ChainCache> cache, TailState state) {
   ChainState& chain = chains_[i];
   Expect(*cache, restored_->options.chains[i]);
-  chain.pages_saved = restored_->options.own_journal ? SealedPages(*cache) : PageMarks(static_cast<size_t>(cache->heads()), 0);
-  if (!restored_->options.chains[i].segments.empty()) chain.pages_saved = SealedPages(*cache);
+  chain.pages_saved = SealedPages(*cache);
   std::ranges::copy(state.logits, LogitsRow(i).begin());
   std::vector<int32_t> tokens = std::move(chain.report.tokens);
   chain.report = state.report;
@@ -231,7 +230,7 @@ Status Run::Impl::AdoptPrompt(std::unique_ptr<ChainCache> cache, TailState state
   Expected<ChainId> id = backend_->AdoptChain(std::move(cache));
   if (!id.ok()) return id.status();
   prompt_chain_ = *id;
-  prompt_saved_ = prompt_tail_saved_ = restored_->options.own_journal;
+  prompt_saved_ = prompt_tail_saved_ = true;
   return Status::Ok();
 }
 

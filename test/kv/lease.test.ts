@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { plannedFaults, type Fault, type Operation } from '../../engine/adapters/memory-faults.ts';
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { createJob, listJobs, readJob } from '../../engine/kv/create.ts';
+import { eraseJob } from '../../engine/kv/erase.ts';
 import type { ObjectStore } from '../../engine/ports/object-store.ts';
 import { code, commitSteps, content, createdJob, HEAD_KEY, headOf, onTop, options, SPEC, step, stepsOf, takenJob, WHERE } from './support.ts';
 
@@ -33,6 +34,20 @@ describe('creating', () => {
     expect(second?.where).toEqual(first?.where);
     expect([...store.snapshot().keys()].filter((key) => key.endsWith('/HEAD'))).toHaveLength(1);
     await expect(createJob(store, { tenant: 'acme', job: 'z' }, '{}', once)).rejects.toMatchObject(code('ERR_JOB_CONFLICT'));
+  });
+
+  test('who loses the race against a creator, even one that was erased again, leaves no prompt behind', async () => {
+    let erased = false;
+    const store: MemoryStore = new MemoryStore({
+      before: async ({ kind, key, actor }) => {
+        if (actor !== 'late' || kind !== 'put' || key !== HEAD_KEY || erased) return;
+        erased = true;
+        await createdJob(store);
+        await eraseJob(store, WHERE, options());
+      },
+    });
+    await expect(createJob(store.as('late'), WHERE, '{"prompt":"secret"}', options())).rejects.toMatchObject(code('ERR_JOB_CONFLICT'));
+    expect([...store.snapshot().keys()]).toEqual([HEAD_KEY]);
   });
 
   test('a crash at any call of the store is finished by the next attempt', async () => {

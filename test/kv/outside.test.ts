@@ -62,6 +62,19 @@ describe('erasing', () => {
     expect(await eraseJob(store, WHERE, options())).toMatchObject({ objects: 0 });
   });
 
+  test('a job whose head cannot be read can be erased all the same, and its owner is fenced', async () => {
+    const store = new MemoryStore();
+    await createdJob(store);
+    const lease = await takenJob(store);
+    await commitSteps(lease, 0);
+    await store.put(HEAD_KEY, [Buffer.from('{"format":')]);
+    expect((await eraseJob(store, WHERE, options())).head.state).toBe('erased');
+    expect(keysOf(store)).toEqual([HEAD_KEY]);
+    await expect(commitSteps(lease, 1)).rejects.toMatchObject(code('ERR_FENCED'));
+    await expect(createdJob(store)).rejects.toMatchObject(code('ERR_JOB_CONFLICT'));
+    await expect(eraseJob(store, { ...WHERE, job: 'none' }, options())).rejects.toMatchObject(code('ERR_JOB_NOT_FOUND'));
+  });
+
   test('the manifests, which hold the wrapped keys, go before anything else', async () => {
     const store = new MemoryStore();
     await createdJob(store);

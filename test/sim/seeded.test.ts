@@ -10,7 +10,7 @@ test(`no invariant breaks in ${SEEDS.length} runs by chance`, async () => {
   let steps = 0;
   for (const seed of SEEDS) {
     const world = await playEngine(seed);
-    expect(world.watch.violations, story(seed, world)).toEqual([]);
+    expect(world.violations, story(seed, world)).toEqual([]);
     states.add(world.watch.last?.state ?? 'none');
     steps += world.watch.last?.steps.length ?? 0;
   }

@@ -1,18 +1,23 @@
 /** One run by chance: two or three workers, collections, clients and whoever ends the job, on a store that fails. */
 import { seededFaults, seededRandom, type FaultRates } from '../../engine/adapters/memory-faults.ts';
 import { pause } from '../../engine/core/waiting.ts';
+import { EngineError } from '../../engine/core/errors.ts';
+import { adopt } from '../../engine/kv/adopt.ts';
 import { createJob, readJob } from '../../engine/kv/create.ts';
 import { endJob } from '../../engine/kv/end.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import { collectGarbage } from '../../engine/kv/gc.ts';
+import { jobPrefix, type JobKey } from '../../engine/kv/names.ts';
+import { readHead } from '../../engine/kv/read.ts';
 import { takeJob } from '../../engine/kv/take.ts';
 import type { ObjectStore } from '../../engine/ports/object-store.ts';
-import { options, SPEC, stepsOf, WHERE } from '../kv/support.ts';
+import { content, options, SPEC, stepsOf, WHERE } from '../kv/support.ts';
 import { enginePlay, protocolIn } from './engine-play.ts';
 import { collectOften, isExpected, work, type Play, type Setting } from './play.ts';
-import { headView } from './watch.ts';
+import { headView, type Watch } from './watch.ts';
 import { World } from './world.ts';
 
+const CHILD: JobKey = { tenant: WHERE.tenant, job: 'child' };
 export const PREFIX = `kv/${WHERE.tenant}/${WHERE.job}/`;
 
 const CALM: FaultRates = { fail: 0, lostAck: 0, late: 0, refuse: 0 };
@@ -45,7 +50,7 @@ export async function playEngine(seed: number): Promise<World> {
     });
   }
   await world.play({ random, stall: 0.05, crash: 0.02, mortal: () => true });
-  if (watch.violations.length > 0) return world;
+  if (world.violations.length > 0) return world;
   await world.calmly((store) => createJob(store, WHERE, SPEC, { ...options(), clock: world.clock }));
 
   const workers = random() < 0.3 ? 3 : 2;
@@ -59,6 +64,11 @@ export async function playEngine(seed: number): Promise<World> {
       await readJob(its.store, WHERE).catch(unlessExpected);
     }
   });
+  if (random() < 0.5) {
+    const watchOfChild = world.also(headView(`kv/${CHILD.tenant}/${CHILD.job}/`));
+    start('forker', (its) => fork(its, watchOfChild));
+    start('child collector', (its) => collectOften({ ...enginePlay, collect: collectChild }, its, 4));
+  }
   const end = random();
   if (end < 0.3) {
     start('ender', async (its) => {
@@ -67,8 +77,35 @@ export async function playEngine(seed: number): Promise<World> {
     });
   }
   await world.play({ random, stall: 0.02, crash: 0.003, mortal: (actor) => /worker|collector|ender/.test(actor) });
-  if (watch.violations.length === 0) await finishEngine(world);
+  if (world.violations.length === 0) await finishEngine(world);
   return world;
+}
+
+/** Takes over what the parent has at one moment, while the parent goes on and both are collected. */
+async function fork(its: Setting, watch: Watch): Promise<void> {
+  for (let tries = 0; tries < 4; tries++) {
+    await pause(its.clock, its.random() * 2_000, undefined);
+    try {
+      const parent = await readJob(its.store, WHERE);
+      if (parent.manifest === null) continue;
+      await createJob(its.store, CHILD, SPEC, protocolIn(its));
+      const lease = await takeJob(its.store, CHILD, { ...protocolIn(its), owner: its.actor, force: true });
+      watch.took(lease.head.epoch);
+      if (lease.head.manifest !== null) return;
+      await lease.commit({ state: 'running', manifest: (refs) => content(refs), objects: adopt(WHERE, parent.manifest.objects) });
+      watch.acked((lease.manifest?.objects ?? []).map(({ name }) => jobPrefix(CHILD) + name));
+      if ((await stepsOf(lease)).length !== parent.manifest.objects.length) watch.report('restore', 'the child has not what its parent had');
+      return;
+    } catch (error) {
+      // Erased meanwhile: nothing here ever leaves an object out of a manifest, so nothing else takes one away.
+      const isGone = error instanceof EngineError && error.code === 'ERR_CHECKPOINT' && (await readHead(its.store, WHERE).catch(() => null))?.head.state !== 'running';
+      if (!isGone) unlessExpected(error);
+    }
+  }
+}
+
+async function collectChild(its: Setting): Promise<void> {
+  if ((await readHead(its.store, CHILD)) !== null) await collectGarbage(its.store, CHILD, protocolIn(its));
 }
 
 /** Whatever happened: the job can be carried to its end, and then nothing but what it names is left. */
@@ -108,7 +145,7 @@ function unlessExpected(error: unknown): void {
 }
 
 /** For people: what went wrong, how to see it again, and what happened before it. */
-export function story(seed: number, { watch, trace }: Pick<World, 'watch' | 'trace'>): string {
-  const what = watch.violations.map(({ invariant, what: how }) => `${invariant}: ${how}`).join('\n');
+export function story(seed: number, { violations, trace }: Pick<World, 'violations' | 'trace'>): string {
+  const what = violations.map(({ invariant, what: how }) => `${invariant}: ${how}`).join('\n');
   return `seed ${seed}: ${what}\nreplay: SIM_SEED=${seed} npx vitest run test/sim/seeded.test.ts\n${trace.slice(-80).join('\n')}`;
 }

@@ -231,18 +231,18 @@ describe.each(TRACES)('$name', (trace) => {
   test('breaks a protocol without the rule', async () => {
     const { broken, breaks } = trace;
     const { world } = await (broken === 'numbered' ? played(numberedPlay(PREFIX), 'numbered', 0, trace) : played(doublePlay(PREFIX, ...broken), 'head', broken.includes('C1') ? 0 : 1, trace));
-    const found = world.watch.violations.map(({ invariant }) => invariant);
+    const found = world.violations.map(({ invariant }) => invariant);
     expect(found.filter((invariant) => breaks.includes(invariant)), world.trace.join('\n')).not.toEqual([]);
   });
 
   test('does not break the same protocol with all rules', async () => {
     const { world } = await played(doublePlay(PREFIX), 'head', 1, trace);
-    expect(world.watch.violations, world.trace.join('\n')).toEqual([]);
+    expect(world.violations, world.trace.join('\n')).toEqual([]);
   });
 
   test('does not break the engine, and the job goes on', async () => {
     const { world, errors } = await played(enginePlay, 'head', 1, trace);
-    expect(world.watch.violations, world.trace.join('\n')).toEqual([]);
+    expect(world.violations, world.trace.join('\n')).toEqual([]);
     expect(errors).toEqual(trace.moves === staleOwner || trace.name.startsWith('S3') ? ['W1: ERR_FENCED'] : []);
     await world.calmly(async (store) => {
       const lease = await takeJob(store, WHERE, { ...options(), clock: world.clock, force: true });

@@ -30,6 +30,7 @@ const MUTATIONS: ReadonlySet<Operation['kind']> = new Set(['put', 'copy', 'delet
 export class World {
   readonly clock = new SimClock();
   readonly watch: Watch;
+  readonly #others: Watch[] = [];
   readonly trace: string[] = [];
   readonly #store: MemoryStore;
   readonly #actors = new Map<string, Promise<void>>();
@@ -48,6 +49,17 @@ export class World {
       return new Promise((go) => this.#pending.push({ operation, phase, go }));
     };
     this.#store = new MemoryStore({ before: stop('call'), after: stop('answer'), clock: this.clock, faults: (operation) => this.#faults?.(operation) ?? null });
+  }
+
+  /** Another job on the same store, watched beside the first. */
+  also(view: View): Watch {
+    const watch = new Watch(view);
+    this.#others.push(watch);
+    return watch;
+  }
+
+  get violations(): Watch['violations'] {
+    return [this.watch, ...this.#others].flatMap(({ violations }) => violations);
   }
 
   store(actor: string): ObjectStore {
@@ -109,7 +121,7 @@ export class World {
     const { random } = chances;
     for (let step = 0; step < STEPS_MAX; step++) {
       if (step === 0) await turn();
-      if (this.watch.violations.length > 0 || [...this.#running].every((actor) => this.#dead.has(actor))) return;
+      if (this.violations.length > 0 || [...this.#running].every((actor) => this.#dead.has(actor))) return;
       const live = this.#pending.filter(({ operation: { actor } }) => !this.#dead.has(actor));
       const awake = live.filter(({ operation: { actor } }) => (this.#awakeAt.get(actor) ?? 0) <= step);
       if (this.#late().length > 0 && random() < 0.05) this.#arrive(Math.floor(random() * this.#late().length));
@@ -161,7 +173,7 @@ export class World {
   }
 
   #observe(operation: Pick<Operation, 'kind' | 'actor'>): void {
-    this.watch.observe(this.#store.snapshot(), operation);
+    for (const watch of [this.watch, ...this.#others]) watch.observe(this.#store.snapshot(), operation);
   }
 }
 

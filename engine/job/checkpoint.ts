@@ -1,0 +1,106 @@
+/** What a job's manifest says, as the job layer thinks of it: references instead of indices, and what a save adds. Pure functions. */
+import { assert } from '../core/assert.ts';
+import type { Manifest, ManifestContent, ObjectRef } from '../kv/manifest.ts';
+import { parseName } from '../kv/names.ts';
+import type { RunReport, SavedObject } from '../runtime/native.ts';
+
+export interface CheckpointChain {
+  readonly tokens: number;
+  readonly finish: string | null;
+  readonly segments: readonly ObjectRef[];
+  readonly tails: readonly { readonly at: number; readonly object: ObjectRef }[];
+}
+
+export interface Checkpoint extends Omit<ManifestContent, 'promptTail' | 'chains' | 'objects' | 'journal'> {
+  readonly promptTail: ObjectRef | null;
+  readonly chains: readonly CheckpointChain[];
+  readonly journal: readonly ObjectRef[];
+}
+
+/** Two cuts of a chain are kept: a damaged newest one costs an interval, not the job. */
+const TAILS_KEPT = 2;
+const PROMPT_CHAIN = -1;
+
+/** @param flushed journals that the head names beyond the manifest, of the job itself. */
+export function checkpointOf(manifest: Manifest, flushed: readonly ObjectRef[]): Checkpoint {
+  const { format: _f, tenant: _t, job: _j, version: _v, epoch: _e, spec: _s, objects, ...content } = manifest;
+  const at = (index: number): ObjectRef => {
+    const object = objects[index];
+    assert(object !== undefined, 'a manifest was checked when it was parsed');
+    return object;
+  };
+  return {
+    ...content,
+    promptTail: content.promptTail === null ? null : at(content.promptTail),
+    chains: content.chains.map((chain) => ({
+      ...chain,
+      segments: chain.segments.map(at),
+      tails: chain.tails.map(({ at: cut, object }) => ({ at: cut, object: at(object) })),
+    })),
+    journal: [...content.journal.map(at), ...flushed],
+  };
+}
+
+/** Every object once, and nothing that is not used. */
+export function contentOf(checkpoint: Checkpoint): ManifestContent {
+  const objects: ObjectRef[] = [];
+  const indices = new Map<string, number>();
+  const index = (object: ObjectRef): number => {
+    const known = indices.get(object.name);
+    if (known !== undefined) return known;
+    indices.set(object.name, objects.length);
+    objects.push(object);
+    return objects.length - 1;
+  };
+  const { promptTail, chains, journal, ...rest } = checkpoint;
+  return {
+    ...rest,
+    promptTail: promptTail === null ? null : index(promptTail),
+    chains: chains.map((chain) => ({
+      ...chain,
+      segments: chain.segments.map(index),
+      tails: chain.tails.map(({ at, object }) => ({ at, object: index(object) })),
+    })),
+    journal: journal.map(index),
+    objects,
+  };
+}
+
+/** The prompt's pages, which its chains share. */
+export function promptSegments(checkpoint: Checkpoint): readonly ObjectRef[] {
+  return checkpoint.chains.map(({ segments }) => segments.filter(({ name }) => chainOf(name) === PROMPT_CHAIN)).find((segments) => segments.length > 0) ?? [];
+}
+
+/** After a save: `saved` as they came, `refs` as they are called in the store, index by index. */
+export function withCut(checkpoint: Checkpoint, report: RunReport, saved: readonly SavedObject[], refs: readonly ObjectRef[]): Checkpoint {
+  let { promptTail } = checkpoint;
+  const journal = [...checkpoint.journal];
+  const chains = report.chains.map(({ tokens, finish }, i) => ({
+    tokens: tokens.length,
+    finish,
+    segments: [...(checkpoint.chains[i]?.segments ?? [])],
+    tails: [...(checkpoint.chains[i]?.tails ?? [])],
+  }));
+  saved.forEach((object, i) => {
+    const ref = refs[i];
+    assert(ref !== undefined, 'a reference for every object');
+    if (object.kind === 'journal') return void journal.push(ref);
+    if (object.chain === PROMPT_CHAIN) {
+      if (object.kind === 'tail') promptTail = ref;
+      // Chains that came with pages of their own have theirs.
+      else for (const chain of chains) if (chain.segments.length === 0) chain.segments.push(ref);
+      return;
+    }
+    const chain = chains[object.chain];
+    assert(chain !== undefined, 'a save is of chains of the job');
+    if (object.kind === 'segment') return void chain.segments.push(ref);
+    // The same cut again, or one after going back to an older: what comes later is what counts.
+    chain.tails = [...chain.tails.filter(({ at }) => at < object.generated), { at: object.generated, object: ref }].slice(-TAILS_KEPT);
+  });
+  return { ...checkpoint, step: report.step, promptTail, chains, journal };
+}
+
+function chainOf(name: string): number | null {
+  const parsed = parseName(name);
+  return parsed !== null && 'chain' in parsed ? parsed.chain : null;
+}

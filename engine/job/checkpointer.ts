@@ -1,0 +1,175 @@
+/**
+ * Keeps a running job in its store: what to save when, one write at a time in the background, in the order of the cuts. Generation waits only
+ * while the engine encodes (memory speed), never for the store; a store that fails is heard of at the next boundary.
+ */
+import type { Clock } from '../core/clock.ts';
+import { EngineError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
+import type { JobState } from '../kv/head.ts';
+import type { Lease } from '../kv/lease.ts';
+import type { ObjectRef } from '../kv/manifest.ts';
+import type { NewObject } from '../kv/uploads.ts';
+import type { NativeRun, RunReport, SavedObject, Seal } from '../runtime/native.ts';
+import { type Checkpoint, contentOf, withCut } from './checkpoint.ts';
+
+/** How much work may be lost, and how much is written for it (KV.md 3). Never changes a result. */
+export interface CheckpointPolicy {
+  /** A delta once every chain has this many tokens more, or after this time. */
+  readonly deltaTokens: number;
+  readonly deltaMs: number;
+  /** A journal alone, between deltas. */
+  readonly journalMs: number;
+}
+
+export const DEFAULT_POLICY: CheckpointPolicy = { deltaTokens: 2_048, deltaMs: 15_000, journalMs: 10_000 };
+
+export interface CheckpointerOptions {
+  readonly run: NativeRun;
+  readonly lease: Lease;
+  readonly seal: Seal;
+  readonly clock: Clock;
+  readonly policy: CheckpointPolicy;
+  /** What the manifest says before the first save; of a job that begins, nothing but its identity. */
+  readonly base: Checkpoint;
+  /** Objects of an ancestor that `base` names and the first commit copies, with the references they have there. */
+  readonly adopted: readonly NewObject[];
+  /** Before this slice. */
+  readonly elapsedMs: number;
+  readonly onCommit?: ((step: number) => void) | undefined;
+}
+
+export class Checkpointer {
+  readonly #o: CheckpointerOptions;
+  readonly #startMs: number;
+  #checkpoint: Checkpoint;
+  #adopted: readonly NewObject[];
+  /** Journals that are saved but in nobody's list yet. */
+  #unlisted: SavedObject[] = [];
+  #n = 0;
+  #writing: Promise<void> | null = null;
+  #failure: unknown = null;
+  #last = { deltaStep: -1, deltaMs: 0, journalMs: 0, journalStep: -1 };
+
+  constructor(options: CheckpointerOptions) {
+    this.#o = options;
+    this.#checkpoint = options.base;
+    this.#adopted = options.adopted;
+    this.#startMs = options.clock.nowMs();
+    this.#last = { ...this.#last, deltaMs: this.#startMs, journalMs: this.#startMs };
+  }
+
+  get elapsedMs(): number {
+    return this.#o.elapsedMs + this.#o.clock.nowMs() - this.#startMs;
+  }
+
+  /** Between two steps. @throws what a write in the background met: ERR_FENCED, ERR_STORE. */
+  async boundary(report: RunReport): Promise<void> {
+    this.#throwFailure();
+    if (this.#writing !== null) return;
+    const { clock, policy, lease } = this.#o;
+    const now = clock.nowMs();
+    const journalFull = this.#unlisted.length > 0 || lease.head.journal.length >= LIMITS.HEAD_JOURNAL_MAX - 1;
+    const journalDue = now - this.#last.journalMs >= policy.journalMs && report.step > this.#last.journalStep;
+    const first = this.#last.deltaStep < 0;
+    const deltaDue = report.step - this.#last.deltaStep >= policy.deltaTokens || now - this.#last.deltaMs >= policy.deltaMs || (journalDue && journalFull);
+    if (first || deltaDue) await this.#delta('running', 'raw', null);
+    else if (journalDue) await this.#journal();
+  }
+
+  /** The last write of this slice: everything, in the state that the job is left in. Waits for it. */
+  async close(state: JobState, ended: string | null): Promise<void> {
+    await this.#settle();
+    await this.#delta(state, 'lossless', ended);
+    await this.#settle();
+  }
+
+  /** Waits for what is being written, whatever becomes of it. */
+  async drain(): Promise<void> {
+    await this.#writing?.catch(() => undefined);
+  }
+
+  async #settle(): Promise<void> {
+    await this.#writing;
+    this.#throwFailure();
+  }
+
+  #throwFailure(): void {
+    if (this.#failure !== null) throw this.#failure;
+  }
+
+  async #delta(state: JobState, codec: 'raw' | 'lossless', ended: string | null): Promise<void> {
+    const { run, lease, clock } = this.#o;
+    const { report, objects } = await run.save({ ...this.#o.seal, delta: true, epoch: lease.head.epoch, n: this.#n++, codec });
+    this.#last = { deltaStep: report.step, deltaMs: clock.nowMs(), journalMs: clock.nowMs(), journalStep: report.step };
+    const saved = [...this.#unlisted, ...objects];
+    this.#unlisted = [];
+    const adopted = this.#adopted;
+    const elapsedMs = this.elapsedMs;
+    this.#inBackground(async () => {
+      let next = this.#checkpoint;
+      await lease.commit({
+        state,
+        objects: [...adopted, ...saved.map(newObject)],
+        manifest: (refs, head) => {
+          const copies = new Map(adopted.map((object, i) => [nameless(object), refs[i]]));
+          const base = adopted.length === 0 ? this.#checkpoint : renamed(this.#checkpoint, (ref) => copies.get(refKey(ref)) ?? ref);
+          const flushed = head.journal.map((ref): ObjectRef => ({ ...ref, origin: lease.where.job }));
+          const known = new Set(base.journal.map(({ name }) => name));
+          const journal = [...base.journal, ...flushed.filter(({ name }) => !known.has(name))];
+          next = { ...withCut({ ...base, journal }, report, saved, refs.slice(adopted.length)), elapsedMs, ended };
+          return contentOf(next);
+        },
+      });
+      this.#checkpoint = next;
+      this.#adopted = [];
+      this.#o.onCommit?.(report.step);
+    });
+  }
+
+  async #journal(): Promise<void> {
+    const { run, lease, clock } = this.#o;
+    const { report, objects } = await run.save({ ...this.#o.seal, delta: false, epoch: lease.head.epoch, n: this.#n++, codec: 'raw' });
+    this.#last = { ...this.#last, journalMs: clock.nowMs(), journalStep: report.step };
+    this.#inBackground(async () => {
+      for (const object of objects) {
+        const { written } = await lease.flushJournal(newObject(object));
+        if (!written) this.#unlisted.push(object);
+      }
+    });
+  }
+
+  #inBackground(work: () => Promise<void>): void {
+    const writing = work().catch((error: unknown) => {
+      this.#failure = error;
+    }).finally(() => {
+      if (this.#writing === writing) this.#writing = null;
+    });
+    this.#writing = writing;
+  }
+}
+
+/** Not the job's own fault: the lease says that someone else has it. */
+export function isFenced(error: unknown): boolean {
+  return error instanceof EngineError && error.code === 'ERR_FENCED';
+}
+
+function newObject({ kind, chain, nonce, digest, bytes }: SavedObject, n = 0): NewObject {
+  return { kind, chain, n, nonce, digest, body: [bytes], bytes: bytes.byteLength };
+}
+
+/** An object's content, whatever it is called. */
+const refKey = ({ digest, bytes }: Pick<ObjectRef, 'digest' | 'bytes'>): string => `${digest}/${bytes}`;
+const nameless = (object: NewObject): string => refKey(object);
+
+function renamed(checkpoint: Checkpoint, rename: (ref: ObjectRef) => ObjectRef): Checkpoint {
+  return {
+    ...checkpoint,
+    promptTail: checkpoint.promptTail === null ? null : rename(checkpoint.promptTail),
+    chains: checkpoint.chains.map((chain) => ({
+      ...chain,
+      segments: chain.segments.map(rename),
+      tails: chain.tails.map(({ at, object }) => ({ at, object: rename(object) })),
+    })),
+    journal: checkpoint.journal.map(rename),
+  };
+}
