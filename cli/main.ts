@@ -8,12 +8,16 @@ import { endWithReader, exitCodeOf, failureLine } from './exit.ts';
 import { modelCommand } from './model.ts';
 import { modelsCommand } from './models.ts';
 import { command, usageExit } from './options.ts';
+import { extendCommand, forkCommand, resumeCommand } from './resume.ts';
 import { runCommand } from './run.ts';
 
 const program = command('ruminate')
   .description('Long reasoning over compressed KV caches: one prompt, W chains, one budget of KV reads, one answer.')
   .version(versionOf(), '-V, --version')
   .addCommand(runCommand())
+  .addCommand(resumeCommand())
+  .addCommand(forkCommand())
+  .addCommand(extendCommand())
   .addCommand(modelCommand())
   .addCommand(modelsCommand())
   .addHelpText(

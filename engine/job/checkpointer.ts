@@ -27,6 +27,8 @@ export interface CheckpointerOptions {
   readonly run: NativeRun;
   readonly lease: Lease;
   readonly seal: Seal;
+  /** The keys that a manifest of these objects must carry. */
+  readonly wrapped: (objects: readonly ObjectRef[]) => Checkpoint['keys'];
   readonly clock: Clock;
   readonly policy: CheckpointPolicy;
   /** What the manifest says before the first save; of a job that begins, nothing but its identity. */
@@ -117,7 +119,8 @@ export class Checkpointer {
           const known = new Set(base.journal.map(({ name }) => name));
           const journal = [...base.journal, ...flushed.filter(({ name }) => !known.has(name))];
           next = { ...withCut({ ...base, journal }, report, saved, refs.slice(adopted.length)), elapsedMs, ended };
-          return contentOf(next);
+          const content = contentOf(next);
+          return { ...content, keys: this.#o.wrapped(content.objects) };
         },
       });
       this.#checkpoint = next;
