@@ -1,11 +1,12 @@
 /** `ruminate checkpoint verify`: reads every byte of a job, or of all jobs. */
 import type { Command } from 'commander';
 
+import { keyProviderOf } from '../engine/adapters/key-url.ts';
 import { EngineError } from '../engine/core/errors.ts';
 import { isRight, verifyJob, type Verified } from '../engine/checkpoint/verify.ts';
 import { listJobs } from '../engine/kv/create.ts';
 import type { ObjectStore } from '../engine/ports/object-store.ts';
-import { keysHere } from './checkpoint-keys.ts';
+
 import { EXIT, onInterrupt } from './exit.ts';
 import { openMeter } from './meter.ts';
 import { command } from './options.ts';
@@ -24,7 +25,7 @@ export function verifyCommand(): Command {
     .action(async (job: string | undefined, flags: StoreFlags & { all?: boolean; json?: boolean }) => {
       if ((job === undefined) === (flags.all !== true)) throw new EngineError('ERR_OPTION', 'Name one job, or say --all.');
       const store = await openJobStore(flags);
-      const keys = await keysHere();
+      const keys = await keyProviderOf();
       using interrupt = onInterrupt(() => {});
       const { signal } = interrupt;
       const paint = paintFor(process.stdout);

@@ -33,6 +33,8 @@ export interface CheckpointerOptions {
   readonly policy: CheckpointPolicy;
   /** What the manifest says before the first save; of a job that begins, nothing but its identity. */
   readonly base: Checkpoint;
+  /** Asked at each commit. */
+  readonly slices: () => Checkpoint['slices'];
   /** Objects of an ancestor that `base` names and the first commit copies, with the references they have there. */
   readonly adopted: readonly NewObject[];
   /** Before this slice. */
@@ -118,7 +120,7 @@ export class Checkpointer {
           const flushed = head.journal.map((ref): ObjectRef => ({ ...ref, origin: lease.where.job }));
           const known = new Set(base.journal.map(({ name }) => name));
           const journal = [...base.journal, ...flushed.filter(({ name }) => !known.has(name))];
-          next = { ...withCut({ ...base, journal }, report, saved, refs.slice(adopted.length)), elapsedMs, ended };
+          next = { ...withCut({ ...base, journal }, report, saved, refs.slice(adopted.length)), elapsedMs, ended, slices: this.#o.slices() };
           const content = contentOf(next);
           return { ...content, keys: this.#o.wrapped(content.objects) };
         },

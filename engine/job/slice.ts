@@ -18,7 +18,7 @@ import { Checkpointer, type CheckpointPolicy } from './checkpointer.ts';
 import type { FinishReason, JobResult } from './generate.ts';
 import { type Played, play } from './play.ts';
 import type { PreparedJob } from './prepare.ts';
-import { type ChainSource, type RestoredRun, restore } from './restore.ts';
+import { type ChainSource, type RestoredRun, rateOf, restore } from './restore.ts';
 import { type RunContext, resultOf, runOptions, timingOf } from './run.ts';
 import type { Parent } from './stored-spec.ts';
 
@@ -66,22 +66,26 @@ export async function runSlice(job: PreparedJob, lease: Lease, parent: Parent | 
   const { clock, identity } = context;
   const origin = await originOf(lease, parent, context);
   using keys = origin.keys;
-  const begun = await begin(job, lease, parent, origin, context);
+  const begun = await orPark(lease, origin, () => begin(job, lease, parent, origin, context));
+  if ('kind' in begun) return begun;
   using run = begun.run;
-  const slices = [...origin.slices, {
+  let { prefillRate } = begun;
+  const from = run.report().step;
+  const slicesNow = (): Manifest['slices'] => [...origin.slices, {
     slice: lease.head.slice,
     epoch: lease.head.epoch,
     outcome: begun.outcome,
     reason: begun.reason?.slice(0, 1_000) ?? null,
-    from: run.report().step,
+    from,
     recomputed: begun.recomputed,
+    prefillRate,
   }];
   const base: Checkpoint = {
     ...begun.kept,
     layoutId: identity.layoutId,
     modelId: context.modelId,
     numericsId: identity.numericsId,
-    slices,
+    slices: [],
     ended: null,
     keys: null,
   };
@@ -93,13 +97,22 @@ export async function runSlice(job: PreparedJob, lease: Lease, parent: Parent | 
     clock,
     policy: context.policy,
     base,
+    slices: slicesNow,
     adopted: origin.where === null ? [] : adopt(origin.where, contentOf(base).objects),
     elapsedMs: origin.elapsedMs,
     onCommit: context.onCommit,
   });
+  const start = clock.nowMs();
   let played: Played;
   try {
-    played = await play(job, run, { ...context, parks: true, onBoundary: (report) => checkpointer.boundary(report) });
+    played = await play(job, run, {
+      ...context,
+      parks: true,
+      onBoundary: (report) => {
+        if (begun.outcome === 'started') prefillRate ??= rateOf(job.promptIds.length, clock.nowMs() - start);
+        return checkpointer.boundary(report);
+      },
+    });
   } catch (error) {
     await checkpointer.drain();
     throw error;
@@ -114,8 +127,19 @@ export async function runSlice(job: PreparedJob, lease: Lease, parent: Parent | 
   const state = stateAfter(played);
   if (prefilled) await checkpointer.close(state, played.ended);
   else await lease.commit({ state, manifest: null, objects: [] });
-  const result = { ...resultOf(job, played.report, played.ended), timing: timingOf(played, context), resumed: resumptions(slices) };
+  const result = { ...resultOf(job, played.report, played.ended), timing: timingOf(played, context), resumed: resumptions(slicesNow()) };
   return { kind: 'ended', state, result };
+}
+
+/** Cancelled before the job goes on: it is let go as it was taken. */
+async function orPark<T extends object>(lease: Lease, { checkpoint }: Origin, work: () => Promise<T>): Promise<T | Extract<SliceOutcome, { kind: 'parked' }>> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof EngineError && error.code === 'ERR_CANCELLED')) throw error;
+    await lease.commit({ state: 'parked', manifest: null, objects: [] });
+    return { kind: 'parked', step: checkpoint?.step ?? 0, tokens: checkpoint?.chains.reduce((sum, { tokens }) => sum + tokens, 0) ?? 0 };
+  }
 }
 
 /** What the job goes on from: its own manifest, an ancestor's, or nothing. */
@@ -155,7 +179,7 @@ async function begin(
   const options = runOptions(job, memoryLimitBytes, true);
   const { checkpoint } = origin;
   if (checkpoint === null) {
-    return { run: engine.createRun(options), outcome: 'started', reason: null, recomputed: 0, kept: empty(job, context) };
+    return { run: engine.createRun(options), outcome: 'started', reason: null, recomputed: 0, prefillRate: null, kept: empty(job, context) };
   }
   checkIdentity(checkpoint, context);
   const { where } = origin;
@@ -169,7 +193,8 @@ async function begin(
       sealOf: (of) => (origin.ancestorKeys ?? origin.keys).of(of),
       own: where === null,
       replay: checkpoint.numericsId !== identity.numericsId,
-      recompute: false,
+      prefillTokensPerSecond: origin.slices.findLast(({ prefillRate }) => prefillRate !== null)?.prefillRate ?? null,
+      clock: context.clock,
       signal: context.cancelled ?? undefined,
     });
   } finally {

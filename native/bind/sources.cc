@@ -16,6 +16,11 @@ std::optional<Key> ReadKey(Reader& reader, const char* name) {
     reader.Fail(kErrKey, name, "must have 32 bytes.");
     return std::nullopt;
   }
+  // What an owner leaves of a key that it has disposed of: everyone knows this one.
+  if (std::all_of(bytes.begin(), bytes.end(), [](uint8_t byte) { return byte == 0; })) {
+    reader.Fail(kErrKey, name, "is all zeros: it was disposed of.");
+    return std::nullopt;
+  }
   Key key;
   std::copy(bytes.begin(), bytes.end(), key.begin());
   return key;
