@@ -15,10 +15,7 @@ import { HEAD, isNamePart, specName, type JobKey } from '../kv/names.ts';
 import { manifestOf, objectsOf } from '../kv/read.ts';
 import { checkpointError } from '../kv/reason.ts';
 import type { Body } from '../ports/object-store.ts';
-
-/** What a reader may have been given beyond the entries it has seen: two headers, padding, and what streams hold on the way. */
-const AHEAD_BYTES_MAX = 4 << 20;
-const BLOCK = 512;
+import { room } from './room.ts';
 
 export interface ArchiveTop {
   readonly where: JobKey;
@@ -87,8 +84,6 @@ class Entries {
   readonly #signal: AbortSignal | undefined;
   readonly #tar = extract();
   readonly #entries: AsyncIterator<Entry>;
-  #fedBytes = 0;
-  #allowedBytes = AHEAD_BYTES_MAX;
 
   constructor(source: Readable, signal: AbortSignal | undefined) {
     this.#source = source;
@@ -103,7 +98,6 @@ class Entries {
     if (done === true) throw checkpointError('truncated', `the file ends before ${name}`);
     const problem = problemOf(entry.header, name, size);
     if (problem !== null) throw checkpointError('damaged', `the file has an entry ${problem} where ${name} should be`);
-    this.#allowedBytes += Math.ceil((entry.header.size) / BLOCK) * BLOCK + 2 * BLOCK;
     const chunks: Uint8Array[] = [];
     for await (const chunk of entry) {
       throwIfCancelled(this.#signal);
@@ -122,17 +116,12 @@ class Entries {
     this.#tar.destroy(null);
   }
 
-  /** The parser holds whatever an extended header claims to have: it gets no more than entries that were asked for can have. */
+  /** At the pace of whoever asks for entries: the parser holds nothing but one header, which it bounds. */
   async #feed(): Promise<void> {
     try {
       for await (const chunk of this.#source) {
         throwIfCancelled(this.#signal);
-        const { byteLength } = chunk as Uint8Array;
-        if ((this.#fedBytes += byteLength) > this.#allowedBytes) throw checkpointError('damaged', 'the file has a header that is larger than any');
-        if (!this.#tar.write(chunk)) await new Promise<void>((resolve) => {
-          this.#tar.once('drain', resolve);
-          this.#tar.once('close', resolve);
-        });
+        if (!this.#tar.write(chunk)) await room(this.#tar);
       }
       this.#tar.end(null);
     } catch (error) {

@@ -1,5 +1,4 @@
 /** A job out of a store, as one file that can be carried anywhere. Written as archive.ts reads it. */
-import { once } from 'node:events';
 import type { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { pack, type Pack } from 'tar-stream';
@@ -12,6 +11,7 @@ import { HEAD, specName, type JobKey } from '../kv/names.ts';
 import { isMissing, manifestOf, objectsOf, readHead, readObject, readSpec, requireHead } from '../kv/read.ts';
 import type { Body, ObjectStore } from '../ports/object-store.ts';
 import { openChecker, type KeyOptions } from './check.ts';
+import { room } from './room.ts';
 
 export interface MoveProgress {
   readonly name: string;
@@ -82,7 +82,7 @@ async function add(tar: Pack, name: string, body: Body): Promise<void> {
   const size = body.reduce((sum, { byteLength }) => sum + byteLength, 0);
   const entry = tar.entry({ name, size, mode: 0o644, mtime: new Date(0), type: 'file' });
   for (const chunk of body) {
-    if (!entry.write(chunk)) await Promise.race([once(entry, 'drain'), once(entry, 'close')]);
+    if (!entry.write(chunk)) await room(entry);
   }
   entry.end(null);
 }

@@ -6,7 +6,7 @@ import { assert } from '../core/assert.ts';
 import { EngineError } from '../core/errors.ts';
 import { sha256 } from '../kv/canonical.ts';
 import { createWith } from '../kv/create.ts';
-import { isTerminal, type Head, type Ref } from '../kv/head.ts';
+import { formatHead, isTerminal, type Head, type Ref } from '../kv/head.ts';
 import { parseManifest, type Manifest, type ObjectRef } from '../kv/manifest.ts';
 import { jobPrefix, manifestName, objectName, parseName, specName, type JobKey } from '../kv/names.ts';
 import { readHead } from '../kv/read.ts';
@@ -59,8 +59,8 @@ export async function importJob(store: ObjectStore, tenant: string, open: () => 
   };
   let head: Head;
   try {
-    const again = await readVerified(open(), options, 'writing', { onObject: (ref, body) => put(names.get(ref.name) ?? '', body) });
-    if (again.head.writeNonce !== top.head.writeNonce || again.head.manifest?.digest !== top.head.manifest?.digest) throw checkpointError('damaged', 'the file changed while it was imported');
+    const again = await readVerified(open(), options, 'writing', { onObject: (ref, body) => put(names.get(ref.name) ?? changed(), body) });
+    if (formatHead(again.head) !== formatHead(top.head)) changed();
     const moved = await movedTo(target, again, names, options);
     await put(specName(top.head.spec), [Buffer.from(again.spec)]);
     if (moved.manifest !== null) await put(moved.manifest.ref.name, [Buffer.from(moved.manifest.text)]);
@@ -72,6 +72,10 @@ export async function importJob(store: ObjectStore, tenant: string, open: () => 
   }
   const created = await createWith(store, head, { signal });
   return { head: created, objects: top.objects.length, bytes: top.objects.reduce((sum, { bytes }) => sum + bytes, 0), complete: top.complete };
+}
+
+function changed(): never {
+  throw checkpointError('damaged', 'the file changed while it was imported');
 }
 
 interface Steps {
