@@ -1,6 +1,7 @@
 /** What the commands on stored jobs share: where the store is, how a job is watched, and what is said of how it ended. */
 import { type Command } from 'commander';
 
+import { keyProviderOf } from '../engine/adapters/key-url.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
 import { EngineError } from '../engine/core/errors.ts';
 import type { CheckpointPolicy } from '../engine/job/checkpointer.ts';
@@ -67,6 +68,7 @@ export async function watchStored(
 ): Promise<void> {
   const stream = process.stderr;
   const store = await openJobStore(flags);
+  const keys = await keyProviderOf();
   using interrupt = onInterrupt(() => stream.write('ruminate: parking at the next step; again to leave at once (what is committed stays)\n'));
   await store.probe({ signal: interrupt.signal });
   const term = process.env.TERM;
@@ -79,6 +81,7 @@ export async function watchStored(
       take: flags.take,
       policy: policyOf(flags),
       models: modelFinder(),
+      keys,
       signal: interrupt.signal,
       onProgress: (progress) => view.update(progress),
       ...(flags.threads === undefined ? {} : { threads: flags.threads }),

@@ -49,6 +49,8 @@ export class Checkpointer {
   #adopted: readonly NewObject[];
   /** Journals that are saved but in nobody's list yet. */
   #unlisted: SavedObject[] = [];
+  /** Flushed by an owner before us and of no use to this run: it began without them. */
+  readonly #forgotten: ReadonlySet<string>;
   #n = 0;
   #writing: Promise<void> | null = null;
   #failure: unknown = null;
@@ -58,6 +60,8 @@ export class Checkpointer {
     this.#o = options;
     this.#checkpoint = options.base;
     this.#adopted = options.adopted;
+    const used = new Set(options.base.journal.map(({ name }) => name));
+    this.#forgotten = new Set(options.lease.head.journal.map(({ name }) => name).filter((name) => !used.has(name)));
     this.#startMs = options.clock.nowMs();
     this.#last = { ...this.#last, deltaMs: this.#startMs, journalMs: this.#startMs };
   }
@@ -113,12 +117,13 @@ export class Checkpointer {
       let next = this.#checkpoint;
       await lease.commit({
         state,
+        forget: this.#forgotten,
         objects: [...adopted, ...saved.map(newObject)],
         manifest: (refs, head) => {
           const copies = new Map(adopted.map((object, i) => [nameless(object), refs[i]]));
           const base = adopted.length === 0 ? this.#checkpoint : renamed(this.#checkpoint, (ref) => copies.get(refKey(ref)) ?? ref);
           const flushed = head.journal.map((ref): ObjectRef => ({ ...ref, origin: lease.where.job }));
-          const known = new Set(base.journal.map(({ name }) => name));
+          const known = new Set([...base.journal.map(({ name }) => name), ...this.#forgotten]);
           const journal = [...base.journal, ...flushed.filter(({ name }) => !known.has(name))];
           next = { ...withCut({ ...base, journal }, report, saved, refs.slice(adopted.length)), elapsedMs, ended, slices: this.#o.slices() };
           const content = contentOf(next);

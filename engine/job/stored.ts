@@ -5,6 +5,7 @@
 import { type Clock, systemClock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { createJob, readJob } from '../kv/create.ts';
+import { collectGarbage } from '../kv/gc.ts';
 import { isTerminal, type Head } from '../kv/head.ts';
 import type { Lease } from '../kv/lease.ts';
 import type { Manifest } from '../kv/manifest.ts';
@@ -162,6 +163,7 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
     return { ...(await resultInStore(opened, identity, options)), where };
   }
   const policy = { ...DEFAULT_POLICY, ...options.policy };
+  await checkKeys(stored.parent, options);
   const lease = await takeJob(store, where, {
     owner: ownerHint(),
     commitIntervalMs: Math.max(policy.deltaMs, policy.journalMs),
@@ -183,7 +185,19 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
     cancelled: signal ?? null,
     deadline: deadline?.signal ?? null,
   });
+  // What the slice replaced. Economy, so nobody waits for a store that fails now; `ruminate gc` does the same.
+  await collectGarbage(store, where, { clock, deadlineMs: GC_MS_MAX }).catch(() => undefined);
   return { ...outcome, where };
+}
+
+const GC_MS_MAX = 10_000;
+
+/** Before the job is taken: a key that is wrong, or a key service that is down, is no fault of the job and costs it no strike. */
+async function checkKeys(parent: Parent | null, { store, where, keys, signal }: StoredOptions): Promise<void> {
+  const { manifest } = await readJob(store, where, { signal });
+  const ancestor = manifest === null && parent !== null ? { ...where, job: parent.job } : where;
+  const read = ancestor === where ? manifest : (await readJob(store, ancestor, { signal })).manifest;
+  (await openKeys(keys ?? null, ancestor, read, { signal }))[Symbol.dispose]();
 }
 
 /** A deadline counts the time that the job ran, in all its slices. */

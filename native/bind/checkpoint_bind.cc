@@ -124,22 +124,30 @@ class RestoreTask final : public Task {
 
 class IdentityTask final : public Task {
  public:
-  explicit IdentityTask(std::shared_ptr<EngineCore> core) : core_(std::move(core)) {}
+  explicit IdentityTask(std::shared_ptr<EngineCore> core) : core_(std::move(core)), hasher_(*core_->model) {}
   Progress Work(Status&) override {
-    digest_ = DigestOfWeights(*core_->model);
-    return Progress::kDone;
+    Backend& backend = *core_->backend;
+    const ParallelFor parallel = [&backend](int64_t items, const std::function<void(int64_t)>& f) {
+      backend.RunOnThreads(items, items << 24, [&f](int64_t begin, int64_t end, int32_t) {
+        for (int64_t i = begin; i < end; ++i) f(i);
+      });
+    };
+    const auto deadline = std::chrono::steady_clock::now() + kSlice;
+    while (!hasher_.done() && !cancelled() && std::chrono::steady_clock::now() < deadline) hasher_.Advance(backend.threads(), parallel);
+    return hasher_.done() ? Progress::kDone : Progress::kMore;
   }
   Napi::Value Result(Napi::Env env) override {
     Napi::Object out = Napi::Object::New(env);
     out.Set("layoutId", Hex(core_->layout_id));
-    out.Set("weightsDigest", Hex(digest_));
+    out.Set("weightsDigest", Hex(hasher_.Finish()));
     out.Set("numericsId", kNumericsId);
     return out;
   }
 
  private:
+  static constexpr std::chrono::milliseconds kSlice{100};
   std::shared_ptr<EngineCore> core_;
-  Digest digest_{};
+  WeightsHasher hasher_;
 };
 
 class JournalsTask final : public Task {
@@ -284,7 +292,10 @@ Napi::Value RestoreRun(Napi::Env env, const std::shared_ptr<EngineHandle>& engin
 
 Napi::Value EngineIdentity(Napi::Env env, const std::shared_ptr<EngineHandle>& engine, Napi::Value) {
   if (engine->core == nullptr) return Throw(env, Error(kErrDisposed, "the engine is closed."));
-  return engine->core->queue->Start(std::make_shared<IdentityTask>(engine->core));
+  if (!engine->call.expired()) return Throw(env, Error(kErrBusy, "a call of this engine is in flight."));
+  const auto task = std::make_shared<IdentityTask>(engine->core);
+  engine->call = task;
+  return engine->core->queue->Start(task);
 }
 
 Napi::Value DecodeJournals(Napi::Env env, Napi::Value options) {

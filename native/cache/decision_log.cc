@@ -1,6 +1,6 @@
 #include "cache/decision_log.h"
 
-#include <algorithm>
+#include <span>
 
 namespace rum {
 namespace {
@@ -12,34 +12,17 @@ void Push(std::vector<uint8_t>& bits, int32_t count, bool bit) {
   if (bit) bits.back() = static_cast<uint8_t>(bits.back() | 1 << (count % 8));
 }
 
-// Of head `h` of bits.
-std::span<const uint8_t> BitsOf(const DecisionBits& b, size_t h) {
-  const auto stride = static_cast<size_t>((b.end - b.first + 7) / 8);
-  return std::span(b.bits).subspan(h * stride, stride);
-}
-
 }  // namespace
 
 DecisionBits Slice(const DecisionBits& from, int32_t first, int32_t end, int32_t heads) {
-  DecisionBits out{first, end, {}};
-  for (size_t h = 0; h < static_cast<size_t>(heads); ++h) {
-    std::vector<uint8_t> bits;
-    const std::span<const uint8_t> own = BitsOf(from, h);
-    for (int32_t position = first; position < end; ++position) Push(bits, position - first, BitAt(own, position - from.first));
-    out.bits.insert(out.bits.end(), bits.begin(), bits.end());
-  }
-  return out;
+  const int64_t row = DecisionRowBytes(heads);
+  const auto begin = from.bits.begin();
+  return {first, end, {begin + (first - from.first) * row, begin + (end - from.first) * row}};
 }
 
-void Extend(DecisionBits* bits, const DecisionBits& next, int32_t heads) {
-  DecisionBits out{bits->first, next.end, {}};
-  for (size_t h = 0; h < static_cast<size_t>(heads); ++h) {
-    std::vector<uint8_t> own;
-    for (int32_t i = 0; i < bits->end - bits->first; ++i) Push(own, i, BitAt(BitsOf(*bits, h), i));
-    for (int32_t i = 0; i < next.end - next.first; ++i) Push(own, bits->end - bits->first + i, BitAt(BitsOf(next, h), i));
-    out.bits.insert(out.bits.end(), own.begin(), own.end());
-  }
-  *bits = std::move(out);
+void Extend(DecisionBits* bits, const DecisionBits& next) {
+  bits->bits.insert(bits->bits.end(), next.bits.begin(), next.bits.end());
+  bits->end = next.end;
 }
 
 DecisionLog& DecisionLog::operator=(const DecisionLog& other) {
@@ -69,11 +52,15 @@ void DecisionLog::Know(const DecisionBits& known, bool forced) {
   first_ = known.first;
   forced_ = forced;
   const int32_t count = known.end - known.first;
-  const auto stride = static_cast<std::ptrdiff_t>((count + 7) / 8);
-  for (size_t h = 0; h < heads_.size(); ++h) {
-    const auto begin = known.bits.begin() + static_cast<std::ptrdiff_t>(h) * stride;
-    heads_[h].bits.assign(begin, begin + stride);
-    heads_[h].count = count;
+  const auto row = static_cast<size_t>(DecisionRowBytes(static_cast<int32_t>(heads_.size())));
+  for (Head& head : heads_) head = {std::vector<uint8_t>(static_cast<size_t>((count + 7) / 8)), count};
+  for (int32_t i = 0; i < count; ++i) {
+    const std::span<const uint8_t> bits = std::span(known.bits).subspan(static_cast<size_t>(i) * row, row);
+    for (size_t h = 0; h < heads_.size(); ++h) {
+      if (!BitAt(bits, static_cast<int32_t>(h))) continue;
+      uint8_t& byte = heads_[h].bits[static_cast<size_t>(i / 8)];
+      byte = static_cast<uint8_t>(byte | 1 << (i % 8));
+    }
   }
 }
 
@@ -88,12 +75,14 @@ void DecisionLog::Drop(int32_t first) {
 }
 
 DecisionBits DecisionLog::Take(int32_t first, int32_t end) const {
-  DecisionBits out{first, end, {}};
-  if (heads_.empty()) out.end = first;
-  for (const Head& head : heads_) {
-    std::vector<uint8_t> bits;
-    for (int32_t position = first; position < out.end; ++position) Push(bits, position - first, BitAt(head.bits, position - first_));
-    out.bits.insert(out.bits.end(), bits.begin(), bits.end());
+  if (heads_.empty()) return {first, first, {}};
+  const auto row = static_cast<size_t>(DecisionRowBytes(static_cast<int32_t>(heads_.size())));
+  DecisionBits out{first, end, std::vector<uint8_t>(static_cast<size_t>(end - first) * row)};
+  for (int32_t i = 0; i < end - first; ++i) {
+    const std::span<uint8_t> bits = std::span(out.bits).subspan(static_cast<size_t>(i) * row, row);
+    for (size_t h = 0; h < heads_.size(); ++h) {
+      if (BitAt(heads_[h].bits, first - first_ + i)) bits[h / 8] = static_cast<uint8_t>(bits[h / 8] | 1 << (h % 8));
+    }
   }
   return out;
 }

@@ -3,15 +3,12 @@
 #include <algorithm>
 
 #include "checkpoint/bytes.h"
-#include "checkpoint/tail.h"
 #include "core/limits.h"
 
 namespace rum {
 namespace {
 
 Status Damaged(const std::string& what) { return CheckpointError(reason::kDamaged, "a journal " + what); }
-
-int64_t BitBytes(int32_t first, int32_t end, int32_t heads) { return int64_t{heads} * ((end - first + 7) / 8); }
 
 void PutDecisions(const DecisionBits& decisions, ByteWriter* out) {
   out->Put(decisions.first);
@@ -24,7 +21,13 @@ bool GetDecisions(ByteReader* in, int32_t heads, DecisionBits* decisions) {
   decisions->end = in->Get<int32_t>();
   if (!in->ok() || decisions->first < 0 || decisions->end < decisions->first || decisions->end > kPositionsMax) return false;
   if (heads == 0 && decisions->end > decisions->first) return false;
-  decisions->bits = in->Array<uint8_t>(BitBytes(decisions->first, decisions->end, heads));
+  const auto row = static_cast<size_t>(DecisionRowBytes(heads));
+  decisions->bits = in->Array<uint8_t>((decisions->end - decisions->first) * static_cast<int64_t>(row));
+  // Bits of heads that are not there are zero: one journal, one encoding.
+  const int32_t unused = static_cast<int32_t>(row) * 8 - heads;
+  for (size_t last = row - 1; unused > 0 && last < decisions->bits.size(); last += row) {
+    if (decisions->bits[last] >> (8 - unused) != 0) return false;
+  }
   return in->ok();
 }
 
@@ -33,6 +36,7 @@ std::vector<uint8_t> JobFrame(const JournalJob& job) {
   for (const int64_t number : {job.step, job.prefill_read_sum, job.prefill_peak_sum, job.shared_sum}) out.Put(number);
   out.Put(job.prompt_tokens);
   out.Put(job.decision_heads);
+  out.Bytes(job.prompt);
   PutDecisions(job.prompt_decisions, &out);
   return out.bytes();
 }
@@ -54,13 +58,15 @@ Status ParseJob(std::span<const uint8_t> frame, JournalJob* job) {
   bool possible = true;
   for (int64_t* number : {&job->step, &job->prefill_read_sum, &job->prefill_peak_sum, &job->shared_sum}) {
     *number = in.Get<int64_t>();
-    possible = possible && *number >= 0;
+    possible = possible && *number >= 0 && *number <= kCounterMax;
   }
   job->prompt_tokens = in.Get<int32_t>();
   job->decision_heads = in.Get<int32_t>();
   possible = possible && job->prompt_tokens > 0 && job->prompt_tokens <= kPositionsMax && job->decision_heads >= 0 &&
              job->decision_heads <= kLayersMax * kHeadsMax;
-  return possible && GetDecisions(&in, job->decision_heads, &job->prompt_decisions) && in.done() ? Status::Ok() : Damaged("is about an impossible job");
+  std::ranges::copy(in.Bytes(static_cast<int64_t>(job->prompt.size())), job->prompt.begin());
+  possible = possible && GetDecisions(&in, job->decision_heads, &job->prompt_decisions) && in.done();
+  return possible ? Status::Ok() : Damaged("is about an impossible job");
 }
 
 Status ParseChain(std::span<const uint8_t> frame, int32_t heads, int32_t vocab, JournalChain* chain) {
@@ -76,6 +82,14 @@ Status ParseChain(std::span<const uint8_t> frame, int32_t heads, int32_t vocab, 
   if (!in.ok() || !GetDecisions(&in, heads, &chain->decisions) || !in.done()) return Damaged("holds another number of tokens than it says");
   const bool known = std::ranges::all_of(chain->report.tokens, [vocab](int32_t token) { return token >= 0 && token < vocab; });
   return known ? Status::Ok() : Damaged("holds a token that the model does not know");
+}
+
+// All tokens but the newest were fed, and of a chain that goes on that one too.
+bool Fed(int32_t prompt, const JournalChain& chain) {
+  const int32_t fed = chain.report.fed, tokens = static_cast<int32_t>(chain.report.tokens.size());
+  if (tokens > kPositionsMax || (chain.decisions.end > chain.decisions.first && chain.decisions.end > fed)) return false;
+  if (chain.report.finish == Finish::kNone) return fed == prompt + tokens;
+  return fed <= prompt + tokens && (tokens == 0 || fed >= prompt + tokens - 1);
 }
 
 }  // namespace
@@ -113,29 +127,36 @@ Expected<Journal> LoadJournal(const ObjectReader& reader, int32_t vocab) {
 }
 
 Status Fold(const Journal& next, Journal* journal) {
+  const JournalJob& job = next.job;
+  const Status astray = Damaged("does not follow on the one before it");
   const bool fresh = journal->job.prompt_tokens == 0;
-  if (!fresh && (next.job.prompt_tokens != journal->job.prompt_tokens || next.job.decision_heads != journal->job.decision_heads ||
-                 next.job.step < journal->job.step)) {
-    return Damaged("does not follow on the one before it");
+  const int32_t decided = fresh && job.decision_heads > 0 ? job.prompt_tokens : 0;
+  if (job.prompt_decisions.first != 0 || job.prompt_decisions.end != decided) return astray;
+  if (!fresh && (job.prompt != journal->job.prompt || job.prompt_tokens != journal->job.prompt_tokens ||
+                 job.decision_heads != journal->job.decision_heads || job.step < journal->job.step)) {
+    return astray;
   }
-  DecisionBits prompt = fresh ? next.job.prompt_decisions : std::move(journal->job.prompt_decisions);
-  journal->job = next.job;
+  DecisionBits prompt = fresh ? job.prompt_decisions : std::move(journal->job.prompt_decisions);
+  journal->job = job;
   journal->job.prompt_decisions = std::move(prompt);
   for (const auto& [index, news] : next.chains) {
-    const auto [at, first] = journal->chains.try_emplace(index, news);
+    const auto [at, first] = journal->chains.try_emplace(index);
     JournalChain& chain = at->second;
     if (first) {
-      if (news.first_token != 0 || news.decisions.first != next.job.prompt_tokens) return Damaged("does not begin at its chain's first token");
-      continue;
+      chain.chain = index;
+      chain.decisions = {job.prompt_tokens, job.prompt_tokens, {}};
     }
-    const bool follows = news.first_token == static_cast<int32_t>(chain.report.tokens.size()) &&
-                         news.decisions.first == chain.decisions.end && chain.report.finish == Finish::kNone;
-    if (!follows) return Damaged("does not follow on the one before it");
+    // A chain that said it was done never goes on; any other may have been given more length or a larger budget.
+    if (news.first_token != static_cast<int32_t>(chain.report.tokens.size()) || news.decisions.first != chain.decisions.end ||
+        chain.report.finish == Finish::kStop) {
+      return astray;
+    }
     std::vector<int32_t> tokens = std::move(chain.report.tokens);
     tokens.insert(tokens.end(), news.report.tokens.begin(), news.report.tokens.end());
     chain.report = news.report;
     chain.report.tokens = std::move(tokens);
-    Extend(&chain.decisions, news.decisions, next.job.decision_heads);
+    Extend(&chain.decisions, news.decisions);
+    if (!Fed(job.prompt_tokens, chain)) return Damaged("is about tokens that cannot have been fed");
   }
   return Status::Ok();
 }

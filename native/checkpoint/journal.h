@@ -8,6 +8,7 @@
 #include "cache/decision_log.h"
 #include "checkpoint/object_reader.h"
 #include "checkpoint/object_writer.h"
+#include "checkpoint/tail.h"
 #include "run/run.h"
 
 namespace rum {
@@ -16,8 +17,9 @@ struct JournalJob {
   int64_t step = 0;
   int64_t prefill_read_sum = 0, prefill_peak_sum = 0, shared_sum = 0;
   int32_t prompt_tokens = 0;
+  TokensDigest prompt{};
   int32_t decision_heads = 0;  // layers * KV heads, or 0: the backend keeps no eviction bits
-  DecisionBits prompt_decisions;  // empty but in the first journal
+  DecisionBits prompt_decisions;  // of the whole prompt in the first journal, of nothing in the others
 };
 
 // One chain: `report` holds the counters as of now and the tokens from `first_token` on.
@@ -25,7 +27,7 @@ struct JournalChain {
   int32_t chain = 0;
   int32_t first_token = 0;
   ChainReport report;
-  DecisionBits decisions;  // of generated tokens that were fed
+  DecisionBits decisions;  // of generated tokens that were fed; a backend that keeps none may have fed more
 };
 
 struct Journal {

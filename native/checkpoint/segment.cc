@@ -5,6 +5,13 @@
 #include "checkpoint/bytes.h"
 
 namespace rum {
+
+std::vector<int32_t> PositionsOf(const CacheLayout& l, const uint8_t* page) {
+  std::vector<int32_t> positions(static_cast<size_t>(l.page_slots));
+  std::memcpy(positions.data(), page + l.page_positions_offset, positions.size() * 4);
+  return positions;
+}
+
 namespace {
 
 int64_t StoredPageBytes(const CacheLayout& l) {
@@ -25,12 +32,6 @@ void FetchPage(const CacheLayout& l, const uint8_t* from, uint8_t* page) {
   from += k_row * l.head_dim;
   CopyRows(from, v_row, page + l.page_v_offset, l.v_stride * e, v_row, l.page_slots);
   std::memcpy(page + l.page_positions_offset, from + v_row * l.page_slots, static_cast<size_t>(l.page_slots) * 4);
-}
-
-std::vector<int32_t> PositionsOf(const CacheLayout& l, const uint8_t* page) {
-  std::vector<int32_t> positions(static_cast<size_t>(l.page_slots));
-  std::memcpy(positions.data(), page + l.page_positions_offset, positions.size() * 4);
-  return positions;
 }
 
 // One layer of a segment into the heads of a set. The pages of a frame that is refused half-way are released with the set.

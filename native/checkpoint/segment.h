@@ -14,6 +14,8 @@ namespace rum {
 // Pages of each head, [layers * kv_heads].
 using PageMarks = std::vector<int32_t>;
 
+std::vector<int32_t> PositionsOf(const CacheLayout& layout, const uint8_t* page);
+
 // The sealed pages of a cache.
 PageMarks SealedPages(const ChainCache& cache);
 

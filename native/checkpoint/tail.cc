@@ -1,8 +1,11 @@
 #include "checkpoint/tail.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "checkpoint/bytes.h"
+#include "checkpoint/digest.h"
+#include "core/limits.h"
 
 namespace rum {
 namespace {
@@ -83,6 +86,18 @@ Status CheckFrames(const ObjectReader& reader, const CacheGeometry& geometry) {
 
 }  // namespace
 
+TokensDigest DigestOfTokens(std::span<const int32_t> prompt, std::span<const int32_t> generated) {
+  Hasher hasher(nullptr);
+  for (const std::span<const int32_t> tokens : {prompt, generated}) {
+    const auto count = static_cast<int64_t>(tokens.size());
+    hasher.Update({reinterpret_cast<const uint8_t*>(&count), sizeof count});
+    hasher.Update({reinterpret_cast<const uint8_t*>(tokens.data()), tokens.size_bytes()});
+  }
+  TokensDigest digest;
+  hasher.Finish(digest);
+  return digest;
+}
+
 void PutCounters(const ChainReport& r, ByteWriter* out) {
   out->Put(static_cast<int32_t>(r.finish));
   out->Put(r.stop_bytes);
@@ -97,10 +112,11 @@ bool GetCounters(ByteReader* in, ChainReport* r) {
   r->stop_bytes = in->Get<int32_t>();
   r->fed = in->Get<int32_t>();
   const auto zero = in->Get<int32_t>();
-  bool possible = finish >= 0 && finish <= static_cast<int32_t>(Finish::kEnded) && r->stop_bytes >= -1 && r->fed >= 0 && zero == 0;
+  bool possible = finish >= 0 && finish <= static_cast<int32_t>(Finish::kEnded) && r->stop_bytes >= -1 && r->fed >= 0 &&
+                  r->fed <= kPositionsMax && zero == 0;
   for (int64_t* sum : {&r->live_sum, &r->peak_sum, &r->decode_peak_sum, &r->read_sum, &r->dense_read_sum}) {
     *sum = in->Get<int64_t>();
-    possible = possible && *sum >= 0;
+    possible = possible && *sum >= 0 && *sum <= kCounterMax;
   }
   return in->ok() && possible;
 }
@@ -121,6 +137,7 @@ Expected<SavedObject> SaveTail(const ChainCache& cache, const TailState& state, 
   first.Put(state.generated);
   first.Put(static_cast<int32_t>(state.logits.size()));
   PutCounters(state.report, &first);
+  first.Bytes(state.tokens);
   for (int32_t h = 0; h < cache.heads(); ++h) first.Put(cache.LogCount(h));
   first.Array(std::span<const float>(state.logits));
   ObjectWriter writer(header, seal, codec, layout.element_bytes, total + int64_t{8192} * (layers + 2) + static_cast<int64_t>(first.bytes().size()));
@@ -145,13 +162,18 @@ Expected<TailState> LoadTailState(const ObjectReader& reader, const CacheGeometr
     state.generated = in.Get<int32_t>();
     const auto logits = in.Get<int32_t>();
     if (!GetCounters(&in, &state.report) || state.generated < 0 || (logits != 0 && logits != vocab)) return Damaged("holds impossible counters");
+    const std::span<const uint8_t> tokens = in.Bytes(static_cast<int64_t>(state.tokens.size()));
+    std::ranges::copy(tokens, state.tokens.begin());
     for (int32_t h = 0; h < geometry.heads(); ++h) {
       const auto log_count = in.Get<int32_t>();
       if (log_count < 0 || log_count > state.report.fed) return Damaged("holds impossible counts");
       state.pages.push_back(log_count / geometry.layout.page_slots);
     }
     state.logits = in.Array<float>(logits);
-    return in.done() ? Status::Ok() : Damaged("holds another number of logits than it says");
+    if (!in.done()) return Damaged("holds another number of logits than it says");
+    // The sampler takes every number for one.
+    const bool finite = std::ranges::all_of(state.logits, [](float logit) { return std::isfinite(logit); });
+    return finite ? Status::Ok() : Damaged("holds logits that are no numbers");
   });
   if (!status.ok()) return status;
   return state;

@@ -1,7 +1,9 @@
 // A tail: everything of one chain that its segments do not hold, at one cut between two steps. Frame 0: the chain's counters and the
 // logits of its last token; then one frame for each layer with, for each KV head, its counts, the ring in order of slots and the open page.
 #pragma once
+#include <array>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "cache/chain_cache.h"
@@ -13,10 +15,15 @@
 
 namespace rum {
 
+// What a cache is the cache of. A tail serves no other chain, prompt or cut, whoever lists it.
+using TokensDigest = std::array<uint8_t, 16>;
+TokensDigest DigestOfTokens(std::span<const int32_t> prompt, std::span<const int32_t> generated);
+
 struct TailState {
-  int32_t generated = 0;      // tokens of the chain at the cut; the cache holds those fed
+  int32_t generated = 0;      // tokens of the chain at the cut; the cache holds all of them, or all but the last
   ChainReport report;         // its counters; no tokens
-  std::vector<float> logits;  // [vocab] of the last token fed, or empty: the chain has finished
+  std::vector<float> logits;  // [vocab] of the last token, or empty: it was not fed
+  TokensDigest tokens{};      // of the prompt and those generated
   PageMarks pages;            // sealed pages of each head that come before; SaveTail takes them from the cache
 };
 

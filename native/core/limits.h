@@ -70,6 +70,7 @@ inline constexpr double kKvzapThresholdMax = 1e6;                   // |threshol
 inline constexpr int64_t kObjectBytesMax = int64_t{1} << 42;        // 4 TiB: below what S3 takes as one object
 inline constexpr int64_t kObjectFramesMax = int64_t{1} << 20;       // a frame for each layer or chain; the index is 48 MiB then
 inline constexpr int64_t kFrameBytesMax = int64_t{1} << 35;         // 32 GiB: one nonce of AES-GCM ends at 64 GiB
+inline constexpr int64_t kCounterMax = int64_t{1} << 52;            // a double holds it, and sums over 1,024 chains fit int64
 
 // a * b into *product; false if it does not fit. Sizes are multiplied with this and nothing else.
 [[nodiscard]] inline bool CheckedMul(int64_t a, int64_t b, int64_t* product) { return !__builtin_mul_overflow(a, b, product); }

@@ -24,6 +24,7 @@ Run::Impl::Impl(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> m
     running_.push_back(i);
     from_prompt_.push_back(i);
     chains_[i].stop = stop_.NewState();
+    chains_[i].journaled.decisions = static_cast<int32_t>(options_.prompt.size());
     chains_[i].report.tokens.reserve(static_cast<size_t>(options_.lengths[i]));
     if (HasPenalties(options_.sampling)) chains_[i].history = TokenHistory(options_.prompt, options_.lengths[i]);
   }
@@ -43,6 +44,7 @@ Status Run::Impl::FeedPrompt(const std::atomic<bool>& cancel) {
     if (!chain.ok()) return chain.status();
     prompt_chain_ = *chain;
     prompt_row_ = from_prompt_[0];
+    prefill_read_sum_ = prefill_peak_sum_ = 0;  // a restored run knew them
     RecordDecisions();
   }
   while (static_cast<size_t>(backend_->Length(prompt_chain_)) < options_.prompt.size()) {
@@ -82,7 +84,7 @@ Status Run::Impl::FeedChunk() {
 
 // The first chain takes the prompt's over, the others fork it. All sample their first token from the same logits.
 Status Run::Impl::ForkChains() {
-  MarkPrompt(prompt_chain_);
+  if (Status status = MarkPrompt(prompt_chain_); !status.ok()) return status;
   const ChainId source = std::exchange(prompt_chain_, kNoChain);
   chains_[from_prompt_[0]].id = source;
   for (size_t r = 1; r < from_prompt_.size(); ++r) {
@@ -94,7 +96,7 @@ Status Run::Impl::ForkChains() {
     chains_[i].logits_row = i;
     if (i != prompt_row_) std::ranges::copy(LogitsRow(prompt_row_), LogitsRow(i).begin());
   }
-  shared_sum_ = backend_->SharedSum(source);
+  shared_sum_ = std::max(shared_sum_, backend_->SharedSum(source));
   return Status::Ok();
 }
 
@@ -115,7 +117,7 @@ void Run::Impl::SampleAll() {
   for (size_t r = 0; r < front_.size(); ++r) {
     ChainState& chain = chains_[front_[r]];
     const Finish finish = Accept(chain, options_.lengths[front_[r]], sampled_[r]);
-    if (finish != Finish::kNone) End(chain, finish);
+    if (finish != Finish::kNone) End(front_[r], finish);
   }
 }
 
@@ -156,47 +158,53 @@ Status Run::Impl::FeedAll() {
     std::ranges::copy(std::span(side_logits_).subspan(r * vocab_, vocab_), LogitsRow(front_[r]).begin());
   }
   for (const size_t i : front_) {
-    ChainReport& report = chains_[i].report;
-    report.fed += 1;
-    report.live_sum = backend_->LiveSum(chains_[i].id);
-    report.peak_sum = std::max(report.peak_sum, report.live_sum);
-    report.decode_peak_sum = std::max(report.decode_peak_sum, report.live_sum);
     const int64_t reads = backend_->ReadSum(chains_[i].id);
-    report.read_sum += reads;
-    report.dense_read_sum += report.fed * head_count_;
+    CountToken(chains_[i].report, backend_->LiveSum(chains_[i].id), reads);
     read_sum_ += reads;
   }
   return Status::Ok();
 }
 
-// A step is the same token of every chain that has it: those behind catch up first.
-void Run::Impl::FindFront() {
+void Run::Impl::CountToken(ChainReport& report, int64_t live, int64_t reads) const {
+  report.fed += 1;
+  report.live_sum = live;
+  report.peak_sum = std::max(report.peak_sum, live);
+  report.decode_peak_sum = std::max(report.decode_peak_sum, live);
+  report.read_sum += reads;
+  report.dense_read_sum += report.fed * head_count_;
+}
+
+// A step is the same token of every chain that has it: those behind catch up first. Returns how many tokens they have.
+size_t Run::Impl::FindFront() {
   size_t fewest = std::numeric_limits<size_t>::max();
   for (const size_t i : running_) fewest = std::min(fewest, chains_[i].report.tokens.size());
   front_.clear();
   for (const size_t i : running_) {
     if (chains_[i].report.tokens.size() == fewest) front_.push_back(i);
   }
-  steps_ = static_cast<int64_t>(fewest);
+  return fewest;
 }
 
 Status Run::Impl::StepOnce(bool* finished) {
   const size_t before = running_.size();
-  FindFront();
+  const size_t tokens = FindFront();
   SampleAll();
   DropFinished();
-  ++steps_;
+  steps_ = std::max(steps_, static_cast<int64_t>(tokens) + 1);
+  Status status = FeedFront();
+  *finished = running_.size() < before;
+  return status;
+}
+
+// The newest tokens of the front, if budget and memory allow; else everything ends here.
+Status Run::Impl::FeedFront() {
   if (!BudgetAllowsFeeding()) EndRunning(Finish::kBudget);
   if (!MemoryAllowsFeeding()) EndRunning(Finish::kMemory);
-  if (!front_.empty()) {
-    Status status = FeedAll();
-    if (!status.ok() && !IsMemory(status)) return status;
-    if (!status.ok()) {
-      for (const size_t i : front_) FreeCache(chains_[i]);  // half a token deep: nothing to go on from
-      EndRunning(Finish::kMemory);
-    }
-  }
-  *finished = running_.size() < before;
+  if (front_.empty()) return Status::Ok();
+  Status status = FeedAll();
+  if (status.ok() || !IsMemory(status)) return status;
+  for (const size_t i : front_) FreeCache(chains_[i]);  // half a token deep: nothing to go on from
+  EndRunning(Finish::kMemory);
   return Status::Ok();
 }
 
@@ -206,14 +214,19 @@ bool Run::Impl::MemoryAllowsFeeding() const {
 }
 
 void Run::Impl::EndRunning(Finish finish) {
-  for (const size_t i : running_) End(chains_[i], finish);
+  for (const size_t i : running_) End(i, finish);
   DropFinished();
 }
 
-void Run::Impl::End(ChainState& chain, Finish finish) {
+void Run::Impl::End(size_t i, Finish finish) {
+  if (restored_ != nullptr) return EndRestored(i, finish);
+  ChainState& chain = chains_[i];
   chain.report.finish = finish;
-  // A checkpointed run keeps the cache for those who want to go on from it.
-  if (options_.checkpointed && chain.id != kNoChain && backend_->Cache(chain.id) != nullptr) return;
+  // A checkpointed run keeps the cache for those who want to go on from it; the row of its logits may be another chain's soon.
+  if (options_.checkpointed && chain.id != kNoChain && backend_->Cache(chain.id) != nullptr) {
+    if (chain.report.fed == FedWhole(chain)) chain.last_logits.assign(LogitsRow(chain.logits_row).begin(), LogitsRow(chain.logits_row).end());
+    return;
+  }
   FreeCache(chain);
 }
 
@@ -264,8 +277,8 @@ Status Run::Step(int32_t max_steps) {
 void Run::EndChains(const std::vector<int32_t>& chains) {
   for (const int32_t i : chains) {
     if (i < 0 || i >= impl_->options_.width) continue;
-    ChainState& chain = impl_->chains_[static_cast<size_t>(i)];
-    if (chain.report.finish == Finish::kNone) impl_->End(chain, Finish::kEnded);
+    const ChainState& chain = impl_->chains_[static_cast<size_t>(i)];
+    if (chain.report.finish == Finish::kNone) impl_->End(static_cast<size_t>(i), Finish::kEnded);
   }
   impl_->DropFinished();
 }

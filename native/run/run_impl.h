@@ -45,11 +45,17 @@ struct ChainState {
   TokenHistory history;
   StopState stop;
   ChainReport report;
+  std::vector<float> last_logits;  // [vocab] of a chain that was ended with its last token fed, until it is saved
   // What earlier saves hold.
   PageMarks pages_saved;
-  int32_t tokens_journaled = 0, decisions_journaled = 0;
-  bool ever_journaled = false, finish_journaled = false;
-  DecisionBits kept_decisions;  // of a restored chain without a cache that this job has yet to journal
+  struct {
+    bool ever = false;
+    int32_t tokens = 0, decisions = 0, fed = 0;
+    Finish finish = Finish::kNone;
+  } journaled;
+  // Of a restored chain: up to where its tokens were fed before, and the bits of one without a cache that this job has yet to journal.
+  int32_t fed_before = 0;
+  DecisionBits kept_decisions;
 };
 
 // What a restored run compares with once it has caught up.
@@ -58,6 +64,8 @@ struct Restored {
   Journal journal;
 };
 
+class CheckpointLoader;
+
 struct Run::Impl {
   Impl(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> model, RunOptions options, StopMatcher stop);
   ~Impl();
@@ -65,15 +73,17 @@ struct Run::Impl {
   Status FeedPrompt(const std::atomic<bool>& cancel);
   Status FeedChunk();
   Status ForkChains();
-  void FindFront();
+  size_t FindFront();
   Status StepOnce(bool* finished);
   void SampleAll();
   Finish Accept(ChainState& chain, int32_t index, int32_t token);
   bool BudgetAllowsFeeding() const;
   bool MemoryAllowsFeeding() const;
   void EndRunning(Finish finish);
+  Status FeedFront();
   Status FeedAll();
-  void End(ChainState& chain, Finish finish);
+  void CountToken(ChainReport& report, int64_t live, int64_t reads) const;
+  void End(size_t i, Finish finish);
   void DropFinished();
   void FreeCache(ChainState& chain) {
     if (chain.id != kNoChain) backend_->FreeChain(std::exchange(chain.id, kNoChain));
@@ -81,22 +91,32 @@ struct Run::Impl {
 
   // run_save.cc
   void RecordDecisions();
-  void MarkPrompt(ChainId prompt);
+  Status MarkPrompt(ChainId prompt);
   Journal News() const;
   Expected<std::vector<SavedPart>> Save(const SaveOptions& save);
   void Settle(const SaveOptions& save);
 
   // run_restore.cc
-  bool Recall(size_t i, const RestoreChain& from, const JournalChain& said);
   Status Rebuild(const RestoreOptions& restore, const CacheGeometry* geometry);
-  void Adopt(size_t i, std::unique_ptr<ChainCache> cache, TailState state);
+  Status CheckJournals();
+  Status RebuildChain(size_t i, CheckpointLoader* loader, bool has_caches);
+  bool Recall(size_t i, const RestoreChain& from, const JournalChain& said);
+  void KeepAsSaid(ChainState& chain, const JournalChain* said, Finish finish);
+  void EndRestored(size_t i, Finish finish);
+  Status CheckCut(const TailState& state, std::span<const int32_t> tokens) const;
+  Status Adopt(size_t i, std::unique_ptr<ChainCache> cache, TailState state);
   Status AdoptPrompt(std::unique_ptr<ChainCache> cache, TailState state);
-  void Expect(ChainCache& cache, const RestoreChain& from);
+  static void TakeCounters(ChainState& chain, const ChainReport& counters);
+  bool Recollect(ChainCache& cache, const RestoreChain& from);
+
+  // run_catch_up.cc
   Status CatchUp(const std::atomic<bool>& cancel);
   Status CatchUpOnce();
   Status CheckRestored();
+  int64_t SharedOfPrompt() const;
 
   Status Fail(Status status) { return error_ = std::move(status); }
+  int32_t FedWhole(const ChainState& chain) const { return static_cast<int32_t>(options_.prompt.size() + chain.report.tokens.size()); }
   std::span<float> LogitsRow(size_t r) { return std::span(logits_).subspan(r * vocab_, vocab_); }
 
   std::shared_ptr<Backend> backend_;
@@ -121,6 +141,7 @@ struct Run::Impl {
   std::vector<float> side_logits_;    // [rows, vocab] of a Forward that must leave the rows of other chains alone
   PageMarks prompt_pages_;            // sealed pages of the prompt, by head; empty: the backend has none
   DecisionBits prompt_decisions_;
+  bool records_decisions_ = true;
   int64_t caught_up_ = 0;
   bool prompt_saved_ = false, prompt_tail_saved_ = false, prompt_journaled_ = false;
   std::unique_ptr<Restored> restored_;  // what a restore has left to check once it has caught up

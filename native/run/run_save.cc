@@ -7,7 +7,7 @@ namespace rum {
 
 void Run::Impl::RecordDecisions() {
   ChainCache* cache = backend_->Cache(prompt_chain_);
-  if (!options_.checkpointed || cache == nullptr) return;
+  if (!options_.checkpointed || !records_decisions_ || cache == nullptr) return;
   cache->decisions() = DecisionLog(cache->heads());
   if (restored_ != nullptr && !restored_->journal.job.prompt_decisions.bits.empty()) {
     cache->decisions().Know(restored_->journal.job.prompt_decisions, restored_->options.replay);
@@ -15,37 +15,39 @@ void Run::Impl::RecordDecisions() {
 }
 
 // The prompt is whole: its pages are in one segment for all chains, its eviction bits in the first journal.
-void Run::Impl::MarkPrompt(ChainId prompt) {
+Status Run::Impl::MarkPrompt(ChainId prompt) {
   ChainCache* cache = backend_->Cache(prompt);
+  if (!options_.checkpointed || cache == nullptr) return Status::Ok();
   const auto tokens = static_cast<int32_t>(options_.prompt.size());
-  for (const size_t i : from_prompt_) chains_[i].decisions_journaled = tokens;
-  if (!options_.checkpointed || cache == nullptr) return;
   prompt_pages_ = SealedPages(*cache);
   for (const size_t i : from_prompt_) chains_[i].pages_saved = prompt_pages_;
+  if (cache->decisions().drifted()) return CheckpointError(reason::kNumericsDrift, "the prompt's tokens are decided about otherwise than its journal says");
   if (cache->decisions().first() == 0) prompt_decisions_ = cache->decisions().Take(0, tokens);
   cache->decisions().Drop(tokens);
+  return Status::Ok();
 }
 
 // What the journals so far do not say.
 Journal Run::Impl::News() const {
   Journal news;
   const auto prompt = static_cast<int32_t>(options_.prompt.size());
-  news.job = {steps_, prefill_read_sum_, prefill_peak_sum_, shared_sum_, prompt, prompt_decisions_.bits.empty() ? 0 : static_cast<int32_t>(head_count_), {}};
+  news.job = {steps_, prefill_read_sum_, prefill_peak_sum_, shared_sum_, prompt, DigestOfTokens(options_.prompt, {}), 0, {}};
+  if (!prompt_decisions_.bits.empty()) news.job.decision_heads = static_cast<int32_t>(head_count_);
   if (!prompt_journaled_) news.job.prompt_decisions = prompt_decisions_;
   for (size_t i = 0; i < chains_.size(); ++i) {
     const ChainState& chain = chains_[i];
     const auto tokens = static_cast<int32_t>(chain.report.tokens.size());
-    const bool finished = chain.report.finish != Finish::kNone;
-    if (chain.ever_journaled && tokens == chain.tokens_journaled && finished == chain.finish_journaled) continue;
+    const auto& said = chain.journaled;
+    if (said.ever && tokens == said.tokens && chain.report.fed == said.fed && chain.report.finish == said.finish) continue;
     JournalChain entry;
     entry.chain = options_.first_chain + static_cast<int32_t>(i);
-    entry.first_token = chain.tokens_journaled;
+    entry.first_token = said.tokens;
     entry.report = chain.report;
-    entry.report.tokens.assign(chain.report.tokens.begin() + chain.tokens_journaled, chain.report.tokens.end());
-    entry.decisions = {chain.decisions_journaled, chain.decisions_journaled, {}};
+    entry.report.tokens.assign(chain.report.tokens.begin() + said.tokens, chain.report.tokens.end());
+    entry.decisions = {said.decisions, said.decisions, {}};
     ChainCache* cache = chain.id == kNoChain ? nullptr : backend_->Cache(chain.id);
     if (cache != nullptr) {
-      entry.decisions = cache->decisions().Take(chain.decisions_journaled, chain.report.fed);
+      entry.decisions = cache->decisions().Take(said.decisions, chain.report.fed);
     } else if (!chain.kept_decisions.bits.empty()) {
       entry.decisions = chain.kept_decisions;
     }
@@ -72,6 +74,7 @@ Expected<std::vector<SavedPart>> Run::Impl::Save(const SaveOptions& save) {
     parts.push_back(std::move(part));
     writers.push_back(std::move(write));
   };
+  bool prompt_tail_planned = prompt_tail_saved_;
   for (size_t i = 0; i < chains_.size() && save.delta; ++i) {
     ChainState& chain = chains_[i];
     ChainCache* cache = chain.id == kNoChain ? nullptr : backend_->Cache(chain.id);
@@ -85,14 +88,14 @@ Expected<std::vector<SavedPart>> Run::Impl::Save(const SaveOptions& save) {
       });
     }
     const bool prompt_tail = generated == 0 && chain.report.finish == Finish::kNone;
-    if (prompt_tail && prompt_tail_saved_) continue;
+    if (prompt_tail && std::exchange(prompt_tail_planned, true)) continue;  // chains that have not begun are still one
     if (const PageMarks pages = SealedPages(*cache); pages != chain.pages_saved) {
       plan(ObjectKind::kSegment, name, 0, [&chain, cache, pages, kv_heads, &save](const ObjectHeader& header) {
         return SaveSegment(*cache, chain.pages_saved, pages, kv_heads, header, save.seal, save.codec);
       });
     }
     plan(ObjectKind::kTail, prompt_tail ? kPromptChain : name, generated, [this, &chain, cache, generated, kv_heads, &save](const ObjectHeader& header) {
-      TailState state{generated, chain.report, {}, {}};
+      TailState state{generated, chain.report, chain.last_logits, DigestOfTokens(options_.prompt, chain.report.tokens), {}};
       state.report.tokens.clear();
       if (chain.report.finish == Finish::kNone) {
         const std::span<float> row = LogitsRow(chain.logits_row);
@@ -100,7 +103,6 @@ Expected<std::vector<SavedPart>> Run::Impl::Save(const SaveOptions& save) {
       }
       return SaveTail(*cache, state, kv_heads, header, save.seal, save.codec);
     });
-    if (prompt_tail) break;  // the chains are still one
   }
   plan(ObjectKind::kJournal, kWholeJobChain, 0, [news = News(), &save](const ObjectHeader& header) { return SaveJournal(news, header, save.seal, save.codec); });
   if (!status.ok()) return status;
@@ -126,18 +128,19 @@ void Run::Impl::Settle(const SaveOptions& save) {
   prompt_journaled_ = true;
   bool at_prompt = false;
   for (ChainState& chain : chains_) {
-    chain.tokens_journaled = static_cast<int32_t>(chain.report.tokens.size());
-    chain.ever_journaled = true;
-    chain.finish_journaled = chain.report.finish != Finish::kNone;
-    chain.kept_decisions = {};
+    auto& said = chain.journaled;
+    if (!chain.kept_decisions.bits.empty()) said.decisions = std::exchange(chain.kept_decisions, {}).end;
+    said = {true, static_cast<int32_t>(chain.report.tokens.size()), said.decisions, chain.report.fed, chain.report.finish};
     ChainCache* cache = chain.id == kNoChain ? nullptr : backend_->Cache(chain.id);
     if (cache == nullptr) continue;
-    chain.decisions_journaled = chain.report.fed;
+    if (cache->decisions().records()) said.decisions = chain.report.fed;
     cache->decisions().Drop(chain.report.fed);
     if (!save.delta) continue;
     at_prompt = at_prompt || (chain.report.tokens.empty() && chain.report.finish == Finish::kNone);
     chain.pages_saved = SealedPages(*cache);
-    if (chain.report.finish != Finish::kNone) FreeCache(chain);
+    if (chain.report.finish == Finish::kNone) continue;
+    FreeCache(chain);
+    chain.last_logits = {};
   }
   if (save.delta && !prompt_pages_.empty()) {
     prompt_saved_ = true;
@@ -149,7 +152,7 @@ Expected<std::vector<SavedPart>> Run::Save(const SaveOptions& options) {
   Impl& run = *impl_;
   if (!run.error_.ok()) return run.error_;
   if (!run.options_.checkpointed) return Error(kErrOption, "only a checkpointed run can be saved");
-  if (!run.prefilled_) return Error(kErrOption, "call Prefill before Save");
+  if (!run.prefilled_ && !run.running_.empty()) return Error(kErrOption, "call Prefill before Save");
   return run.Save(options);
 }
 
