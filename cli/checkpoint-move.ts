@@ -1,8 +1,11 @@
 /** `ruminate checkpoint export | import`: a job as one file. */
 import { randomBytes } from 'node:crypto';
-import { createReadStream, createWriteStream } from 'node:fs';
+import { createReadStream, write as writeCallback } from 'node:fs';
 import { link, open, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { Writable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import type { Command } from 'commander';
 
 import { keyProviderOf } from '../engine/adapters/key-url.ts';
@@ -17,6 +20,10 @@ import { command } from './options.ts';
 import { openJobStore, storeOptions, type StoreFlags } from './stored.ts';
 import { bytes, plural } from './text.ts';
 
+const write = promisify(writeCallback);
+const STDOUT = 1;
+/** A pipe that takes nothing now, and does not say when it will. */
+const FULL_PIPE_MS = 10;
 const NO_KEY = ' (sealed, and no key is set: digests and encryption were not checked)';
 
 export function exportCommand(): Command {
@@ -44,7 +51,26 @@ export function exportCommand(): Command {
 
 async function toStdout(store: ObjectStore, where: JobKey, options: ExportOptions): Promise<Exported> {
   if (process.stdout.isTTY === true) throw new EngineError('ERR_OPTION', 'A tar is nothing for a terminal: name a file, or pipe it.');
-  return await exportJob(store, where, process.stdout, options);
+  // By its number: `process.stdout` stops the thread while a pipe is full, and then no Ctrl-C is heard.
+  const output = new Writable({ write: (chunk: Uint8Array, _, done) => void writeAll(STDOUT, chunk).then(() => done(), done) });
+  return await exportJob(store, where, output, options).catch((cause: unknown) => { throw outputError(cause, 'standard output'); });
+}
+
+async function writeAll(descriptor: number, bytes: Uint8Array): Promise<void> {
+  for (let at = 0; at < bytes.byteLength;) {
+    try {
+      at += (await write(descriptor, bytes, at)).bytesWritten;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+      await sleep(FULL_PIPE_MS);
+    }
+  }
+}
+
+function outputError(cause: unknown, file: string): unknown {
+  const { code } = cause as NodeJS.ErrnoException;
+  if (cause instanceof EngineError || code === undefined) return cause;
+  return new EngineError('ERR_OUTPUT', code === 'EPIPE' ? `The reader of ${file} went away; what it has is no whole job.` : `${file} cannot be written (${code}).`, { cause });
 }
 
 /** Under another name until it is whole, so that a file with this name is an archive, whatever happens. */
@@ -52,16 +78,15 @@ async function toFile(store: ObjectStore, where: JobKey, file: string, force: bo
   if (!force && (await stat(file).then(() => true, () => false))) throw new EngineError('ERR_OPTION', `${file} is there already; --force overwrites it.`);
   const draft = path.join(path.dirname(file), `.${path.basename(file)}.${randomBytes(6).toString('hex')}`);
   try {
-    const exported = await exportJob(store, where, createWriteStream(draft, { flags: 'wx' }), options);
-    const handle = await open(draft, 'r+');
-    await handle.sync().finally(() => handle.close());
+    // Opened before anything is asked of the store, and closed by the stream.
+    const exported = await exportJob(store, where, (await open(draft, 'wx')).createWriteStream(), options);
+    const written = await open(draft, 'r+');
+    await written.sync().finally(() => written.close());
     // A link refuses a file that came meanwhile.
     await (force ? rename(draft, file) : link(draft, file));
     return exported;
   } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    if (cause instanceof EngineError || code === undefined) throw cause;
-    throw new EngineError('ERR_OUTPUT', `${file} cannot be written (${code}).`, { cause });
+    throw outputError(cause, file);
   } finally {
     await rm(draft, { force: true });
   }
