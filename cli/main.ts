@@ -4,8 +4,10 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { CommanderError } from 'commander';
 
+import { checkpointCommand } from './checkpoint.ts';
 import { endWithReader, exitCodeOf, failureLine } from './exit.ts';
 import { keyCommand } from './key.ts';
+import { gcCommand } from './gc.ts';
 import { modelCommand } from './model.ts';
 import { modelsCommand } from './models.ts';
 import { command, usageExit } from './options.ts';
@@ -19,6 +21,8 @@ const program = command('ruminate')
   .addCommand(resumeCommand())
   .addCommand(forkCommand())
   .addCommand(extendCommand())
+  .addCommand(checkpointCommand())
+  .addCommand(gcCommand())
   .addCommand(modelCommand())
   .addCommand(modelsCommand())
   .addCommand(keyCommand())

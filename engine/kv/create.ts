@@ -63,6 +63,21 @@ export async function putFirstHead(protocol: Protocol, where: JobKey, spec: stri
   return parseHead(await putIfAbsent(protocol, jobPrefix(where) + HEAD, text, signal), where);
 }
 
+/**
+ * A job that begins with a state of its own, such as an imported one: the head is written last, when everything that it names is there.
+ * Until then there is no head, so nobody collects; afterwards the job is whole. A crash between leaves objects that nobody names.
+ * @throws EngineError ERR_JOB_CONFLICT: there is such a job, or was; ERR_STORE; ERR_CANCELLED.
+ */
+export async function createWith(store: ObjectStore, head: Head, options: ProtocolOptions = {}): Promise<Head> {
+  const protocol = protocolOf(store, options);
+  const where = { tenant: head.tenant, job: head.job };
+  const text = formatHead({ ...head, writeNonce: protocol.nonce() });
+  const proposal = parseHead(text, where);
+  const found = await putIfAbsent(protocol, jobPrefix(where) + HEAD, text, options.signal);
+  if (found !== text) throw new EngineError('ERR_JOB_CONFLICT', `There is a job ${where.job} already.`);
+  return proposal;
+}
+
 /** For listings: the head and what it names at one moment. @throws EngineError ERR_JOB_NOT_FOUND, ERR_CHECKPOINT, ERR_STORE. */
 export async function readJob(store: ObjectStore, where: JobKey, options: ReadOptions = {}): Promise<{ readonly head: Head; readonly manifest: Manifest | null }> {
   for (let seen: string | null = null; ;) {

@@ -13,6 +13,8 @@ import { decided, swapHead } from './swap.ts';
 export interface CollectOptions extends ProtocolOptions {
   /** Writes and deletes nothing: says what would go. */
   readonly dryRun?: boolean | undefined;
+  /** Each object that goes, or would, by its whole key. */
+  readonly onGarbage?: ((key: string, bytes: number) => void) | undefined;
 }
 
 export interface Collected {
@@ -48,6 +50,7 @@ export async function collectGarbage(store: ObjectStore, where: JobKey, options:
     else if (named.has(name) || ('version' in parsed && parsed.version >= fenceVersion)) kept++;
     else {
       garbage.push(object.key);
+      options.onGarbage?.(object.key, object.bytes);
       bytes += object.bytes;
     }
   }

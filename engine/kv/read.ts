@@ -4,7 +4,7 @@ import { LIMITS } from '../core/limits.ts';
 import type { Body, CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { digestOf, textOf } from './canonical.ts';
 import { parseHead, type Head, type Ref } from './head.ts';
-import { parseManifest, type Manifest } from './manifest.ts';
+import { parseManifest, type Manifest, type ObjectRef } from './manifest.ts';
 import { HEAD, jobPrefix, parseName, specName, type JobKey } from './names.ts';
 import { checkpointError } from './reason.ts';
 
@@ -37,13 +37,24 @@ export async function readManifest(store: ObjectStore, where: JobKey, head: Head
   const ref = head.manifest;
   if (ref === null) return null;
   if (ref.bytes > LIMITS.MANIFEST_BYTES_MAX) throw checkpointError('damaged', `the head names a manifest of ${ref.bytes} bytes`);
-  const text = textOf(await readObject(store, where, ref, { signal }), 'the manifest');
+  return manifestOf(textOf(await readObject(store, where, ref, { signal }), 'the manifest'), where, head, ref, digestKey);
+}
+
+/** The manifest that `ref` of the head names, from its text. @throws EngineError ERR_CHECKPOINT. */
+export function manifestOf(text: string, where: JobKey, head: Head, ref: Ref, digestKey?: ReadOptions['digestKey']): Manifest {
   if (digestOf(text, digestKey) !== ref.digest) throw checkpointError('damaged', 'the manifest has another digest than the head says');
   const manifest = parseManifest(text, where);
   const name = parseName(ref.name);
   const own = name?.kind === 'manifest' && name.digest === ref.digest && name.version === manifest.version;
   if (!own || manifest.spec !== head.spec || manifest.epoch > head.epoch) throw checkpointError('damaged', 'the manifest does not fit the head that names it');
   return manifest;
+}
+
+/** What the head needs beside its spec and manifest: the manifest's objects in their order, then those that were flushed since. */
+export function objectsOf(head: Head, manifest: Manifest | null): readonly ObjectRef[] {
+  const listed = manifest?.objects ?? [];
+  const names = new Set(listed.map(({ name }) => name));
+  return [...listed, ...head.journal.filter(({ name }) => !names.has(name)).map((ref) => ({ ...ref, origin: head.job }))];
 }
 
 /** The text of the job's spec. @throws EngineError ERR_CHECKPOINT. */

@@ -237,6 +237,18 @@ export interface RestoreOptions extends ObjectSources {
   readonly journals: readonly number[];
 }
 
+/** One object, and what whoever names it says of it. */
+export interface ObjectToVerify {
+  readonly kind: SavedObject['kind'];
+  /** null: any. */
+  readonly layoutId: string | null;
+  readonly chunks: readonly Uint8Array[];
+  readonly bytes: number;
+  readonly digest: string;
+  /** null: the object is sealed and there is no key. Then sizes, structure, CRCs and the named digest are checked, and nothing that takes a key. */
+  readonly seal: Seal | null;
+}
+
 export interface JournalSources extends ObjectSources {
   readonly layoutId: string;
   readonly vocabSize: number;
@@ -325,6 +337,14 @@ export async function openEngine(options: EngineOptions, signal?: AbortSignal): 
 /** Journals of one job, in order, of an engine with this layout and vocabulary. An abort settles at once. */
 export async function decodeJournals(options: JournalSources, signal?: AbortSignal): Promise<JournalReport> {
   return abandonable(signal, () => addon().decodeJournals(options), () => undefined);
+}
+
+/**
+ * Every byte of an object: sizes, structure, CRC and digest of every frame, tag and codec where it has them. Off the JS thread; needs no engine.
+ * @throws EngineError ERR_CHECKPOINT, ERR_KEY (encrypted, and the seal has no key), ERR_MEMORY.
+ */
+export async function verifyObject(options: ObjectToVerify): Promise<{ readonly frames: number; readonly rawBytes: number }> {
+  return settling(() => addon().verifyObject(options));
 }
 
 class Engine implements NativeEngine {
@@ -436,6 +456,7 @@ interface Addon {
   restoreRun(engine: Handle, options: RestoreOptions): Promise<Handle>;
   engineIdentity(engine: Handle): Promise<EngineIdentity>;
   decodeJournals(options: JournalSources): Promise<JournalReport>;
+  verifyObject(options: ObjectToVerify): Promise<{ readonly frames: number; readonly rawBytes: number }>;
 }
 
 let loaded: Addon | undefined;

@@ -88,7 +88,7 @@ test('no error of a damaged job shows its prompt, its tokens or its text', async
   const { chains } = await undisturbed();
   const shown = chains.map(({ text }) => text.slice(0, 12));
   for (const [key] of store.snapshot()) {
-    const changed = await copyOf(store, (name, bytes) => (name === key ? Buffer.from(bytes).fill(0x7b, 0, 200) : bytes));
+    const changed = await copyOf(store, (name, bytes) => (name === key ? Buffer.from(bytes).fill(0x7b, 0, Math.min(200, bytes.byteLength)) : bytes));
     const error: unknown = await resume({ store: changed }).then(() => null, (reason: unknown) => reason);
     for (let cause = error; cause instanceof Error; cause = cause.cause) {
       const said = `${cause.message}\n${cause.stack ?? ''}`;
