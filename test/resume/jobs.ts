@@ -1,5 +1,5 @@
 /** Jobs for proofs about resuming: pages of four tokens, a prompt longer than three windows, three chains of which one ends early. */
-import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
@@ -22,11 +22,13 @@ export const MODELS = ['countdown cr8', 'tiny_qwen3_dms', 'tiny_qwen3_dms_separa
 export type ModelName = (typeof MODELS)[number];
 export const LENGTH = 300;
 
+const MEMORY = '/dev/shm';
 const folders: string[] = [];
 const directories = new Map<ModelName, string>();
 
-export function temporary(): string {
-  const made = mkdtempSync(path.join(tmpdir(), 'ruminate-resume-'));
+/** @param quick in memory where that is possible: a write then takes a fraction of a step, so that there are many. */
+export function temporary({ quick = false } = {}): string {
+  const made = mkdtempSync(path.join(quick && existsSync(MEMORY) ? MEMORY : tmpdir(), 'ruminate-resume-'));
   folders.push(made);
   return made;
 }
