@@ -60,7 +60,7 @@ test('every object of a restore damaged in turn, in its last layer: refused, no 
   expect(essence(beside.report())).toEqual(golden);
 });
 
-test('two restores of one checkpoint in one process, and the run they came from: three runs that go on alike', async () => {
+test('two restores of one checkpoint in one process: two runs that go on alike', async () => {
   const options = await asked();
   const runs = await Promise.all([engine.restoreRun(options), engine.restoreRun(options)]);
   try {
@@ -168,7 +168,7 @@ test('a job that was taken and died before its first commit begins again', async
   expect(resumed).toEqual([]);
 });
 
-test('a limit of memory that a restored run passes ends its chains with what they thought, and the job can be extended', async () => {
+test('a limit of memory that a restored run passes ends its chains with what they thought', async () => {
   const { report } = await slice(engine, { ...JOB, memoryLimitBytes: 1 }, store, toTheEnd);
   expect(report.chains.map(({ finish }) => finish)).toContain('memory');
   for (const [i, { tokens }] of report.chains.entries()) expect(golden.chains[i]?.tokens.slice(0, tokens.length)).toEqual([...tokens]);
