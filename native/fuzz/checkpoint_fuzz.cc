@@ -55,7 +55,7 @@ void AsSegment(const ObjectReader& reader, const CacheGeometry& geometry) {
 void AsTail(const ObjectReader& reader, const CacheGeometry& geometry) {
   PagePool pool(geometry.layout.page_bytes);
   {
-    const auto state = LoadTailState(reader, geometry, kVocab);
+    auto state = LoadTailState(reader, geometry, kVocab);
     CheckCode(state.status());
     if (!state.ok()) return;
     auto cache = ChainCache::Make(geometry.layout, &pool, geometry.heads());
@@ -68,7 +68,7 @@ void AsTail(const ObjectReader& reader, const CacheGeometry& geometry) {
 
 // What is read twice follows on itself only if it says nothing; what is written again is what was read.
 void AsJournal(const ObjectReader& reader) {
-  const auto journal = LoadJournal(reader, kVocab);
+  auto journal = LoadJournal(reader, kVocab);
   CheckCode(journal.status());
   if (!journal.ok()) return;
   Journal all;
@@ -78,7 +78,7 @@ void AsJournal(const ObjectReader& reader) {
   const auto again = SaveJournal(*journal, reader.header(), Seal{}, Codec::kRaw);
   if (!again.ok()) std::abort();
   for (const auto& [index, chain] : all.chains) {
-    if (first.ok() && chain.decisions.end > chain.decisions.first) (void)Slice(chain.decisions, chain.decisions.first, chain.decisions.end, all.job.decision_heads);
+    if (first.ok()) (void)Slice(chain.decisions, chain.decisions.first, chain.decisions.end, all.job.decision_heads);
   }
 }
 
@@ -98,11 +98,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const std::span<const uint8_t> frame : Split({data + 1, size - 1}, count)) {
     if (!writer.AddFrame(static_cast<int64_t>(frame.size()), [&](uint8_t* to) { std::copy(frame.begin(), frame.end(), to); }).ok()) std::abort();
   }
-  const Expected<SavedObject> object = writer.Finish();
+  Expected<SavedObject> object = writer.Finish();
   if (!object.ok()) std::abort();
   const std::span<const uint8_t> chunk(object->bytes.data(), static_cast<size_t>(object->size));
   const Expect expect{kind, header.layout_id, object->size, &object->digest, true};
-  const auto reader = ObjectReader::Open({&chunk, 1}, expect, Seal{});
+  auto reader = ObjectReader::Open({&chunk, 1}, expect, Seal{});
   if (!reader.ok()) std::abort();
   if (kind == ObjectKind::kSegment) AsSegment(*reader, geometry);
   if (kind == ObjectKind::kTail) AsTail(*reader, geometry);
