@@ -14,13 +14,13 @@ import { fuzzTarget, fuzzTargets } from './fuzz.mjs';
 const NODES = ['20', '22', '24'];
 /** Native tests whose work is split over threads: what ThreadSanitizer has to see. */
 const THREADED = ['bits_test', 'cpu_test', 'object_test', 'restore_extend_test', 'restore_test', 'run_test', 'sampler_bits_test'];
-const FUZZ_SECONDS = 40;
+const FUZZ_SECONDS = 25;
 
 const KINDS = {
   async fast() {
     await prepare();
     await nativeTests('release');
-    await vitest('fast', ['test/unit', 'test/contract', 'test/kv', 'test/sim', 'test/resume', 'test/failures', 'test/native', 'test/engine', 'test/cli', 'test/tidy.test.ts']);
+    await vitest('fast', ['test/unit', 'test/contract', 'test/kv', 'test/sim', 'test/resume', 'test/failures', 'test/failures.test.ts', 'test/checkpoint', 'test/native', 'test/engine', 'test/cli', 'test/tidy.test.ts']);
     await check('typecheck', process.execPath, [bin('typescript/bin/tsc'), '--noEmit']);
   },
   async slow() {
