@@ -4,7 +4,7 @@ import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { checkFormat, checkOf, digestOf, parseCanonical, textOf } from './canonical.ts';
-import { FORMAT, formatHead, parseHead, type Head } from './head.ts';
+import { FORMAT, formatHead, isTerminal, parseHead, type Head } from './head.ts';
 import { putIndex, putMarker } from './hints.ts';
 import type { Manifest } from './manifest.ts';
 import { HEAD, isNamePart, jobPrefix, specName, tenantPrefix, type JobKey } from './names.ts';
@@ -54,15 +54,6 @@ export async function createJob(store: ObjectStore, where: JobKey, spec: string,
   return { where: target, head: sameJob(head, digest) };
 }
 
-/** The head that is there afterwards: a new one, or that of whoever came first. */
-export async function putFirstHead(protocol: Protocol, where: JobKey, spec: string, signal: AbortSignal | undefined): Promise<Head> {
-  const text = formatHead({
-    format: FORMAT, tenant: where.tenant, job: where.job, version: 0, epoch: 0, writeNonce: protocol.nonce(), gc: 0, state: 'queued', slice: 0, spec, strikes: 0, owner: '',
-    manifest: null, journal: [],
-  });
-  return parseHead(await putIfAbsent(protocol, jobPrefix(where) + HEAD, text, signal), where);
-}
-
 /**
  * A job that begins with a state of its own, such as an imported one: the head is written last, when everything that it names is there.
  * Until then there is no head, so nobody collects; afterwards the job is whole. A crash between leaves objects that nobody names.
@@ -73,9 +64,21 @@ export async function createWith(store: ObjectStore, head: Head, options: Protoc
   const where = { tenant: head.tenant, job: head.job };
   const text = formatHead({ ...head, writeNonce: protocol.nonce() });
   const proposal = parseHead(text, where);
+  await putIndex(store, where, wallClockMs(), { signal: options.signal });
   const found = await putIfAbsent(protocol, jobPrefix(where) + HEAD, text, options.signal);
   if (found !== text) throw new EngineError('ERR_JOB_CONFLICT', `There is a job ${where.job} already.`);
+  // After the head: a walk that found the marker without it would begin the job anew from its spec.
+  if (!isTerminal(proposal.state)) await putMarker(store, where, proposal.spec, { signal: options.signal });
   return proposal;
+}
+
+/** The head that is there afterwards: a new one, or that of whoever came first. */
+export async function putFirstHead(protocol: Protocol, where: JobKey, spec: string, signal: AbortSignal | undefined): Promise<Head> {
+  const text = formatHead({
+    format: FORMAT, tenant: where.tenant, job: where.job, version: 0, epoch: 0, writeNonce: protocol.nonce(), gc: 0, state: 'queued', slice: 0, spec, strikes: 0, owner: '',
+    manifest: null, journal: [],
+  });
+  return parseHead(await putIfAbsent(protocol, jobPrefix(where) + HEAD, text, signal), where);
 }
 
 /** For listings: the head and what it names at one moment. @throws EngineError ERR_JOB_NOT_FOUND, ERR_CHECKPOINT, ERR_STORE. */

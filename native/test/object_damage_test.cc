@@ -136,8 +136,10 @@ void WrongKeysTenantsAndLayoutsAreNamed() {
   CHECK(Refused(with([&](Seal& seal) { seal.context = std::string("acmf\0job-1", 10); }), reason::kIdentity));
   CHECK(Is(with([&](Seal& seal) { seal.data_key = nullptr; }), kErrKey));
   Expect layout = expect;
-  layout.layout_id[15] = 0;
+  (*layout.layout_id)[15] = 0;
   CHECK(Refused(ReadAll(copies.chunks(), layout, SealOf(spec)), reason::kLayout));
+  layout.layout_id.reset();
+  CHECK_OK(ReadAll(copies.chunks(), layout, SealOf(spec)));
   Expect kind = expect;
   kind.kind = ObjectKind::kTail;
   CHECK(Refused(ReadAll(copies.chunks(), kind, SealOf(spec)), reason::kDamaged));
@@ -146,6 +148,27 @@ void WrongKeysTenantsAndLayoutsAreNamed() {
   const Bytes plain = BytesOf(*Write(spec));
   spec.encrypted = true;
   CHECK(Refused(StatusOf(plain, spec), reason::kIdentity));
+}
+
+// Whoever has no key still finds every accident.
+void ASealedObjectIsCheckedWithoutItsKeys() {
+  ObjectSpec spec = Small(true);
+  Bytes bytes = BytesOf(*Write(spec));
+  Expect expect = ExpectOf(spec, static_cast<int64_t>(bytes.size()));
+  expect.keyless = true;
+  const auto read = [&](const Bytes& object) { return ReadAll(ChunkCopies(object, 1000).chunks(), expect, Seal{}); };
+  CHECK_OK(read(bytes));
+  for (size_t at = 0; at < bytes.size(); ++at) {
+    // The digests in the trailer and the index are what takes the key; the index has a CRC.
+    const bool in_digest = at >= bytes.size() - 40 && at < bytes.size() - 8;
+    bytes[at] ^= 1;
+    if (!in_digest) CHECK(!read(bytes).ok());
+    bytes[at] ^= 1;
+  }
+  spec.encrypted = false;
+  const Bytes plain = BytesOf(*Write(spec));
+  expect.bytes = static_cast<int64_t>(plain.size());
+  CHECK(Refused(read(plain), reason::kIdentity));
 }
 
 // `change` gets a good object; it is signed again before it is read.
@@ -267,6 +290,7 @@ int main() {
       {"trailing bytes and no bytes are found", TrailingBytesAreFound},
       {"frames in each other's place, or of another object, are found", FramesInEachOthersPlaceAreFound},
       {"a wrong key, tenant, job, kind or layout is named as such", WrongKeysTenantsAndLayoutsAreNamed},
+      {"a sealed object is checked for accidents without its keys", ASealedObjectIsCheckedWithoutItsKeys},
       {"unknown versions, kinds, flags and codecs are of another format", UnknownVersionsKindsFlagsAndCodecsAreOfAnotherFormat},
       {"absurd counts are refused, even signed", AbsurdCountsAreRefused},
       {"overlaps, holes and lying lengths are refused, even signed", OverlapsHolesAndLyingLengthsAreRefused},

@@ -13,7 +13,7 @@ import { eraseJob } from '../../engine/kv/erase.ts';
 import { collectGarbage } from '../../engine/kv/gc.ts';
 import type { KeyProvider } from '../../engine/ports/keys.ts';
 import type { ObjectStore } from '../../engine/ports/object-store.ts';
-import { changed, flipped, keyFile, manifestIn, resultOf, resumed, storedJob, storeWith, WHERE, type Content } from '../helpers/stored-job.ts';
+import { changed, flipped, jobsIn, keyFile, manifestIn, resultOf, resumed, storedJob, storeWith, WHERE, type Content } from '../helpers/stored-job.ts';
 
 let whole: Content;
 let ended: unknown;
@@ -24,13 +24,13 @@ let sealed: Content;
 beforeAll(async () => {
   const store = new MemoryStore();
   await storedJob(store);
-  whole = store.snapshot();
+  whole = jobsIn(store);
   file = await exported(store);
   ended = resultOf(await resumed(store));
   key = await keyFile();
   const other = new MemoryStore();
   await storedJob(other, { keys: key.provider });
-  sealed = other.snapshot();
+  sealed = jobsIn(other);
   return () => key.remove();
 }, 300_000);
 

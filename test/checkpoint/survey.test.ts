@@ -13,14 +13,14 @@ import { HEAD, jobPrefix, specName } from '../../engine/kv/names.ts';
 import { objectsOf, requireHead } from '../../engine/kv/read.ts';
 import { anatomyText, chainLine } from '../../cli/anatomy.ts';
 import { ago, dollars, paintFor } from '../../cli/text.ts';
-import { changed, flipped, manifestIn, resumed, resultOf, storedJob, storeWith, WHERE, type Content } from '../helpers/stored-job.ts';
+import { changed, flipped, jobsIn, manifestIn, resumed, resultOf, storedJob, storeWith, WHERE, type Content } from '../helpers/stored-job.ts';
 
 let whole: Content;
 
 beforeAll(async () => {
   const store = new MemoryStore();
   await storedJob(store);
-  whole = store.snapshot();
+  whole = jobsIn(store);
 }, 300_000);
 
 async function survey(store: MemoryStore, after?: string): Promise<StoredJob[]> {
@@ -103,13 +103,13 @@ describe('collecting garbage', () => {
     const planned: string[] = [];
     const deleted: string[] = [];
     const plan = await collectGarbage(store, WHERE, { dryRun: true, onGarbage: (key) => planned.push(key) });
-    const before = store.snapshot();
+    const before = jobsIn(store);
     const { objects } = await collectGarbage(store, WHERE, { onGarbage: (key) => deleted.push(key) });
     expect([plan.objects, planned]).toEqual([objects, deleted]);
     const { head } = await requireHead(store, WHERE);
     const needed = [HEAD, specName(head.spec), head.manifest?.name ?? '', ...objectsOf(head, await manifestIn(store)).map(({ name }) => name)].map((name) => jobPrefix(WHERE) + name);
-    expect([...store.snapshot().keys()].sort()).toEqual(needed.sort());
-    expect([...before.keys()].filter((key) => !store.snapshot().has(key)).sort()).toEqual(deleted.sort());
+    expect([...jobsIn(store).keys()].sort()).toEqual(needed.sort());
+    expect([...before.keys()].filter((key) => !jobsIn(store).has(key)).sort()).toEqual(deleted.sort());
     expect(isRight(await verifyJob(store, WHERE, { keys: null }))).toBe(true);
     const untouched = await storeWith(whole);
     expect(resultOf(await resumed(store))).toEqual(resultOf(await resumed(untouched)));

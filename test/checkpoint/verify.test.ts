@@ -10,7 +10,7 @@ import { formatHead, parseHead } from '../../engine/kv/head.ts';
 import type { Manifest } from '../../engine/kv/manifest.ts';
 import { HEAD, jobPrefix, manifestName, specName } from '../../engine/kv/names.ts';
 import { openChecker } from '../../engine/checkpoint/check.ts';
-import { changed, flipped, keyFile, manifestIn, resumed, storedJob, storeWith, WHERE, type Content } from '../helpers/stored-job.ts';
+import { changed, flipped, jobsIn, keyFile, manifestIn, resumed, storedJob, storeWith, WHERE, type Content } from '../helpers/stored-job.ts';
 
 let whole: Content;
 let later: Content;
@@ -21,14 +21,14 @@ let key: Awaited<ReturnType<typeof keyFile>>;
 beforeAll(async () => {
   const store = new MemoryStore();
   await storedJob(store);
-  whole = store.snapshot();
+  whole = jobsIn(store);
   manifest = await manifestIn(store);
   await resumed(store);
-  later = store.snapshot();
+  later = jobsIn(store);
   key = await keyFile();
   const other = new MemoryStore();
   await storedJob(other, { keys: key.provider });
-  sealed = other.snapshot();
+  sealed = jobsIn(other);
   return () => key.remove();
 }, 300_000);
 

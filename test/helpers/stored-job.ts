@@ -17,14 +17,13 @@ import type { ObjectStore } from '../../engine/ports/object-store.ts';
 export const WHERE: JobKey = { tenant: 'local', job: 'sums' };
 export const SPEC: JobSpec = { model: 'countdown@cr2', prompt: '4 20 8 13 target 59', seed: 7n, budget: { length: 160, width: 2 } };
 
-/** A checkpoint every 40 tokens. `parkAfter`: the commit after which it is interrupted; null: runs to its end. */
-export async function storedJob(store: ObjectStore, { where = WHERE, parkAfter = 3, keys = null }: { where?: JobKey; parkAfter?: number | null; keys?: KeyProvider | null } = {}): Promise<StoredOutcome> {
+/** A checkpoint every 40 tokens. `parkAt`: the step from which on it is interrupted, between two steps; null: runs to its end. */
+export async function storedJob(store: ObjectStore, { where = WHERE, parkAt = 100, keys = null }: { where?: JobKey; parkAt?: number | null; keys?: KeyProvider | null } = {}): Promise<StoredOutcome> {
   const stop = new AbortController();
-  let commits = 0;
   return await runStored(SPEC, {
     ...optionsOf(store, where, keys), signal: stop.signal,
-    onCommit: () => {
-      if (++commits === parkAfter) stop.abort();
+    onProgress: ({ chains }) => {
+      if (parkAt !== null && chains.some(({ tokens }) => tokens >= parkAt)) stop.abort();
     },
   });
 }
@@ -51,6 +50,11 @@ export async function manifestIn(store: ObjectStore, where = WHERE): Promise<Man
 }
 
 export type Content = ReadonlyMap<string, Uint8Array>;
+
+/** What lies under jobs: not the listings and markers beside them, which are about other things. */
+export function jobsIn(store: MemoryStore): Content {
+  return new Map([...store.snapshot()].filter(([key]) => key.startsWith('kv/')));
+}
 
 export async function storeWith(content: Content, options: MemoryStoreOptions = {}): Promise<MemoryStore> {
   const store = new MemoryStore(options);
