@@ -85,13 +85,14 @@ function resumeRow(r: Resume): string[] {
 
 /** The shortest job from which on going on is sooner, row by row. */
 function crossing(resumes: readonly Resume[]): string {
-  const groups = Map.groupBy?.(resumes, group) ?? new Map(resumes.map((r) => [group(r), resumes.filter((other) => group(other) === group(r))]));
-  const rows = [...groups].map(([name, rows]) => {
+  const groups = [...new Set(resumes.map(group))];
+  const table = groups.map((name) => {
+    const rows = resumes.filter((r) => group(r) === name);
     const lost = rows.findLastIndex((r) => r.recompute_ms <= r.resume_ms);
     const from = rows[lost + 1];
     return [name, from === undefined ? 'not within these lengths' : lost < 0 ? `at every length here (${from.tokens} and more)` : `from ${from.tokens} tokens on`];
   });
-  return grid(['store, variant, chains', 'going on is sooner'], rows);
+  return grid(['store, variant, chains', 'going on is sooner'], table);
 }
 
 const group = ({ store, variant, width }: Resume) => `${store}, ${variant}, ${width}`;
