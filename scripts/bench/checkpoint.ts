@@ -38,8 +38,8 @@ export const FULL: CheckpointPlan = {
   resumeTokens: [64, 128, 256, 512, 752],
   widths: [1, 8],
   waitTokens: 896,
-  rounds: 5,
-  transfer: { chains: 64, tokens: 900, threads: 1, rounds: 5 },
+  rounds: 3,
+  transfer: { chains: 48, tokens: 896, threads: 1, rounds: 5 },
 };
 export const QUICK: CheckpointPlan = {
   cutTokens: [64, 256],

@@ -2,13 +2,17 @@
 import { endWithReader, exitCodeOf, failureLine, onInterrupt } from '../../cli/exit.ts';
 import { FULL, measureCheckpoints, QUICK } from './checkpoint.ts';
 import { conditionLine, conditions } from './conditions.ts';
+import { writeFigures } from './figures.ts';
+import { measureLargeModel } from './large-model.ts';
 import { type Figures, nativeBench } from './native-bench.ts';
 
 const NATIVE = { decode: 'decode_bench', sampler: 'sampler_bench', objects: 'object_bench', restore: 'restore_bench' } as const;
 
 const USAGE = `\
 Usage: npm run bench -- decode|sampler|objects|restore [options of the program]
-       npm run bench -- checkpoint [--quick] [--write]
+       npm run bench -- checkpoint [--quick]
+       npm run bench -- large [--threads N]
+       npm run bench -- figures CHECKPOINT LARGE
 
   decode      speed of generation on synthetic models        native/bench/decode_bench.cc says the options
   sampler     speed of sampling                               native/bench/sampler_bench.cc
@@ -16,7 +20,8 @@ Usage: npm run bench -- decode|sampler|objects|restore [options of the program]
   restore     saving and restoring caches of a large model    native/bench/restore_bench.cc
   checkpoint  what checkpoints of the bundled model cost, how soon a job goes on, against computing it again
     --quick   a few small cases, to see that it works
-    --write   also docs/checkpoint-figures.md and .svg
+  large       the same of a shape like Qwen3-8B: deltas measured, larger sizes and re-prefill computed
+  figures     docs/checkpoint-figures.md and .svg from the output of checkpoint and large, in two files
   --json      only the JSON object, one line
   --help
 `;
@@ -29,17 +34,21 @@ export async function main(args: readonly string[]): Promise<number> {
     process.stdout.write(USAGE);
     return 0;
   }
-  const unknown = name === 'checkpoint' ? options.find((option) => option !== '--quick' && option !== '--write') : undefined;
-  if (unknown !== undefined || (name !== 'checkpoint' && !Object.hasOwn(NATIVE, name))) {
-    process.stderr.write(`bench: ${unknown === undefined ? `there is no bench ${JSON.stringify(name)}` : `unknown option ${unknown}`}\n${USAGE}`);
+  const problem = problemWith(name, options);
+  if (problem !== null) {
+    process.stderr.write(`bench: ${problem}\n${USAGE}`);
     return 2;
   }
   endWithReader(process.stdout);
+  if (name === 'figures') {
+    writeFigures(options);
+    return 0;
+  }
   using interrupt = onInterrupt(() => process.stderr.write('bench: stopping; again to leave at once\n'));
   const under = conditions();
   if (!json) process.stdout.write(`${conditionLine(under)}\n\n`);
   try {
-    const figures = name === 'checkpoint' ? await checkpoint(options, json, interrupt.signal) : await nativeBench(NATIVE[name as keyof typeof NATIVE], options, { show: !json });
+    const figures = await measure(name, options, json, interrupt.signal);
     process.stdout.write(`${JSON.stringify({ ...figures, conditions: under, load_after: conditions().load })}\n`);
     return 0;
   } catch (error) {
@@ -48,9 +57,17 @@ export async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-async function checkpoint(options: readonly string[], json: boolean, signal: AbortSignal): Promise<Figures> {
+function problemWith(name: string, options: readonly string[]): string | null {
+  if (Object.hasOwn(NATIVE, name)) return null;
+  if (name === 'checkpoint') return options.every((option) => option === '--quick') ? null : 'checkpoint takes --quick and nothing else';
+  if (name === 'large') return options.length === 0 || (options.length === 2 && options[0] === '--threads' && /^[1-9]\d?$/.test(options[1] ?? '')) ? null : 'large takes --threads N';
+  if (name === 'figures') return options.length === 2 ? null : 'figures takes two files';
+  return `there is no bench ${JSON.stringify(name)}`;
+}
+
+async function measure(name: string, options: readonly string[], json: boolean, signal: AbortSignal): Promise<Figures> {
   const say = (line: string) => void process.stderr.write(`bench: ${line}\n`);
-  const figures = await measureCheckpoints(options.includes('--quick') ? QUICK : FULL, say, signal);
-  void json;
-  return { bench: 'checkpoint', ...figures };
+  if (name === 'checkpoint') return { bench: name, ...(await measureCheckpoints(options.includes('--quick') ? QUICK : FULL, say, signal)) };
+  if (name === 'large') return { bench: name, ...(await measureLargeModel(Number(options[1] ?? 1))) };
+  return await nativeBench(NATIVE[name as keyof typeof NATIVE], options, { show: !json });
 }
