@@ -164,6 +164,10 @@ Status Run::Impl::Rebuild(const RestoreOptions& restore, const CacheGeometry* ge
       if (!Recall(i, from, said->second)) continue;
     }
     if (!from.tail.has_value() || geometry == nullptr) {
+      // Its tokens are fed again, and counted again.
+      ChainReport fresh;
+      fresh.tokens = std::move(chain.report.tokens);
+      chain.report = std::move(fresh);
       from_prompt_.push_back(i);
       continue;
     }
