@@ -33,6 +33,8 @@ export interface CheckpointerOptions {
   readonly policy: CheckpointPolicy;
   /** What the manifest says before the first save; of a job that begins, nothing but its identity. */
   readonly base: Checkpoint;
+  /** Journals that the head still names and the run does without: the first commit gives them up. */
+  readonly lost: ReadonlySet<string>;
   /** Asked at each commit. */
   readonly slices: () => Checkpoint['slices'];
   /** Objects of an ancestor that `base` names and the first commit copies, with the references they have there. */
@@ -113,12 +115,13 @@ export class Checkpointer {
       let next = this.#checkpoint;
       await lease.commit({
         state,
+        lost: this.#o.lost,
         objects: [...adopted, ...saved.map(newObject)],
         manifest: (refs, head) => {
           const copies = new Map(adopted.map((object, i) => [nameless(object), refs[i]]));
           const base = adopted.length === 0 ? this.#checkpoint : renamed(this.#checkpoint, (ref) => copies.get(refKey(ref)) ?? ref);
           const flushed = head.journal.map((ref): ObjectRef => ({ ...ref, origin: lease.where.job }));
-          const known = new Set(base.journal.map(({ name }) => name));
+          const known = new Set([...base.journal.map(({ name }) => name), ...this.#o.lost]);
           const journal = [...base.journal, ...flushed.filter(({ name }) => !known.has(name))];
           next = { ...withCut({ ...base, journal }, report, saved, refs.slice(adopted.length)), elapsedMs, ended, slices: this.#o.slices() };
           const content = contentOf(next);

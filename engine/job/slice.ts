@@ -98,6 +98,7 @@ export async function runSlice(job: PreparedJob, lease: Lease, parent: Parent | 
     policy: context.policy,
     base,
     slices: slicesNow,
+    lost: lostJournals(origin, begun.kept),
     adopted: origin.where === null ? [] : adopt(origin.where, contentOf(base).objects),
     elapsedMs: origin.elapsedMs,
     onCommit: context.onCommit,
@@ -129,6 +130,12 @@ export async function runSlice(job: PreparedJob, lease: Lease, parent: Parent | 
   else await lease.commit({ state, manifest: null, objects: [] });
   const result = { ...resultOf(job, played.report, played.ended), timing: timingOf(played, context), resumed: resumptions(slicesNow()) };
   return { kind: 'ended', state, result };
+}
+
+/** Of the job's own journals, those that could not be read. */
+function lostJournals({ checkpoint, where }: Origin, kept: Checkpoint): ReadonlySet<string> {
+  const used = new Set(kept.journal.map(({ name }) => name));
+  return new Set(where === null ? checkpoint?.journal.flatMap(({ name }) => (used.has(name) ? [] : [name])) : []);
 }
 
 /** Cancelled before the job goes on: it is let go as it was taken. */

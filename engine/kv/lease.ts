@@ -23,6 +23,8 @@ export interface Commit {
    */
   readonly manifest: ((refs: readonly ObjectRef[], head: Head) => ManifestContent) | null;
   readonly objects: readonly NewObject[];
+  /** Names in the head's journal that are given up, because they cannot be read: they leave the head though no manifest names them. */
+  readonly lost?: ReadonlySet<string> | undefined;
 }
 
 export interface Flushed {
@@ -73,7 +75,7 @@ export class Lease {
    * Uploads, publishes a manifest and swaps the head; what the head's journal has and the manifest does not name stays in the head. Without
    * objects and manifest it is a sign of life. Cancelling it while the head is being swapped leaves the outcome unknown, and ends the lease.
    */
-  async commit({ state, manifest: contentOf, objects }: Commit, { signal }: CallOptions = {}): Promise<Head> {
+  async commit({ state, manifest: contentOf, objects, lost }: Commit, { signal }: CallOptions = {}): Promise<Head> {
     assert(mayFollow('running', state), `a running job does not become ${state}`);
     assert(contentOf !== null || objects.length === 0, 'new objects need a manifest');
     return await this.#inTurn(objects, signal, async (uploads, stop) => {
@@ -82,7 +84,7 @@ export class Lease {
         if (contentOf === null) return { state };
         const { ref, content } = await this.#publish(contentOf(refs, head), head, refs, stop);
         manifest = content;
-        const folded = new Set(content.objects.map(({ name }) => name));
+        const folded = new Set([...content.objects.map(({ name }) => name), ...(lost ?? [])]);
         const advanced = content.step > (this.#manifest?.step ?? 0);
         return { state, manifest: ref, journal: head.journal.filter(({ name }) => !folded.has(name)), strikes: advanced ? 0 : head.strikes };
       });

@@ -6,14 +6,15 @@ import { systemClock } from '../../engine/core/clock.ts';
 import { runJob } from '../../engine/job/run.ts';
 import { openSession } from '../../engine/job/session.ts';
 import { sha256 } from '../helpers/models.ts';
-import { jobPrefix, parseName } from '../../engine/kv/names.ts';
+import { parseHead } from '../../engine/kv/head.ts';
+import { HEAD, jobPrefix, parseName } from '../../engine/kv/names.ts';
 import { type Bench, Crash, benchOf, comparable, create, jobOf, slice } from './jobs.ts';
 
 const WHERE = { tenant: 'acme', job: 'sums' };
 const PREFIX = jobPrefix(WHERE);
-/** Deltas at 0, 64 and 128 steps at least, journals after every look. */
-const POLICY = { deltaTokens: 64, deltaMs: 1e9, journalMs: 0 };
-const STOP = 170;
+/** A look every 64 steps and where a chain ends: deltas at 0 and 154, journals at 64, 90 and 218. */
+const POLICY = { deltaTokens: 100, deltaMs: 1e9, journalMs: 0 };
+const STOP = 230;
 
 const DAMAGES: Readonly<Record<string, (bytes: Uint8Array) => Uint8Array | null>> = {
   'with a byte flipped': (bytes) => bytes.map((byte, i) => (i === bytes.byteLength >> 1 ? byte ^ 0x10 : byte)),
@@ -61,6 +62,8 @@ export function describeDamage(most: number, damages = Object.keys(DAMAGES)): vo
   describe.each(['parked', 'crashed'] as const)('a %s job', (how) => {
     test('has objects of every kind', () => {
       for (const kind of ['head', 'spec', 'manifest', 'segment', 'tail', 'journal']) expect(keysOf(how, kind), kind).not.toEqual([]);
+      const head = parseHead(Buffer.from(stores[how].get(PREFIX + HEAD) ?? []).toString(), WHERE);
+      expect([head.state, head.journal.length]).toEqual(how === 'parked' ? ['parked', 0] : ['running', 1]);
     });
 
     describe.each(damages)('with one object %s', (damage) => {
@@ -72,7 +75,8 @@ export function describeDamage(most: number, damages = Object.keys(DAMAGES)): vo
           const outcome = await slice(store, WHERE, bench, { policy: POLICY });
           if (outcome.kind !== 'ended') throw new Error('the job did not end');
           expect(comparable(outcome.result), key).toBe(whole);
-          const [first] = outcome.result.resumed;
+          const [first, second] = outcome.result.resumed;
+          expect(second?.reason, `${key}: what was lost is lost once`).toBeNull();
           // An object that the newest cut does not need is not read.
           if (first !== undefined && first.reason !== null) seen.add(`${first.outcome}: ${/^\w+/.exec(first.reason)?.[0] ?? ''}`);
         }
