@@ -91,7 +91,7 @@ export async function watchStored(
   }
   if (outcome.kind === 'parked') {
     const { step, tokens } = outcome;
-    const again = `ruminate resume ${job} --store ${store.url}`;
+    const again = `ruminate resume ${job} --store ${store.url}${flags.tenant === 'local' ? '' : ` --tenant ${flags.tenant}`}`;
     if (flags.json === true) process.stdout.write(`${JSON.stringify({ job, state: 'parked', step, tokens })}\n`);
     stream.write(`ruminate: parked ${job} at step ${step}, ${tokens} tokens; \`${again}\` goes on\n`);
     process.exitCode = EXIT.interrupted;

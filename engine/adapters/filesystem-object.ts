@@ -48,7 +48,8 @@ export async function newest(directory: string): Promise<Version | null> {
     const number = await highest(path.join(directory, incarnation));
     if (number !== null) return { incarnation, number, file: path.join(directory, incarnation, String(number)) };
   }
-  throw new EngineError('ERR_STORE', `${directory} holds no version: it was not written by this store.`);
+  // Somebody deleted its files: it is not there, whatever the folder says.
+  return null;
 }
 
 /** Runs `use` on the open file of the version that counts. null: there is no such object. */

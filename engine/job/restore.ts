@@ -124,8 +124,8 @@ async function attempt(request: RestoreRequest, journalBodies: readonly Body[], 
   const { engine, checkpoint, signal } = request;
   if (level === 'the spec') {
     const run = engine.createRun(request.run);
-    const from = request.checkpoint.step;
-    return { run, outcome: 'recomputed', reason, recomputed: from * request.chains.length, prefillRate: null, kept: emptied(checkpoint) };
+    const recomputed = checkpoint.chains.reduce((sum, { tokens }) => sum + tokens, 0);
+    return { run, outcome: 'recomputed', reason, recomputed, prefillRate: null, kept: emptied(checkpoint) };
   }
   const older = level === 'older tails' ? 1 : 0;
   const withTails = level !== 'the prompt';

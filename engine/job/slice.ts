@@ -207,7 +207,8 @@ async function begin(
   }
 }
 
-function checkIdentity({ layoutId, modelId }: Checkpoint, { identity, modelId: own }: SliceContext): void {
+/** @throws EngineError ERR_CHECKPOINT model or layout: nothing here can go on from it. */
+export function checkIdentity({ layoutId, modelId }: Pick<Checkpoint, 'layoutId' | 'modelId'>, { identity, modelId: own }: Pick<SliceContext, 'identity' | 'modelId'>): void {
   if (modelId !== own) throw new EngineError('ERR_CHECKPOINT', 'model: the checkpoint is of another model than this one (weights, configuration, tokenizer or template).');
   if (layoutId !== identity.layoutId) throw new EngineError('ERR_CHECKPOINT', 'layout: the checkpoint has another cache layout (KV type or page size) than this engine.');
 }

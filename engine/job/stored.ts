@@ -4,6 +4,7 @@
  */
 import { type Clock, systemClock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
 import { createJob, readJob } from '../kv/create.ts';
 import { collectGarbage } from '../kv/gc.ts';
 import { isTerminal, type Head } from '../kv/head.ts';
@@ -24,7 +25,7 @@ import type { FinishReason, GenerateOptions } from './generate.ts';
 import { type PreparedJob } from './prepare.ts';
 import { resultOf } from './run.ts';
 import { type OpenedJob, Session } from './session.ts';
-import { type SliceOutcome, isOwnerGone, ownerHint, resumptions, runSlice } from './slice.ts';
+import { type SliceOutcome, checkIdentity, isOwnerGone, ownerHint, resumptions, runSlice } from './slice.ts';
 import { type JobSpec, parseSpec } from './spec.ts';
 import { type Parent, type StoredSpec, jobSpecOf, parseStoredSpec, storedSpecOf } from './stored-spec.ts';
 
@@ -87,6 +88,8 @@ export async function forkJob({ at, chain, width, seed, length, as }: ForkReques
     const from = manifest.chains[chain];
     if (from === undefined) throw new EngineError('ERR_OPTION', `chain must be from 0 to ${manifest.chains.length - 1}; got ${chain}.`);
     if (at > from.tokens) throw new EngineError('ERR_OPTION', `at must be from 0 to ${from.tokens}, the tokens that chain ${chain} has; got ${at}.`);
+    if (at < 0) throw new EngineError('ERR_OPTION', `at must be from 0 to ${from.tokens}, the tokens that chain ${chain} has; got ${at}.`);
+    checkWidth(width);
     const longest = length ?? stored.lengths[chain] ?? Math.max(...stored.lengths);
     if (longest <= at) throw new EngineError('ERR_OPTION', `length must be above ${at}, the tokens that the fork begins with; got ${longest}.`);
     return {
@@ -107,13 +110,23 @@ export interface ExtendRequest {
 
 /** A new job that goes on from all chains of one that has ended or is parked, with more budget. */
 export async function extendJob({ length, width, kvReadBudget, as }: ExtendRequest, options: StoredOptions): Promise<JobKey> {
+  if (length === undefined && width === undefined && kvReadBudget === undefined) throw new EngineError('ERR_OPTION', 'Say with what to extend the job: length, width or kv_read_budget.');
   return await childOf(options, as, (stored, _, version) => {
     const chains = widthOf(width, stored.lengths.length);
+    checkWidth(chains);
+    const before = (stored.spec.budget as { readonly kv_read_budget?: number } | undefined)?.kv_read_budget;
+    if (kvReadBudget !== undefined && (before === undefined || kvReadBudget < before)) {
+      throw new EngineError('ERR_OPTION', `kv_read_budget must be at least ${before ?? 'the job\'s, which has none'}; got ${kvReadBudget}.`);
+    }
     if (chains < stored.lengths.length) throw new EngineError('ERR_OPTION', `width must be at least ${stored.lengths.length}, the chains that there are; got ${chains}.`);
     const lengths = Array.from({ length: chains }, (_unused, i) => length ?? stored.lengths[i] ?? Math.max(...stored.lengths));
     if (stored.lengths.some((before, i) => (lengths[i] ?? 0) < before)) throw new EngineError('ERR_OPTION', `length must be at least ${Math.max(...stored.lengths)}, which the job has already.`);
     return { lengths, seed: BigInt(stored.seed), kvReadBudget, parent: { job: options.where.job, version, kind: 'extend', chain: null, at: null } };
   });
+}
+
+function checkWidth(width: number): void {
+  if (width < 1 || width > LIMITS.WIDTH_MAX) throw new EngineError('ERR_OPTION', `width must be from 1 to ${LIMITS.WIDTH_MAX}; got ${width}.`);
 }
 
 function widthOf(text: string | undefined, before: number): number {
@@ -151,6 +164,8 @@ async function childOf({ store, where, signal }: StoredOptions, as: string, plan
     lengths: [...lengths],
     parent,
   };
+  // What cannot be run is refused here, and not left in the store.
+  jobSpecOf(parseStoredSpec(JSON.stringify(child)), null);
   const { where: created } = await createJob(store, { ...where, job: as }, JSON.stringify(child), { signal });
   return created;
 }
@@ -164,7 +179,7 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
     return { ...(await resultInStore(opened, identity, options)), where };
   }
   const policy = { ...DEFAULT_POLICY, ...options.policy };
-  await checkKeys(stored.parent, options);
+  await checkBefore(stored, identity, options);
   const lease = await takeJob(store, where, {
     owner: ownerHint(),
     commitIntervalMs: Math.max(policy.deltaMs, policy.journalMs),
@@ -195,12 +210,13 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
 
 const GC_MS_MAX = 10_000;
 
-/** Before the job is taken: a key that is wrong, or a key service that is down, is no fault of the job and costs it no strike. */
-async function checkKeys(parent: Parent | null, { store, where, keys, signal }: StoredOptions): Promise<void> {
+/** Before the job is taken: a wrong key or model, or a key service that is down, is no fault of the job and costs it no strike. */
+async function checkBefore({ parent, model_id: modelId }: StoredSpec, identity: EngineIdentity, { store, where, keys, signal }: StoredOptions): Promise<void> {
   const { manifest } = await readJob(store, where, { signal });
   const ancestor = manifest === null && parent !== null ? { ...where, job: parent.job } : where;
   const read = ancestor === where ? manifest : (await readJob(store, ancestor, { signal })).manifest;
   (await openKeys(keys ?? null, ancestor, read, { signal }))[Symbol.dispose]();
+  if (read !== null) checkIdentity(read, { identity, modelId });
 }
 
 /** A deadline counts the time that the job ran, in all its slices. */

@@ -94,19 +94,24 @@ export async function create(store: ObjectStore, where: JobKey, { spec, job, mod
 export interface SliceOptions {
   /** Parks when this step is done; default: never. */
   readonly stopAt?: number;
+  /** Throws when this step is done, as a process that is killed would: nothing more is written. */
+  readonly crashAt?: number;
   readonly policy?: Partial<CheckpointPolicy>;
   readonly identity?: EngineIdentity;
   readonly modelId?: string;
 }
 
 /** One slice of a job that is there, taken whatever its owner does. */
-export async function slice(store: ObjectStore, where: JobKey, bench: Bench, { stopAt = Infinity, policy = {}, ...other }: SliceOptions = {}): Promise<SliceOutcome> {
+export async function slice(store: ObjectStore, where: JobKey, bench: Bench, { stopAt = Infinity, crashAt = Infinity, policy = {}, ...other }: SliceOptions = {}): Promise<SliceOutcome> {
   const stop = new AbortController();
   const lease = await takeJob(store, where, { owner: 'test', force: true });
   return await runSlice(bench.job, lease, null, {
     ...bench,
     ...other,
-    engine: stopping(bench.engine, stopAt, stop),
+    engine: watched(bench.engine, Math.min(stopAt, crashAt), () => {
+      if (stopAt <= crashAt) stop.abort();
+      else throw new Crash();
+    }),
     store,
     keys: null,
     policy: { ...DEFAULT_POLICY, ...policy },
@@ -116,11 +121,13 @@ export async function slice(store: ObjectStore, where: JobKey, bench: Bench, { s
   });
 }
 
-/** The engine, whose runs interrupt the job after an exact step. */
-export function stopping(engine: NativeEngine, step: number, stop: AbortController): NativeEngine {
-  const stoppingRun = (run: NativeRun): NativeRun => {
+export class Crash extends Error {}
+
+/** The engine, of whose runs `reached` hears after an exact step. */
+function watched(engine: NativeEngine, at: number, reached: () => void): NativeEngine {
+  const watchedRun = (run: NativeRun): NativeRun => {
     const look = () => {
-      if (run.report().step >= step) stop.abort();
+      if (run.report().step >= at) reached();
     };
     return changed(run, {
       prefill: async (signal) => {
@@ -128,14 +135,14 @@ export function stopping(engine: NativeEngine, step: number, stop: AbortControll
         look();
       },
       step: async (maxSteps, signal) => {
-        await run.step(Math.min(maxSteps, Math.max(1, step - run.report().step)), signal);
+        await run.step(Math.min(maxSteps, Math.max(1, at - run.report().step)), signal);
         look();
       },
     });
   };
   return changed(engine, {
-    createRun: (options) => stoppingRun(engine.createRun(options)),
-    restoreRun: async (options) => stoppingRun(await engine.restoreRun(options)),
+    createRun: (options) => watchedRun(engine.createRun(options)),
+    restoreRun: async (options) => watchedRun(await engine.restoreRun(options)),
   });
 }
 

@@ -48,7 +48,7 @@ export function work(what: Work): Worker {
     else said = JSON.parse(line) as Said;
     lines.emit('heard');
   });
-  const closed = Promise.all([once(lines, 'close'), once(child, 'exit')]);
+  const closed = Promise.all([once(lines, 'close'), once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>]);
   return {
     process: child,
     commits: (count) => Promise.race([closed.then(() => {}), new Promise<void>((resolve) => {
@@ -56,7 +56,11 @@ export function work(what: Work): Worker {
       lines.on('heard', look);
       look();
     })]),
-    ended: closed.then(() => said),
+    ended: closed.then(([, [, signal]]) => {
+      // Nothing but the kill that was meant ends a worker without a word.
+      if (said === null && signal !== 'SIGKILL') throw new Error(`a worker ended by ${signal}`);
+      return said;
+    }),
   };
 }
 
