@@ -41,6 +41,7 @@ function markdown(checkpoint: CheckpointRun, large: LargeRun): string {
     ...skipped.map((what) => `Skipped: ${what}.`),
     '## Targets',
     targets(checkpoint, large),
+    'At this load the versitygw row is one sample of a wide spread; the native rows are processor time and repeat within a tenth, but for fresh memory.',
     '## Bytes of a cut',
     'The bundled model (F32 cache, 2,048 B a token dense, window 16 at CR 8), one save of everything. "Live" is K and V that attention still reads.\nBytes per generated token and chain; the journal holds an id, one eviction bit per KV head, and the counters.',
     grid(['variant', 'chains x tokens', 'live KV', 'segments', 'tails', 'journal', 'raw / live', 'lossless / raw', 'raw, B per token and chain'], cuts.map(cutRow)),
