@@ -193,7 +193,7 @@ describe('erasing a sealed job', () => {
     await expect(goneOn(manifest, () => ({ dataKey: null, digestKey: null, context: 'acme\0sums' }))).rejects.toMatchObject({ code: expect.stringMatching(/ERR_(KEY|CHECKPOINT)/) as string });
     store.dying = false;
     await eraseJob(store, WHERE, options());
-    expect([...store.snapshot().keys()]).toEqual([`${jobPrefix(WHERE)}HEAD`]);
+    expect([...store.snapshot().keys()].filter(isNoListing)).toEqual([`${jobPrefix(WHERE)}HEAD`]);
   });
 
   test('shreds no fork of it: the child goes on, with its own wrapping of the parent\'s key', async () => {
@@ -215,6 +215,11 @@ describe('erasing a sealed job', () => {
     await expect(goneOn(manifest, () => keys.own)).rejects.toMatchObject({ code: 'ERR_CHECKPOINT' });
     // And the child's end is its own.
     await eraseJob(store, CHILD, options());
-    expect([...store.snapshot().keys()].sort()).toEqual([`${jobPrefix(CHILD)}HEAD`, `${jobPrefix(WHERE)}HEAD`]);
+    expect([...store.snapshot().keys()].filter(isNoListing).sort()).toEqual([`${jobPrefix(CHILD)}HEAD`, `${jobPrefix(WHERE)}HEAD`]);
   });
 });
+
+/** A listing by day names jobs that were, as their tombstones do; a child's marker stays while it may need a worker. */
+function isNoListing(key: string): boolean {
+  return !key.startsWith('idx/') && !key.startsWith('live/');
+}
