@@ -4,18 +4,28 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { CommanderError } from 'commander';
 
+import { checkpointCommand } from './checkpoint.ts';
 import { endWithReader, exitCodeOf, failureLine } from './exit.ts';
+import { keyCommand } from './key.ts';
+import { gcCommand } from './gc.ts';
 import { modelCommand } from './model.ts';
 import { modelsCommand } from './models.ts';
 import { command, usageExit } from './options.ts';
+import { extendCommand, forkCommand, resumeCommand } from './resume.ts';
 import { runCommand } from './run.ts';
 
 const program = command('ruminate')
   .description('Long reasoning over compressed KV caches: one prompt, W chains, one budget of KV reads, one answer.')
   .version(versionOf(), '-V, --version')
   .addCommand(runCommand())
+  .addCommand(resumeCommand())
+  .addCommand(forkCommand())
+  .addCommand(extendCommand())
+  .addCommand(checkpointCommand())
+  .addCommand(gcCommand())
   .addCommand(modelCommand())
   .addCommand(modelsCommand())
+  .addCommand(keyCommand())
   .addHelpText(
     'after',
     `

@@ -1,19 +1,22 @@
 /** `ruminate run`: one job in this process, watched on stderr, its result on stdout. */
 import { closeSync, openSync, readSync } from 'node:fs';
+import { createHash } from 'node:crypto';
 import { type Command, Option } from 'commander';
 
 import { EngineError } from '../engine/core/errors.ts';
 import { LIMITS } from '../engine/core/limits.ts';
 import { generate } from '../engine/job/generate.ts';
 import { type JobSpec, parseSpec } from '../engine/job/spec.ts';
+import { runStored } from '../engine/job/stored.ts';
 import { EXIT, onInterrupt } from './exit.ts';
 import { modelFinder } from './finder.ts';
 import { openView, silentView, type View } from './live.ts';
 import { command, decimal, durationMs, integer, repeated, seed, setting } from './options.ts';
 import { report } from './report.ts';
+import { type WatchFlags, checkpointOptions, storeOptions, watchStored } from './stored.ts';
 import { canRedraw, paintFor } from './text.ts';
 
-interface RunOptions {
+interface RunOptions extends WatchFlags {
   readonly model: string;
   readonly promptFile?: string;
   readonly length?: number;
@@ -40,6 +43,7 @@ interface RunOptions {
   readonly threads?: number;
   readonly showChains?: boolean;
   readonly json?: boolean;
+  readonly job?: string;
 }
 
 const EXAMPLES = `
@@ -51,10 +55,11 @@ Examples:
   $ ruminate run --prompt-file question.txt --model ./Qwen3-8B-DMS --width 8 --vote majority --deadline 10m
   $ ruminate run --prompt-file long.txt --model ./Qwen3-8B --policy kvzap --set surrogate=./KVzap-mlp-Qwen3-8B --set threshold=-4
   $ ruminate run "4 20 8 13 target 59" --model s3://models/countdown@cr8
+  $ ruminate run "4 20 8 13 target 59" --store ./jobs --job sums    (Ctrl-C parks it; the same command goes on)
   $ echo "7 18 17 7 target 35" | ruminate run --prompt-file - --json | jq .answer`;
 
 export function runCommand(): Command {
-  return command('run')
+  const options = command('run')
     .description('run one job: W chains on one prompt within one budget of KV reads, then a vote')
     .argument('[prompt]', 'the question (or --prompt-file)')
     .option('--prompt-file <file>', 'read the question from a file, or from standard input with -')
@@ -86,6 +91,9 @@ export function runCommand(): Command {
     .addOption(new Option('--backend <name>', 'reference is slow and gives the same bits (default: cpu)').choices(['cpu', 'reference']))
     .addOption(new Option('--kv <type>', 'type of the cache (default: f32 for f32 weights, else bf16)').choices(['f32', 'bf16']))
     .option('--threads <n>', 'threads (default: all of this machine)', integer)
+    .optionsGroup('Store (a job that is kept can be stopped, killed and resumed anywhere):');
+  return checkpointOptions(storeOptions(options))
+    .option('--job <name>', 'the name under which the job is kept in --store (default: made from what is asked)')
     .optionsGroup('Output:')
     .option('--show-chains', 'print the text of every chain')
     .option('--json', 'one JSON object on stdout and nothing else')
@@ -96,6 +104,11 @@ export function runCommand(): Command {
 }
 
 async function run(spec: JobSpec, options: RunOptions): Promise<void> {
+  if (options.store !== undefined || options.job !== undefined) {
+    const job = options.job ?? jobName(spec);
+    await watchStored(titleOf(spec, options), job, options, options.length ?? null, (stored) => runStored(spec, stored));
+    return;
+  }
   const stream = process.stderr;
   using interrupt = onInterrupt(() => stream.write('ruminate: stopping at the next step; again to leave at once\n'));
   const view = viewOf(spec, options);
@@ -113,8 +126,17 @@ async function run(spec: JobSpec, options: RunOptions): Promise<void> {
 function viewOf(spec: JobSpec, options: RunOptions): View {
   const term = process.env.TERM;
   if (options.json && !canRedraw(process.stderr, term)) return silentView;
-  const title = options.cr === undefined ? spec.model : `${spec.model} at CR ${options.cr}`;
-  return openView({ stream: process.stderr, title, length: options.length ?? null, now: () => performance.now(), term });
+  return openView({ stream: process.stderr, title: titleOf(spec, options), length: options.length ?? null, now: () => performance.now(), term });
+}
+
+function titleOf(spec: JobSpec, options: RunOptions): string {
+  return options.cr === undefined ? spec.model : `${spec.model} at CR ${options.cr}`;
+}
+
+/** The same command finds its job again. */
+function jobName(spec: JobSpec): string {
+  const text = JSON.stringify(spec, (_, value: unknown) => (typeof value === 'bigint' ? value.toString() : value));
+  return `run-${createHash('sha256').update(text).digest('hex').slice(0, 16)}`;
 }
 
 function promptOf(prompt: string | undefined, { promptFile }: RunOptions): string {

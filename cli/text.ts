@@ -120,3 +120,15 @@ export function table(rows: readonly (readonly string[])[], paint?: Paint): stri
   if (paint !== undefined && lines[0] !== undefined) lines[0] = paint.dim(lines[0]);
   return lines.join('\n');
 }
+
+/** @example ago(93_600_000) // '26 h ago' */
+export function ago(ms: number): string {
+  const units: readonly (readonly [number, string])[] = [[86_400_000, 'd'], [3_600_000, 'h'], [60_000, 'min']];
+  const [unitMs, unit] = units.find(([size]) => ms >= 2 * size) ?? [1000, 's'];
+  return `${Math.max(0, Math.floor(ms / unitMs))} ${unit} ago`;
+}
+
+/** Small sums keep two digits that say something. @example dollars(0.000041) // '$0.000041' */
+export function dollars(usd: number): string {
+  return `$${usd >= 0.01 || usd === 0 ? usd.toFixed(2) : usd < 1e-9 ? '0.00' : usd.toFixed(Math.min(12, 1 - Math.floor(Math.log10(usd))))}`;
+}

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
  * `node scripts/test.mjs fast|slow|soak`: builds what is missing, runs that kind of test, ends with one line `N passed, N failed`.
- * fast: everything a change must pass, minutes. slow: sanitizers, fuzzing, long tests, other Node versions. soak: the published solve rates.
+ * fast: everything a change must pass, minutes. slow: sanitizers, fuzzing, long tests, other Node versions. soak: the published solve rates, long searches, peers that take long to build.
  * Plain JavaScript with node: built-ins only, because it runs before there are dependencies.
  */
 import { spawn } from 'node:child_process';
@@ -20,7 +20,7 @@ const KINDS = {
   async fast() {
     await prepare();
     await nativeTests('release');
-    await vitest('fast', ['test/unit', 'test/contract', 'test/kv', 'test/sim', 'test/native', 'test/engine', 'test/cli', 'test/tidy.test.ts']);
+    await vitest('fast', ['test/unit', 'test/contract', 'test/kv', 'test/sim', 'test/resume', 'test/failures', 'test/native', 'test/engine', 'test/cli', 'test/tidy.test.ts']);
     await check('typecheck', process.execPath, [bin('typescript/bin/tsc'), '--noEmit']);
   },
   async slow() {
@@ -34,6 +34,7 @@ const KINDS = {
   },
   async soak() {
     await prepare();
+    await vitest('soak', ['test/soak']);
     await solveRates();
   },
 };

@@ -167,8 +167,8 @@ class FilesystemStore implements ObjectStore {
       if (name.endsWith('/')) {
         if (name.startsWith(prefix) || prefix.startsWith(name)) yield* this.#walk(name, prefix, signal);
       } else if (name.startsWith(prefix)) {
-        const bytes = await withNewest(path.join(this.#root, name + OBJECT_SUFFIX), async (file) => (await file.stat()).size);
-        if (bytes !== null) yield { key: name, bytes };
+        const found = await withNewest(path.join(this.#root, name + OBJECT_SUFFIX), (file) => file.stat());
+        if (found !== null) yield { key: name, bytes: found.size, writtenAtMs: found.mtimeMs };
       }
     }
   }

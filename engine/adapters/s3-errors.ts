@@ -1,5 +1,6 @@
 /** What S3 and the way to it can answer, sorted by what follows from it. */
 import { EngineError } from '../core/errors.ts';
+import { factsOf, isWithoutCredentials, isWithoutRegion } from './aws-errors.ts';
 
 /**
  * `refused`: a condition did not hold, or a conflict (412, 409). `absent`: no such key. `range`: nothing at that offset. `no_upload`: the
@@ -26,8 +27,8 @@ export function verdictOn(error: unknown, url: string): Verdict {
   const wrong = (code: 'ERR_STORE' | 'ERR_STORE_CONFIG', what: string): Verdict => {
     return { kind: 'wrong', error: new EngineError(code, `${url}: ${what}`, { cause: error }) };
   };
-  if (/^Credentials|CredentialsProviderError/.test(name)) return wrong('ERR_STORE_CONFIG', `no AWS credentials were found (${message}).`);
-  if (/region is missing/i.test(message)) return wrong('ERR_STORE_CONFIG', 'no AWS region is set: set AWS_REGION.');
+  if (isWithoutCredentials(error)) return wrong('ERR_STORE_CONFIG', `no AWS credentials were found (${message}).`);
+  if (isWithoutRegion(error)) return wrong('ERR_STORE_CONFIG', 'no AWS region is set: set AWS_REGION.');
   if (name === 'NoSuchBucket') return wrong('ERR_STORE_CONFIG', 'there is no such bucket.');
   if (name === 'NoSuchUpload') return { kind: 'no_upload' };
   if (PASSING.has(name)) return { kind: 'again' };
@@ -47,14 +48,4 @@ export function verdictOn(error: unknown, url: string): Verdict {
 export function describe(error: unknown): string {
   const { name, message, status } = factsOf(error);
   return [status === undefined ? null : String(status), name, message].filter((part) => part !== null && part !== '').join(' ');
-}
-
-function factsOf(error: unknown): { readonly name: string; readonly message: string; readonly status: number | undefined } {
-  const { name, message, $metadata } = (error ?? {}) as { name?: unknown; message?: unknown; $metadata?: { httpStatusCode?: unknown } };
-  const status = $metadata?.httpStatusCode;
-  return {
-    name: typeof name === 'string' ? name : '',
-    message: typeof message === 'string' ? message : String(error),
-    status: typeof status === 'number' ? status : undefined,
-  };
 }

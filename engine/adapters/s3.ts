@@ -111,8 +111,8 @@ export class S3Store implements ObjectStore {
           if (answer.IsTruncated === true && (next === undefined || next === token)) throw new OddAnswer('a list that goes on without saying where');
           return answer;
         });
-        for (const { Key, Size } of page.Contents ?? []) {
-          if (Key?.startsWith(this.#prefix) === true && Size !== undefined) yield { key: Key.slice(this.#prefix.length), bytes: Size };
+        for (const { Key, Size, LastModified } of page.Contents ?? []) {
+          if (Key?.startsWith(this.#prefix) === true && Size !== undefined) yield { key: Key.slice(this.#prefix.length), bytes: Size, writtenAtMs: LastModified?.getTime() };
         }
         token = page.IsTruncated === true ? page.NextContinuationToken : undefined;
       } while (token !== undefined);

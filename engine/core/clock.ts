@@ -8,6 +8,11 @@ export interface Clock {
   timeout(delayMs: number): { readonly signal: AbortSignal } & Disposable;
 }
 
+/** What people call the time, since 1970: for ids and listings. It may jump and be wrong, so nothing is decided by it. */
+export function wallClockMs(): number {
+  return Date.now();
+}
+
 export const systemClock: Clock = {
   nowMs: () => performance.now(),
   timeout(delayMs) {

@@ -27,10 +27,14 @@ export interface CheckpointerOptions {
   readonly run: NativeRun;
   readonly lease: Lease;
   readonly seal: Seal;
+  /** The keys that a manifest of these objects must carry. */
+  readonly wrapped: (objects: readonly ObjectRef[]) => Checkpoint['keys'];
   readonly clock: Clock;
   readonly policy: CheckpointPolicy;
   /** What the manifest says before the first save; of a job that begins, nothing but its identity. */
   readonly base: Checkpoint;
+  /** Asked at each commit. */
+  readonly slices: () => Checkpoint['slices'];
   /** Objects of an ancestor that `base` names and the first commit copies, with the references they have there. */
   readonly adopted: readonly NewObject[];
   /** Before this slice. */
@@ -45,21 +49,31 @@ export class Checkpointer {
   #adopted: readonly NewObject[];
   /** Journals that are saved but in nobody's list yet. */
   #unlisted: SavedObject[] = [];
+  /** Flushed by an owner before us and of no use to this run: it began without them. */
+  readonly #forgotten: ReadonlySet<string>;
   #n = 0;
   #writing: Promise<void> | null = null;
   #failure: unknown = null;
   #last = { deltaStep: -1, deltaMs: 0, journalMs: 0, journalStep: -1 };
+  #waitedMs = 0;
 
   constructor(options: CheckpointerOptions) {
     this.#o = options;
     this.#checkpoint = options.base;
     this.#adopted = options.adopted;
+    const used = new Set(options.base.journal.map(({ name }) => name));
+    this.#forgotten = new Set(options.lease.head.journal.map(({ name }) => name).filter((name) => !used.has(name)));
     this.#startMs = options.clock.nowMs();
     this.#last = { ...this.#last, deltaMs: this.#startMs, journalMs: this.#startMs };
   }
 
   get elapsedMs(): number {
     return this.#o.elapsedMs + this.#o.clock.nowMs() - this.#startMs;
+  }
+
+  /** How long chains that still ran have waited at boundaries. */
+  get waitedMs(): number {
+    return this.#waitedMs;
   }
 
   /** Between two steps. @throws what a write in the background met: ERR_FENCED, ERR_STORE. */
@@ -74,6 +88,7 @@ export class Checkpointer {
     const deltaDue = report.step - this.#last.deltaStep >= policy.deltaTokens || now - this.#last.deltaMs >= policy.deltaMs || (journalDue && journalFull);
     if (first || deltaDue) await this.#delta('running', 'raw', null);
     else if (journalDue) await this.#journal();
+    this.#waitedMs += clock.nowMs() - now;
   }
 
   /** The last write of this slice: everything, in the state that the job is left in. Waits for it. */
@@ -109,15 +124,17 @@ export class Checkpointer {
       let next = this.#checkpoint;
       await lease.commit({
         state,
+        forget: this.#forgotten,
         objects: [...adopted, ...saved.map(newObject)],
         manifest: (refs, head) => {
           const copies = new Map(adopted.map((object, i) => [nameless(object), refs[i]]));
           const base = adopted.length === 0 ? this.#checkpoint : renamed(this.#checkpoint, (ref) => copies.get(refKey(ref)) ?? ref);
           const flushed = head.journal.map((ref): ObjectRef => ({ ...ref, origin: lease.where.job }));
-          const known = new Set(base.journal.map(({ name }) => name));
+          const known = new Set([...base.journal.map(({ name }) => name), ...this.#forgotten]);
           const journal = [...base.journal, ...flushed.filter(({ name }) => !known.has(name))];
-          next = { ...withCut({ ...base, journal }, report, saved, refs.slice(adopted.length)), elapsedMs, ended };
-          return contentOf(next);
+          next = { ...withCut({ ...base, journal }, report, saved, refs.slice(adopted.length)), elapsedMs, ended, slices: this.#o.slices() };
+          const content = contentOf(next);
+          return { ...content, keys: this.#o.wrapped(content.objects) };
         },
       });
       this.#checkpoint = next;

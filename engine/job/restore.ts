@@ -1,10 +1,12 @@
 /** From what a store holds of a job to a run that goes on: what to read, how much to believe, and what to fall back on (DESIGN.md 3). */
+import type { Clock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { inParallel } from '../core/waiting.ts';
 import type { ObjectRef } from '../kv/manifest.ts';
 import type { Body } from '../ports/object-store.ts';
 import type { NativeEngine, NativeRun, RunOptions, Seal } from '../runtime/native.ts';
 import { type Checkpoint, promptSegments } from './checkpoint.ts';
+import { isRecomputingCheaper } from './planner.ts';
 
 /** One chain of the run and where it comes from: `source` of the checkpoint's chains, its first `tokens` (null: all), or the prompt (null). */
 export interface ChainSource {
@@ -25,8 +27,9 @@ export interface RestoreRequest {
   readonly own: boolean;
   /** Another numerics computed it: tokens and eviction decisions are forced. */
   readonly replay: boolean;
-  /** Computing everything again is cheaper than reading it. */
-  readonly recompute: boolean;
+  /** Of this job on its last machine; null: not known. */
+  readonly prefillTokensPerSecond: number | null;
+  readonly clock: Clock;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -37,6 +40,7 @@ export interface RestoredRun {
   readonly reason: string | null;
   /** Tokens that had to be computed again. */
   readonly recomputed: number;
+  readonly prefillRate: number | null;
   /** What the store's objects still are to this run: the caller's next manifest begins with them. */
   readonly kept: Checkpoint;
 }
@@ -52,12 +56,14 @@ const READS_AT_ONCE = 8;
  * ERR_STORE, ERR_MEMORY, ERR_CANCELLED.
  */
 export async function restore(request: RestoreRequest): Promise<RestoredRun> {
-  const levels = FALLBACKS.slice(request.replay || request.recompute ? FALLBACKS.indexOf('the prompt') : 0);
-  let reason: string | null = request.replay ? 'the checkpoint is of other numerics' : request.recompute ? 'computing again is cheaper' : null;
-  for (const level of levels) {
+  const journals = await readJournals(request);
+  const recompute = journals.lost === null && isRecomputingCheaper({ ...costsOf(request), measured: journals, prefillTokensPerSecond: request.prefillTokensPerSecond });
+  const first: Fallback = journals.lost !== null ? 'the spec' : request.replay || recompute ? 'the prompt' : 'newest tails';
+  let reason: string | null = journals.lost ?? (request.replay ? 'the checkpoint is of other numerics' : recompute ? 'computing again is cheaper than reading' : null);
+  for (const level of FALLBACKS.slice(FALLBACKS.indexOf(first))) {
     if (level === 'the spec' && (request.replay || !request.own)) break;
     try {
-      return await attempt(request, level, reason);
+      return await attempt(request, journals.bodies, level, reason);
     } catch (error) {
       if (!isLoss(error)) throw error;
       reason = (error as EngineError).message;
@@ -71,12 +77,55 @@ function isLoss(error: unknown): boolean {
   return error instanceof EngineError && error.code === 'ERR_CHECKPOINT' && /^(damaged|truncated|missing)\b/.test(error.message);
 }
 
-async function attempt(request: RestoreRequest, level: Fallback, reason: string | null): Promise<RestoredRun> {
+/** Fewer tokens say more about what starting costs than about the rate. */
+const RATE_TOKENS_MIN = 256;
+
+/** Tokens a second, or null if too few were fed to tell. */
+export function rateOf(tokens: number, ms: number): number | null {
+  return tokens < RATE_TOKENS_MIN || ms <= 0 ? null : (tokens * 1_000) / ms;
+}
+
+interface Journals {
+  readonly bodies: readonly Body[];
+  readonly bytes: number;
+  readonly ms: number;
+  readonly objects: number;
+  /** Why they cannot be read, or null. */
+  readonly lost: string | null;
+}
+
+/** Both ways need them, so they are read first: what they took says what reading the rest will. */
+async function readJournals({ checkpoint: { journal }, read, clock, signal }: RestoreRequest): Promise<Journals> {
+  const start = clock.nowMs();
+  try {
+    const bodies = await inParallel(journal.length, READS_AT_ONCE, signal, async (i, stop) => read(journal[i] as ObjectRef, stop));
+    return { bodies, bytes: journal.reduce((sum, { bytes }) => sum + bytes, 0), ms: clock.nowMs() - start, objects: journal.length, lost: null };
+  } catch (error) {
+    if (!isLoss(error)) throw error;
+    return { bodies: [], bytes: 0, ms: 0, objects: 0, lost: (error as EngineError).message };
+  }
+}
+
+/** What reading the newest cut would take, and feeding everything again. */
+function costsOf({ checkpoint, chains, run }: RestoreRequest): { readonly bytes: number; readonly tokens: number } {
+  const refs = new Map<string, number>();
+  let tokens = run.prompt.length;
+  for (const { source, tokens: wanted, reopen } of chains) {
+    const from = source === null ? undefined : checkpoint.chains[source];
+    if (from === undefined || (from.finish !== null && !reopen && wanted === null)) continue;
+    tokens += wanted ?? from.tokens;
+    const tail = from.tails.filter(({ at }) => at <= (wanted ?? Infinity)).at(-1);
+    for (const ref of [...from.segments, ...(tail === undefined ? [] : [tail.object])]) refs.set(ref.name, ref.bytes);
+  }
+  return { bytes: [...refs.values()].reduce((sum, bytes) => sum + bytes, 0), tokens };
+}
+
+async function attempt(request: RestoreRequest, journalBodies: readonly Body[], level: Fallback, reason: string | null): Promise<RestoredRun> {
   const { engine, checkpoint, signal } = request;
   if (level === 'the spec') {
     const run = engine.createRun(request.run);
     const from = request.checkpoint.step;
-    return { run, outcome: 'recomputed', reason, recomputed: from * request.chains.length, kept: emptied(checkpoint) };
+    return { run, outcome: 'recomputed', reason, recomputed: from * request.chains.length, prefillRate: null, kept: emptied(checkpoint) };
   }
   const older = level === 'older tails' ? 1 : 0;
   const withTails = level !== 'the prompt';
@@ -102,9 +151,9 @@ async function attempt(request: RestoreRequest, level: Fallback, reason: string 
   const usesPrompt = withTails && checkpoint.promptTail !== null && chains.some(({ fromPrompt }) => fromPrompt);
   const promptTail = usesPrompt && checkpoint.promptTail !== null ? index(checkpoint.promptTail) : null;
   const promptPages = promptTail === null ? [] : promptSegments(checkpoint).map(index);
+  const pages = await inParallel(refs.length, READS_AT_ONCE, signal, async (i, stop) => request.read(refs[i] as ObjectRef, stop));
   const journals = checkpoint.journal.map(index);
-
-  const bodies = await inParallel(refs.length, READS_AT_ONCE, signal, async (i, stop) => request.read(refs[i] as ObjectRef, stop));
+  const bodies = [...pages, ...journalBodies];
   const origins = [...new Set(refs.map(({ origin }) => origin))];
   const run = await engine.restoreRun({
     run: request.run,
@@ -118,6 +167,7 @@ async function attempt(request: RestoreRequest, level: Fallback, reason: string 
     promptTail,
     journals,
   });
+  const start = request.clock.nowMs();
   try {
     await run.prefill(signal);
   } catch (error) {
@@ -127,7 +177,9 @@ async function attempt(request: RestoreRequest, level: Fallback, reason: string 
   const { caughtUp } = run.report();
   const hasTail = chains.some(({ tail }) => tail !== null) || promptTail !== null || chains.every(({ fromPrompt }) => !fromPrompt);
   const outcome = request.replay ? 'replayed' : hasTail ? 'restored' : 'recomputed';
-  return { run, outcome, reason, recomputed: caughtUp, kept: kept(request, chains, promptTail !== null) };
+  const fed = caughtUp + (promptTail === null && chains.some(({ fromPrompt }) => fromPrompt) ? request.run.prompt.length : 0);
+  const prefillRate = rateOf(fed, request.clock.nowMs() - start);
+  return { run, outcome, reason, recomputed: caughtUp, prefillRate, kept: kept(request, chains, promptTail !== null) };
 }
 
 /** Segments and tails of the chains that go on from them; the rest is written anew when it is due. */

@@ -10,8 +10,13 @@ import type { GenerateOptions, JobResult, ModelTiming } from './generate.ts';
 import { availableMemory } from './memory.ts';
 import { type LoadedModel, type PreparedJob, loadModel, modelName, prepare, quoteOf } from './prepare.ts';
 import { emptyPicture, fetchPicture } from './progress.ts';
-import { runJob } from './run.ts';
+import { type RunContext, runJob } from './run.ts';
 import { type JobSpec, parseSpec, policyOverrides } from './spec.ts';
+
+export interface OpenedJob extends Pick<RunContext, 'engine' | 'threads' | 'loadMs' | 'memoryLimitBytes'> {
+  readonly job: PreparedJob;
+  readonly timing: ModelTiming;
+}
 
 /**
  * Keeps every model and engine that its jobs used until it is disposed. Jobs may follow each other; they are not run at the same time.
@@ -39,6 +44,21 @@ export class Session {
   /** As `generate`, on this session's engines. */
   async generate(spec: JobSpec, options: GenerateOptions = {}): Promise<JobResult> {
     const clock = options.clock ?? systemClock;
+    const { job, timing, ...opened } = await this.open(spec, options);
+    using deadline = job.deadlineMs === null ? null : clock.timeout(job.deadlineMs);
+    const result = await runJob(job, {
+      ...opened,
+      clock,
+      onProgress: options.onProgress,
+      cancelled: options.signal ?? null,
+      deadline: deadline?.signal ?? null,
+    });
+    return { ...result, timing: { ...result.timing, model: timing } };
+  }
+
+  /** A job with its engine ready: admitted, nothing run. */
+  async open(spec: JobSpec, options: GenerateOptions = {}): Promise<OpenedJob> {
+    const clock = options.clock ?? systemClock;
     const start = clock.nowMs();
     const { job, ...phases } = await this.#prepare(spec, options, clock);
     const threads = options.threads ?? threadsOf(spec);
@@ -46,7 +66,6 @@ export class Session {
     const weightBytes = this.#engines.has(key) ? 0 : job.model.info.fileBytes;
     const freeBytes = availableMemory();
     admit(quoteOf(job, weightBytes), freeBytes);
-    using deadline = job.deadlineMs === null ? null : clock.timeout(job.deadlineMs);
     options.onProgress?.(emptyPicture('load', job));
     throwIfCancelled(options.signal);
     const opened = clock.nowMs();
@@ -60,18 +79,14 @@ export class Session {
       isa: null,
     }, options.signal));
     this.#engines.set(key, engine);
-    const warm = clock.nowMs() - opened;
-    const result = await runJob(job, {
+    return {
+      job,
       engine,
       threads,
       loadMs: clock.nowMs() - start,
       memoryLimitBytes: Math.max(0, freeBytes - weightBytes),
-      clock,
-      onProgress: options.onProgress,
-      cancelled: options.signal ?? null,
-      deadline: deadline?.signal ?? null,
-    });
-    return { ...result, timing: { ...result.timing, model: { ...phases, warm_ms: warm } } };
+      timing: { ...phases, warm_ms: clock.nowMs() - opened },
+    };
   }
 
   async #prepare(spec: JobSpec, options: GenerateOptions, clock: Clock): Promise<{ readonly job: PreparedJob } & Omit<ModelTiming, 'warm_ms'>> {

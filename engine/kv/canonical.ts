@@ -1,5 +1,5 @@
 /** JSON of which every value has one spelling: what is read must be what writing it again would give. */
-import { createHash } from 'node:crypto';
+import { createHash, createHmac } from 'node:crypto';
 
 import type { Body } from '../ports/object-store.ts';
 import { checkpointError } from './reason.ts';
@@ -8,6 +8,19 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 export function sha256(text: string | Uint8Array): string {
   return createHash('sha256').update(text).digest('hex');
+}
+
+/**
+ * What names and verifies JSON objects, as hex. With the tenant's key it tells nobody else anything, not even whether two prompts are the same.
+ * @param key 32 bytes; undefined: SHA-256 without a key.
+ */
+export function digestOf(text: string, key: Uint8Array | undefined): string {
+  return key === undefined ? sha256(text) : createHmac('sha256', key).update(text).digest('hex');
+}
+
+/** For what nothing else has a digest of: against accidents, not against who may write. Takes the fields in the order in which they are stored. */
+export function checkOf(fields: object): string {
+  return sha256(JSON.stringify(fields)).slice(0, 16);
 }
 
 /** @throws EngineError ERR_CHECKPOINT damaged: the bytes are no UTF-8. */

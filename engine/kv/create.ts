@@ -1,18 +1,22 @@
 /** A job's beginning, and finding jobs: for whoever does not own them. */
+import { wallClockMs } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
-import { parseCanonical, sha256, textOf } from './canonical.ts';
+import { checkFormat, checkOf, digestOf, parseCanonical, textOf } from './canonical.ts';
 import { FORMAT, formatHead, parseHead, type Head } from './head.ts';
+import { putIndex, putMarker } from './hints.ts';
 import type { Manifest } from './manifest.ts';
 import { HEAD, isNamePart, jobPrefix, specName, tenantPrefix, type JobKey } from './names.ts';
 import { attempts, protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
 import { checkpointError } from './reason.ts';
-import { isMissing, readHead, readManifest, requireHead } from './read.ts';
+import { isMissing, readHead, readManifest, requireHead, type ReadOptions } from './read.ts';
 
 export interface CreateOptions extends ProtocolOptions {
   /** Two calls with one key make one job: the first's. */
   readonly idempotencyKey?: string | undefined;
+  /** Of the wall clock, for the listing. Default: now. */
+  readonly createdMs?: number | undefined;
 }
 
 export interface CreatedJob {
@@ -22,38 +26,60 @@ export interface CreatedJob {
 }
 
 /**
- * Spec, idempotency record, head, in this order: a crash between is finished by the next call.
+ * Spec, idempotency record, listing, marker, head, in this order: a crash between is finished by the next call or, from the marker on, by `reconcile`.
  * @throws EngineError ERR_JOB_CONFLICT: the job or the key exists with another spec, or the job was erased; ERR_OPTION; ERR_STORE.
  */
 export async function createJob(store: ObjectStore, where: JobKey, spec: string, options: CreateOptions = {}): Promise<CreatedJob> {
-  const { signal, idempotencyKey } = options;
+  const { signal, idempotencyKey, digestKey } = options;
   if (Buffer.byteLength(spec) > LIMITS.SPEC_BYTES_MAX) throw new EngineError('ERR_OPTION', `The spec must have at most ${LIMITS.SPEC_BYTES_MAX} bytes.`);
   const protocol = protocolOf(store, options);
-  const digest = sha256(spec);
+  const digest = digestOf(spec, digestKey);
   // First, so that neither a repetition nor an erased job leaves a spec behind.
-  const earlier = idempotencyKey === undefined ? null : await readIdempotent(store, where, idempotencyKey, signal);
+  const earlier = idempotencyKey === undefined ? null : await readIdempotent(protocol, where, idempotencyKey, signal);
   const target = earlier === null ? where : ownerOf(earlier, digest, where);
   const existing = await readHead(store, target, { signal });
   if (existing !== null) return { where: target, head: sameJob(existing.head, digest) };
 
   await store.put(jobPrefix(target) + specName(digest), [Buffer.from(spec)], { signal });
   if (idempotencyKey !== undefined && earlier === null) {
-    const record = JSON.stringify({ format: FORMAT, job: where.job, spec: digest });
-    const kept = parseIdempotent(await putIfAbsent(protocol, idempotentKey(where, idempotencyKey), record, signal));
+    const record = formatIdempotent(where, digest);
+    const kept = parseIdempotent(await putIfAbsent(protocol, idempotentKey(protocol, where, idempotencyKey), record, signal), where);
     if (ownerOf(kept, digest, where).job !== where.job) return await createJob(store, where, spec, options);
   }
-  const text = formatHead({
-    format: FORMAT, tenant: target.tenant, job: target.job, version: 0, epoch: 0, writeNonce: protocol.nonce(), gc: 0, state: 'queued', slice: 0, spec: digest, strikes: 0, owner: '',
-    manifest: null, journal: [],
-  });
-  const head = parseHead(await putIfAbsent(protocol, jobPrefix(target) + HEAD, text, signal), target);
+  await putIndex(store, target, options.createdMs ?? wallClockMs(), { signal });
+  await putMarker(store, target, digest, { signal });
+  const head = await putFirstHead(protocol, target, digest, signal);
   // Someone else was first, and may have erased the job since: a prompt must not stay behind a tombstone.
   if (head.spec !== digest) await store.delete([jobPrefix(target) + specName(digest)], { signal });
   return { where: target, head: sameJob(head, digest) };
 }
 
+/** The head that is there afterwards: a new one, or that of whoever came first. */
+export async function putFirstHead(protocol: Protocol, where: JobKey, spec: string, signal: AbortSignal | undefined): Promise<Head> {
+  const text = formatHead({
+    format: FORMAT, tenant: where.tenant, job: where.job, version: 0, epoch: 0, writeNonce: protocol.nonce(), gc: 0, state: 'queued', slice: 0, spec, strikes: 0, owner: '',
+    manifest: null, journal: [],
+  });
+  return parseHead(await putIfAbsent(protocol, jobPrefix(where) + HEAD, text, signal), where);
+}
+
+/**
+ * A job that begins with a state of its own, such as an imported one: the head is written last, when everything that it names is there.
+ * Until then there is no head, so nobody collects; afterwards the job is whole. A crash between leaves objects that nobody names.
+ * @throws EngineError ERR_JOB_CONFLICT: there is such a job, or was; ERR_STORE; ERR_CANCELLED.
+ */
+export async function createWith(store: ObjectStore, head: Head, options: ProtocolOptions = {}): Promise<Head> {
+  const protocol = protocolOf(store, options);
+  const where = { tenant: head.tenant, job: head.job };
+  const text = formatHead({ ...head, writeNonce: protocol.nonce() });
+  const proposal = parseHead(text, where);
+  const found = await putIfAbsent(protocol, jobPrefix(where) + HEAD, text, options.signal);
+  if (found !== text) throw new EngineError('ERR_JOB_CONFLICT', `There is a job ${where.job} already.`);
+  return proposal;
+}
+
 /** For listings: the head and what it names at one moment. @throws EngineError ERR_JOB_NOT_FOUND, ERR_CHECKPOINT, ERR_STORE. */
-export async function readJob(store: ObjectStore, where: JobKey, options: CallOptions = {}): Promise<{ readonly head: Head; readonly manifest: Manifest | null }> {
+export async function readJob(store: ObjectStore, where: JobKey, options: ReadOptions = {}): Promise<{ readonly head: Head; readonly manifest: Manifest | null }> {
   for (let seen: string | null = null; ;) {
     const { head, etag } = await requireHead(store, where, options);
     try {
@@ -81,19 +107,29 @@ interface Idempotent {
 }
 
 /** The key itself is not kept: it may be a customer's. */
-function idempotentKey({ tenant }: JobKey, key: string): string {
-  return `idem/${tenant}/${sha256(key)}`;
+function idempotentKey({ digestKey }: Protocol, { tenant }: JobKey, key: string): string {
+  return `idem/${tenant}/${digestOf(key, digestKey)}`;
 }
 
-async function readIdempotent(store: ObjectStore, where: JobKey, key: string, signal: AbortSignal | undefined): Promise<Idempotent | null> {
+async function readIdempotent(protocol: Protocol, where: JobKey, key: string, signal: AbortSignal | undefined): Promise<Idempotent | null> {
   jobPrefix(where);
-  const found = await store.get(idempotentKey(where, key), { range: { offset: 0, bytes: LIMITS.HEAD_BYTES_MAX }, bytesMax: LIMITS.HEAD_BYTES_MAX, signal });
-  return found === null ? null : parseIdempotent(textOf(found.chunks, 'the idempotency record'));
+  const found = await protocol.store.get(idempotentKey(protocol, where, key), { range: { offset: 0, bytes: LIMITS.HEAD_BYTES_MAX }, bytesMax: LIMITS.HEAD_BYTES_MAX, signal });
+  return found === null ? null : parseIdempotent(textOf(found.chunks, 'the idempotency record'), where);
 }
 
-function parseIdempotent(text: string): Idempotent {
-  const { format, job, spec } = Object(parseCanonical(text, 'the idempotency record')) as Record<string, unknown>;
-  if (format !== FORMAT || typeof job !== 'string' || !isNamePart(job) || typeof spec !== 'string') throw checkpointError('damaged', 'the idempotency record has no job and spec');
+function formatIdempotent({ tenant, job }: JobKey, spec: string): string {
+  const fields = { format: FORMAT, tenant, job, spec };
+  return JSON.stringify({ ...fields, check: checkOf(fields) });
+}
+
+/** @throws EngineError ERR_CHECKPOINT. */
+function parseIdempotent(text: string, where: JobKey): Idempotent {
+  const value = parseCanonical(text, 'the idempotency record');
+  checkFormat(value, FORMAT, 'the idempotency record');
+  const { tenant, job, spec } = value as Record<string, unknown>;
+  const known = typeof tenant === 'string' && typeof job === 'string' && isNamePart(job) && typeof spec === 'string';
+  if (!known || formatIdempotent({ tenant, job }, spec) !== text) throw checkpointError('damaged', 'the idempotency record is not what was written');
+  if (tenant !== where.tenant) throw checkpointError('identity', 'the idempotency record is that of another tenant');
   return { job, spec };
 }
 

@@ -2,17 +2,19 @@
  * Collecting garbage (KV.md 4): write a fence into the head, list, then delete what no head names and whose generation is older than the
  * fence. Whatever a writer has in hand is of that generation or gets a new name before it is committed, so nothing that will be named is deleted.
  */
-import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
+import type { ObjectStore } from '../ports/object-store.ts';
 import { sweepErased } from './erase.ts';
 import type { Head } from './head.ts';
 import { HEAD, jobPrefix, parseName, specName, type JobKey } from './names.ts';
 import { protocolOf, type ProtocolOptions } from './protocol.ts';
-import { isMissing, readManifest, requireHead, type StoredHead } from './read.ts';
+import { isMissing, readManifest, requireHead, type ReadOptions, type StoredHead } from './read.ts';
 import { decided, swapHead } from './swap.ts';
 
 export interface CollectOptions extends ProtocolOptions {
   /** Writes and deletes nothing: says what would go. */
   readonly dryRun?: boolean | undefined;
+  /** Each object that goes, or would, by its whole key. */
+  readonly onGarbage?: ((key: string, bytes: number) => void) | undefined;
 }
 
 export interface Collected {
@@ -35,7 +37,7 @@ export async function collectGarbage(store: ObjectStore, where: JobKey, options:
   if (found.head.state === 'erased' && !dryRun) return { ...(await sweepErased(store, where, { signal })), kept: 0, unknown: [] };
   const fenced = dryRun ? found : await fence(store, where, found, options);
   const fenceVersion = dryRun ? found.head.version + 1 : fenced.head.gc;
-  const named = await namedBy(store, where, fenced, { signal });
+  const named = await namedBy(store, where, fenced, { signal, digestKey: options.digestKey });
 
   const prefix = jobPrefix(where);
   const garbage: string[] = [];
@@ -48,6 +50,7 @@ export async function collectGarbage(store: ObjectStore, where: JobKey, options:
     else if (named.has(name) || ('version' in parsed && parsed.version >= fenceVersion)) kept++;
     else {
       garbage.push(object.key);
+      options.onGarbage?.(object.key, object.bytes);
       bytes += object.bytes;
     }
   }
@@ -69,7 +72,7 @@ async function fence(store: ObjectStore, where: JobKey, from: StoredHead, option
 }
 
 /** Names that must stay: those of one head at or after the fence. */
-async function namedBy(store: ObjectStore, where: JobKey, from: StoredHead, options: CallOptions): Promise<ReadonlySet<string>> {
+async function namedBy(store: ObjectStore, where: JobKey, from: StoredHead, options: ReadOptions): Promise<ReadonlySet<string>> {
   for (let stored = from; ;) {
     try {
       const manifest = await readManifest(store, where, stored.head, options);

@@ -2,7 +2,7 @@
 import { z } from 'zod';
 
 import { LIMITS } from '../core/limits.ts';
-import { checkFormat, parseCanonical, sha256 } from './canonical.ts';
+import { checkFormat, checkOf, parseCanonical } from './canonical.ts';
 import { parseName, type JobKey } from './names.ts';
 import { checkpointError } from './reason.ts';
 
@@ -93,7 +93,7 @@ export function parseHead(text: string, where: JobKey): Head {
   const parsed = headSchema.safeParse(value);
   if (!parsed.success) throw checkpointError('damaged', `the head's ${parsed.error.issues[0]?.path.join('.') ?? ''} is out of bounds`);
   const { check, ...head } = parsed.data;
-  if (check !== checkOf(head)) throw checkpointError('damaged', 'the head does not fit its check');
+  if (check !== checkOf(inOrder(head))) throw checkpointError('damaged', 'the head does not fit its check');
   if (head.tenant !== where.tenant || head.job !== where.job) throw checkpointError('identity', 'the head is that of another job');
   const problem = problemOf(head);
   if (problem !== null) throw checkpointError('damaged', `the head ${problem}`);
@@ -102,11 +102,8 @@ export function parseHead(text: string, where: JobKey): Head {
 
 /** Canonical, so that the same head is the same bytes. */
 export function formatHead(head: Head): string {
-  return JSON.stringify({ ...inOrder(head), check: checkOf(head) });
-}
-
-function checkOf(head: Head): string {
-  return sha256(JSON.stringify(inOrder(head))).slice(0, 16);
+  const fields = inOrder(head);
+  return JSON.stringify({ ...fields, check: checkOf(fields) });
 }
 
 /** The fields in the order of the schema, whoever made the object. */

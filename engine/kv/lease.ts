@@ -4,7 +4,7 @@ import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { linkSignals } from '../core/waiting.ts';
 import type { Body, CallOptions } from '../ports/object-store.ts';
-import { sha256 } from './canonical.ts';
+import { digestOf } from './canonical.ts';
 import { FORMAT, mayFollow, type Head, type JobState, type Ref } from './head.ts';
 import { parseManifest, type Manifest, type ManifestContent, type ObjectRef } from './manifest.ts';
 import { jobPrefix, manifestName, type JobKey } from './names.ts';
@@ -23,6 +23,8 @@ export interface Commit {
    */
   readonly manifest: ((refs: readonly ObjectRef[], head: Head) => ManifestContent) | null;
   readonly objects: readonly NewObject[];
+  /** Names in the head's journal that are worth nothing any more: they leave it without being folded. */
+  readonly forget?: ReadonlySet<string> | undefined;
 }
 
 export interface Flushed {
@@ -73,7 +75,7 @@ export class Lease {
    * Uploads, publishes a manifest and swaps the head; what the head's journal has and the manifest does not name stays in the head. Without
    * objects and manifest it is a sign of life. Cancelling it while the head is being swapped leaves the outcome unknown, and ends the lease.
    */
-  async commit({ state, manifest: contentOf, objects }: Commit, { signal }: CallOptions = {}): Promise<Head> {
+  async commit({ state, manifest: contentOf, objects, forget }: Commit, { signal }: CallOptions = {}): Promise<Head> {
     assert(mayFollow('running', state), `a running job does not become ${state}`);
     assert(contentOf !== null || objects.length === 0, 'new objects need a manifest');
     return await this.#inTurn(objects, signal, async (uploads, stop) => {
@@ -82,7 +84,7 @@ export class Lease {
         if (contentOf === null) return { state };
         const { ref, content } = await this.#publish(contentOf(refs, head), head, refs, stop);
         manifest = content;
-        const folded = new Set(content.objects.map(({ name }) => name));
+        const folded = new Set([...content.objects.map(({ name }) => name), ...(forget ?? [])]);
         const advanced = content.step > (this.#manifest?.step ?? 0);
         return { state, manifest: ref, journal: head.journal.filter(({ name }) => !folded.has(name)), strikes: advanced ? 0 : head.strikes };
       });
@@ -194,7 +196,7 @@ export class Lease {
     // Any other object may be gone: the fence of the last collection protects what the head named then and what is tagged since.
     const known = new Set([...refs, ...this.head.journal, ...(this.#manifest?.objects ?? [])].map(({ name }) => name));
     assert(content.objects.every(({ name }) => known.has(name)), 'a manifest names what is new or was named before');
-    const digest = sha256(text);
+    const digest = digestOf(text, this.#protocol.digestKey);
     const name = manifestName(version, digest);
     const outcome = await this.#protocol.store.put(jobPrefix(this.where) + name, [Buffer.from(text)], { signal: stop });
     if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${this.#protocol.store.url}: ${name} was not written (${outcome.kind}).`);

@@ -22,6 +22,8 @@ const sliceSchema = z.strictObject({
   from: count,
   /** Tokens computed again. */
   recomputed: count,
+  /** Tokens a second that this slice fed in chunks, prompt or fed again; null: none. What the next one plans with. */
+  prefillRate: z.number().min(0).nullable(),
 });
 
 const chainSchema = z.strictObject({

@@ -72,24 +72,24 @@ export function objectName({ kind, version, epoch, chain, n, nonce }: ObjectName
 
 /** null: no name of ours. What a name does not say (a tail's `n`, a journal's `chain`) comes back as 0 and -2. */
 export function parseName(name: string): Name | null {
-  if (name === HEAD) return { kind: 'head' };
-  let match = SPEC.exec(name);
-  if (match !== null) return { kind: 'spec', digest: match[1] ?? '' };
-  match = MANIFEST.exec(name);
-  if (match !== null) return { kind: 'manifest', version: Number(match[1]), digest: match[2] ?? '' };
-  match = SEGMENT.exec(name);
-  if (match !== null) return { kind: 'segment', version: Number(match[1]), epoch: Number(match[2]), chain: chainOf(match[3]), n: Number(match[5]), nonce: match[6] ?? '' };
-  match = TAIL.exec(name);
-  if (match !== null) return { kind: 'tail', version: Number(match[1]), epoch: Number(match[2]), chain: chainOf(match[3]), n: 0, nonce: match[5] ?? '' };
-  match = JOURNAL.exec(name);
-  if (match !== null) return { kind: 'journal', version: Number(match[1]), epoch: Number(match[2]), chain: -2, n: Number(match[3]), nonce: match[4] ?? '' };
-  return null;
+  const parsed = match(name);
+  // 16 digits can say more than a double can: such a number would come back as another.
+  return parsed !== null && Object.values(parsed).every((part) => typeof part === 'string' || Number.isSafeInteger(part)) ? parsed : null;
 }
 
-/** The generation tag, or null for what has none (head, spec) or is not ours. */
-export function generationOf(name: string): number | null {
-  const parsed = parseName(name);
-  return parsed !== null && 'version' in parsed ? parsed.version : null;
+function match(name: string): Name | null {
+  if (name === HEAD) return { kind: 'head' };
+  let found = SPEC.exec(name);
+  if (found !== null) return { kind: 'spec', digest: found[1] ?? '' };
+  found = MANIFEST.exec(name);
+  if (found !== null) return { kind: 'manifest', version: Number(found[1]), digest: found[2] ?? '' };
+  found = SEGMENT.exec(name);
+  if (found !== null) return { kind: 'segment', version: Number(found[1]), epoch: Number(found[2]), chain: chainOf(found[3]), n: Number(found[5]), nonce: found[6] ?? '' };
+  found = TAIL.exec(name);
+  if (found !== null) return { kind: 'tail', version: Number(found[1]), epoch: Number(found[2]), chain: chainOf(found[3]), n: 0, nonce: found[5] ?? '' };
+  found = JOURNAL.exec(name);
+  if (found !== null) return { kind: 'journal', version: Number(found[1]), epoch: Number(found[2]), chain: -2, n: Number(found[3]), nonce: found[4] ?? '' };
+  return null;
 }
 
 function chainOf(text: string | undefined): number {

@@ -13,6 +13,8 @@ export interface ProtocolOptions extends CallOptions {
   readonly random?: (() => number) | undefined;
   /** 16 bytes as hex, never the same twice. */
   readonly nonce?: (() => string) | undefined;
+  /** The tenant's, 32 bytes: digests of what is written and read are keyed with it. */
+  readonly digestKey?: Uint8Array | undefined;
   /** For one logical write of a head, resends and pauses included. */
   readonly deadlineMs?: number | undefined;
 }
@@ -22,6 +24,7 @@ export interface Protocol {
   readonly clock: Clock;
   readonly random: () => number;
   readonly nonce: () => string;
+  readonly digestKey: Uint8Array | undefined;
   readonly deadlineMs: number;
 }
 
@@ -35,6 +38,7 @@ export function protocolOf(store: ObjectStore, options: ProtocolOptions): Protoc
     clock: options.clock ?? systemClock,
     random: options.random ?? Math.random,
     nonce: options.nonce ?? (() => randomBytes(16).toString('hex')),
+    digestKey: options.digestKey,
     deadlineMs: options.deadlineMs ?? DEADLINE_MS,
   };
 }

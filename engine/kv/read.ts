@@ -2,9 +2,9 @@
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { Body, CallOptions, ObjectStore } from '../ports/object-store.ts';
-import { sha256, textOf } from './canonical.ts';
+import { digestOf, textOf } from './canonical.ts';
 import { parseHead, type Head, type Ref } from './head.ts';
-import { parseManifest, type Manifest } from './manifest.ts';
+import { parseManifest, type Manifest, type ObjectRef } from './manifest.ts';
 import { HEAD, jobPrefix, parseName, specName, type JobKey } from './names.ts';
 import { checkpointError } from './reason.ts';
 
@@ -12,6 +12,11 @@ import { checkpointError } from './reason.ts';
 export interface StoredHead {
   readonly head: Head;
   readonly etag: string;
+}
+
+export interface ReadOptions extends CallOptions {
+  /** The one that the job was written with. */
+  readonly digestKey?: Uint8Array | undefined;
 }
 
 /** null: no such job. @throws EngineError ERR_CHECKPOINT if it is no head of this job, ERR_STORE, ERR_CANCELLED. */
@@ -28,12 +33,16 @@ export async function requireHead(store: ObjectStore, where: JobKey, options: Ca
 }
 
 /** The manifest that a head names; null: it names none. @throws EngineError ERR_CHECKPOINT, `missing` among others. */
-export async function readManifest(store: ObjectStore, where: JobKey, head: Head, { signal }: CallOptions = {}): Promise<Manifest | null> {
+export async function readManifest(store: ObjectStore, where: JobKey, head: Head, { signal, digestKey }: ReadOptions = {}): Promise<Manifest | null> {
   const ref = head.manifest;
   if (ref === null) return null;
   if (ref.bytes > LIMITS.MANIFEST_BYTES_MAX) throw checkpointError('damaged', `the head names a manifest of ${ref.bytes} bytes`);
-  const text = textOf(await readObject(store, where, ref, { signal }), 'the manifest');
-  if (sha256(text) !== ref.digest) throw checkpointError('damaged', 'the manifest has another digest than the head says');
+  return manifestOf(textOf(await readObject(store, where, ref, { signal }), 'the manifest'), where, head, ref, digestKey);
+}
+
+/** The manifest that `ref` of the head names, from its text. @throws EngineError ERR_CHECKPOINT. */
+export function manifestOf(text: string, where: JobKey, head: Head, ref: Ref, digestKey?: ReadOptions['digestKey']): Manifest {
+  if (digestOf(text, digestKey) !== ref.digest) throw checkpointError('damaged', 'the manifest has another digest than the head says');
   const manifest = parseManifest(text, where);
   const name = parseName(ref.name);
   const own = name?.kind === 'manifest' && name.digest === ref.digest && name.version === manifest.version;
@@ -41,12 +50,19 @@ export async function readManifest(store: ObjectStore, where: JobKey, head: Head
   return manifest;
 }
 
+/** What the head needs beside its spec and manifest: the manifest's objects in their order, then those that were flushed since. */
+export function objectsOf(head: Head, manifest: Manifest | null): readonly ObjectRef[] {
+  const listed = manifest?.objects ?? [];
+  const names = new Set(listed.map(({ name }) => name));
+  return [...listed, ...head.journal.filter(({ name }) => !names.has(name)).map((ref) => ({ ...ref, origin: head.job }))];
+}
+
 /** The text of the job's spec. @throws EngineError ERR_CHECKPOINT. */
-export async function readSpec(store: ObjectStore, where: JobKey, digest: string, { signal }: CallOptions = {}): Promise<string> {
+export async function readSpec(store: ObjectStore, where: JobKey, digest: string, { signal, digestKey }: ReadOptions = {}): Promise<string> {
   const found = await getUpTo(store, jobPrefix(where) + specName(digest), LIMITS.SPEC_BYTES_MAX, 'the spec', signal);
   if (found === null) throw checkpointError('missing', `there is no ${specName(digest)}`);
   const text = textOf(found.chunks, 'the spec');
-  if (sha256(text) !== digest) throw checkpointError('damaged', 'the spec has another digest than the head says');
+  if (digestOf(text, digestKey) !== digest) throw checkpointError('damaged', 'the spec has another digest than the head says');
   return text;
 }
 

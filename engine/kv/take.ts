@@ -21,9 +21,9 @@ export interface TakeOptions extends ProtocolOptions {
   readonly force?: boolean | undefined;
 }
 
-const COMMIT_INTERVAL_MS = 15_000;
+export const COMMIT_INTERVAL_MS = 15_000;
 /** Intervals without a commit after which an owner counts as gone. Economy, not safety: one that wakes is fenced. */
-const STILL_INTERVALS = 3;
+export const STILL_INTERVALS = 3;
 
 /**
  * @example const lease = await takeJob(store, { tenant: 'local', job: 'sums' }, { owner: 'me' });
@@ -41,7 +41,7 @@ export async function takeJob(store: ObjectStore, where: JobKey, options: TakeOp
     const { head } = stored;
     if (isTerminal(head.state)) throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${head.state}; it cannot be taken.`);
     if (head.state === 'running' && !(await mayTake(head))) continue;
-    const content = await load(store, where, stored, signal);
+    const content = await load(protocol, where, stored, signal);
     if (content === null) continue;
     const taken = await take(protocol, where, stored, writeNonce, options);
     if (taken !== null) return new Lease(protocol, where, taken, content.manifest, content.spec);
@@ -70,10 +70,10 @@ async function take(protocol: Protocol, where: JobKey, from: StoredHead, writeNo
 
 /** Before the take, so that a job that cannot be read is left as it is. null: the head has moved. */
 async function load(
-  store: ObjectStore, where: JobKey, { head, etag }: StoredHead, signal: AbortSignal | undefined,
+  { store, digestKey }: Protocol, where: JobKey, { head, etag }: StoredHead, signal: AbortSignal | undefined,
 ): Promise<{ readonly manifest: Manifest | null; readonly spec: string } | null> {
   try {
-    return { manifest: await readManifest(store, where, head, { signal }), spec: await readSpec(store, where, head.spec, { signal }) };
+    return { manifest: await readManifest(store, where, head, { signal, digestKey }), spec: await readSpec(store, where, head.spec, { signal, digestKey }) };
   } catch (error) {
     if (isMissing(error) && (await readHead(store, where, { signal }))?.etag !== etag) return null;
     throw error;

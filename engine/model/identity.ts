@@ -15,7 +15,7 @@ export interface ModelParts {
 
 /**
  * SHA-256 in hex over the parts that KV.md 3 names. Where the files lie, how they are cut into shards and what they are called is no part of it.
- * @param weightsDigest of every tensor by name, type, shape and bytes, as the engine computes it.
+ * @param weightsDigest of every tensor by name, type, shape and bytes, and of the numbers that are used with them, as the engine computes it.
  */
 export function modelIdOf({ info, overrides, tokenizer, template }: ModelParts, weightsDigest: string): string {
   const { fileBytes: _, policy, ...config } = info;

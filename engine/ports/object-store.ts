@@ -78,4 +78,6 @@ export interface ObjectInfo {
 export interface ListedObject {
   readonly key: string;
   readonly bytes: number;
+  /** Since 1970, by the store's clock, if it has one: for people; nothing is decided by it. */
+  readonly writtenAtMs?: number | undefined;
 }

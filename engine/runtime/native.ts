@@ -102,11 +102,11 @@ export interface NativeEngine extends Disposable {
   createRun(options: RunOptions): NativeRun;
   /**
    * A run that goes on where saved ones stopped; `prefill` then feeds what the tails do not hold. Every byte is verified first, and on
-   * failure nothing is left behind.
+   * failure nothing is left behind. An abort settles at once; what was being restored is freed when it is there.
    */
-  restoreRun(options: RestoreOptions): Promise<NativeRun>;
-  /** Reads all weights once. */
-  identity(): Promise<EngineIdentity>;
+  restoreRun(options: RestoreOptions, signal?: AbortSignal): Promise<NativeRun>;
+  /** Reads all weights once, on all threads. One such call or `forward` at a time (ERR_BUSY). */
+  identity(signal?: AbortSignal): Promise<EngineIdentity>;
   /** A teacher-forced pass over `ids` on a fresh chain. */
   forward(options: ForwardOptions, signal?: AbortSignal): Promise<ForwardResult>;
   /** Idempotent; also `[Symbol.dispose]`. */
@@ -237,6 +237,23 @@ export interface RestoreOptions extends ObjectSources {
   readonly journals: readonly number[];
 }
 
+/** One object, and what whoever names it says of it. */
+export interface ObjectToVerify {
+  readonly kind: SavedObject['kind'];
+  /** null: any. */
+  readonly layoutId: string | null;
+  readonly chunks: readonly Uint8Array[];
+  readonly bytes: number;
+  readonly digest: string;
+  /** null: the object is sealed and there is no key. Then sizes, structure, CRCs and the named digest are checked, and nothing that takes a key. */
+  readonly seal: Seal | null;
+}
+
+export interface JournalSources extends ObjectSources {
+  readonly layoutId: string;
+  readonly vocabSize: number;
+}
+
 /** What the journals of a job say, folded. */
 export interface JournalReport {
   readonly report: RunReport;
@@ -262,8 +279,11 @@ export interface NativeRun extends Disposable {
   /** Finishes chains now, frees their KV. */
   end(chains: readonly number[]): void;
   report(): RunReport;
-  /** Between two calls, after the prefill. Objects in memory; the next save holds what is new since. */
-  save(options: SaveOptions): Promise<{ readonly report: RunReport; readonly objects: readonly SavedObject[] }>;
+  /**
+   * Between two calls, after the prefill. Objects in memory; the next save holds what is new since. An abort while it waits for its turn
+   * saves nothing (ERR_CANCELLED); later it is too late, as what a save holds no other will hold again.
+   */
+  save(options: SaveOptions, signal?: AbortSignal): Promise<{ readonly report: RunReport; readonly objects: readonly SavedObject[] }>;
   close(): void;
 }
 
@@ -311,22 +331,20 @@ export async function readGgufTokenizer(path: string): Promise<GgufTokenizer | n
  * @example using engine = await openEngine({ directory, overrides: [], backend: 'cpu', kv: null, pageSlots: 64, threads: 2, isa: null });
  */
 export async function openEngine(options: EngineOptions, signal?: AbortSignal): Promise<NativeEngine> {
-  throwIfAborted(signal);
-  const opening = settling(() => addon().openEngine(options)).then((opened) => new Engine(opened));
-  if (signal === undefined) return opening;
-  return new Promise((resolve, reject) => {
-    const onAbort = () => {
-      reject(cancelled());
-      opening.then((engine) => engine.close(), () => undefined);
-    };
-    signal.addEventListener('abort', onAbort, { once: true });
-    opening.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
+  return abandonable(signal, () => addon().openEngine(options).then((opened) => new Engine(opened)), (engine) => engine.close());
 }
 
-/** Journals of one job, in order, of an engine with this layout and vocabulary. */
-export async function decodeJournals(options: ObjectSources & { readonly layoutId: string; readonly vocabSize: number }): Promise<JournalReport> {
-  return settling(() => addon().decodeJournals(options));
+/** Journals of one job, in order, of an engine with this layout and vocabulary. An abort settles at once. */
+export async function decodeJournals(options: JournalSources, signal?: AbortSignal): Promise<JournalReport> {
+  return abandonable(signal, () => addon().decodeJournals(options), () => undefined);
+}
+
+/**
+ * Every byte of an object: sizes, structure, CRC and digest of every frame, tag and codec where it has them. Off the JS thread; needs no engine.
+ * @throws EngineError ERR_CHECKPOINT, ERR_KEY (encrypted, and the seal has no key), ERR_MEMORY.
+ */
+export async function verifyObject(options: ObjectToVerify): Promise<{ readonly frames: number; readonly rawBytes: number }> {
+  return settling(() => addon().verifyObject(options));
 }
 
 class Engine implements NativeEngine {
@@ -350,12 +368,12 @@ class Engine implements NativeEngine {
     return new Run(calling(() => addon().createRun(this.#handle, options)));
   }
 
-  async restoreRun(options: RestoreOptions): Promise<NativeRun> {
-    return new Run(await settling(() => addon().restoreRun(this.#handle, options)));
+  async restoreRun(options: RestoreOptions, signal?: AbortSignal): Promise<NativeRun> {
+    return abandonable(signal, () => addon().restoreRun(this.#handle, options).then((handle) => new Run(handle)), (run) => run.close());
   }
 
-  async identity(): Promise<EngineIdentity> {
-    return settling(() => addon().engineIdentity(this.#handle));
+  async identity(signal?: AbortSignal): Promise<EngineIdentity> {
+    return cancellable(signal, () => addon().engineIdentity(this.#handle), () => addon().engineCancel(this.#handle));
   }
 
   async forward(options: ForwardOptions, signal?: AbortSignal): Promise<ForwardResult> {
@@ -394,8 +412,8 @@ class Run implements NativeRun {
     return calling(() => addon().runReport(this.#handle));
   }
 
-  async save(options: SaveOptions): Promise<{ readonly report: RunReport; readonly objects: readonly SavedObject[] }> {
-    return settling(() => addon().runSave(this.#handle, options));
+  async save(options: SaveOptions, signal?: AbortSignal): Promise<{ readonly report: RunReport; readonly objects: readonly SavedObject[] }> {
+    return cancellable(signal, () => addon().runSave(this.#handle, options), () => addon().runCancel(this.#handle));
   }
 
   close(): void {
@@ -437,7 +455,8 @@ interface Addon {
   runSave(run: Handle, options: SaveOptions): Promise<{ readonly report: RunReport; readonly objects: readonly SavedObject[] }>;
   restoreRun(engine: Handle, options: RestoreOptions): Promise<Handle>;
   engineIdentity(engine: Handle): Promise<EngineIdentity>;
-  decodeJournals(options: ObjectSources & { readonly layoutId: string; readonly vocabSize: number }): Promise<JournalReport>;
+  decodeJournals(options: JournalSources): Promise<JournalReport>;
+  verifyObject(options: ObjectToVerify): Promise<{ readonly frames: number; readonly rawBytes: number }>;
 }
 
 let loaded: Addon | undefined;
@@ -488,6 +507,21 @@ async function settling<T>(call: () => Promise<T>): Promise<T> {
   } catch (error) {
     throw toEngineError(error);
   }
+}
+
+/** Starts a native call that cannot be stopped: an abort settles at once, and what comes later is dropped. */
+async function abandonable<T>(signal: AbortSignal | undefined, start: () => Promise<T>, drop: (late: T) => void): Promise<T> {
+  throwIfAborted(signal);
+  const call = settling(start);
+  if (signal === undefined) return call;
+  return new Promise((resolve, reject) => {
+    const onAbort = () => {
+      reject(cancelled());
+      call.then(drop, () => undefined);
+    };
+    signal.addEventListener('abort', onAbort, { once: true });
+    call.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
 }
 
 /** Starts a native call; an abort asks it to stop, and the promise settles when it has. */

@@ -61,6 +61,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
         Export<RestoreRun>(env, "restoreRun"),
         Export<EngineIdentity>(env, "engineIdentity"),
         Export<DecodeJournals>(env, "decodeJournals"),
+        Export<VerifyObject>(env, "verifyObject"),
     });
   } catch (...) {
     Throw(env, Caught());

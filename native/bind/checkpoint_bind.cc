@@ -1,86 +1,19 @@
 #include "bind/checkpoint_bind.h"
 
+#include <algorithm>
+#include <chrono>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "bind/dto.h"
 #include "bind/handle.h"
+#include "bind/sources.h"
 #include "checkpoint/journal.h"
 #include "checkpoint/model_digest.h"
 
 namespace rum::bind {
 namespace {
-
-constexpr size_t kObjectsMax = 1 << 20;
-constexpr size_t kChunksMax = 1 << 20;
-constexpr size_t kContextBytesMax = 1024;
-
-std::string Hex(std::span<const uint8_t> bytes) {
-  std::string text;
-  for (const uint8_t byte : bytes) {
-    text += "0123456789abcdef"[byte >> 4];
-    text += "0123456789abcdef"[byte & 15];
-  }
-  return text;
-}
-
-template <size_t N>
-std::array<uint8_t, N> FromHex(Reader& reader, const char* name) {
-  const std::string text = reader.String(name, 2 * N);
-  std::array<uint8_t, N> bytes{};
-  const auto digit = [](char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1; };
-  bool whole = text.size() == 2 * N;
-  for (size_t i = 0; i < N && whole; ++i) {
-    const int high = digit(text[2 * i]), low = digit(text[2 * i + 1]);
-    whole = high >= 0 && low >= 0;
-    bytes[i] = static_cast<uint8_t>(high * 16 + low);
-  }
-  if (!whole) reader.Fail(kErrOption, name, "must be " + std::to_string(2 * N) + " lower-case hexadecimal digits.");
-  return bytes;
-}
-
-// A seal with the keys it borrows.
-struct OwnedSeal {
-  std::optional<Key> digest_key, data_key;
-  std::string context;
-  Seal Borrow() const { return {digest_key ? &*digest_key : nullptr, data_key ? &*data_key : nullptr, context}; }
-};
-
-std::optional<Key> ReadKey(Reader& reader, const char* name) {
-  if (reader.IsNull(name)) return std::nullopt;
-  const std::vector<uint8_t> bytes = reader.Uint8Array(name, 32);
-  if (bytes.size() != 32) {
-    reader.Fail(kErrKey, name, "must have 32 bytes.");
-    return std::nullopt;
-  }
-  Key key;
-  std::copy(bytes.begin(), bytes.end(), key.begin());
-  return key;
-}
-
-OwnedSeal ReadSeal(Reader& reader) {
-  OwnedSeal seal;
-  seal.digest_key = ReadKey(reader, "digestKey");
-  seal.data_key = ReadKey(reader, "dataKey");
-  seal.context = reader.String("context", kContextBytesMax);
-  return seal;
-}
-
-// Calls read(reader) for each object of the array options[name].
-template <class F>
-void EachObject(Reader& reader, const char* name, size_t count_max, F&& read) {
-  const Napi::Value value = reader.Object(name);
-  if (!reader.status().ok()) return;
-  if (!value.IsArray() || value.As<Napi::Array>().Length() > count_max) return reader.Fail(kErrInternal, name, "must be an array within bounds.");
-  const auto array = value.As<Napi::Array>();
-  for (uint32_t i = 0; i < array.Length() && reader.status().ok(); ++i) {
-    Reader item(reader.PathOf(name) + "[" + std::to_string(i) + "]", array.Get(i));
-    if (item.status().ok()) read(item);
-    reader.Merge(item.status());
-  }
-}
 
 std::vector<size_t> Indices(Reader& reader, const char* name) {
   const std::vector<int32_t> list = reader.Ints(name, kObjectsMax, 0, kObjectsMax);
@@ -90,51 +23,6 @@ std::vector<size_t> Indices(Reader& reader, const char* name) {
 std::optional<size_t> Index(Reader& reader, const char* name) {
   if (reader.IsNull(name)) return std::nullopt;
   return static_cast<size_t>(reader.Int(name, 0, kObjectsMax));
-}
-
-// What objects are read from: chunks of JS memory, which `keep` holds until the task is gone.
-struct Sources {
-  std::vector<OwnedSeal> seals;
-  std::vector<StoredObject> objects;
-  Napi::ObjectReference keep;
-};
-
-void ReadChunks(Reader& reader, StoredObject* object, Napi::Array& kept) {
-  const Napi::Value value = reader.Object("chunks");
-  if (!reader.status().ok()) return;
-  if (!value.IsArray() || value.As<Napi::Array>().Length() > kChunksMax) return reader.Fail(kErrInternal, "chunks", "must be an array within bounds.");
-  const auto array = value.As<Napi::Array>();
-  for (uint32_t i = 0; i < array.Length(); ++i) {
-    const Napi::Value chunk = array.Get(i);
-    if (!chunk.IsTypedArray() || chunk.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
-      return reader.Fail(kErrInternal, "chunks", "must hold Uint8Arrays.");
-    }
-    const auto bytes = chunk.As<Napi::Uint8Array>();
-    if (bytes.ByteLength() == 0) continue;
-    object->chunks.emplace_back(bytes.Data(), bytes.ByteLength());
-    kept.Set(kept.Length(), bytes);
-  }
-}
-
-// The chunks are kept in an array of ours: the caller's may be changed while the objects are read.
-void ReadSources(Napi::Env env, Reader& reader, Sources* sources) {
-  Napi::Array kept = Napi::Array::New(env);
-  EachObject(reader, "seals", kObjectsMax, [&](Reader& seal) { sources->seals.push_back(ReadSeal(seal)); });
-  EachObject(reader, "objects", kObjectsMax, [&](Reader& item) {
-    StoredObject object;
-    object.bytes = item.Int("bytes", 0, int64_t{1} << 50);
-    object.digest = FromHex<32>(item, "digest");
-    object.seal = static_cast<size_t>(item.Int("seal", 0, kObjectsMax));
-    ReadChunks(item, &object, kept);
-    sources->objects.push_back(std::move(object));
-  });
-  if (reader.status().ok()) sources->keep = Napi::Persistent(kept.As<Napi::Object>());
-}
-
-std::vector<Seal> Borrow(const std::vector<OwnedSeal>& seals) {
-  std::vector<Seal> out;
-  for (const OwnedSeal& seal : seals) out.push_back(seal.Borrow());
-  return out;
 }
 
 class SaveTask final : public Task {
@@ -236,22 +124,30 @@ class RestoreTask final : public Task {
 
 class IdentityTask final : public Task {
  public:
-  explicit IdentityTask(std::shared_ptr<EngineCore> core) : core_(std::move(core)) {}
+  explicit IdentityTask(std::shared_ptr<EngineCore> core) : core_(std::move(core)), hasher_(*core_->model) {}
   Progress Work(Status&) override {
-    digest_ = DigestOfWeights(*core_->model);
-    return Progress::kDone;
+    Backend& backend = *core_->backend;
+    const ParallelFor parallel = [&backend](int64_t items, const std::function<void(int64_t)>& f) {
+      backend.RunOnThreads(items, items << 24, [&f](int64_t begin, int64_t end, int32_t) {
+        for (int64_t i = begin; i < end; ++i) f(i);
+      });
+    };
+    const auto deadline = std::chrono::steady_clock::now() + kSlice;
+    while (!hasher_.done() && !cancelled() && std::chrono::steady_clock::now() < deadline) hasher_.Advance(backend.threads(), parallel);
+    return hasher_.done() ? Progress::kDone : Progress::kMore;
   }
   Napi::Value Result(Napi::Env env) override {
     Napi::Object out = Napi::Object::New(env);
     out.Set("layoutId", Hex(core_->layout_id));
-    out.Set("weightsDigest", Hex(digest_));
+    out.Set("weightsDigest", Hex(hasher_.Finish()));
     out.Set("numericsId", kNumericsId);
     return out;
   }
 
  private:
+  static constexpr std::chrono::milliseconds kSlice{100};
   std::shared_ptr<EngineCore> core_;
-  Digest digest_{};
+  WeightsHasher hasher_;
 };
 
 class JournalsTask final : public Task {
@@ -301,6 +197,48 @@ class JournalsTask final : public Task {
   int32_t vocab_;
   bool check_digests_;
   Journal journal_;
+};
+
+// Every byte of one object, without an engine and without using any of it.
+class VerifyTask final : public Task {
+ public:
+  static constexpr std::chrono::milliseconds kSlice{100};
+  VerifyTask(StoredObject object, OwnedSeal seal, Expect expect, Napi::ObjectReference keep)
+      : object_(std::move(object)), seal_(std::move(seal)), expect_(expect), keep_(std::move(keep)) {
+    expect_.bytes = object_.bytes;
+    expect_.digest = &object_.digest;
+  }
+  Progress Work(Status& status) override {
+    if (!reader_) {
+      auto opened = ObjectReader::Open(object_.chunks, expect_, seal_.Borrow());
+      status = opened.status();
+      if (!opened.ok()) return Progress::kDone;
+      reader_.emplace(std::move(*opened));
+    }
+    const auto end = std::chrono::steady_clock::now() + kSlice;
+    for (; frame_ < reader_->frames(); ++frame_) {
+      if (std::chrono::steady_clock::now() >= end) return Progress::kMore;
+      status = reader_->ReadFrame(frame_, [](std::span<const uint8_t>) { return Status::Ok(); });
+      if (!status.ok()) return Progress::kDone;
+      raw_bytes_ += reader_->raw_bytes(frame_);
+    }
+    return Progress::kDone;
+  }
+  Napi::Value Result(Napi::Env env) override {
+    Napi::Object out = Napi::Object::New(env);
+    out.Set("frames", frame_);
+    out.Set("rawBytes", static_cast<double>(raw_bytes_));
+    return out;
+  }
+
+ private:
+  StoredObject object_;
+  OwnedSeal seal_;
+  Expect expect_;
+  Napi::ObjectReference keep_;
+  std::optional<ObjectReader> reader_;
+  int32_t frame_ = 0;
+  int64_t raw_bytes_ = 0;
 };
 
 }  // namespace
@@ -354,7 +292,10 @@ Napi::Value RestoreRun(Napi::Env env, const std::shared_ptr<EngineHandle>& engin
 
 Napi::Value EngineIdentity(Napi::Env env, const std::shared_ptr<EngineHandle>& engine, Napi::Value) {
   if (engine->core == nullptr) return Throw(env, Error(kErrDisposed, "the engine is closed."));
-  return engine->core->queue->Start(std::make_shared<IdentityTask>(engine->core));
+  if (!engine->call.expired()) return Throw(env, Error(kErrBusy, "a call of this engine is in flight."));
+  const auto task = std::make_shared<IdentityTask>(engine->core);
+  engine->call = task;
+  return engine->core->queue->Start(task);
 }
 
 Napi::Value DecodeJournals(Napi::Env env, Napi::Value options) {
@@ -367,6 +308,25 @@ Napi::Value DecodeJournals(Napi::Env env, Napi::Value options) {
   if (!reader.status().ok()) return Throw(env, reader.status());
   const auto queue = std::make_shared<SerialQueue>(env);
   return queue->Start(std::make_shared<JournalsTask>(std::move(sources), layout_id, vocab, check_digests));
+}
+
+Napi::Value VerifyObject(Napi::Env env, Napi::Value options) {
+  Reader reader("verifyObject.options", options);
+  Expect expect;
+  expect.kind = static_cast<ObjectKind>(1 + std::max(0, reader.Choice("kind", {"segment", "tail", "journal"})));
+  if (!reader.IsNull("layoutId")) expect.layout_id = FromHex<16>(reader, "layoutId");
+  expect.keyless = reader.IsNull("seal");
+  OwnedSeal seal;
+  if (!expect.keyless) {
+    Reader given(reader.PathOf("seal"), reader.Object("seal"));
+    if (given.status().ok()) seal = ReadSeal(given);
+    reader.Merge(given.status());
+  }
+  Napi::Array kept = Napi::Array::New(env);
+  StoredObject object = ReadStoredObject(reader, kept);
+  if (!reader.status().ok()) return Throw(env, reader.status());
+  const auto queue = std::make_shared<SerialQueue>(env);
+  return queue->Start(std::make_shared<VerifyTask>(std::move(object), std::move(seal), expect, Napi::Persistent(kept.As<Napi::Object>())));
 }
 
 }  // namespace rum::bind

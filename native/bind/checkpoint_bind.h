@@ -12,5 +12,6 @@ Napi::Value RunSave(Napi::Env env, const std::shared_ptr<RunHandle>& run, Napi::
 Napi::Value RestoreRun(Napi::Env env, const std::shared_ptr<EngineHandle>& engine, Napi::Value options);
 Napi::Value EngineIdentity(Napi::Env env, const std::shared_ptr<EngineHandle>& engine, Napi::Value options);
 Napi::Value DecodeJournals(Napi::Env env, Napi::Value options);
+Napi::Value VerifyObject(Napi::Env env, Napi::Value options);
 
 }  // namespace rum::bind

@@ -192,7 +192,7 @@ Napi::Value EngineForward(Napi::Env env, const std::shared_ptr<EngineHandle>& en
   request.chunk = reader.Int32("chunk", 1, INT32_MAX);
   if (!reader.status().ok()) return Throw(env, reader.status());
   if (engine->core == nullptr) return Throw(env, Error(kErrDisposed, "the engine is closed."));
-  if (!engine->call.expired()) return Throw(env, Error(kErrBusy, "a forward pass of this engine is in flight."));
+  if (!engine->call.expired()) return Throw(env, Error(kErrBusy, "a call of this engine is in flight."));
   const Status status = ForwardPass::Check(request, engine->core->model->config);
   if (!status.ok()) return Throw(env, status);
   const auto task = std::make_shared<ForwardTask>(engine->core, std::move(request));

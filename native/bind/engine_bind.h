@@ -31,7 +31,7 @@ struct EngineCore {
 struct EngineHandle {
   static constexpr napi_type_tag kTypeTag{0x8d6f3a1c52be4e07, 0xa4c9b07de81f3362};
   std::shared_ptr<EngineCore> core;  // nullptr: closed
-  std::weak_ptr<Task> call;          // the forward in flight
+  std::weak_ptr<Task> call;          // the forward pass or identity in flight
   ~EngineHandle() { Close(); }
   void Close();
 };

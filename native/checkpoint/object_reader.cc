@@ -26,7 +26,8 @@ struct Scratch {
 }  // namespace
 
 struct ObjectReader::State {
-  State(Chunks chunks, const Expect& expect, const Seal& seal_) : bytes(chunks), seal(seal_), check_digests(expect.check_digests) {}
+  State(Chunks chunks, const Expect& expect, const Seal& seal_)
+      : bytes(chunks), seal(seal_), keyless(expect.keyless), check_digests(expect.check_digests && !expect.keyless) {}
 
   Status Open(const Expect& expect);
   Status CheckTrailer(const Expect& expect, std::vector<uint8_t>* index);
@@ -41,10 +42,12 @@ struct ObjectReader::State {
 
   ChunkedBytes bytes;
   Seal seal;
+  bool keyless;
   bool check_digests;
   HeaderBytes header_bytes{};
   ObjectHeader header;
   bool encrypted = false;
+  bool decrypts = false;
   Digest digest{};
   std::vector<FrameEntry> entries;
   std::mutex mutex;
@@ -88,6 +91,8 @@ Status ObjectReader::State::CheckTrailer(const Expect& expect, std::vector<uint8
   if (expect.digest != nullptr && *expect.digest != trailer.digest) {
     return CheckpointError(reason::kDamaged, "the object is not the one that the manifest names: it has another digest.");
   }
+  digest = trailer.digest;
+  if (keyless) return Status::Ok();
   Hasher hasher(seal.digest_key);
   hasher.Update(header_bytes);
   hasher.Update(*index);
@@ -104,17 +109,18 @@ Status ObjectReader::State::CheckHeader(const Expect& expect) {
     return CheckpointError(reason::kDamaged, std::string("the object is a ") + ObjectKindName(header.kind) + " where a " +
                                                  ObjectKindName(expect.kind) + " should be.");
   }
-  if (header.layout_id != expect.layout_id) {
+  if (expect.layout_id && header.layout_id != *expect.layout_id) {
     return CheckpointError(reason::kLayout, std::string("the ") + ObjectKindName(header.kind) + " is of another cache layout.");
   }
-  if (encrypted && seal.data_key == nullptr) {
+  decrypts = encrypted && !keyless;
+  if (decrypts && seal.data_key == nullptr) {
     return Error(kErrKey, std::string("The ") + ObjectKindName(header.kind) + " is encrypted, and there is no data key.");
   }
   // Otherwise whoever can write to the store could put in plain bytes of his own.
-  if (!encrypted && seal.data_key != nullptr) {
+  if (!encrypted && (seal.data_key != nullptr || keyless)) {
     return CheckpointError(reason::kIdentity, std::string("the ") + ObjectKindName(header.kind) + " is not encrypted, and its job is.");
   }
-  return encrypted ? EncryptionAvailable() : Status::Ok();
+  return decrypts ? EncryptionAvailable() : Status::Ok();
 }
 
 Status ObjectReader::State::CheckFrames(std::span<const uint8_t> index, int64_t index_offset) {
@@ -169,7 +175,7 @@ Status ObjectReader::State::Verify(size_t frame, uint8_t* to) const {
   const auto number = static_cast<uint32_t>(frame);
   const int64_t tag_at = entry.stored_bytes - (encrypted ? kGcmTagBytes : 0);
   GcmStream cipher;
-  if (encrypted) {
+  if (decrypts) {
     const std::vector<uint8_t> authenticated = FrameAuthenticated(header_bytes, seal.context, number);
     const Status status = cipher.Start(GcmStream::Direction::kDecrypt, *seal.data_key, FrameNonce(header.nonce, number), authenticated);
     if (!status.ok()) return status;
@@ -181,7 +187,7 @@ Status ObjectReader::State::Verify(size_t frame, uint8_t* to) const {
     const std::span<const uint8_t> piece = bytes.Piece(entry.offset + at, std::min(part_end - at, kPieceBytes - at % kPieceBytes));
     crc32c = Crc32c(piece, crc32c);
     if (check_digests) hasher.Update(piece);
-    if (at < tag_at && encrypted) {
+    if (at < tag_at && decrypts) {
       if (Status status = cipher.Update(piece, to + at); !status.ok()) return status;
     } else if (at < tag_at && to != nullptr) {
       std::memcpy(to + at, piece.data(), piece.size());
@@ -194,7 +200,7 @@ Status ObjectReader::State::Verify(size_t frame, uint8_t* to) const {
     hasher.Finish(found);
     if (found != entry.digest) return Damaged(frame, "has another digest");
   }
-  if (!encrypted) return Status::Ok();
+  if (!decrypts) return Status::Ok();
   GcmTag tag;
   bytes.Copy(entry.offset + tag_at, tag);
   if (cipher.FinishDecrypt(tag)) return Status::Ok();
@@ -208,12 +214,12 @@ Status ObjectReader::State::Read(size_t frame, Scratch* scratch, const Use& use)
   const int64_t coded_bytes = entry.stored_bytes - (encrypted ? kGcmTagBytes : 0);
   std::span<const uint8_t> coded;
   if (entry.stored_bytes > 0) coded = bytes.Piece(entry.offset, coded_bytes);
-  const bool in_place = !encrypted && static_cast<int64_t>(coded.size()) == coded_bytes;
+  const bool in_place = !decrypts && static_cast<int64_t>(coded.size()) == coded_bytes;
   const auto no_memory = [&] { return Error(kErrMemory, "The system has no memory for a frame of " + std::to_string(entry.raw_bytes) + " bytes."); };
   if (!in_place && !scratch->stored.Grow(coded_bytes)) return no_memory();
   if (Status status = Verify(frame, in_place ? nullptr : scratch->stored.data()); !status.ok()) return status;
   if (!in_place) coded = {scratch->stored.data(), static_cast<size_t>(coded_bytes)};
-  if (raw) return use(coded);
+  if (raw || encrypted != decrypts) return use(coded);
   if (!scratch->planes.Grow(entry.raw_bytes) || !scratch->raw.Grow(entry.raw_bytes)) return no_memory();
   if (!DecodePlanesZstd(coded, entry.raw_bytes, scratch->planes.data(), scratch->raw.data())) return Damaged(frame, "does not decode to its length");
   return use({scratch->raw.data(), static_cast<size_t>(entry.raw_bytes)});

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "checkpoint/object.h"
@@ -15,10 +16,13 @@ using Chunks = std::span<const std::span<const uint8_t>>;
 // What the manifest says of the object.
 struct Expect {
   ObjectKind kind = ObjectKind::kSegment;
-  LayoutId layout_id{};
+  std::optional<LayoutId> layout_id;  // nullopt: any
   int64_t bytes = 0;
   const Digest* digest = nullptr;  // nullptr: any
   bool check_digests = true;       // false: frames by CRC (and tag) only; the header and the index by digest all the same
+  // true: the object is sealed, and whoever looks has no keys. Sizes, order, gaps, CRCs and that it says the digest that the manifest
+  // names are checked, not what the digest is of; frames are handed out as they are stored.
+  bool keyless = false;
 };
 
 // Runs f(0) .. f(items - 1), in any order, on any threads, and returns when all are done.

@@ -211,7 +211,11 @@ Expected<std::unique_ptr<Run>> Run::Restore(std::shared_ptr<Backend> backend, st
     if (LayoutIdOf(geometry) != restore.layout_id) return CheckpointError(reason::kLayout, "the checkpoint is of another cache layout than this engine's");
   }
   if (Status status = impl.Rebuild(restore, probe == nullptr ? nullptr : &geometry); !status.ok()) return status;
-  if (impl.running_.empty()) impl.prefilled_ = true;
+  if (impl.running_.empty()) {
+    // Nothing to feed again, so nobody will ask later.
+    impl.prefilled_ = true;
+    if (Status status = impl.CheckRestored(); !status.ok()) return status;
+  }
   return run;
 }
 

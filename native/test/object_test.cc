@@ -136,6 +136,26 @@ void NumbersOfEveryWidthShrink() {
   }
 }
 
+// NaN with its payload, both infinities, both zeros, denormals: as f32 and as bf16.
+void NumbersThatAreNoneComeBackBitForBit() {
+  Bytes f32, bf16;
+  for (const uint32_t bits : {0x7FC00000u, 0x7F800001u, 0xFFFFFFFFu, 0x7FA5A5A5u, 0x7F800000u, 0xFF800000u, 0x80000000u, 0u, 1u, 0x807FFFFFu, 0x3F800000u}) {
+    for (int byte = 0; byte < 4; ++byte) f32.push_back(static_cast<uint8_t>(bits >> (8 * byte)));
+    for (int byte = 2; byte < 4; ++byte) bf16.push_back(static_cast<uint8_t>(bits >> (8 * byte)));
+  }
+  ForEachSpec([&](ObjectSpec spec) {
+    for (const auto& [element_bytes, numbers] : {std::pair{4, f32}, std::pair{2, bf16}}) {
+      // Enough of them that a codec which shrinks floats is used.
+      Bytes many;
+      for (int i = 0; i < 1000; ++i) many.insert(many.end(), numbers.begin(), numbers.end());
+      spec.element_bytes = element_bytes, spec.frames = {many, numbers};
+      std::vector<Bytes> frames;
+      CHECK_OK(ReadAll(BytesOf(*Write(spec)), spec, &frames));
+      CHECK(frames == spec.frames);
+    }
+  });
+}
+
 void TheSameFramesUnderAnotherSealAreOtherBytes() {
   ObjectSpec spec;
   spec.frames = {Noise(1000, 1), Noise(1000, 1)};
@@ -199,6 +219,7 @@ int main() {
       {"a raw frame in one chunk is handed out where it lies", RawFramesInOneChunkAreNotCopied},
       {"frames are read by many threads, and the lowest error is given", FramesAreReadByManyThreads},
       {"numbers of every width come back from their planes, and floats take less room", NumbersOfEveryWidthShrink},
+      {"NaN, infinities and denormals come back bit for bit", NumbersThatAreNoneComeBackBitForBit},
       {"the same frames under another key or nonce are other bytes, and no plain byte shows", TheSameFramesUnderAnotherSealAreOtherBytes},
       {"fresh nonces differ", FreshNoncesDiffer},
       {"a writer used wrongly gives no object", AWriterUsedWronglyGivesNoObject},

@@ -30,9 +30,9 @@ export function protocolRows(): readonly Row[] {
   return parse(readFileSync(PAGE, 'utf8'));
 }
 
-/** What the fast tests have time for: by states, which no machine changes. The slow ones take the rest. */
-export function isShort({ states }: Row): boolean {
-  return states <= 2_500;
+/** What each suite has time for: by states, which no machine changes. The soak takes what is left, searches of minutes. */
+export function suiteOf({ states }: Row): 'fast' | 'slow' | 'soak' {
+  return states <= 2_500 ? 'fast' : states <= 60_000 ? 'slow' : 'soak';
 }
 
 export function runProtocol(args: readonly string[], timeoutMs: number): Promise<Ended> {

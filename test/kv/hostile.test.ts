@@ -31,7 +31,7 @@ beforeEach(async () => {
     state: 'running', objects,
     manifest: (refs) => content(refs, {
       step: 9, promptTail: 4, journal: [3], keys: { sums: 'AAAA' },
-      slices: [{ slice: 1, epoch: 1, outcome: 'started', reason: null, from: 0, recomputed: 0 }],
+      slices: [{ slice: 1, epoch: 1, outcome: 'started', reason: null, from: 0, recomputed: 0, prefillRate: null }],
       chains: [{ tokens: 9, finish: null, segments: [0], tails: [{ at: 4, object: 1 }, { at: 9, object: 2 }] }],
     }),
   });

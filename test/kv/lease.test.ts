@@ -5,6 +5,7 @@ import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { createJob, listJobs, readJob } from '../../engine/kv/create.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import type { ObjectStore } from '../../engine/ports/object-store.ts';
+import { ManualClock } from '../helpers/clock.ts';
 import { code, commitSteps, content, createdJob, HEAD_KEY, headOf, onTop, options, SPEC, step, stepsOf, takenJob, WHERE } from './support.ts';
 
 /** The k-th conditional write of the head (from 0) meets a fault. */
@@ -14,6 +15,14 @@ function storeWith(faults: Readonly<Record<number, Fault>>, more: { before?: (op
 }
 
 const objectsOf = (store: MemoryStore) => [...store.snapshot().keys()].filter((key) => /\/[mstj]\//.test(key));
+
+/** In small steps, so that whoever waits for less wakes in between. */
+async function passed(clock: ManualClock, ms: number): Promise<void> {
+  for (let left = ms; left > 0; left -= 100) {
+    clock.advance(100);
+    await clock.settle();
+  }
+}
 
 describe('creating', () => {
   test('a job is created once: the same spec finds it, another is refused', async () => {
@@ -47,7 +56,18 @@ describe('creating', () => {
       },
     });
     await expect(createJob(store.as('late'), WHERE, '{"prompt":"secret"}', options())).rejects.toMatchObject(code('ERR_JOB_CONFLICT'));
-    expect([...store.snapshot().keys()]).toEqual([HEAD_KEY]);
+    // The listing by day knows the name, as the tombstone does.
+    expect([...store.snapshot().keys()].filter((key) => !key.startsWith('idx/'))).toEqual([HEAD_KEY]);
+  });
+
+  test('a key whose job was never born takes no other spec either', async () => {
+    const store = new MemoryStore({ faults: ({ kind, key }) => (dies && kind === 'put' && key === HEAD_KEY ? { kind: 'fail' } : null) });
+    let dies = true;
+    const once = { ...options(), idempotencyKey: 'k' };
+    await expect(createJob(store, WHERE, SPEC, once)).rejects.toMatchObject(code('ERR_STORE'));
+    dies = false;
+    await expect(createJob(store, WHERE, '{}', once)).rejects.toMatchObject(code('ERR_JOB_CONFLICT'));
+    expect((await createJob(store, WHERE, SPEC, once)).head.state).toBe('queued');
   });
 
   test('a crash at any call of the store is finished by the next attempt', async () => {
@@ -109,6 +129,25 @@ describe('taking', () => {
     lives = false;
     expect((await takenJob(second, { commitIntervalMs: 1_000 })).head.epoch).toBe(2);
     await expect(commitSteps(first, n)).rejects.toMatchObject(code('ERR_FENCED'));
+  });
+
+  test('an owner that commits every 2.9 intervals keeps its job, one that is still for 4 has lost it', async () => {
+    const store = new MemoryStore();
+    await createdJob(store);
+    const [clock, first] = [new ManualClock(), await takenJob(store)];
+    const taking = takenJob(store, { clock, commitIntervalMs: 1_000, waitMs: 60_000 });
+    let taken = false;
+    void taking.then(() => (taken = true));
+    for (let n = 0; n < 4; n++) {
+      await passed(clock, 2_900);
+      expect(taken).toBe(false);
+      await commitSteps(first, n);
+    }
+    await passed(clock, 3_000);
+    expect(taken).toBe(false);
+    // The taker looks once an interval, so it may learn of the last commit as late as that.
+    await passed(clock, 1_000);
+    expect((await taking).head.epoch).toBe(2);
   });
 
   test('of takers at once each gets an epoch of its own, and only the last owns the job', async () => {
@@ -192,6 +231,31 @@ describe('committing', () => {
     expect(await lease.flushJournal(step(16))).toEqual({ written: false, deltaDue: true });
     expect((await commitSteps(lease, 16)).journal).toEqual([]);
     expect(await stepsOf(lease)).toEqual([...Array(17).keys()]);
+  });
+
+  test('a manifest that leaves out what was flushed leaves it in the head', async () => {
+    const store = new MemoryStore();
+    await createdJob(store);
+    const lease = await takenJob(store);
+    await lease.flushJournal(step(0));
+    const flushed = lease.head.journal;
+    await lease.commit({ state: 'running', manifest: (refs) => content(refs), objects: [step(1)] });
+    expect(lease.head.journal).toEqual(flushed);
+    expect(await stepsOf(await takenJob(store, { force: true }))).toEqual([1, 0]);
+  });
+
+  test('a strike stays until tokens advance, by a manifest or a flush', async () => {
+    const store = new MemoryStore();
+    await createdJob(store);
+    await takenJob(store);
+    const second = await takenJob(store, { force: true });
+    expect(second.head.strikes).toBe(2);
+    await second.commit({ state: 'running', manifest: (refs) => content(refs, { step: 0 }), objects: [step(0)] });
+    expect(second.head.strikes).toBe(2);
+    await second.commit({ state: 'running', manifest: null, objects: [] });
+    expect(second.head.strikes).toBe(2);
+    await second.flushJournal(step(1));
+    expect(second.head.strikes).toBe(0);
   });
 
   test('overlapping calls publish in the order in which they were made', async () => {

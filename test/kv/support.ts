@@ -23,8 +23,8 @@ export function nonces(label = 0): () => string {
 
 let labels = 0;
 
-export function options(more: Partial<TakeOptions> = {}): TakeOptions {
-  return { owner: 'test', clock: new HastyClock(20_000), random: () => 0.5, nonce: nonces(++labels), ...more };
+export function options(more: Partial<TakeOptions> = {}): TakeOptions & { readonly createdMs: number } {
+  return { owner: 'test', clock: new HastyClock(20_000), random: () => 0.5, nonce: nonces(++labels), createdMs: 0, ...more };
 }
 
 export async function createdJob(store: ObjectStore, where = WHERE): Promise<Head> {

@@ -13,11 +13,11 @@ import { nonces, onTop, stepsOf, WHERE } from '../kv/support.ts';
 import type { Owner, Play, Setting } from './play.ts';
 
 /** Nonces that differ between the actors and calls of one world, and are the same when it is played again. */
-export function protocolIn({ actor, clock, random }: Setting): ProtocolOptions {
+export function protocolIn({ actor, clock, random }: Setting): ProtocolOptions & { readonly createdMs: number } {
   const label = sha256(actor).slice(0, 8);
   const next = nonces();
   const salt = Math.floor(random() * 2 ** 48).toString(16).padStart(12, '0');
-  return { clock, random, nonce: () => `${label}${salt}${next().slice(20)}`, deadlineMs: 8_000 };
+  return { clock, random, nonce: () => `${label}${salt}${next().slice(20)}`, deadlineMs: 8_000, createdMs: 0 };
 }
 
 export const enginePlay: Play = {

@@ -145,7 +145,7 @@ function unlessExpected(error: unknown): void {
 }
 
 /** For people: what went wrong, how to see it again, and what happened before it. */
-export function story(seed: number, { violations, trace }: Pick<World, 'violations' | 'trace'>): string {
+export function story(seed: number, { violations, trace }: Pick<World, 'violations' | 'trace'>, file = 'test/sim/seeded.test.ts'): string {
   const what = violations.map(({ invariant, what: how }) => `${invariant}: ${how}`).join('\n');
-  return `seed ${seed}: ${what}\nreplay: SIM_SEED=${seed} npx vitest run test/sim/seeded.test.ts\n${trace.slice(-80).join('\n')}`;
+  return `seed ${seed}: ${what}\nreplay: SIM_SEED=${seed} npx vitest run ${file}\n${trace.slice(-80).join('\n')}`;
 }

@@ -20,7 +20,7 @@ export interface Committed {
 type Objects = ReadonlyMap<string, Uint8Array>;
 export type View = (objects: Objects) => Committed | null;
 
-export type Invariant = 'fencing' | 'dangling' | 'gc' | 'once' | 'progress' | 'acked' | 'restore' | 'final' | 'billed' | 'stuck';
+export type Invariant = 'fencing' | 'dangling' | 'gc' | 'once' | 'progress' | 'acked' | 'restore' | 'final' | 'billed' | 'born' | 'stuck';
 
 export class Watch {
   readonly violations: { readonly invariant: Invariant; readonly what: string }[] = [];

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 
-import { checked, hasPython, isShort, protocolRows, runProtocol, type Row } from '../helpers/protocol.ts';
+import { checked, hasPython, suiteOf, protocolRows, runProtocol, type Row } from '../helpers/protocol.ts';
 
 const TIMEOUT_MS = 120_000;
 
@@ -21,7 +21,7 @@ const committed = JSON.parse(readFileSync(FIXTURE, 'utf8')) as Readonly<Record<s
 const ECONOMY = ['ack-stale-never'];
 
 const rows = protocolRows();
-const short = rows.filter(isShort);
+const short = rows.filter((row) => suiteOf(row) === 'fast');
 
 test('the page has short rows for every model', () => {
   const models = ['seq', 'cas', 'cas+ep', 'fence', 'full', 'create', 'deliver', 'join'];

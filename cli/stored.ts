@@ -1,0 +1,102 @@
+/** What the commands on stored jobs share: where the store is, how a job is watched, and what is said of how it ended. */
+import { type Command } from 'commander';
+
+import { keyProviderOf } from '../engine/adapters/key-url.ts';
+import { openStore } from '../engine/adapters/store-url.ts';
+import { EngineError } from '../engine/core/errors.ts';
+import type { CheckpointPolicy } from '../engine/job/checkpointer.ts';
+import { DEFAULT_POLICY } from '../engine/job/checkpointer.ts';
+import type { StoredOptions, StoredOutcome } from '../engine/job/stored.ts';
+import type { ObjectStore } from '../engine/ports/object-store.ts';
+import { EXIT, onInterrupt } from './exit.ts';
+import { modelFinder } from './finder.ts';
+import { openView, silentView, type View } from './live.ts';
+import { durationMs, integer } from './options.ts';
+import { report } from './report.ts';
+import { canRedraw, paintFor } from './text.ts';
+
+export interface StoreFlags {
+  readonly store?: string;
+  readonly tenant: string;
+}
+
+export interface WatchFlags extends StoreFlags {
+  readonly take?: boolean;
+  readonly threads?: number;
+  readonly checkpointTokens?: number;
+  readonly checkpointTime?: number;
+  readonly journalTime?: number;
+  readonly showChains?: boolean;
+  readonly json?: boolean;
+}
+
+export function storeOptions(command: Command): Command {
+  return command
+    .option('--store <url>', 'where jobs are kept: a directory, file:/… or s3://bucket/prefix (default: RUMINATE_STORE)')
+    .option('--tenant <name>', 'whose jobs', 'local');
+}
+
+/** Of commands that run a job. */
+export function checkpointOptions(command: Command): Command {
+  return command
+    .option('--take', 'take a running job although its owner may be alive; that one writes nothing more')
+    .option('--checkpoint-tokens <n>', `tokens of a chain between two checkpoints (default: ${DEFAULT_POLICY.deltaTokens})`, integer)
+    .option('--checkpoint-time <time>', `or time between them (default: ${DEFAULT_POLICY.deltaMs / 1000}s)`, durationMs)
+    .option('--journal-time <time>', `tokens alone are kept this often in between (default: ${DEFAULT_POLICY.journalMs / 1000}s)`, durationMs);
+}
+
+export async function openJobStore({ store }: StoreFlags): Promise<ObjectStore> {
+  const url = store ?? process.env.RUMINATE_STORE ?? '';
+  if (url === '') throw new EngineError('ERR_OPTION', 'Say where jobs are kept with --store DIR or --store s3://bucket/prefix, or set RUMINATE_STORE.');
+  return await openStore(url);
+}
+
+function policyOf({ checkpointTokens, checkpointTime, journalTime }: WatchFlags): Partial<CheckpointPolicy> {
+  for (const [name, value] of Object.entries({ checkpointTokens, checkpointTime, journalTime })) {
+    if (value !== undefined && value < 1) throw new EngineError('ERR_OPTION', `${name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)} must be at least 1; got ${value}.`);
+  }
+  return {
+    ...(checkpointTokens === undefined ? {} : { deltaTokens: checkpointTokens }),
+    ...(checkpointTime === undefined ? {} : { deltaMs: checkpointTime }),
+    ...(journalTime === undefined ? {} : { journalMs: journalTime }),
+  };
+}
+
+/** Runs one slice of a stored job, watched; prints its result, or where it stands. */
+export async function watchStored(
+  title: string, job: string, flags: WatchFlags, length: number | null, work: (options: StoredOptions) => Promise<StoredOutcome>,
+): Promise<void> {
+  const stream = process.stderr;
+  const store = await openJobStore(flags);
+  const keys = await keyProviderOf();
+  using interrupt = onInterrupt(() => stream.write('ruminate: parking at the next step; again to leave at once (what is committed stays)\n'));
+  await store.probe({ signal: interrupt.signal });
+  const term = process.env.TERM;
+  const view: View = flags.json === true && !canRedraw(stream, term) ? silentView : openView({ stream, title, length, now: () => performance.now(), term });
+  let outcome;
+  try {
+    outcome = await work({
+      store,
+      where: { tenant: flags.tenant, job },
+      take: flags.take,
+      policy: policyOf(flags),
+      models: modelFinder(),
+      keys,
+      signal: interrupt.signal,
+      onProgress: (progress) => view.update(progress),
+      ...(flags.threads === undefined ? {} : { threads: flags.threads }),
+    });
+  } finally {
+    view.close();
+  }
+  if (outcome.kind === 'parked') {
+    const { step, tokens } = outcome;
+    const again = `ruminate resume ${job} --store ${store.url}`;
+    if (flags.json === true) process.stdout.write(`${JSON.stringify({ job, state: 'parked', step, tokens })}\n`);
+    stream.write(`ruminate: parked ${job} at step ${step}, ${tokens} tokens; \`${again}\` goes on\n`);
+    process.exitCode = EXIT.interrupted;
+    return;
+  }
+  const { result } = outcome;
+  process.stdout.write(flags.json === true ? `${JSON.stringify(result)}\n` : report(result, { paint: paintFor(process.stdout), showChains: flags.showChains === true }));
+}

@@ -1,0 +1,251 @@
+/** One invocation's share of a stored job: take what its manifest says, run until it ends or is asked to let go, and commit. */
+import { hostname } from 'node:os';
+import { EngineError } from '../core/errors.ts';
+import { stateOf, thisOwner } from '../core/owner.ts';
+import { adopt } from '../kv/adopt.ts';
+import type { JobState } from '../kv/head.ts';
+import type { Lease } from '../kv/lease.ts';
+import type { Manifest } from '../kv/manifest.ts';
+import type { JobKey } from '../kv/names.ts';
+import { readJob } from '../kv/create.ts';
+import { readObject } from '../kv/read.ts';
+import { type JobKeys, forkKeys, openKeys } from '../kv/seal.ts';
+import type { KeyProvider } from '../ports/keys.ts';
+import type { ObjectStore } from '../ports/object-store.ts';
+import type { EngineIdentity } from '../runtime/native.ts';
+import { type Checkpoint, checkpointOf, contentOf } from './checkpoint.ts';
+import { Checkpointer, type CheckpointPolicy } from './checkpointer.ts';
+import type { FinishReason, JobResult } from './generate.ts';
+import { type Played, play } from './play.ts';
+import type { PreparedJob } from './prepare.ts';
+import { type ChainSource, type RestoredRun, rateOf, restore } from './restore.ts';
+import { type RunContext, resultOf, runOptions, timingOf } from './run.ts';
+import type { Parent } from './stored-spec.ts';
+
+/** How one slice began. */
+export interface Resumption {
+  readonly slice: number;
+  readonly outcome: 'restored' | 'recomputed' | 'replayed';
+  readonly reason: string | null;
+  readonly from_step: number;
+  readonly tokens_recomputed: number;
+}
+
+export interface StoredResult extends JobResult {
+  /** Every slice but the first, or the first of a fork or an extension. */
+  readonly resumed: readonly Resumption[];
+  /** Of this slice. */
+  readonly timing: JobResult['timing'] & {
+    /** Part of `decode_ms`: generation waited so long for checkpoints to be encoded. */
+    readonly save_ms: number;
+  };
+}
+
+export type SliceOutcome =
+  | { readonly kind: 'ended'; readonly state: JobState; readonly result: StoredResult }
+  /** Let go with chains that still run; whoever takes the job next goes on. */
+  | { readonly kind: 'parked'; readonly step: number; readonly tokens: number };
+
+export interface SliceContext extends Omit<RunContext, 'parks' | 'onBoundary'> {
+  readonly store: ObjectStore;
+  readonly keys: KeyProvider | null;
+  readonly identity: EngineIdentity;
+  readonly modelId: string;
+  readonly policy: CheckpointPolicy;
+  readonly onCommit?: ((step: number) => void) | undefined;
+}
+
+/** Of this process, so that the next one on this machine sees at once whether it still lives. */
+export function ownerHint(): string {
+  return `${thisOwner()}@${hostname().replace(/[^A-Za-z0-9.-]/g, '').slice(0, 64)}`;
+}
+
+/** Whether the process that a head names as its owner is known to be gone. false: it may live, here or elsewhere. */
+export function isOwnerGone(owner: string): boolean {
+  const [name = '', host] = owner.split('@');
+  return ownerHint().split('@')[1] === host && stateOf(name) === 'dead';
+}
+
+/** @throws EngineError ERR_FENCED, ERR_STORE (what was committed stays; take the job again), ERR_CHECKPOINT, ERR_KEY, ERR_MEMORY. */
+export async function runSlice(job: PreparedJob, lease: Lease, parent: Parent | null, context: SliceContext): Promise<SliceOutcome> {
+  const { clock, identity } = context;
+  const origin = await originOf(lease, parent, context);
+  using keys = origin.keys;
+  const begun = await orPark(lease, origin, () => begin(job, lease, parent, origin, context));
+  if ('kind' in begun) return begun;
+  using run = begun.run;
+  let { prefillRate } = begun;
+  const from = run.report().step;
+  const slicesNow = (): Manifest['slices'] => [...origin.slices, {
+    slice: lease.head.slice,
+    epoch: lease.head.epoch,
+    outcome: begun.outcome,
+    reason: begun.reason?.slice(0, 1_000) ?? null,
+    from,
+    recomputed: begun.recomputed,
+    prefillRate,
+  }];
+  const base: Checkpoint = {
+    ...begun.kept,
+    layoutId: identity.layoutId,
+    modelId: context.modelId,
+    numericsId: identity.numericsId,
+    slices: [],
+    ended: null,
+    keys: null,
+  };
+  const checkpointer = new Checkpointer({
+    run,
+    lease,
+    seal: keys.own,
+    wrapped: (objects) => keys.wrappedFor(objects),
+    clock,
+    policy: context.policy,
+    base,
+    slices: slicesNow,
+    adopted: origin.where === null ? [] : adopt(origin.where, contentOf(base).objects),
+    elapsedMs: origin.elapsedMs,
+    onCommit: context.onCommit,
+  });
+  const start = clock.nowMs();
+  let played: Played;
+  try {
+    played = await play(job, run, {
+      ...context,
+      parks: true,
+      onBoundary: (report) => {
+        if (begun.outcome === 'started') prefillRate ??= rateOf(job.promptIds.length, clock.nowMs() - start);
+        return checkpointer.boundary(report);
+      },
+    });
+  } catch (error) {
+    await checkpointer.drain();
+    throw error;
+  }
+  const { prefilled } = played.report;
+  if (played.parked) {
+    // Before the end of the prompt there is nothing that the store does not have.
+    if (prefilled) await checkpointer.close('parked', null);
+    else await lease.commit({ state: 'parked', manifest: null, objects: [] });
+    return { kind: 'parked', step: played.report.step, tokens: played.report.chains.reduce((sum, { tokens }) => sum + tokens.length, 0) };
+  }
+  const state = stateAfter(played);
+  if (prefilled) await checkpointer.close(state, played.ended);
+  else await lease.commit({ state, manifest: null, objects: [] });
+  const result = { ...resultOf(job, played.report, played.ended), timing: { ...timingOf(played, context), save_ms: checkpointer.waitedMs }, resumed: resumptions(slicesNow()) };
+  return { kind: 'ended', state, result };
+}
+
+/** Cancelled before the job goes on: it is let go as it was taken. */
+async function orPark<T extends object>(lease: Lease, { checkpoint }: Origin, work: () => Promise<T>): Promise<T | Extract<SliceOutcome, { kind: 'parked' }>> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof EngineError && error.code === 'ERR_CANCELLED')) throw error;
+    await lease.commit({ state: 'parked', manifest: null, objects: [] });
+    return { kind: 'parked', step: checkpoint?.step ?? 0, tokens: checkpoint?.chains.reduce((sum, { tokens }) => sum + tokens, 0) ?? 0 };
+  }
+}
+
+/** What the job goes on from: its own manifest, an ancestor's, or nothing. */
+interface Origin {
+  readonly checkpoint: Checkpoint | null;
+  /** Of an ancestor; null: the job's own. */
+  readonly where: JobKey | null;
+  readonly keys: JobKeys;
+  readonly ancestorKeys: JobKeys | null;
+  readonly slices: Manifest['slices'];
+  readonly elapsedMs: number;
+}
+
+async function originOf(lease: Lease, parent: Parent | null, { store, keys: provider, cancelled }: SliceContext): Promise<Origin> {
+  const options = { signal: cancelled ?? undefined };
+  const { manifest, where } = lease;
+  if (manifest !== null) {
+    const flushed = lease.head.journal.map((ref) => ({ ...ref, origin: where.job }));
+    const keys = await openKeys(provider, where, manifest, options);
+    return { checkpoint: checkpointOf(manifest, flushed), where: null, keys, ancestorKeys: null, slices: manifest.slices, elapsedMs: manifest.elapsedMs };
+  }
+  if (parent === null) return { checkpoint: null, where: null, keys: await openKeys(provider, where, null, options), ancestorKeys: null, slices: [], elapsedMs: 0 };
+  const ancestor = { tenant: where.tenant, job: parent.job };
+  const read = await readJob(store, ancestor, options);
+  if (read.manifest === null) throw new EngineError('ERR_CHECKPOINT', `missing: ${parent.job} has nothing to go on from.`);
+  const flushed = read.head.journal.map((ref) => ({ ...ref, origin: parent.job }));
+  const checkpoint = checkpointOf(read.manifest, flushed);
+  const ancestorKeys = await openKeys(provider, ancestor, read.manifest, options);
+  const keys = await forkKeys(provider, where, ancestorKeys, contentOf(checkpoint).objects, options);
+  return { checkpoint, where: ancestor, keys, ancestorKeys, slices: [], elapsedMs: 0 };
+}
+
+async function begin(
+  job: PreparedJob, lease: Lease, parent: Parent | null, origin: Origin, context: SliceContext,
+): Promise<Omit<RestoredRun, 'outcome'> & { readonly outcome: RestoredRun['outcome'] | 'started' }> {
+  const { engine, memoryLimitBytes, identity, store } = context;
+  const options = runOptions(job, memoryLimitBytes, true);
+  const { checkpoint } = origin;
+  if (checkpoint === null) {
+    return { run: engine.createRun(options), outcome: 'started', reason: null, recomputed: 0, prefillRate: null, kept: empty(job, context) };
+  }
+  checkIdentity(checkpoint, context);
+  const { where } = origin;
+  try {
+    return await restore({
+      engine,
+      run: options,
+      checkpoint,
+      chains: sourcesOf(job, checkpoint, parent, where !== null),
+      read: where === null ? (ref, signal) => lease.read(ref, { signal }) : (ref, signal) => readObject(store, where, ref, { signal }),
+      sealOf: (of) => (origin.ancestorKeys ?? origin.keys).of(of),
+      own: where === null,
+      replay: checkpoint.numericsId !== identity.numericsId,
+      prefillTokensPerSecond: origin.slices.findLast(({ prefillRate }) => prefillRate !== null)?.prefillRate ?? null,
+      clock: context.clock,
+      signal: context.cancelled ?? undefined,
+    });
+  } finally {
+    origin.ancestorKeys?.[Symbol.dispose]();
+  }
+}
+
+function checkIdentity({ layoutId, modelId }: Checkpoint, { identity, modelId: own }: SliceContext): void {
+  if (modelId !== own) throw new EngineError('ERR_CHECKPOINT', 'model: the checkpoint is of another model than this one (weights, configuration, tokenizer or template).');
+  if (layoutId !== identity.layoutId) throw new EngineError('ERR_CHECKPOINT', 'layout: the checkpoint has another cache layout (KV type or page size) than this engine.');
+}
+
+/** Chain by chain: itself; of a fork, the one chain that is forked; of an extension, itself as far as the ancestor had it. */
+function sourcesOf(job: PreparedJob, checkpoint: Checkpoint, parent: Parent | null, inherits: boolean): readonly ChainSource[] {
+  return job.lengths.map((_, i) => {
+    if (!inherits || parent === null) return { source: i, tokens: null, reopen: false };
+    if (parent.kind === 'fork') return { source: parent.chain ?? 0, tokens: parent.at ?? 0, reopen: false };
+    return i < checkpoint.chains.length ? { source: i, tokens: null, reopen: true } : { source: null, tokens: null, reopen: false };
+  });
+}
+
+function empty(job: PreparedJob, { identity, modelId }: SliceContext): Checkpoint {
+  return {
+    layoutId: identity.layoutId,
+    modelId,
+    numericsId: identity.numericsId,
+    step: 0,
+    elapsedMs: 0,
+    ended: null,
+    slices: [],
+    promptTokens: job.promptIds.length,
+    promptTail: null,
+    chains: job.lengths.map(() => ({ tokens: 0, finish: null, segments: [], tails: [] })),
+    journal: [],
+    keys: null,
+  };
+}
+
+const INCOMPLETE: readonly (FinishReason | null)[] = ['deadline', 'memory', 'kv_read_budget'];
+
+function stateAfter({ report, ended }: Played): JobState {
+  const cut = INCOMPLETE.includes(ended) || report.chains.some(({ finish }) => finish === 'memory' || finish === 'kv_read_budget');
+  return cut ? 'incomplete' : 'done';
+}
+
+export function resumptions(slices: Manifest['slices']): readonly Resumption[] {
+  return slices.flatMap(({ slice, outcome, reason, from, recomputed }) =>
+    outcome === 'started' ? [] : [{ slice, outcome, reason, from_step: from, tokens_recomputed: recomputed }]);
+}

@@ -1,0 +1,80 @@
+/**
+ * What finds jobs without knowing their names: a marker while a job may need a worker, and an index by day for people. Hints, both: the
+ * head alone decides, and losing or repeating any of them changes nothing (DESIGN.md 2).
+ */
+import { EngineError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
+import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
+import { checkFormat, parseCanonical, sha256, textOf } from './canonical.ts';
+import { FORMAT } from './head.ts';
+import { isNamePart, jobPrefix, type JobKey } from './names.ts';
+import { checkpointError } from './reason.ts';
+
+/** Walks can be split by them; the shard of a job is a function of its name. */
+export const LIVE_SHARDS = 16;
+
+/** `live/<shard>/<tenant>/<job>`: users name jobs, so that only with its tenant a name is one job. */
+export function liveKey(where: JobKey): string {
+  jobPrefix(where);
+  return `${livePrefix(Number.parseInt(sha256(`${where.tenant}/${where.job}`).slice(0, 1), 16))}${where.tenant}/${where.job}`;
+}
+
+export function livePrefix(shard: number): string {
+  return `live/${shard.toString(16)}/`;
+}
+
+/** null: no key of ours. */
+export function parseLiveKey(key: string): JobKey | null {
+  const [, , tenant = '', job = ''] = key.split('/');
+  return isNamePart(tenant) && isNamePart(job) && liveKey({ tenant, job }) === key ? { tenant, job } : null;
+}
+
+/** Before the head, so that a job that was born is found, whatever died. It names the spec, so that the birth can be finished without the client. */
+export async function putMarker(store: ObjectStore, where: JobKey, spec: string, { signal }: CallOptions): Promise<void> {
+  const { tenant, job } = where;
+  await put(store, liveKey(where), JSON.stringify({ format: FORMAT, tenant, job, spec }), signal);
+}
+
+/** The digest of the spec that the marker of `where` names; null: there is no marker. @throws EngineError ERR_CHECKPOINT. */
+export async function readMarker(store: ObjectStore, where: JobKey, { signal }: CallOptions): Promise<string | null> {
+  const found = await store.get(liveKey(where), { range: { offset: 0, bytes: LIMITS.HEAD_BYTES_MAX }, bytesMax: LIMITS.HEAD_BYTES_MAX, signal });
+  if (found === null) return null;
+  const value = parseCanonical(textOf(found.chunks, 'the marker'), 'the marker');
+  checkFormat(value, FORMAT, 'the marker');
+  const { tenant, job, spec } = value as Record<string, unknown>;
+  if (tenant !== where.tenant || job !== where.job) throw checkpointError('identity', 'the marker is that of another job');
+  if (typeof spec !== 'string' || !/^[0-9a-f]{64}$/.test(spec)) throw checkpointError('damaged', 'the marker names no spec');
+  return spec;
+}
+
+/** @param createdMs of the wall clock. */
+export async function putIndex(store: ObjectStore, where: JobKey, createdMs: number, { signal }: CallOptions): Promise<void> {
+  await put(store, `${indexPrefix(where.tenant, dayOf(createdMs))}${where.job}`, '', signal);
+}
+
+/**
+ * Jobs that were created on a day, in order of name: some may never have been born, some have been erased.
+ * @param day UTC, as `2026-11-25`.
+ */
+export async function* listDay(store: ObjectStore, tenant: string, day: string, options: CallOptions = {}): AsyncIterable<JobKey> {
+  if (!/^\d{4}-\d\d-\d\d$/.test(day)) throw new EngineError('ERR_OPTION', `day must look like 2026-11-25; got ${JSON.stringify(day.slice(0, 40))}.`);
+  const prefix = indexPrefix(tenant, day);
+  for await (const { key } of store.list(prefix, options)) {
+    const job = key.slice(prefix.length);
+    if (isNamePart(job)) yield { tenant, job };
+  }
+}
+
+export function dayOf(createdMs: number): string {
+  return new Date(createdMs).toISOString().slice(0, 10);
+}
+
+function indexPrefix(tenant: string, day: string): string {
+  jobPrefix({ tenant, job: 'any' });
+  return `idx/${tenant}/${day}/`;
+}
+
+async function put(store: ObjectStore, key: string, text: string, signal: AbortSignal | undefined): Promise<void> {
+  const outcome = await store.put(key, text === '' ? [] : [Buffer.from(text)], { signal });
+  if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${store.url}: ${key} was not written (${outcome.kind}).`);
+}

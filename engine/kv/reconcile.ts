@@ -1,0 +1,87 @@
+/** The walk that makes up for lost messages and dead workers: every job that has not ended, and has not moved for a while (DESIGN.md 2). */
+import { EngineError } from '../core/errors.ts';
+import type { ObjectStore } from '../ports/object-store.ts';
+import { putFirstHead } from './create.ts';
+import { isTerminal, type Head } from './head.ts';
+import { LIVE_SHARDS, livePrefix, parseLiveKey, readMarker } from './hints.ts';
+import type { JobKey } from './names.ts';
+import { protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
+import { checkpointError } from './reason.ts';
+import { isMissing, readHead, readSpec } from './read.ts';
+import { COMMIT_INTERVAL_MS, STILL_INTERVALS } from './take.ts';
+
+/** What earlier walks saw, by marker: the caller keeps it between walks. Without it a walk only begins to watch. */
+export type Sightings = Map<string, { readonly writeNonce: string; readonly sinceMs: number }>;
+
+export interface ReconcileOptions extends ProtocolOptions {
+  /** From 0 to `LIVE_SHARDS` - 1; default: all of them. */
+  readonly shard?: number | undefined;
+  /** On the walker's own clock. Default: as long as a taker waits. */
+  readonly unmovedMs?: number | undefined;
+}
+
+export type Finding =
+  /** Nobody has written it for so long: whoever can should send its slice again. Nothing is lost if its owner lives after all. */
+  | { readonly kind: 'unmoved'; readonly where: JobKey; readonly head: Head }
+  /** A head or marker that cannot be read, with the reason: somebody must look at it. The walk goes on. */
+  | { readonly kind: 'unreadable'; readonly key: string; readonly error: EngineError };
+
+/**
+ * Finishes births that died before the head, and removes the markers of jobs that have ended. Any number of walks may run at once.
+ * @throws EngineError ERR_STORE, ERR_CANCELLED.
+ */
+export async function* reconcile(store: ObjectStore, seen: Sightings, options: ReconcileOptions = {}): AsyncIterable<Finding> {
+  const protocol = protocolOf(store, options);
+  const { shard, signal, unmovedMs = STILL_INTERVALS * COMMIT_INTERVAL_MS } = options;
+  for (const prefix of Array.from({ length: LIVE_SHARDS }, (_, i) => i).filter((i) => shard === undefined || i === shard).map(livePrefix)) {
+    const met = new Set<string>();
+    for await (const { key } of store.list(prefix, { signal })) {
+      const looked = await look(protocol, key, signal);
+      if (looked === null) continue;
+      met.add(key);
+      if (looked.kind === 'unreadable') yield looked;
+      else if (isUnmoved(seen, key, looked.head.writeNonce, protocol.clock.nowMs(), unmovedMs)) yield looked;
+    }
+    for (const key of seen.keys()) if (key.startsWith(prefix) && !met.has(key)) seen.delete(key);
+  }
+}
+
+/** null: the job has ended, and its marker is gone. */
+async function look(protocol: Protocol, key: string, signal: AbortSignal | undefined): Promise<Finding | null> {
+  const { store } = protocol;
+  try {
+    const where = parseLiveKey(key);
+    if (where === null) throw checkpointError('damaged', `${key} is no marker`);
+    const head = (await readHead(store, where, { signal }))?.head ?? (await finishBirth(protocol, where, signal));
+    if (head !== null && !isTerminal(head.state)) return { kind: 'unmoved', where, head };
+    if (head !== null) await store.delete([key], { signal });
+    return null;
+  } catch (error) {
+    if (error instanceof EngineError && error.code === 'ERR_CHECKPOINT') return { kind: 'unreadable', key, error };
+    throw error;
+  }
+}
+
+/** The client died between the marker and the head; its spec was there before either. null: the marker is gone again. */
+async function finishBirth(protocol: Protocol, where: JobKey, signal: AbortSignal | undefined): Promise<Head | null> {
+  const { store, digestKey } = protocol;
+  const spec = await readMarker(store, where, { signal });
+  if (spec === null) return null;
+  try {
+    await readSpec(store, where, spec, { signal, digestKey });
+  } catch (error) {
+    // Born and erased, or born of another spec, since the head was looked for?
+    const stored = isMissing(error) ? await readHead(store, where, { signal }) : null;
+    if (stored === null) throw error;
+    return stored.head;
+  }
+  return await putFirstHead(protocol, where, spec, signal);
+}
+
+/** A garbage collection keeps the nonce, and so is no sign of life. */
+function isUnmoved(seen: Sightings, key: string, writeNonce: string, nowMs: number, unmovedMs: number): boolean {
+  const before = seen.get(key);
+  if (before?.writeNonce === writeNonce) return nowMs - before.sinceMs >= unmovedMs;
+  seen.set(key, { writeNonce, sinceMs: nowMs });
+  return false;
+}

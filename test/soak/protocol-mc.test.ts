@@ -1,0 +1,17 @@
+/** The rows of docs/PROTOCOL.md that take minutes each. */
+import { describe, expect, test } from 'vitest';
+
+import { checked, hasPython, protocolRows, suiteOf } from '../helpers/protocol.ts';
+
+const TIMEOUT_MS = 900_000;
+
+describe.skipIf(!hasPython())('the checker', () => {
+  test.each(protocolRows().filter((row) => suiteOf(row) === 'soak'))(
+    '$command: $verdict',
+    async (row) => {
+      const found = await checked([row.command], TIMEOUT_MS);
+      expect(found.get(row.command)).toEqual(row);
+    },
+    TIMEOUT_MS,
+  );
+});
