@@ -332,7 +332,8 @@ Status Run::Impl::CheckRestored() {
   }
   read_sum_ = 0;
   for (const ChainState& chain : chains_) read_sum_ += chain.report.read_sum;
-  if (restored.options.own_journal && !restored.options.journals.empty()) shared_sum_ = restored.journal.job.shared_sum;
+  // What the prompt shares is a matter of the prompt: an extension's is its ancestor's.
+  if (!restored.options.journals.empty()) shared_sum_ = restored.journal.job.shared_sum;
   FindFront();
   restored_.reset();
   return Status::Ok();
