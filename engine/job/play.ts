@@ -74,7 +74,9 @@ async function decode(job: PreparedJob, run: NativeRun, interrupt: AbortSignal, 
     const running = unfinished(report);
     if (running.length === 0) return null;
     // The call before this look returned at a finish, so all finishes of this step are in and none of a later one: this is s*.
-    if (job.earlyStop && isDecided(job.vote, [...ballots.values()], running.length)) {
+    // Chains of an extension may have finished further on than those that are new have come.
+    const cast = [...ballots.values()].filter(({ step }) => step <= report.step);
+    if (job.earlyStop && isDecided(job.vote, cast, report.chains.length - cast.length)) {
       run.end(running);
       return 'early_stop';
     }

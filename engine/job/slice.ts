@@ -217,7 +217,7 @@ export function checkIdentity({ layoutId, modelId }: Pick<Checkpoint, 'layoutId'
 function sourcesOf(job: PreparedJob, checkpoint: Checkpoint, parent: Parent | null, inherits: boolean): readonly ChainSource[] {
   return job.lengths.map((_, i) => {
     if (!inherits || parent === null) return { source: i, tokens: null, reopen: false };
-    if (parent.kind === 'fork') return { source: parent.chain ?? 0, tokens: parent.at ?? 0, reopen: false };
+    if (parent.kind === 'fork') return { source: parent.chain ?? 0, tokens: parent.at ?? 0, reopen: true };
     return i < checkpoint.chains.length ? { source: i, tokens: null, reopen: true } : { source: null, tokens: null, reopen: false };
   });
 }

@@ -180,13 +180,22 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
   }
   const policy = { ...DEFAULT_POLICY, ...options.policy };
   await checkBefore(stored, identity, options);
-  const lease = await takeJob(store, where, {
+  const taken = takeJob(store, where, {
     owner: ownerHint(),
     commitIntervalMs: Math.max(policy.deltaMs, policy.journalMs),
     force: options.take === true || isOwnerGone(head.owner),
     clock,
     signal,
   });
+  let lease: Lease;
+  try {
+    lease = await taken;
+  } catch (error) {
+    // Its owner may have ended it while we waited.
+    const { head: now } = await readJob(store, where, { signal });
+    if (!isTerminal(now.state)) throw error;
+    return await goOn(now, stored, opened, identity, options);
+  }
   using deadline = deadlineOf(opened.job, lease, clock);
   const outcome = await runSlice(opened.job, lease, stored.parent, {
     ...opened,

@@ -17,6 +17,8 @@ export interface KillPoint {
   readonly kind: 'segment' | 'tail' | 'journal' | 'manifest' | 'head';
   /** Counting from 1. */
   readonly nth: number;
+  /** SIGSTOP: says `stopped`, and goes on when it is continued. Default: SIGKILL. */
+  readonly signal?: 'SIGKILL' | 'SIGSTOP';
 }
 
 export interface Work {
@@ -28,14 +30,14 @@ export interface Work {
   readonly kill: KillPoint | null;
 }
 
-function dying(store: ObjectStore, job: string, { when, kind, nth }: KillPoint): ObjectStore {
+function dying(store: ObjectStore, job: string, { when, kind, nth, signal = 'SIGKILL' }: KillPoint): ObjectStore {
   const prefix = `kv/local/${job}/`;
   let seen = 0;
   const put: ObjectStore['put'] = async (key, body, options) => {
     const isDue = key.startsWith(prefix) && parseName(key.slice(prefix.length))?.kind === kind && ++seen === nth;
-    if (isDue && when === 'before') await die();
+    if (isDue && when === 'before') await halt(signal);
     const outcome = await store.put(key, body, options);
-    if (isDue) await die();
+    if (isDue && when === 'after') await halt(signal);
     return outcome;
   };
   return new Proxy(store, {
@@ -48,13 +50,16 @@ function dying(store: ObjectStore, job: string, { when, kind, nth }: KillPoint):
 }
 
 /** Without notice: no handler runs, nothing is flushed. */
-async function die(): Promise<never> {
-  process.kill(process.pid, 'SIGKILL');
-  return await new Promise(() => {});
+async function halt(signal: 'SIGKILL' | 'SIGSTOP'): Promise<void> {
+  if (signal === 'SIGSTOP') say('stopped');
+  process.kill(process.pid, signal);
+  if (signal === 'SIGKILL') await new Promise(() => {});
 }
 
 // Not through a stream: what was said before a kill must have been said.
-const say = (line: string) => void writeSync(1, `${line}\n`);
+function say(line: string): void {
+  writeSync(1, `${line}\n`);
+}
 
 const { store: url, job, spec, policy, take, kill } = JSON.parse(process.argv[2] ?? '') as Work;
 const real = await openStore(url);

@@ -103,6 +103,7 @@ export function describeCuts(stride: number): void {
 async function onEngines(model: ModelName, work: (options: RunOptions, engineFor: (cut: number) => NativeEngine) => Promise<void>): Promise<void> {
   using session = openSession();
   const { job } = await session.open(jobOf(model));
+  expect(job.promptIds.length).toBeGreaterThan(3 * job.model.info.policy.window);
   const layout = { pageSlots: job.pageSlots, kv: job.kv };
   using best = await open(directoryOf(model), { ...layout, isa: nativeInfo().isas.at(-1) ?? null });
   using portable = await open(directoryOf(model), { ...layout, isa: 'portable' });

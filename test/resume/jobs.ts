@@ -51,8 +51,8 @@ export function directoryOf(model: ModelName): string {
 }
 
 const EOS = 2;
-/** Over 60 tokens: more than three windows of 16. */
-const PROMPT = Array.from({ length: 14 }, (_, i) => `${i + 1} ${(7 * i) % 23 + 1} ${(5 * i) % 19 + 1}`).join(' ') + ' target 59';
+/** More than three windows of 16 tokens. */
+const PROMPT = Array.from({ length: 24 }, (_, i) => `${i + 1} ${(7 * i) % 23 + 1} ${(5 * i) % 19 + 1}`).join(' ') + ' target 59';
 
 /** Never ended by the model itself, so that every chain is as long as it may be. */
 export function jobOf(model: ModelName, more: Partial<JobSpec> = {}): JobSpec {

@@ -23,6 +23,8 @@ export interface Worker {
   readonly process: ChildProcess;
   /** Once it has said so often that it committed, or has ended. */
   commits(count: number): Promise<void>;
+  /** Once it has stopped itself. */
+  readonly stopped: Promise<unknown>;
   /** What it said last; null: it was killed. */
   readonly ended: Promise<Said | null>;
 }
@@ -44,6 +46,7 @@ export function work(what: Work): Worker {
   let said: Said | null = null;
   const lines = createInterface({ input: child.stdout });
   lines.on('line', (line) => {
+    if (line === 'stopped') return void lines.emit('stopped');
     if (line.startsWith('commit ')) commits += 1;
     else said = JSON.parse(line) as Said;
     lines.emit('heard');
@@ -56,6 +59,7 @@ export function work(what: Work): Worker {
       lines.on('heard', look);
       look();
     })]),
+    stopped: once(lines, 'stopped'),
     ended: closed.then(([, [, signal]]) => {
       // Nothing but the kill that was meant ends a worker without a word.
       if (said === null && signal !== 'SIGKILL') throw new Error(`a worker ended by ${signal}`);
