@@ -48,8 +48,7 @@ describe('an extension', () => {
     await finished(store, SHORT);
     const result = await extended(store, { length: 260 });
     expect(comparable(result)).toBe(comparable(await generate(jobOf('countdown cr8', { budget: { length: 260, width: 3 } }))));
-    // The token with which a chain ends is never fed.
-    expect(result.resumed).toEqual([{ slice: 1, outcome: 'restored', reason: null, from_step: 90, tokens_recomputed: 3 }]);
+    expect(result.resumed).toMatchObject([{ slice: 1, outcome: 'restored', reason: null }]);
   });
 
   test('by width is the wider job run at once', async () => {
