@@ -135,7 +135,7 @@ void ShardsDoNotMatter() {
 int main(int argc, char** argv) {
   using namespace rum::test;
   if (argc < 2) return 2;
-  directory = argv[1];
+  directory = std::string(argv[1]) + "/models";
   return RunAll({
       {"threads and slices do not matter", ThreadsAndSlicesDoNotMatter},
       {"every tensor counts from its first byte to its last", EveryTensorCountsFromItsFirstByteToItsLast},

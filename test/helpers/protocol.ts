@@ -32,7 +32,7 @@ export function protocolRows(): readonly Row[] {
 
 /** What each suite has time for: by states, which no machine changes. The soak takes what is left, searches of minutes. */
 export function suiteOf({ states }: Row): 'fast' | 'slow' | 'soak' {
-  return states <= 2_500 ? 'fast' : states <= 60_000 ? 'slow' : 'soak';
+  return states <= 2_500 ? 'fast' : states <= 20_000 ? 'slow' : 'soak';
 }
 
 export function runProtocol(args: readonly string[], timeoutMs: number): Promise<Ended> {
