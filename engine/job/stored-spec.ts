@@ -3,7 +3,8 @@ import { z } from 'zod';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { PreparedJob } from './prepare.ts';
-import { type JobSpec, parseSpec } from './spec.ts';
+import { type JobSpec, type SamplingSpec, parseSpec } from './spec.ts';
+import type { Sampling } from '../runtime/native.ts';
 
 const tokenIds = z.array(z.int().min(0)).max(LIMITS.LENGTH_MAX);
 const hex = z.string().regex(/^[0-9a-f]{64}$/);
@@ -36,12 +37,29 @@ const stored = z.strictObject({
 export type StoredSpec = z.infer<typeof stored>;
 export type Parent = z.infer<typeof parent>;
 
-/** A function of the job: asking for the same thing twice gives the same bytes, and so the same digest. */
+/**
+ * A function of the job: asking for the same thing twice gives the same bytes, and so the same digest. What the model's files or this version
+ * would have said by default is written down: neither needs to be the same where the job goes on.
+ */
 export function storedSpecOf(spec: JobSpec, job: PreparedJob, modelId: string, from: Parent | null): StoredSpec {
-  const { seed: _, threads: _threads, ...rest } = spec;
+  const { seed: _, threads: _threads, verifier: _v, budget = {}, ...rest } = spec;
+  const { length: _l, width: _w, ...limits } = budget;
+  const verifier = spec.verifier ?? job.model.resolved.card?.task?.verifier;
   return {
     format: 'ruminate-job/1',
-    spec: rest,
+    spec: {
+      ...rest,
+      sampling: samplingSpecOf(job.sampling),
+      budget: { ...limits, lengths: job.lengths },
+      vote: job.vote,
+      early_stop: job.earlyStop,
+      answer: job.answer,
+      ...(verifier === undefined || verifier === null ? {} : { verifier }),
+      thinking: job.thinking,
+      backend: job.backend,
+      kv: job.kv,
+      page_slots: job.pageSlots,
+    },
     seed: job.seed.toString(),
     prompt: [...job.promptIds],
     lengths: [...job.lengths],
@@ -49,6 +67,19 @@ export function storedSpecOf(spec: JobSpec, job: PreparedJob, modelId: string, f
     page_slots: job.pageSlots,
     model_id: modelId,
     parent: from,
+  };
+}
+
+function samplingSpecOf(sampling: Sampling): SamplingSpec {
+  return {
+    temperature: sampling.temperature,
+    top_k: sampling.topK,
+    top_p: sampling.topP,
+    min_p: sampling.minP,
+    repetition_penalty: sampling.repetitionPenalty,
+    presence_penalty: sampling.presencePenalty,
+    frequency_penalty: sampling.frequencyPenalty,
+    logit_bias: sampling.logitBias.map(([id, bias]): [number, number] => [id, bias]),
   };
 }
 
