@@ -3,7 +3,6 @@
  * while the engine encodes (memory speed), never for the store; a store that fails is heard of at the next boundary.
  */
 import type { Clock } from '../core/clock.ts';
-import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { JobState } from '../kv/head.ts';
 import type { Lease } from '../kv/lease.ts';
@@ -163,11 +162,6 @@ export class Checkpointer {
     });
     this.#writing = writing;
   }
-}
-
-/** Not the job's own fault: the lease says that someone else has it. */
-export function isFenced(error: unknown): boolean {
-  return error instanceof EngineError && error.code === 'ERR_FENCED';
 }
 
 function newObject({ kind, chain, nonce, digest, bytes }: SavedObject, n = 0): NewObject {

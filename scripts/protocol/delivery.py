@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 from typing import Iterator, NamedTuple
 
-from search import Step, add_arguments, by
+from search import add_arguments, by, Step, Switches
 
 INVARIANTS = {
     "found": "a job that is not over has no message, no marker that the reconciler reads, and no worker going on",
@@ -77,13 +77,8 @@ class State(NamedTuple):
     crashes_left: int = 0
 
 
-class DeliveryModel:
+class DeliveryModel(Switches):
     INVARIANTS = INVARIANTS
-
-    def __init__(self, a: argparse.Namespace) -> None:
-        self.a = a
-        self.mutate: frozenset[str] = frozenset(a.mutate)
-        self.check: frozenset[str] = frozenset(a.check or INVARIANTS)
 
     @staticmethod
     def arguments(p: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 from typing import Iterator, NamedTuple
 
-from search import Step, add_arguments, by
+from search import add_arguments, by, Step, Switches
 
 OVER = ("done", "poisoned", "cancelled")
 INVARIANTS = {
@@ -86,13 +86,8 @@ class State(NamedTuple):
     takes_left: int = 0
 
 
-class JoinModel:
+class JoinModel(Switches):
     INVARIANTS = INVARIANTS
-
-    def __init__(self, a: argparse.Namespace) -> None:
-        self.a = a
-        self.mutate: frozenset[str] = frozenset(a.mutate)
-        self.check: frozenset[str] = frozenset(a.check or INVARIANTS)
 
     @staticmethod
     def arguments(p: argparse.ArgumentParser) -> None:

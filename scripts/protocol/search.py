@@ -105,6 +105,16 @@ def search(model: Model, max_states: int, max_seconds: float) -> Result:
     return result(NO_VIOLATION, "no violation")
 
 
+class Switches:
+    """What `add_arguments` sets, as every model keeps it."""
+    INVARIANTS: dict[str, str]
+
+    def __init__(self, a: argparse.Namespace) -> None:
+        self.a = a
+        self.mutate: frozenset[str] = frozenset(a.mutate)
+        self.check: frozenset[str] = frozenset(a.check or self.INVARIANTS)
+
+
 def add_arguments(p: argparse.ArgumentParser, invariants: dict[str, str], mutations: dict[str, str]) -> None:
     """The switches that every model has."""
     p.add_argument("--mutate", choices=tuple(mutations), action="append", default=[], metavar="RULE",
