@@ -1,0 +1,141 @@
+/**
+ * What functions call: the use cases of a platform of stored jobs, and nothing of how they are done. Whoever implements it decides where
+ * jobs are stored and who runs them; the state is in the store, so any instance answers any request. Control-plane code: knows no native engine.
+ */
+import type { FinishReason, JobResult } from '../job/generate.ts';
+import type { JobSpec } from '../job/spec.ts';
+import type { JobState } from '../kv/head.ts';
+
+export interface CallerOptions {
+  /** Whose jobs: a name part, from the API key and never from the request. */
+  readonly tenant: string;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface SubmitOptions extends CallerOptions {
+  /** The client's own id of the job (PUT). Default: a fresh ULID. */
+  readonly id?: string | undefined;
+  /** Two calls with one key and body make one job. */
+  readonly idempotencyKey?: string | undefined;
+}
+
+/** A job as anyone may ask for it at any moment. */
+export interface JobView {
+  readonly id: string;
+  readonly state: JobState;
+  readonly model: string;
+  /** Of the wall clock, ms. */
+  readonly createdMs: number;
+  readonly slice: number;
+  readonly epoch: number;
+  /** Tokens that every unfinished chain has, as of the last commit. */
+  readonly step: number;
+  readonly chains: readonly { readonly tokens: number; readonly finish: string | null }[];
+  /** Why the job ended; null while it has not. */
+  readonly ended: FinishReason | string | null;
+  readonly parent: { readonly job: string; readonly kind: 'extend' | 'fork' } | null;
+}
+
+/** A chain's text in the two parts that clients show apart. */
+export interface ChainDelta {
+  readonly reasoning: string;
+  readonly content: string;
+}
+
+/**
+ * What a stream consists of. `seq` counts from 0 within the job, is a function of the job alone (ordered by step, then chain), and
+ * `after` names the last one that a reader has: it gets every later one once, from whichever instance it asks.
+ */
+export type JobEvent =
+  | { readonly kind: 'token'; readonly seq: number; readonly chain: number; readonly index: number; readonly token: number; readonly delta: ChainDelta }
+  | { readonly kind: 'finish'; readonly seq: number; readonly chain: number; readonly reason: FinishReason; readonly answer: string | null; readonly delta: ChainDelta }
+  /** Last event of a job that ended by itself or its budget. */
+  | { readonly kind: 'result'; readonly seq: number; readonly state: JobState; readonly result: Omit<JobResult, 'timing'> }
+  /** Not numbered, may be missed: the state changed (queued, running, parked), or nothing happened for a while. */
+  | { readonly kind: 'state'; readonly state: JobState }
+  | { readonly kind: 'idle' };
+
+export interface QuoteView {
+  readonly model: string;
+  readonly prompt_tokens: number;
+  readonly length: number;
+  readonly width: number;
+  readonly compression_ratio: number;
+  /** `expected`: by the variant's card; `worst`: nothing is evicted. */
+  readonly expected: QuoteSide;
+  readonly worst: QuoteSide;
+  /** From the rate that this platform measured last; null: it has not run this model yet. */
+  readonly seconds: number | null;
+  /** `seconds` at the price of the machine; null: no price is configured. */
+  readonly cost_usd: number | null;
+  /** null: it would be admitted. */
+  readonly refusal: { readonly code: string; readonly message: string } | null;
+}
+
+export interface QuoteSide {
+  readonly completion_tokens: number;
+  readonly kv_reads: number;
+  readonly peak_kv_tokens: number;
+  readonly peak_kv_bytes: number;
+}
+
+export interface ModelView {
+  /** `countdown@cr8`. */
+  readonly id: string;
+  readonly compression_ratio: number;
+  readonly context: number;
+  readonly default: boolean;
+}
+
+export interface ForkOptions extends CallerOptions {
+  readonly as?: string | undefined;
+  readonly at: number;
+  readonly chain: number;
+  readonly width: number;
+  readonly seed?: bigint | undefined;
+  readonly length?: number | undefined;
+}
+
+export interface ExtendOptions extends CallerOptions {
+  readonly as?: string | undefined;
+  readonly length?: number | undefined;
+  /** Chains in all. */
+  readonly width?: number | undefined;
+  readonly kvReadBudget?: number | undefined;
+}
+
+export interface ListOptions extends CallerOptions {
+  readonly limit: number;
+  /** The id after which to go on; newest first. */
+  readonly after?: string | undefined;
+}
+
+export interface PlatformHealth {
+  readonly state: 'starting' | 'ready' | 'draining';
+  /** Jobs that wait for a worker. */
+  readonly queued: number;
+  readonly running: number;
+  /** Of the oldest that waits; 0: none does. */
+  readonly queueAgeMs: number;
+}
+
+/** Every method throws EngineError with a stable code; another tenant's job is ERR_JOB_NOT_FOUND. */
+export interface Platform {
+  /** Parsed, bounded, quoted and admitted before anything is stored. @throws EngineError ERR_OPTION, ERR_BUDGET, ERR_MEMORY, ERR_JOB_CONFLICT, ERR_MODEL_NOT_FOUND … */
+  submit(spec: JobSpec, options: SubmitOptions): Promise<JobView>;
+  get(id: string, options: CallerOptions): Promise<JobView>;
+  list(options: ListOptions): Promise<{ readonly jobs: readonly JobView[]; readonly more: boolean }>;
+  /** Idempotent; a job that has ended stays as it ended. */
+  cancel(id: string, options: CallerOptions): Promise<JobView>;
+  /** Erases everything of the job but its tombstone. */
+  erase(id: string, options: CallerOptions): Promise<void>;
+  /** null: it has not ended. What a cancelled job has counts as its result. */
+  result(id: string, options: CallerOptions): Promise<Omit<JobResult, 'timing'> | null>;
+  /** Ends after `result`, or when the job is cancelled, failed, expired or poisoned (after a `state`), or with the signal (ERR_CANCELLED). */
+  events(id: string, options: CallerOptions & { readonly after?: number | undefined }): AsyncIterable<JobEvent>;
+  fork(id: string, options: ForkOptions): Promise<JobView>;
+  extend(id: string, options: ExtendOptions): Promise<JobView>;
+  quote(spec: JobSpec, options: CallerOptions): Promise<QuoteView>;
+  models(options: CallerOptions): Promise<readonly ModelView[]>;
+  health(): PlatformHealth;
+}
