@@ -15,12 +15,16 @@ const NODES = ['20', '22', '24'];
 /** Native tests whose work is split over threads: what ThreadSanitizer has to see. */
 const THREADED = ['bits_test', 'cpu_test', 'object_test', 'restore_extend_test', 'restore_test', 'run_test', 'sampler_bits_test'];
 const FUZZ_SECONDS = 15;
+/** Of one command of a kind of test, minutes: far above what it takes, so that one that hangs is a failure with a name. */
+const COMMAND_MINUTES = 15;
+/** Of a kind as a whole: what has not begun by then counts as failed. The soak takes its time. */
+const KIND_MINUTES = { fast: 20, slow: 35, soak: Number.POSITIVE_INFINITY };
 
 const KINDS = {
   async fast() {
     await prepare();
     await nativeTests('release');
-    await vitest('fast', ['test/unit', 'test/contract', 'test/kv', 'test/sim', 'test/resume', 'test/failures', 'test/failures.test.ts', 'test/checkpoint', 'test/native', 'test/engine', 'test/cli', 'test/tidy.test.ts']);
+    await vitest('fast', ['test/unit', 'test/contract', 'test/kv', 'test/sim', 'test/resume', 'test/failures', 'test/failures.test.ts', 'test/checkpoint', 'test/control', 'test/worker', 'test/functions', 'test/native', 'test/engine', 'test/cli', 'test/tidy.test.ts']);
     await check('typecheck', process.execPath, [bin('typescript/bin/tsc'), '--noEmit']);
   },
   async slow() {
@@ -41,6 +45,7 @@ const KINDS = {
 
 /** One row for each part that ran. */
 const parts = [];
+let endsAtMs = Number.POSITIVE_INFINITY;
 
 async function prepare() {
   await ensureDeps();
@@ -120,8 +125,8 @@ async function vitest(label, targets) {
   mkdirSync(path.dirname(file), { recursive: true });
   rmSync(file, { force: true });
   const args = [bin('vitest/vitest.mjs'), 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${file}`, ...wanted];
-  const { code } = await run(process.execPath, args, {}, { show: true });
-  if (!existsSync(file)) return record(`vitest ${label}`, 0, 1, 'vitest ended without a report');
+  const { code, output } = await run(process.execPath, args, {}, { show: true });
+  if (!existsSync(file)) return record(`vitest ${label}`, 0, 1, `vitest ended without a report\n${output}`);
   const report = JSON.parse(readFileSync(file, 'utf8'));
   // A file that does not load has no failing test, only a failed exit.
   const failed = report.numFailedTests > 0 ? report.numFailedTests : code === 0 ? 0 : 1;
@@ -181,20 +186,46 @@ async function check(label, command, args) {
   record(label, code === 0 ? 1 : 0, code === 0 ? 0 : 1, code === 0 ? '' : output);
 }
 
+let recordedAtMs = performance.now();
+
 function record(name, passed, failed, detail = '') {
   parts.push({ name, passed, failed });
-  say(`${failed === 0 ? 'ok  ' : 'FAIL'} ${name}: ${passed} passed, ${failed} failed`);
+  const seconds = (performance.now() - recordedAtMs) / 1_000;
+  recordedAtMs = performance.now();
+  say(`${failed === 0 ? 'ok  ' : 'FAIL'} ${name}: ${passed} passed, ${failed} failed (${seconds.toFixed(0)} s)`);
   if (failed > 0 && detail !== '') say(detail.trimEnd());
 }
 
 function run(command, args, env = {}, { show = false } = {}) {
+  const leftMs = endsAtMs - performance.now();
+  if (leftMs <= 0) return Promise.resolve({ code: 1, output: `not run: the time for this kind of test is over` });
+  const limitMs = kind === 'soak' ? null : Math.min(COMMAND_MINUTES * 60_000, leftMs);
   return new Promise((resolve) => {
     const chunks = [];
-    const child = spawn(command, args, { cwd: ROOT, env: { ...process.env, ...env }, stdio: ['ignore', show ? 'inherit' : 'pipe', show ? 'inherit' : 'pipe'] });
+    // In a group of its own, so that what it started ends with it.
+    const child = spawn(command, args, { cwd: ROOT, env: { ...process.env, ...env }, detached: limitMs !== null, stdio: ['ignore', show ? 'inherit' : 'pipe', show ? 'inherit' : 'pipe'] });
+    const stop = () => {
+      try {
+        process.kill(-child.pid, 'SIGKILL');
+      } catch {
+        child.kill('SIGKILL');
+      }
+    };
+    if (limitMs !== null) {
+      running.add(stop);
+      child.on('close', () => running.delete(stop));
+    }
+    const timer = limitMs === null ? null : setTimeout(() => {
+      chunks.push(Buffer.from(`\nended after ${Math.round(limitMs / 1_000)} s, its limit: ${path.basename(command)} ${args.join(' ')}\n`));
+      stop();
+    }, limitMs);
     child.stdout?.on('data', (chunk) => chunks.push(chunk));
     child.stderr?.on('data', (chunk) => chunks.push(chunk));
     child.on('error', (error) => resolve({ code: 1, output: error.message }));
-    child.on('close', (code) => resolve({ code: code ?? 1, output: Buffer.concat(chunks).toString() }));
+    child.on('close', (code) => {
+      clearTimeout(timer);
+      resolve({ code: code ?? 1, output: Buffer.concat(chunks).toString() });
+    });
   });
 }
 
@@ -207,10 +238,19 @@ function say(line) {
 }
 
 const kind = process.argv[2] ?? 'fast';
+/** How to stop what runs: a group of its own does not get the terminal's Ctrl-C. */
+const running = new Set();
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  process.once(signal, () => {
+    for (const stop of running) stop();
+    process.exit(signal === 'SIGINT' ? 130 : 143);
+  });
+}
 if (!Object.hasOwn(KINDS, kind)) {
   process.stderr.write(`test: unknown kind "${kind}"; choose from ${Object.keys(KINDS).join(', ')}\n`);
   process.exit(2);
 }
+endsAtMs = performance.now() + KIND_MINUTES[kind] * 60_000;
 try {
   await KINDS[kind]();
 } catch (error) {
