@@ -27,8 +27,14 @@ export function linkSignals(...signals: readonly (AbortSignal | undefined)[]): {
 /** @throws EngineError ERR_CANCELLED as soon as `signal` aborts. */
 export async function pause(clock: Clock, delayMs: number, signal: AbortSignal | undefined): Promise<void> {
   throwIfCancelled(signal);
+  await untilAborted(clock, delayMs, signal);
+  throwIfCancelled(signal);
+}
+
+/** Resolves after `delayMs`, or as soon as one of them aborts. */
+export async function untilAborted(clock: Clock, delayMs: number, ...signals: readonly (AbortSignal | undefined)[]): Promise<void> {
   using timer = clock.timeout(delayMs);
-  using either = linkSignals(timer.signal, signal);
+  using either = linkSignals(timer.signal, ...signals);
   // A clock's timers do not keep the process alive; a command that only waits for its next attempt must not end silently.
   const alive = setInterval(() => undefined, 1 << 30);
   try {
@@ -36,7 +42,22 @@ export async function pause(clock: Clock, delayMs: number, signal: AbortSignal |
   } finally {
     clearInterval(alive);
   }
-  throwIfCancelled(signal);
+}
+
+/** Wakes whoever waits: each of them looks for itself whether what it waits for is there. */
+export class Bell {
+  #controller = new AbortController();
+
+  /** Aborts at the next ring: taken before looking, so that no ring is missed. */
+  get next(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  ring(): void {
+    const rung = this.#controller;
+    this.#controller = new AbortController();
+    rung.abort();
+  }
 }
 
 /** `work(i)` for every i below `count`, at most `atOnce` of them running; the first failure aborts the others and is the one thrown. */
