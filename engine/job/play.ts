@@ -13,6 +13,10 @@ export interface PlayContext {
   readonly engine: NativeEngine;
   readonly clock: Clock;
   readonly onProgress?: ((progress: Progress) => void) | undefined;
+  /** What `onProgress` shows, as it is: before the prefill, after every native call and at the end. */
+  readonly onReport?: ((report: RunReport) => void) | undefined;
+  /** Someone reads along: native calls are short enough for them, and never change a result. Asked before every call. */
+  readonly isFollowed?: (() => boolean) | undefined;
   /** The caller's and the deadline's; which of them fired is the finish reason. */
   readonly cancelled: AbortSignal | null;
   readonly deadline: AbortSignal | null;
@@ -34,7 +38,7 @@ export interface Played {
 }
 
 export async function play(job: PreparedJob, run: NativeRun, context: PlayContext): Promise<Played> {
-  const { engine, clock, onProgress } = context;
+  const { engine, clock, onProgress, onReport } = context;
   const interrupt = AbortSignal.any([context.cancelled, context.deadline].filter((signal) => signal !== null));
   const view = onProgress === undefined ? null : new ProgressView(job);
   let kvAllocatedBytes = 0;
@@ -42,6 +46,7 @@ export async function play(job: PreparedJob, run: NativeRun, context: PlayContex
     const report = run.report();
     kvAllocatedBytes = Math.max(kvAllocatedBytes, engine.memory().kvAllocatedBytes);
     if (view !== null) onProgress?.(view.picture(phase, report, ended));
+    onReport?.(report);
     return report;
   };
 
@@ -64,7 +69,7 @@ export async function play(job: PreparedJob, run: NativeRun, context: PlayContex
 
 /** Until every chain has finished, the vote is decided or someone interrupts. Returns why chains were ended, null if none was. */
 async function decode(job: PreparedJob, run: NativeRun, interrupt: AbortSignal, context: PlayContext, look: () => RunReport): Promise<FinishReason | null> {
-  const steps = context.onProgress === undefined ? LIMITS.STEPS_UNWATCHED : LIMITS.STEPS_WATCHED;
+  const pace = new Pace(context);
   const ballots = new Map<number, CastBallot>();
   for (;;) {
     const report = look();
@@ -81,13 +86,37 @@ async function decode(job: PreparedJob, run: NativeRun, interrupt: AbortSignal, 
       return 'early_stop';
     }
     await context.onBoundary?.(report);
-    if (!(await settle(() => run.step(steps, interrupt), interrupt))) {
+    if (!(await settle(() => pace.timed((steps) => run.step(steps, interrupt)), interrupt))) {
       const left = unfinished(run.report());
       if (left.length === 0) return null;
       const why = whyInterrupted(context);
       if (!parks(context, why)) run.end(left);
       return why;
     }
+  }
+}
+
+/** How many steps a native call makes: none of them is too long for whoever reads along, on slow machines too. */
+class Pace {
+  readonly #context: PlayContext;
+  #stepMs = Infinity;
+
+  constructor(context: PlayContext) {
+    this.#context = context;
+  }
+
+  async timed(call: (steps: number) => Promise<void>): Promise<void> {
+    const { clock } = this.#context;
+    const steps = this.#steps();
+    const startMs = clock.nowMs();
+    await call(steps);
+    this.#stepMs = (clock.nowMs() - startMs) / steps;
+  }
+
+  #steps(): number {
+    const { onProgress, isFollowed } = this.#context;
+    if (isFollowed?.() === true) return Math.min(LIMITS.STEPS_WATCHED, Math.max(1, Math.floor(LIMITS.FOLLOWED_CALL_MS / this.#stepMs)));
+    return onProgress === undefined ? LIMITS.STEPS_UNWATCHED : LIMITS.STEPS_WATCHED;
   }
 }
 
