@@ -1,0 +1,64 @@
+/** One job while it runs here: when it is asked to let go, and why. */
+import type { Clock } from '../core/clock.ts';
+import type { JobKey } from '../kv/names.ts';
+import type { RunReport } from '../runtime/native.ts';
+import type { StopReason } from './events.ts';
+
+export class Running implements Disposable {
+  readonly where: JobKey;
+  readonly #clock: Clock;
+  readonly #startMs: number;
+  readonly #controller = new AbortController();
+  readonly #sliceMs: number;
+  #timer: ReturnType<Clock['timeout']> | null = null;
+  #from: number | null = null;
+  #hasAdvanced = false;
+  #isOver = false;
+  #why: StopReason | null = null;
+
+  constructor(where: JobKey, sliceMs: number, clock: Clock) {
+    this.where = where;
+    this.#sliceMs = sliceMs;
+    this.#clock = clock;
+    this.#startMs = clock.nowMs();
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  /** The first reason counts; null: nobody has asked. */
+  get why(): StopReason | null {
+    return this.#why;
+  }
+
+  get ranMs(): number {
+    return this.#clock.nowMs() - this.#startMs;
+  }
+
+  stop(why: StopReason): void {
+    this.#why ??= why;
+    this.#controller.abort();
+  }
+
+  /**
+   * Between two native calls. A slice begins when there is a run, and is not over before it has a token more than it began with: else a job
+   * whose restore takes longer than a slice would never come to its end.
+   */
+  look({ step }: RunReport): void {
+    if (this.#from === null) {
+      this.#from = step;
+      this.#timer = this.#clock.timeout(this.#sliceMs);
+      this.#timer.signal.addEventListener('abort', () => {
+        this.#isOver = true;
+        if (this.#hasAdvanced) this.stop('slice');
+      }, { once: true });
+    }
+    this.#hasAdvanced ||= step > this.#from;
+    if (this.#isOver && this.#hasAdvanced) this.stop('slice');
+  }
+
+  [Symbol.dispose](): void {
+    this.#timer?.[Symbol.dispose]();
+  }
+}
