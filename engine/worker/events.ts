@@ -12,7 +12,7 @@ export type WorkerEvent =
   /** `step`, `tokens`: of the whole job. */
   | { readonly kind: 'parked'; readonly where: JobKey; readonly why: StopReason; readonly step: number; readonly tokens: number; readonly ranMs: number }
   /** Someone else has the job, or has ended it. */
-  | { readonly kind: 'fenced'; readonly where: JobKey; readonly ranMs: number }
+  | { readonly kind: 'fenced'; readonly where: JobKey; readonly step: number; readonly ranMs: number }
   /** It will be tried again after `delayMs`. */
   | { readonly kind: 'failed'; readonly where: JobKey; readonly error: unknown; readonly delayMs: number }
   /** It cannot be run at all, here or elsewhere. */

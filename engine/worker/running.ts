@@ -12,6 +12,7 @@ export class Running implements Disposable {
   readonly #sliceMs: number;
   #timer: ReturnType<Clock['timeout']> | null = null;
   #from: number | null = null;
+  #step = 0;
   #hasAdvanced = false;
   #isOver = false;
   #why: StopReason | null = null;
@@ -30,6 +31,11 @@ export class Running implements Disposable {
   /** The first reason counts; null: nobody has asked. */
   get why(): StopReason | null {
     return this.#why;
+  }
+
+  /** As far as it has come here. */
+  get step(): number {
+    return this.#step;
   }
 
   get ranMs(): number {
@@ -54,6 +60,7 @@ export class Running implements Disposable {
         if (this.#hasAdvanced) this.stop('slice');
       }, { once: true });
     }
+    this.#step = step;
     this.#hasAdvanced ||= step > this.#from;
     if (this.#isOver && this.#hasAdvanced) this.stop('slice');
   }

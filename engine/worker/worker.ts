@@ -204,7 +204,7 @@ export class Worker implements LiveFeed {
     } catch (error) {
       if (codeOf(error) === 'ERR_CANCELLED' && running.signal.aborted) return { kind: 'again', delayMs: 0 };
       if (codeOf(error) !== 'ERR_FENCED') throw error;
-      this.#say({ kind: 'fenced', where, ranMs: running.ranMs });
+      this.#say({ kind: 'fenced', where, step: running.step, ranMs: running.ranMs });
       return REMOVE;
     } finally {
       this.#running.delete(key);

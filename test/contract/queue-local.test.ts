@@ -4,22 +4,17 @@ import { describe, expect, test } from 'vitest';
 import { createLocalQueue } from '../../engine/adapters/queue-local.ts';
 import type { Queue } from '../../engine/ports/queue.ts';
 import { ManualClock } from '../helpers/clock.ts';
+import { through } from '../helpers/through.ts';
 import { QUEUE_PROMISES, type QueueBench } from './queue.ts';
 
 function bench(change: (queue: Queue) => Partial<Queue> = () => ({})): QueueBench {
   const clock = new ManualClock();
   const queue = createLocalQueue({ clock });
-  const changes = change(queue);
   const pass = async (delayMs: number) => {
     clock.advance(delayMs);
     await clock.settle();
   };
-  return { pass, queue: new Proxy(queue, { get: (of, key) => Reflect.get(changes, key) ?? bound(of, key) }) };
-}
-
-function bound(queue: Queue, key: string | symbol): unknown {
-  const value: unknown = Reflect.get(queue, key);
-  return typeof value === 'function' ? value.bind(queue) : value;
+  return { pass, queue: through(queue, change(queue)) };
 }
 
 describe('the local queue', () => {
