@@ -48,13 +48,13 @@ class LocalQueue implements Queue {
     const endsMs = this.#clock.nowMs() + waitMs;
     for (;;) {
       throwIfCancelled(signal);
-      const changed = this.#changed.next;
+      using changed = this.#changed.listen();
       const nowMs = this.#clock.nowMs();
       const taken = [...this.#entries].filter(({ visibleMs }) => visibleMs <= nowMs).slice(0, max);
       if (taken.length > 0) return taken.map((entry) => this.#handOut(entry, nowMs + visibilityMs));
       const soonestMs = Math.min(endsMs, ...[...this.#entries].map(({ visibleMs }) => visibleMs));
       if (nowMs >= endsMs) return [];
-      await untilAborted(this.#clock, soonestMs - nowMs, changed, signal);
+      await untilAborted(this.#clock, soonestMs - nowMs, changed.signal, signal);
     }
   }
 

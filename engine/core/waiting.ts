@@ -44,19 +44,20 @@ export async function untilAborted(clock: Clock, delayMs: number, ...signals: re
   }
 }
 
-/** Wakes whoever waits: each of them looks for itself whether what it waits for is there. */
+/** Wakes whoever listens: each of them looks for itself whether what it waits for is there. */
 export class Bell {
-  #controller = new AbortController();
+  readonly #listening = new Set<AbortController>();
 
-  /** Aborts at the next ring: taken before looking, so that no ring is missed. */
-  get next(): AbortSignal {
-    return this.#controller.signal;
+  /** Its signal aborts at the next ring. Listen before looking, so that no ring is missed. */
+  listen(): { readonly signal: AbortSignal } & Disposable {
+    const controller = new AbortController();
+    this.#listening.add(controller);
+    return { signal: controller.signal, [Symbol.dispose]: () => void this.#listening.delete(controller) };
   }
 
   ring(): void {
-    const rung = this.#controller;
-    this.#controller = new AbortController();
-    rung.abort();
+    for (const controller of this.#listening) controller.abort();
+    this.#listening.clear();
   }
 }
 

@@ -33,8 +33,9 @@ export class Live implements LiveFeed {
     const readers = this.#readers.get(key) ?? { bell: new Bell(), waiting: 0, askedMs: 0 };
     this.#readers.set(key, readers);
     readers.waiting++;
+    using rung = readers.bell.listen();
     try {
-      await untilAborted(this.#clock, waitMs, readers.bell.next, signal);
+      await untilAborted(this.#clock, waitMs, rung.signal, signal);
     } finally {
       readers.waiting--;
       readers.askedMs = this.#clock.nowMs();
