@@ -38,6 +38,8 @@ export interface StoredOptions extends GenerateOptions {
   /** Another name or path for the job's model on this machine. */
   readonly model?: string | undefined;
   readonly onCommit?: ((step: number) => void) | undefined;
+  /** Its model is loaded and the job admitted; nothing has run. */
+  readonly onOpened?: ((job: PreparedJob) => void) | undefined;
   /** See PlayContext. */
   readonly onReport?: SliceContext['onReport'];
   readonly isFollowed?: SliceContext['isFollowed'];
@@ -73,6 +75,7 @@ export async function resumeStored(options: StoredOptions): Promise<StoredOutcom
   const opened = await held.session.open(jobSpecOf(stored, options.model ?? null), options);
   const identity = await identityOf(opened.engine);
   checkSame(stored, opened.job, modelIdOf(opened.job.model, identity.weightsDigest), where.job);
+  options.onOpened?.(opened.job);
   return await goOn(head, stored, opened, identity, options);
 }
 

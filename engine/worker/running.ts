@@ -4,8 +4,15 @@ import type { JobKey } from '../kv/names.ts';
 import type { RunReport } from '../runtime/native.ts';
 import type { StopReason } from './events.ts';
 
+interface Sight {
+  readonly atMs: number;
+  readonly tokens: number;
+}
+
 export class Running implements Disposable {
   readonly where: JobKey;
+  /** As the registry knows it. */
+  model = '';
   readonly #clock: Clock;
   readonly #startMs: number;
   readonly #controller = new AbortController();
@@ -13,6 +20,8 @@ export class Running implements Disposable {
   #timer: ReturnType<Clock['timeout']> | null = null;
   #from: number | null = null;
   #step = 0;
+  /** The first sight after the prefill, and the last. */
+  #decode: { readonly first: Sight; readonly last: Sight } | null = null;
   #hasAdvanced = false;
   #isOver = false;
   #why: StopReason | null = null;
@@ -42,6 +51,13 @@ export class Running implements Disposable {
     return this.#clock.nowMs() - this.#startMs;
   }
 
+  /** Of all chains together, since the prefill; null: nothing was generated. */
+  get tokensPerSecond(): number | null {
+    if (this.#decode === null) return null;
+    const { first, last } = this.#decode;
+    return last.tokens > first.tokens && last.atMs > first.atMs ? ((last.tokens - first.tokens) * 1_000) / (last.atMs - first.atMs) : null;
+  }
+
   stop(why: StopReason): void {
     this.#why ??= why;
     this.#controller.abort();
@@ -51,7 +67,9 @@ export class Running implements Disposable {
    * Between two native calls. A slice begins when there is a run, and is not over before it has a token more than it began with: else a job
    * whose restore takes longer than a slice would never come to its end.
    */
-  look({ step }: RunReport): void {
+  look({ step, prefilled, chains }: RunReport): void {
+    const sight = { atMs: this.#clock.nowMs(), tokens: chains.reduce((sum, { tokens }) => sum + tokens.length, 0) };
+    if (prefilled) this.#decode = { first: this.#decode?.first ?? sight, last: sight };
     if (this.#from === null) {
       this.#from = step;
       this.#timer = this.#clock.timeout(this.#sliceMs);

@@ -50,11 +50,6 @@ export interface WorkerOptions {
   readonly random?: (() => number) | undefined;
 }
 
-export interface WorkerHealth {
-  readonly state: 'starting' | 'ready' | 'draining';
-  readonly running: readonly JobKey[];
-}
-
 /** What becomes of a message. */
 type Next = { readonly kind: 'remove' } | { readonly kind: 'again'; readonly delayMs: number };
 
@@ -85,6 +80,7 @@ export class Worker implements LiveFeed {
   readonly #seen: Sightings = new Map();
   /** What a job met last, for the day that it is poisoned. */
   readonly #faults = new Map<string, unknown>();
+  readonly #rates = new Map<string, number>();
   #session: Session;
   #loops: Promise<unknown> | null = null;
 
@@ -121,9 +117,19 @@ export class Worker implements LiveFeed {
     this.#running.get(jobPrefix(where))?.stop('interrupt');
   }
 
-  health(): WorkerHealth {
-    const state = this.#stop.signal.aborted ? 'draining' : this.#loops === null ? 'starting' : 'ready';
-    return { state, running: [...this.#running.values()].map(({ where }) => where) };
+  get state(): 'starting' | 'ready' | 'draining' {
+    if (this.#stop.signal.aborted) return 'draining';
+    return this.#loops === null ? 'starting' : 'ready';
+  }
+
+  /** Slices that run now. */
+  get running(): number {
+    return this.#running.size;
+  }
+
+  /** Of all chains of a job together, as measured last on this model (`countdown@cr8`); null: it has not run yet. */
+  tokensPerSecond(model: string): number | null {
+    return this.#rates.get(model) ?? null;
   }
 
   report(where: JobKey): ReturnType<LiveFeed['report']> {
@@ -193,7 +199,8 @@ export class Worker implements LiveFeed {
     this.#say({ kind: 'started', where, slice });
     try {
       const outcome = await this.#slice(running, force);
-      const { ranMs } = running;
+      const { ranMs, tokensPerSecond } = running;
+      if (tokensPerSecond !== null) this.#rates.set(running.model, tokensPerSecond);
       this.#faults.delete(key);
       if (outcome.kind === 'parked') {
         this.#say({ ...outcome, where, why: running.why ?? 'interrupt', ranMs });
@@ -222,6 +229,9 @@ export class Worker implements LiveFeed {
       clock: this.#clock,
       take: force,
       waitMs: 0,
+      onOpened: ({ model: { resolved: { name, variant } } }) => {
+        running.model = variant === null ? name : `${name}@${variant}`;
+      },
       onReport: (report) => {
         running.look(report);
         this.#live.publish(where, report);

@@ -129,8 +129,9 @@ describe('slices', () => {
     await reaches(first, where, 100);
     expect(await first.drain({ deadlineMs: 20_000 })).toBe(true);
     expect(first.report(where)).toBeNull();
-    expect(first.health()).toEqual({ state: 'draining', running: [] });
+    expect(first).toMatchObject({ state: 'draining', running: 0 });
     expect(await bench.head('sums')).toMatchObject({ state: 'parked', slice: 1 });
+    expect(first.tokensPerSecond('countdown@cr2'), 'measured').toBeGreaterThan(1);
     expect(await bench.queue.depth(), 'its continuation').toMatchObject({ visible: 1, inFlight: 0 });
     bench.worker();
     await bench.event('ended', 'sums');
@@ -141,6 +142,8 @@ describe('slices', () => {
   test('a worker that has nothing to do drains at once', async () => {
     await using bench = new Bench();
     const worker = bench.worker();
+    expect(worker).toMatchObject({ state: 'ready', running: 0 });
+    expect(worker.tokensPerSecond('countdown@cr2')).toBeNull();
     expect(await worker.drain({ deadlineMs: 20_000 })).toBe(true);
   });
 });
