@@ -6,6 +6,7 @@ import { webClock } from './clock.ts';
 import type { Registry } from './endpoint.ts';
 import { type Failure, HttpError, failureOf } from './errors.ts';
 import { HTTP_LIMITS } from './limits.ts';
+import { chatCompletions } from './openai/chat.ts';
 import { envelopeResponse } from './openai/errors.ts';
 import { problemResponse } from './problem.ts';
 import { Rates } from './rates.ts';
@@ -25,6 +26,8 @@ export function createApp(options: AppOptions): App {
     const fields = { request: c.get('requestId'), method: c.req.method, path: c.req.path, status, ms: services.clock.nowMs() - start, tenant: c.get('caller')?.tenant, job: c.get('job') };
     services.log.info(fields, 'request');
   });
+
+  chatCompletions(registry);
 
   for (const [path, methods] of registry.methods) {
     const allow = methods.map((method) => method.toUpperCase()).join(', ');

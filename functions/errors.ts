@@ -50,6 +50,8 @@ export const HTTP_CODES = {
   job_cancelled: [409, 'invalid_request_error'],
   not_ended: [409, 'invalid_request_error'],
   body_too_large: [413, 'invalid_request_error'],
+  /** An Idempotency-Key or an id that stands for another request. */
+  used_for_another: [422, 'invalid_request_error'],
   unsupported_media_type: [415, 'invalid_request_error'],
   rate_limit_exceeded: [429, 'rate_limit_error'],
   too_many_requests_at_once: [429, 'rate_limit_error'],

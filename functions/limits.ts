@@ -14,6 +14,8 @@ export const HTTP_LIMITS = {
   KEEP_ALIVE_MS: 15_000,
   /** Between two pictures of chains that are not shown token by token. */
   PROGRESS_MS: 500,
+  /** Making a job is a few writes of the store, each with a deadline of its own. */
+  SUBMIT_MS: 30_000,
   /** What no client waits for may take: the cancelling of a job whose client has gone. */
   CLEAN_UP_MS: 10_000,
   /** Jobs that wait longer than this say that more would only wait: new ones are sent away. */
