@@ -4,7 +4,7 @@ import { LIMITS } from '../core/limits.ts';
 import { createJob, readJob } from '../kv/create.ts';
 import type { Manifest } from '../kv/manifest.ts';
 import type { JobKey } from '../kv/names.ts';
-import { readSpec } from '../kv/read.ts';
+import { readHead, readSpec } from '../kv/read.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { type Parent, type StoredSpec, jobSpecOf, parseStoredSpec } from './stored-spec.ts';
 
@@ -95,13 +95,7 @@ async function childOf({ store, where, createdMs, admit, signal }: ChildOptions,
   if (manifest === null) throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${head.state} and has no checkpoint yet; run it first.`);
   const stored = parseStoredSpec(await readSpec(store, where, head.spec, { signal }));
   // The parent's version when it is read first; the same child asked for again is the same child.
-  const existing = await readJob(store, { ...where, job: as }, { signal }).then(
-    async ({ head: child }) => parseStoredSpec(await readSpec(store, { ...where, job: as }, child.spec, { signal })),
-    (error: unknown) => {
-      if (error instanceof EngineError && error.code === 'ERR_JOB_NOT_FOUND') return null;
-      throw error;
-    },
-  );
+  const existing = await specOf(store, { ...where, job: as }, signal);
   const { lengths, seed, kvReadBudget, parent } = plan(stored, manifest, existing?.parent?.version ?? head.version);
   const { length: _, width: _w, lengths: _l, ...budget } = (stored.spec.budget ?? {}) as Record<string, unknown>;
   const child: StoredSpec = {
@@ -118,4 +112,10 @@ async function childOf({ store, where, createdMs, admit, signal }: ChildOptions,
   await admit?.(whole);
   const { where: created } = await createJob(store, { ...where, job: as }, text, { createdMs, signal });
   return created;
+}
+
+/** null: there is no such job, or it was erased. */
+async function specOf(store: ObjectStore, where: JobKey, signal: AbortSignal | undefined): Promise<StoredSpec | null> {
+  const found = await readHead(store, where, { signal });
+  return found === null || found.head.state === 'erased' ? null : parseStoredSpec(await readSpec(store, where, found.head.spec, { signal }));
 }
