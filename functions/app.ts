@@ -6,8 +6,11 @@ import { webClock } from './clock.ts';
 import type { Registry } from './endpoint.ts';
 import { type Failure, HttpError, failureOf } from './errors.ts';
 import { HTTP_LIMITS } from './limits.ts';
+import { jobEvents } from './jobs/events.ts';
+import { jobs } from './jobs/jobs.ts';
 import { chatCompletions } from './openai/chat.ts';
 import { envelopeResponse } from './openai/errors.ts';
+import { models } from './openai/models.ts';
 import { problemResponse } from './problem.ts';
 import { Rates } from './rates.ts';
 
@@ -28,6 +31,9 @@ export function createApp(options: AppOptions): App {
   });
 
   chatCompletions(registry);
+  models(registry);
+  jobs(registry);
+  jobEvents(registry);
 
   for (const [path, methods] of registry.methods) {
     const allow = methods.map((method) => method.toUpperCase()).join(', ');
