@@ -61,6 +61,14 @@ describe('a job that is asked for', () => {
     expect((await platform.submit({ ...(seed !== undefined && { seed }), ...rest }, asked)).id).toBe(views[0]?.id);
   });
 
+  test('many times at once, of any instance, is one job', async () => {
+    const store = new MemoryStore();
+    const instances = [platformOn(store, shelf).platform, platformOn(store, shelf).platform];
+    const views = await Promise.all(Array.from({ length: 12 }, (_, i) => instances[i % 2]?.submit(SPEC, { ...me, idempotencyKey: 'monday' })));
+    expect(new Set(views.map((view) => view?.id)).size).toBe(1);
+    expect((await instances[0]?.list({ ...me, limit: 10 }))?.jobs).toHaveLength(1);
+  });
+
   test('under its client\'s id is one job, and another body under it is refused', async () => {
     const { platform } = platformOn(new MemoryStore(), shelf);
     await platform.submit(SPEC, { ...me, id: 'mine' });
@@ -85,7 +93,7 @@ describe('a job that is asked for', () => {
 
   test('and that does not fit in memory leaves nothing behind', async () => {
     const store = new MemoryStore();
-    using small = new NativeShelf({ freeBytes: () => 1_000_000 });
+    using small = new NativeShelf({ freeBytes: 1_000_000 });
     const { platform } = platformOn(store, small);
     await expect(platform.submit(SPEC, me)).rejects.toMatchObject({ code: 'ERR_MEMORY' });
     expect(store.snapshot().size).toBe(0);

@@ -1,4 +1,7 @@
 /** A platform over a store in memory with the bundled model, and what stands in for workers: each slice is a real one. */
+import { createHash } from 'node:crypto';
+
+import type { MemoryStore } from '../../engine/adapters/memory.ts';
 import type { LiveFeed } from '../../engine/control/feed.ts';
 import { NativeShelf } from '../../engine/control/native-shelf.ts';
 import type { JobEvent } from '../../engine/control/platform.ts';
@@ -55,6 +58,13 @@ export async function runToEnd(store: ObjectStore, job: string, { parkAt = Infin
       if (chains.some(({ tokens }) => tokens >= parkAt)) stop.abort();
     },
   });
+}
+
+/** Of all that is stored: two stores with one fingerprint hold the same. */
+export function fingerprint(store: MemoryStore): string {
+  const hash = createHash('sha256');
+  for (const [key, bytes] of [...store.snapshot()].sort(([a], [b]) => (a < b ? -1 : 1))) hash.update(`${key} ${bytes.byteLength} `).update(bytes);
+  return hash.digest('hex');
 }
 
 export async function eventsOf(events: AsyncIterable<JobEvent>): Promise<readonly JobEvent[]> {
