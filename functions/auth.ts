@@ -1,0 +1,54 @@
+/** Who asks, and how much of it they may. Keys are known by their SHA-256 only: a store that leaks gives no key away. */
+import { HttpError } from './errors.ts';
+
+export type Scope = 'read' | 'write';
+
+/** What a key is for. */
+export interface ApiKey {
+  readonly tenant: string;
+  /** `read`: see jobs and models, and quotes. `write`: make, change and erase jobs. */
+  readonly scopes: readonly Scope[];
+  /** Requests a minute. */
+  readonly rpm: number;
+  /** Requests at a time; a stream is one until it ends. */
+  readonly concurrent: number;
+}
+
+export interface KeyLookup {
+  /** @param sha256 of the key, 64 hex digits. null: no such key. */
+  find(sha256: string, signal: AbortSignal): Promise<ApiKey | null>;
+}
+
+export interface Caller {
+  readonly tenant: string;
+  readonly scopes: readonly Scope[];
+  /** null: not limited. */
+  readonly limits: { readonly key: string; readonly rpm: number; readonly concurrent: number } | null;
+}
+
+const LOCAL: Caller = { tenant: 'local', scopes: ['read', 'write'], limits: null };
+
+/** Longer ones are nobody's: they are not hashed. */
+const KEY_CHARS_MAX = 512;
+
+/** @throws HttpError invalid_api_key, insufficient_scope */
+export async function authorize(request: Request, auth: KeyLookup | null, scope: Scope): Promise<Caller> {
+  if (auth === null) return LOCAL;
+  const key = /^Bearer ([\x21-\x7e]+)$/i.exec(request.headers.get('authorization') ?? '')?.[1];
+  if (key === undefined || key.length > KEY_CHARS_MAX) throw unknownKey('The request needs an API key: authorization: Bearer <key>.');
+  const sha256 = await hashOf(key);
+  const known = await auth.find(sha256, request.signal);
+  if (known === null) throw unknownKey('The API key is not known.');
+  if (!known.scopes.includes(scope)) throw new HttpError('insufficient_scope', `The API key has no scope ${scope}.`);
+  return { tenant: known.tenant, scopes: known.scopes, limits: { key: sha256, rpm: known.rpm, concurrent: known.concurrent } };
+}
+
+/** As keys are stored: 64 hex digits. */
+export async function hashOf(key: string): Promise<string> {
+  const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(key)));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+function unknownKey(message: string): HttpError {
+  return new HttpError('invalid_api_key', message, { headers: { 'www-authenticate': 'Bearer' } });
+}

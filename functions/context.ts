@@ -1,0 +1,47 @@
+/** What every endpoint works with. */
+import type { OpenAPIHono } from '@hono/zod-openapi';
+
+import type { Platform } from '../engine/control/platform.ts';
+import type { Clock } from '../engine/core/clock.ts';
+import type { Caller, KeyLookup } from './auth.ts';
+
+/** As pino's. Fields carry ids and numbers, never prompts, texts or keys. */
+export interface Log {
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+export interface AppOptions {
+  readonly platform: Platform;
+  /** null: whoever reaches the server is the one tenant `local`; for 127.0.0.1 only. */
+  readonly auth: KeyLookup | null;
+  readonly log: Log;
+  /** For GET /metrics; absent: there is none. */
+  readonly metrics?: (() => Promise<{ readonly contentType: string; readonly body: string }>) | undefined;
+  /** Default: timers of the web. */
+  readonly clock?: Clock | undefined;
+  /** Over HTTP_LIMITS, for machines that differ and for tests. */
+  readonly limits?: Partial<AppLimits> | undefined;
+  /** Shown in /openapi.json. */
+  readonly version?: string | undefined;
+}
+
+export interface AppLimits {
+  readonly keepAliveMs: number;
+  readonly progressMs: number;
+  readonly foregroundMs: number;
+  readonly queueAgeMs: number;
+}
+
+export interface Services extends AppLimits {
+  readonly platform: Platform;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+export interface AppEnv {
+  Variables: { requestId: string; caller?: Caller; job?: string };
+}
+
+export type App = OpenAPIHono<AppEnv>;

@@ -1,0 +1,137 @@
+/**
+ * One way to declare an endpoint: the schemas that validate a request are those that document it. The order is always the same: who asks,
+ * whether they may now, whether there is room, then the body.
+ */
+import { type RouteConfig, z } from '@hono/zod-openapi';
+import type { Context } from 'hono';
+
+import { type Caller, type KeyLookup, type Scope, authorize } from './auth.ts';
+import { readJson } from './body.ts';
+import type { App, AppEnv, Services } from './context.ts';
+import { HttpError } from './errors.ts';
+import { HTTP_LIMITS } from './limits.ts';
+import type { Rates } from './rates.ts';
+
+type Responses = RouteConfig['responses'];
+
+export interface Endpoint<B extends z.ZodType, Q extends z.ZodType> {
+  readonly method: 'get' | 'post' | 'put' | 'delete';
+  /** `/v1/jobs/{id}` */
+  readonly path: string;
+  readonly tag: string;
+  readonly summary: string;
+  readonly description?: string | undefined;
+  readonly scope: Scope;
+  /** Makes work: refused while jobs wait too long or the server drains. */
+  readonly loads?: boolean | undefined;
+  readonly body?: B | undefined;
+  readonly query?: Q | undefined;
+  readonly headers?: z.ZodObject | undefined;
+  readonly responses: Responses;
+}
+
+export interface Asked<B, Q> {
+  readonly c: Context<AppEnv>;
+  readonly caller: Caller;
+  readonly body: B;
+  readonly query: Q;
+  /** Of the connection: aborts when the client goes. */
+  readonly signal: AbortSignal;
+  /** The `{id}` of the path. */
+  readonly id: string;
+  /** The request goes on after its answer has begun, until the returned function is called. */
+  hold(): () => void;
+}
+
+export interface Registry {
+  readonly app: App;
+  readonly services: Services;
+  readonly auth: KeyLookup | null;
+  readonly rates: Rates;
+  /** Methods of each path, for 405. */
+  readonly methods: Map<string, string[]>;
+}
+
+export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodType = z.ZodUndefined>(
+  registry: Registry, declared: Endpoint<B, Q>, answer: (asked: Asked<z.infer<B>, z.infer<Q>>) => Promise<Response>,
+): void {
+  const { app, services, auth, rates } = registry;
+  document(app, declared);
+  const path = declared.path.replaceAll(/\{(\w+)\}/g, ':$1');
+  registry.methods.set(path, [...(registry.methods.get(path) ?? []), declared.method]);
+  app.on(declared.method, path, async (c) => {
+    const caller = await authorize(c.req.raw, auth, declared.scope);
+    c.set('caller', caller);
+    const admitted = rates.admit(caller);
+    let held = false;
+    try {
+      if (declared.loads === true) shed(services);
+      const query = declared.query === undefined ? undefined : check(declared.query, c.req.query());
+      const body = declared.body === undefined ? undefined : check(declared.body, await readJson(c.req.raw, services.clock));
+      const response = await answer({
+        c,
+        caller,
+        body: body as z.infer<B>,
+        query: query as z.infer<Q>,
+        signal: c.req.raw.signal,
+        id: c.req.param('id') ?? '',
+        hold: () => {
+          held = true;
+          return admitted.release;
+        },
+      });
+      for (const [name, value] of Object.entries(admitted.headers)) response.headers.set(name, value);
+      return response;
+    } catch (error) {
+      held = false;
+      throw error;
+    } finally {
+      if (!held) admitted.release();
+    }
+  });
+}
+
+function document<B extends z.ZodType, Q extends z.ZodType>(app: App, { body, query, headers, ...declared }: Endpoint<B, Q>): void {
+  const params = [...declared.path.matchAll(/\{(\w+)\}/g)].map((match) => [match[1] ?? '', z.string()] as const);
+  app.openAPIRegistry.registerPath({
+    method: declared.method,
+    path: declared.path,
+    tags: [declared.tag],
+    summary: declared.summary,
+    ...(declared.description === undefined ? {} : { description: declared.description }),
+    security: [{ key: [] }],
+    request: {
+      ...(params.length === 0 ? {} : { params: z.object(Object.fromEntries(params)) }),
+      ...(query === undefined ? {} : { query: query as unknown as z.ZodObject }),
+      ...(headers === undefined ? {} : { headers }),
+      ...(body === undefined ? {} : { body: { required: true, content: { 'application/json': { schema: body } } } }),
+    },
+    responses: declared.responses,
+  });
+}
+
+function shed({ platform, queueAgeMs }: Services): void {
+  const health = platform.health();
+  const headers = { 'retry-after': `${HTTP_LIMITS.SHED_RETRY_S}` };
+  if (health.state === 'draining') throw new HttpError('draining', 'The server is going down and takes no new work.', { headers });
+  if (health.queueAgeMs > queueAgeMs) throw new HttpError('overloaded', `Jobs have waited for ${Math.round(health.queueAgeMs)} ms; try again later.`, { headers });
+}
+
+/** @throws HttpError that names the field. */
+function check<T extends z.ZodType>(schema: T, value: unknown): z.infer<T> {
+  const parsed = schema.safeParse(withoutNulls(value));
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0];
+  const path = issue?.path.map(String).join('.') ?? '';
+  if (issue?.code === 'unrecognized_keys') {
+    const name = [...(path === '' ? [] : [path]), issue.keys[0]?.slice(0, 64) ?? ''].join('.');
+    throw new HttpError('unsupported_parameter', `${name} is not supported.`, { param: name });
+  }
+  throw new HttpError('invalid_value', `${path === '' ? 'The body' : path}: ${issue?.message ?? 'is invalid'}`, { param: path === '' ? null : path });
+}
+
+/** OpenAI's clients write `stop: null` for "not given", also of parameters that are not ours. */
+function withoutNulls(value: unknown): unknown {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
+  return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== null));
+}

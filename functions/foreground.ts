@@ -1,0 +1,65 @@
+/** A job whose client waits for it: read to its end within a deadline, cancelled when the client goes. */
+import type { JobResult } from '../engine/job/generate.ts';
+import type { JobState } from '../engine/kv/head.ts';
+import type { Services } from './context.ts';
+import { HttpError } from './errors.ts';
+import { HTTP_LIMITS } from './limits.ts';
+import { Transcript } from './transcript.ts';
+
+export interface Waited {
+  readonly transcript: Transcript;
+  readonly result: Omit<JobResult, 'timing'>;
+}
+
+/**
+ * @param keep the job goes on without its client, who has a key to ask again with.
+ * @throws HttpError job_failed, job_cancelled, job_expired; still_running after foregroundMs: the job goes on.
+ */
+export async function waitFor(services: Services, job: string, tenant: string, gone: AbortSignal, keep: boolean): Promise<Waited> {
+  using late = services.clock.timeout(services.foregroundMs);
+  const stop = new AbortController();
+  const abort = () => stop.abort();
+  for (const signal of [late.signal, gone]) signal.addEventListener('abort', abort, { once: true });
+  if (gone.aborted) abort();
+  const transcript = new Transcript();
+  try {
+    for await (const event of services.platform.events(job, { tenant, signal: stop.signal })) transcript.take(event);
+    return { transcript, result: endOf(transcript, job) };
+  } catch (error) {
+    if (gone.aborted && !keep) await cancelQuietly(services, job, tenant);
+    if (late.signal.aborted && !gone.aborted) {
+      const message = `The job ${job} still runs after ${services.foregroundMs} ms and goes on; GET /v1/jobs/${job}/events reads it.`;
+      throw new HttpError('still_running', message, { headers: { 'x-should-retry': 'false' } });
+    }
+    throw error;
+  } finally {
+    gone.removeEventListener('abort', abort);
+  }
+}
+
+/** The result of a job whose events have ended. @throws HttpError if it ended without one. */
+export function endOf(transcript: Transcript, job: string): Omit<JobResult, 'timing'> {
+  if (transcript.result !== null) return transcript.result;
+  throw endError(transcript.state, job);
+}
+
+/** OpenAI's clients retry 409 and 5xx: this end is final. */
+export function endError(state: JobState, job: string): HttpError {
+  const headers = { 'x-should-retry': 'false' };
+  switch (state) {
+    case 'cancelled': return new HttpError('job_cancelled', `The job ${job} was cancelled.`, { headers });
+    case 'expired': return new HttpError('job_expired', `The job ${job} did not end before its deadline.`, { headers });
+    case 'erased': return new HttpError('not_found', `The job ${job} was erased.`, { headers });
+    default: return new HttpError('job_failed', `The job ${job} failed.`, { headers });
+  }
+}
+
+/** Nobody is there to be told; whoever looks at the job finds it cancelled or still running. */
+export async function cancelQuietly({ platform, clock, log }: Services, job: string, tenant: string): Promise<void> {
+  using timer = clock.timeout(HTTP_LIMITS.CLEAN_UP_MS);
+  try {
+    await platform.cancel(job, { tenant, signal: timer.signal });
+  } catch (error) {
+    log.warn({ job, tenant, err: error }, 'a job whose client has gone could not be cancelled');
+  }
+}

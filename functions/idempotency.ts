@@ -1,0 +1,43 @@
+/** Idempotency-Key: the same key and body are the same job, another body is refused. https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/ */
+import { z } from '@hono/zod-openapi';
+
+import type { JobView } from '../engine/control/platform.ts';
+import type { JobSpec } from '../engine/job/spec.ts';
+import type { Services } from './context.ts';
+import { HttpError, failureOf } from './errors.ts';
+import { HTTP_LIMITS } from './limits.ts';
+
+export const idempotencyHeaders = z.object({
+  'idempotency-key': z.string().min(1).max(HTTP_LIMITS.IDEMPOTENCY_KEY_CHARS_MAX).optional(),
+});
+
+/** undefined: none was given. @throws HttpError */
+export function idempotencyKey(request: Request): string | undefined {
+  const key = request.headers.get('idempotency-key');
+  if (key === null) return undefined;
+  if (key.length > 0 && key.length <= HTTP_LIMITS.IDEMPOTENCY_KEY_CHARS_MAX && /^[\x20-\x7e]+$/.test(key)) return key;
+  const message = `Idempotency-Key must have 1 to ${HTTP_LIMITS.IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters.`;
+  throw new HttpError('invalid_value', message, { param: 'idempotency-key' });
+}
+
+export interface SubmitAs {
+  readonly tenant: string;
+  /** The client's own name of the job (PUT). */
+  readonly id?: string | undefined;
+  readonly key: string | undefined;
+}
+
+/**
+ * Not cut short by a client that goes: half a job could be neither found nor cancelled.
+ * @throws HttpError used_for_another, EngineError
+ */
+export async function submit({ platform, clock }: Services, spec: JobSpec, { tenant, id, key }: SubmitAs): Promise<JobView> {
+  using timer = clock.timeout(HTTP_LIMITS.SUBMIT_MS);
+  try {
+    return await platform.submit(spec, { tenant, id, idempotencyKey: key, signal: timer.signal });
+  } catch (error) {
+    if (failureOf(error).code !== 'job_conflict') throw error;
+    const param = id === undefined ? 'idempotency-key' : 'id';
+    throw new HttpError('used_for_another', `${param} was used for another request: the same one again gives its job, another one needs another.`, { param });
+  }
+}

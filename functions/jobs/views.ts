@@ -1,0 +1,88 @@
+/** Jobs, results and quotes as the native API shows them: the seam's own words, in JSON's case. */
+import { z } from '@hono/zod-openapi';
+
+import type { JobView } from '../../engine/control/platform.ts';
+import type { JobState } from '../../engine/kv/head.ts';
+
+const states = ['queued', 'running', 'parked', 'done', 'incomplete', 'failed', 'cancelled', 'expired', 'poisoned', 'erased'] as const satisfies readonly JobState[];
+const statuses = ['queued', 'in_progress', 'completed', 'incomplete', 'failed', 'cancelled'] as const;
+export type JobStatus = (typeof statuses)[number];
+
+/** OpenAI's word for a state (DESIGN.md 2). */
+export const STATUS: Readonly<Record<JobState, JobStatus>> = {
+  queued: 'queued',
+  running: 'in_progress',
+  parked: 'in_progress',
+  done: 'completed',
+  incomplete: 'incomplete',
+  failed: 'failed',
+  cancelled: 'cancelled',
+  expired: 'failed',
+  poisoned: 'failed',
+  erased: 'cancelled',
+};
+
+export function isOver(state: JobState): boolean {
+  return STATUS[state] !== 'queued' && STATUS[state] !== 'in_progress';
+}
+
+export const jobSchema = z.object({
+  object: z.literal('job'),
+  id: z.string(),
+  state: z.enum(states),
+  status: z.enum(statuses).openapi({ description: 'The state in OpenAI\'s words.' }),
+  model: z.string(),
+  created_at: z.int().openapi({ description: 'Unix time, seconds.' }),
+  slice: z.int(),
+  epoch: z.int(),
+  step: z.int().openapi({ description: 'Tokens that every unfinished chain has.' }),
+  chains: z.array(z.object({ tokens: z.int(), finish: z.string().nullable() })),
+  ended: z.string().nullable().openapi({ description: 'Why it ended; null: it has not.' }),
+  parent: z.object({ job: z.string(), kind: z.enum(['extend', 'fork']) }).nullable(),
+}).openapi('Job');
+
+export const jobListSchema = z.object({ object: z.literal('list'), data: z.array(jobSchema), has_more: z.boolean() }).openapi('JobList');
+
+export function jobOf(view: JobView): z.infer<typeof jobSchema> {
+  return {
+    object: 'job',
+    id: view.id,
+    state: view.state,
+    status: STATUS[view.state],
+    model: view.model,
+    created_at: Math.floor(view.createdMs / 1_000),
+    slice: view.slice,
+    epoch: view.epoch,
+    step: view.step,
+    chains: view.chains.map(({ tokens, finish }) => ({ tokens, finish })),
+    ended: view.ended,
+    parent: view.parent === null ? null : { job: view.parent.job, kind: view.parent.kind },
+  };
+}
+
+export const resultSchema = z.object({
+  answer: z.string().nullable(),
+  ballots: z.array(z.object({ chain: z.int(), answer: z.string().nullable(), key: z.string().nullable(), verified: z.boolean().nullable() })),
+  chains: z.array(z.object({
+    tokens: z.array(z.int()), text: z.string(), finish_reason: z.string(), answer: z.string().nullable(), live_kv_tokens: z.number(),
+  })),
+  usage: z.object({
+    prompt_tokens: z.int(), completion_tokens: z.int(), kv_reads: z.number(), kv_reads_prefill: z.number(), peak_kv_tokens: z.number(),
+    peak_kv_bytes: z.number(), compression_ratio: z.number(), read_ratio: z.number(),
+  }),
+}).openapi('JobResult');
+
+const side = z.object({ completion_tokens: z.int(), kv_reads: z.number(), peak_kv_tokens: z.number(), peak_kv_bytes: z.number() });
+
+export const quoteSchema = z.object({
+  model: z.string(),
+  prompt_tokens: z.int(),
+  length: z.int(),
+  width: z.int(),
+  compression_ratio: z.number(),
+  expected: side.openapi({ description: 'By the variant\'s card.' }),
+  worst: side.openapi({ description: 'Nothing is evicted.' }),
+  seconds: z.number().nullable().openapi({ description: 'At the rate measured last; null: not known yet.' }),
+  cost_usd: z.number().nullable(),
+  refusal: z.object({ code: z.string(), message: z.string() }).nullable().openapi({ description: 'null: it would be admitted.' }),
+}).openapi('Quote');

@@ -1,0 +1,61 @@
+/** What /v1/chat/completions takes: every field that is not here is refused by name, every value that would be ignored too. */
+import { z } from '@hono/zod-openapi';
+
+import { LIMITS } from '../../engine/core/limits.ts';
+import type { JobSpec } from '../../engine/job/spec.ts';
+import type { ChosenBudget } from './budget.ts';
+import { content, effort, hyperscale, length, modelName, sampling, samplingOf, seed, stop, textOf, width } from './fields.ts';
+
+const name = z.string().min(1).max(256).optional();
+
+const message = z.discriminatedUnion('role', [
+  z.strictObject({ role: z.literal('system'), content, name }),
+  /** Templates know no `developer`: it is rendered as `system`. */
+  z.strictObject({ role: z.literal('developer'), content, name }),
+  z.strictObject({ role: z.literal('user'), content, name }),
+  z.strictObject({ role: z.literal('assistant'), content, name, reasoning_content: z.string().optional() }),
+], { error: 'must have a role: system, developer, user or assistant' });
+
+export const chatRequest = z.strictObject({
+  model: modelName,
+  messages: z.array(message).min(1).max(LIMITS.MESSAGES_MAX),
+  stream: z.boolean().optional(),
+  stream_options: z.strictObject({ include_usage: z.boolean().optional() }).optional(),
+  n: width.optional().openapi({ description: 'Above 1: so many chains, each a choice of its own, and no vote.' }),
+  seed: seed.optional(),
+  stop: stop.optional(),
+  max_tokens: length.optional(),
+  max_completion_tokens: length.optional(),
+  ...sampling,
+  logit_bias: z.record(z.string().regex(/^\d{1,7}$/), z.number().min(-100).max(100)).optional(),
+  reasoning_effort: effort.optional().openapi({ description: 'A budget of length and width: see openai/effort.ts.' }),
+  reasoning: z.strictObject({ effort: effort.optional() }).optional(),
+  hyperscale: hyperscale.optional(),
+  // Values that say what is done anyway.
+  response_format: z.strictObject({ type: z.literal('text') }).optional(),
+  tool_choice: z.literal('none').optional(),
+  logprobs: z.literal(false).optional(),
+  modalities: z.tuple([z.literal('text')]).optional(),
+  store: z.literal(true).optional().openapi({ description: 'Every request is a stored job.' }),
+}).openapi('ChatCompletionRequest');
+
+export type ChatRequest = z.infer<typeof chatRequest>;
+
+export function chatSpec(request: ChatRequest, budget: ChosenBudget): JobSpec {
+  const samplingSpec = samplingOf(request);
+  const bias = Object.entries(request.logit_bias ?? {}).map(([id, value]): [number, number] => [Number(id), value]);
+  const all = bias.length === 0 ? samplingSpec : { ...samplingSpec, logit_bias: bias };
+  return {
+    model: request.model,
+    messages: request.messages.map((turn) => ({
+      role: turn.role === 'developer' ? 'system' : turn.role,
+      content: textOf(turn.content),
+      ...(turn.name === undefined ? {} : { name: turn.name }),
+      ...(turn.role === 'assistant' && turn.reasoning_content !== undefined ? { reasoning_content: turn.reasoning_content } : {}),
+    })),
+    ...budget.spec,
+    ...(all === undefined ? {} : { sampling: all }),
+    ...(request.seed === undefined ? {} : { seed: request.seed }),
+    ...(request.stop === undefined ? {} : { stop: typeof request.stop === 'string' ? [request.stop] : request.stop }),
+  };
+}

@@ -1,0 +1,30 @@
+/** Failures in OpenAI's envelope, which its clients map to their classes by status. https://platform.openai.com/docs/guides/error-codes */
+import { z } from '@hono/zod-openapi';
+
+import type { Failure } from '../errors.ts';
+
+export const errorSchema = z.object({
+  error: z.object({
+    message: z.string(),
+    type: z.string().openapi({ example: 'invalid_request_error' }),
+    param: z.string().nullable().openapi({ example: 'tools' }),
+    code: z.string().nullable().openapi({ example: 'unsupported_parameter' }),
+  }),
+}).openapi('Error');
+
+export type ErrorEnvelope = z.infer<typeof errorSchema>;
+
+export function envelopeOf({ message, type, param, code }: Failure): ErrorEnvelope {
+  return { error: { message, type, param: param === null ? null : requestField(param), code } };
+}
+
+/** What a request calls a field of the engine's spec. */
+function requestField(field: string): string {
+  if (field.startsWith('sampling.')) return field.slice('sampling.'.length);
+  if (field.startsWith('budget.')) return `hyperscale.${field.slice('budget.'.length)}`;
+  return field === 'vote' || field === 'early_stop' ? `hyperscale.${field}` : field;
+}
+
+export function envelopeResponse(failure: Failure): Response {
+  return Response.json(envelopeOf(failure), { status: failure.status, headers: failure.headers });
+}

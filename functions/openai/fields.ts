@@ -1,0 +1,60 @@
+/** Request fields that the OpenAI endpoints share. Bounds are the engine's; its own check of the spec comes after. */
+import { z } from '@hono/zod-openapi';
+
+import { LIMITS } from '../../engine/core/limits.ts';
+import type { JobSpec } from '../../engine/job/spec.ts';
+import { EFFORTS } from './effort.ts';
+
+/** A name, never a path: a request cannot make the server look at a folder. */
+export const modelName = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(@[A-Za-z0-9][A-Za-z0-9._-]{0,63})?$/, { error: 'must be a name of GET /v1/models' })
+  .openapi({ example: 'countdown@cr8' });
+
+export const length = z.int().min(1).max(LIMITS.LENGTH_MAX);
+export const width = z.int().min(1).max(LIMITS.WIDTH_MAX);
+export const seed = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
+export const effort = z.enum(EFFORTS);
+
+export const stop = z.union([z.string().min(1).max(LIMITS.STOP_BYTES_MAX), z.array(z.string().min(1).max(LIMITS.STOP_BYTES_MAX)).max(LIMITS.STOP_MAX)], {
+  error: `must be text or a list of at most ${LIMITS.STOP_MAX} texts of 1 to ${LIMITS.STOP_BYTES_MAX} bytes`,
+});
+
+/** As OpenAI's, and what vLLM's servers take beside them. */
+export const sampling = {
+  temperature: z.number().min(0).max(LIMITS.TEMPERATURE_MAX).optional(),
+  top_p: z.number().gt(0).max(1).optional(),
+  top_k: z.int().min(0).max(LIMITS.TOP_K_MAX).optional(),
+  min_p: z.number().min(0).lt(1).optional(),
+  repetition_penalty: z.number().gt(0).max(LIMITS.REPETITION_PENALTY_MAX).optional(),
+  presence_penalty: z.number().min(-2).max(2).optional(),
+  frequency_penalty: z.number().min(-2).max(2).optional(),
+} as const;
+
+const samplingObject = z.object(sampling);
+
+export const hyperscale = z.strictObject({
+  length: length.optional().openapi({ description: 'Tokens that a chain may generate. Default: what the prompt leaves of the context.' }),
+  width: width.optional().openapi({ description: 'Chains. Default: 1, or what the effort says.' }),
+  compression_ratio: z.number().min(1).max(LIMITS.COMPRESSION_RATIO_MAX).optional().openapi({ description: 'Chooses the variant of the model.' }),
+  kv_read_budget: z.int().min(1).max(LIMITS.KV_READ_BUDGET_MAX).optional().openapi({ description: 'KV reads of all chains together, never exceeded.' }),
+  vote: z.enum(['majority', 'first', 'verifier', 'none']).optional().openapi({ description: 'How chains elect the answer. Default: the model\'s.' }),
+  early_stop: z.boolean().optional().openapi({ description: 'End the others once the vote is decided. Default: true.' }),
+}).openapi('Hyperscale');
+
+export type Hyperscale = z.infer<typeof hyperscale>;
+
+/** The fields of `request` that are sampling's; undefined: none is given. */
+export function samplingOf(request: z.infer<typeof samplingObject>): JobSpec['sampling'] {
+  const given = Object.keys(sampling).flatMap((key) => {
+    const value = request[key as keyof typeof sampling];
+    return value === undefined ? [] : [[key, value] as const];
+  });
+  return given.length === 0 ? undefined : Object.fromEntries(given);
+}
+
+const textPart = z.strictObject({ type: z.enum(['text', 'input_text', 'output_text']), text: z.string(), annotations: z.array(z.never()).optional(), logprobs: z.array(z.never()).optional() });
+
+export const content = z.union([z.string(), z.array(textPart).min(1).max(LIMITS.MESSAGES_MAX)], { error: 'must be text or a list of text parts' });
+
+export function textOf(given: z.infer<typeof content>): string {
+  return typeof given === 'string' ? given : given.map(({ text }) => text).join('');
+}

@@ -1,0 +1,71 @@
+/** Server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream */
+import type { Clock } from '../engine/core/clock.ts';
+
+export interface SseOptions {
+  readonly clock: Clock;
+  /** A comment after so long without a frame, so that nothing between us and the client takes the connection for dead. */
+  readonly keepAliveMs: number;
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Called once: the stream is over. `gone`: because the client went away before its end. */
+  readonly onEnd: (gone: boolean) => void;
+  /** A frame for what the producer threw, after which the stream ends. */
+  readonly onError: (error: unknown) => string;
+}
+
+export const KEEP_ALIVE = ': keep-alive\n\n';
+
+/** @param data one line: JSON. */
+export function frame(data: string, { id, event }: { readonly id?: string; readonly event?: string } = {}): string {
+  return `${id === undefined ? '' : `id: ${id}\n`}${event === undefined ? '' : `event: ${event}\n`}data: ${data}\n\n`;
+}
+
+/**
+ * Frames are asked for as the client reads: one that does not read makes nobody keep anything for it.
+ * @param produce its signal aborts when the client has gone.
+ */
+export function sseResponse(produce: (signal: AbortSignal) => AsyncIterable<string>, options: SseOptions): Response {
+  const gone = new AbortController();
+  const utf8 = new TextEncoder();
+  const frames = produce(gone.signal)[Symbol.asyncIterator]();
+  let pending: Promise<IteratorResult<string>> | null = null;
+  let over = false;
+  const end = (left: boolean) => {
+    if (!over) options.onEnd(left);
+    over = true;
+  };
+  const body = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      try {
+        pending ??= frames.next();
+        const next = await withinMs(pending, options);
+        if (over) return;
+        if (next === null) return controller.enqueue(utf8.encode(KEEP_ALIVE));
+        pending = null;
+        if (next.done !== true) return controller.enqueue(utf8.encode(next.value));
+      } catch (error) {
+        if (over) return;
+        controller.enqueue(utf8.encode(options.onError(error)));
+      }
+      end(false);
+      controller.close();
+    },
+    cancel() {
+      end(true);
+      gone.abort();
+      // The producer sees the signal; nobody waits for what it does then.
+      pending?.catch(() => undefined);
+      void frames.return?.().catch(() => undefined);
+    },
+  });
+  const headers = { ...options.headers, 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-cache, no-transform', 'x-accel-buffering': 'no' };
+  return new Response(body, { headers });
+}
+
+/** null: it takes longer. */
+async function withinMs<T>(pending: Promise<T>, { clock, keepAliveMs }: SseOptions): Promise<T | null> {
+  using timer = clock.timeout(keepAliveMs);
+  return await Promise.race([
+    pending,
+    new Promise<null>((resolve) => timer.signal.addEventListener('abort', () => resolve(null), { once: true })),
+  ]);
+}

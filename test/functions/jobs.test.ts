@@ -1,0 +1,190 @@
+/** The native API: jobs that outlive their requests, streams that go on where the reader stopped. */
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+
+import { type HttpApi, startApi } from '../helpers/http-api.ts';
+import { type SseEvent, readSse } from '../helpers/sse.ts';
+
+const GREEDY = { model: 'countdown@cr2', prompt: '7 18 17 7 target 35', sampling: { temperature: 0 }, budget: { width: 1 } };
+const LONG = { model: 'countdown@dense', prompt: '3 5 7 11 13 17 target 997', sampling: { temperature: 5 }, budget: { width: 8 }, vote: 'none' };
+
+interface Job {
+  id: string;
+  state: string;
+  status: string;
+  chains: { tokens: number; finish: string | null }[];
+  parent: { job: string; kind: string } | null;
+}
+
+let api: HttpApi;
+beforeAll(async () => {
+  api = await startApi();
+});
+afterAll(() => api[Symbol.asyncDispose]());
+
+const json = async <T>(response: Promise<Response>): Promise<T> => (await (await response).json()) as T;
+const send = (method: string, path: string, body?: unknown, headers = {}) =>
+  fetch(api.url + path, { method, headers: { ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...headers }, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
+const submit = (body: object = GREEDY) => json<Job>(api.post('/v1/jobs', body));
+const follow = async (id: string, query = '', headers = {}) => await readSse(await api.get(`/v1/jobs/${id}/events${query}`, headers));
+const numbered = (events: readonly SseEvent[]) => events.filter(({ event }) => event === 'token' || event === 'finish' || event === 'result');
+const ended = async (id: string) => {
+  await follow(id);
+  return await json<Job>(api.get(`/v1/jobs/${id}`));
+};
+
+describe('a job', () => {
+  test('is submitted, followed to its end and has a result', async () => {
+    const response = await api.post('/v1/jobs', GREEDY);
+    expect(response.status).toBe(201);
+    const job = (await response.json()) as Job;
+    expect(response.headers.get('location')).toBe(`/v1/jobs/${job.id}`);
+    const events = await follow(job.id);
+    expect(numbered(events).map(({ id }) => Number(id))).toEqual(numbered(events).map((_, n) => n));
+    expect(events.at(-1)).toMatchObject({ event: 'end', data: { state: 'done' }, id: numbered(events).at(-1)?.id });
+    const content = numbered(events).map(({ data }) => (data as { content?: string }).content ?? '').join('');
+    const result = await json<{ answer: string; usage: { completion_tokens: number } }>(api.get(`/v1/jobs/${job.id}/result`));
+    expect(content).toContain(result.answer);
+    expect(events.filter(({ event }) => event === 'token')).toHaveLength(result.usage.completion_tokens);
+    expect(await json(api.get(`/v1/jobs/${job.id}`))).toMatchObject({ object: 'job', state: 'done', status: 'completed', chains: [{ tokens: result.usage.completion_tokens, finish: 'stop' }] });
+  });
+
+  test('is read on from any event, by query or by Last-Event-ID, and nothing is missed or seen twice', async () => {
+    const { id } = await submit({ ...GREEDY, budget: { width: 2 }, early_stop: false });
+    const whole = numbered(await follow(id));
+    for (const cut of [0, 1, 17, whole.length - 2]) {
+      const rest = whole.slice(cut + 1);
+      expect(numbered(await follow(id, `?after=${cut}`))).toEqual(rest);
+      expect(numbered(await follow(id, '', { 'Last-Event-ID': `${cut}` }))).toEqual(rest);
+      expect(numbered(await follow(id, '?after=3', { 'Last-Event-ID': `${cut}` }))).toEqual(rest);
+    }
+    const over = await api.get(`/v1/jobs/${id}/events?after=${whole.length - 1}`);
+    expect(over.status).toBe(204);
+  });
+
+  test('outlives a reader that leaves, and the next one goes on', async () => {
+    const { id } = await submit({ ...LONG, budget: { width: 2, length: 300 } });
+    const first = await readSse(await api.get(`/v1/jobs/${id}/events`), ({ event, id: seq }) => event === 'token' && seq === '40');
+    const rest = await follow(id, '?after=40');
+    const all = [...numbered(first), ...numbered(rest)];
+    expect(all.map(({ id: seq }) => Number(seq))).toEqual(all.map((_, n) => n));
+    expect(all.at(-1)?.event).toBe('result');
+    expect(all.at(-1)?.data).toMatchObject({ result: { usage: { completion_tokens: expect.any(Number) as number } } });
+  });
+
+  test('under a key or a name of the client\'s is the same job again; with another body it is refused', async () => {
+    const headers = { 'Idempotency-Key': 'k1' };
+    const first = await json<Job>(api.post('/v1/jobs', GREEDY, headers));
+    expect((await json<Job>(api.post('/v1/jobs', GREEDY, headers))).id).toBe(first.id);
+    const put = await send('PUT', '/v1/jobs/my-sums', GREEDY);
+    expect(put.status).toBe(200);
+    expect(await put.json()).toMatchObject({ id: 'my-sums' });
+    expect((await send('PUT', '/v1/jobs/my-sums', GREEDY)).status).toBe(200);
+    for (const other of [await api.post('/v1/jobs', { ...GREEDY, seed: 4 }, headers), await send('PUT', '/v1/jobs/my-sums', { ...GREEDY, seed: 4 })]) {
+      expect(other.status).toBe(422);
+      expect(await other.json()).toMatchObject({ code: 'used_for_another', status: 422 });
+    }
+  });
+
+  test('is cancelled once and for all; one that has ended stays as it ended', async () => {
+    const { id } = await submit(LONG);
+    await vi.waitFor(async () => expect((await json<Job>(api.get(`/v1/jobs/${id}`))).state).toBe('running'));
+    expect((await json<Job>(api.get(`/v1/jobs/${id}`))).chains).toHaveLength(8);
+    expect((await api.get(`/v1/jobs/${id}/result`)).status).toBe(409);
+    expect(await json(send('POST', `/v1/jobs/${id}/cancel`))).toMatchObject({ state: 'cancelled', status: 'cancelled' });
+    expect(await json(send('POST', `/v1/jobs/${id}/cancel`))).toMatchObject({ state: 'cancelled' });
+    expect((await follow(id)).at(-1)).toMatchObject({ event: 'end', data: { state: 'cancelled' } });
+    const done = await ended((await submit()).id);
+    expect(await json(send('POST', `/v1/jobs/${done.id}/cancel`))).toMatchObject({ state: 'done' });
+  });
+
+  test('is listed newest first, page by page', async () => {
+    const made = [];
+    for (let n = 0; n < 3; n++) made.unshift((await submit({ ...GREEDY, budget: { width: 1, length: 1 } })).id);
+    const page = await json<{ data: Job[]; has_more: boolean }>(api.get('/v1/jobs?limit=2'));
+    expect(page.data.map(({ id }) => id)).toEqual(made.slice(0, 2));
+    expect(page.has_more).toBe(true);
+    const next = await json<{ data: Job[] }>(api.get(`/v1/jobs?limit=1&after=${made[1]}`));
+    expect(next.data.map(({ id }) => id)).toEqual(made.slice(2));
+  });
+
+  test('is extended into a new job that begins as it did, and erased', async () => {
+    const { id } = await ended((await submit({ ...GREEDY, budget: { width: 1, length: 5 } })).id);
+    const response = await api.post(`/v1/jobs/${id}/extend`, { length: 9 });
+    expect(response.status).toBe(201);
+    const longer = (await response.json()) as Job;
+    expect(longer.parent).toEqual({ job: id, kind: 'extend' });
+    await follow(longer.id);
+    const tokens = async (job: string) => (await json<{ chains: { tokens: number[] }[] }>(api.get(`/v1/jobs/${job}/result`))).chains[0]?.tokens;
+    expect((await tokens(longer.id))?.slice(0, 5)).toEqual(await tokens(id));
+    expect((await send('DELETE', `/v1/jobs/${id}`)).status).toBe(204);
+    expect((await api.get(`/v1/jobs/${id}`)).status).toBe(404);
+  });
+
+  test('a fork hands on what was asked, and tells nothing of why the store could not', async () => {
+    const { id } = await ended((await submit({ ...GREEDY, budget: { width: 1, length: 5 } })).id);
+    const fork = vi.spyOn(api.platform, 'fork');
+    const response = await api.post(`/v1/jobs/${id}/fork`, { chain: 0, at: 3, width: 2, seed: '18446744073709551615', id: 'other-way' });
+    expect(fork).toHaveBeenCalledWith(id, expect.objectContaining({ tenant: 'local', as: 'other-way', chain: 0, at: 3, width: 2, seed: 18446744073709551615n }));
+    fork.mockRestore();
+    expect(response.status).toBe(500);
+    expect(JSON.stringify(await response.json())).not.toContain('tails');
+  });
+});
+
+test('a quote says what a job would cost, and a seed of 64 bits is taken', async () => {
+  const quote = await json<{ expected: { kv_reads: number }; worst: { kv_reads: number } }>(api.post('/v1/quotes', { ...GREEDY, seed: '18446744073709551615', budget: { width: 4, length: 200 } }));
+  expect(quote).toMatchObject({ prompt_tokens: 9, width: 4, length: 200, refusal: null });
+  expect(quote.expected.kv_reads).toBeLessThan(quote.worst.kv_reads);
+});
+
+describe('what is refused', () => {
+  test.each([
+    ['threads', { threads: 4 }], ['backend', { backend: 'reference' }], ['policy', { policy: 'tova' }], ['budget.depth', { budget: { depth: 1 } }],
+    ['model', { model: '/etc' }], ['seed', { seed: -1 }], ['answer', { answer: { rule: 'magic' } }],
+  ])('%s: problem details, by name', async (param, change) => {
+    const response = await api.post('/v1/jobs', { ...GREEDY, ...change });
+    expect(response.status).toBe(400);
+    expect(response.headers.get('content-type')).toBe('application/problem+json');
+    const problem = (await response.json()) as { param: string; request_id: string };
+    expect(problem.param.startsWith(param)).toBe(true);
+    expect(problem.request_id).toBe(response.headers.get('x-request-id'));
+  });
+
+  test('both prompt and messages, neither, a pattern that runs for ever: the engine\'s own refusals', async () => {
+    for (const change of [{ messages: [{ role: 'user', content: 'x' }] }, { prompt: undefined }, { answer: { rule: 'pattern', pattern: '(a+)+' } }]) {
+      expect((await api.post('/v1/jobs', { ...GREEDY, ...change })).status).toBe(400);
+    }
+  });
+
+  test('a job that is not there, under any endpoint, is 404', async () => {
+    for (const [method, path, body] of [
+      ['GET', '', undefined], ['GET', '/events', undefined], ['GET', '/result', undefined], ['POST', '/cancel', undefined], ['DELETE', '', undefined],
+      ['POST', '/extend', { length: 9 }], ['POST', '/fork', { chain: 0, at: 0 }],
+    ] as const) {
+      for (const id of ['nobody', '..%2Fx', '%00', 'a'.repeat(80)]) {
+        const response = await send(method, `/v1/jobs/${id}${path}`, body);
+        expect([id, path, response.status]).toEqual([id, path, 404]);
+        expect(response.headers.get('content-type')).toBe('application/problem+json');
+      }
+    }
+    expect((await send('PUT', '/v1/jobs/-x', GREEDY)).status).toBe(400);
+  });
+
+  test('queries and positions that are none', async () => {
+    const { id } = await submit({ ...GREEDY, budget: { width: 1, length: 1 } });
+    for (const path of ['/v1/jobs?limit=0', '/v1/jobs?limit=x', '/v1/jobs?page=2', `/v1/jobs/${id}/events?after=x`]) expect((await api.get(path)).status).toBe(400);
+    expect((await api.get(`/v1/jobs/${id}/events`, { 'Last-Event-ID': 'x' })).status).toBe(400);
+  });
+});
+
+test('models are listed with their ratios and efforts, and a name alone is its default variant', async () => {
+  const names = [];
+  for await (const model of api.openai.models.list()) names.push(model.id);
+  expect(names).toEqual(['countdown@dense', 'countdown@cr2', 'countdown@cr4', 'countdown@cr8']);
+  expect(await api.openai.models.retrieve('countdown')).toMatchObject({
+    id: 'countdown@cr8', object: 'model',
+    hyperscale: { compression_ratio: 8, context: 1_024, default: true, efforts: { low: { length: 1_024, width: 2 }, medium: { length: 1_024, width: 8 }, high: { length: 1_024, width: 32 } } },
+  });
+  expect(await api.openai.models.retrieve('countdown@dense')).toMatchObject({ hyperscale: { efforts: { low: { length: 512, width: 1 } } } });
+  await expect(api.openai.models.retrieve('gpt-4')).rejects.toMatchObject({ status: 404, code: 'model_not_found' });
+});
