@@ -11,6 +11,7 @@ import { jobs } from './jobs/jobs.ts';
 import { chatCompletions } from './openai/chat.ts';
 import { envelopeResponse } from './openai/errors.ts';
 import { models } from './openai/models.ts';
+import { responses } from './openai/responses.ts';
 import { problemResponse } from './problem.ts';
 import { Rates } from './rates.ts';
 
@@ -31,6 +32,7 @@ export function createApp(options: AppOptions): App {
   });
 
   chatCompletions(registry);
+  responses(registry);
   models(registry);
   jobs(registry);
   jobEvents(registry);
