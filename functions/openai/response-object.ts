@@ -6,14 +6,15 @@ import type { JobResult } from '../../engine/job/generate.ts';
 import { endError } from '../foreground.ts';
 import { STATUS, type JobStatus } from '../jobs/views.ts';
 import { type ChainText, type Transcript, electedChain } from '../transcript.ts';
+import { emptyList } from './fields.ts';
 import { hyperscaleUsage, outcomeOf, outcomeSchema } from './usage.ts';
 
 const reasoningText = z.object({ type: z.literal('reasoning_text'), text: z.string() });
-const outputText = z.object({ type: z.literal('output_text'), text: z.string(), annotations: z.array(z.never()), logprobs: z.array(z.never()) });
+const outputText = z.object({ type: z.literal('output_text'), text: z.string(), annotations: emptyList, logprobs: emptyList });
 const itemStatus = z.enum(['in_progress', 'completed', 'incomplete']);
 
 const itemSchema = z.discriminatedUnion('type', [
-  z.object({ type: z.literal('reasoning'), id: z.string(), summary: z.array(z.never()), content: z.array(reasoningText), status: itemStatus }),
+  z.object({ type: z.literal('reasoning'), id: z.string(), summary: emptyList, content: z.array(reasoningText), status: itemStatus }),
   z.object({ type: z.literal('message'), id: z.string(), role: z.literal('assistant'), status: itemStatus, content: z.array(outputText) }),
 ]);
 
@@ -35,7 +36,7 @@ export const responseSchema = z.object({
     hyperscale: z.record(z.string(), z.number()),
   }).nullable(),
   hyperscale: outcomeSchema.nullable(),
-  tools: z.array(z.never()),
+  tools: emptyList,
   tool_choice: z.literal('none'),
   parallel_tool_calls: z.literal(false),
 }).openapi('Response');

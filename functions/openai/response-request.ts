@@ -4,7 +4,7 @@ import { z } from '@hono/zod-openapi';
 import { LIMITS } from '../../engine/core/limits.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import type { ChosenBudget } from './budget.ts';
-import { content, effort, hyperscale, length, modelName, sampling, samplingOf, seed, textOf } from './fields.ts';
+import { content, effort, emptyList, hyperscale, length, modelName, sampling, samplingOf, seed, textOf } from './fields.ts';
 
 /** Of an item that a response gave and a client hands back. */
 const handedBack = { id: z.string().max(256).optional(), status: z.enum(['in_progress', 'completed', 'incomplete']).optional() };
@@ -18,7 +18,7 @@ const messageItem = z.strictObject({
 
 const reasoningItem = z.strictObject({
   type: z.literal('reasoning'),
-  summary: z.array(z.never()),
+  summary: emptyList,
   content: z.array(z.strictObject({ type: z.literal('reasoning_text'), text: z.string() })).optional(),
   ...handedBack,
 });
@@ -43,7 +43,7 @@ export const responseRequest = z.strictObject({
   tool_choice: z.literal('none').optional(),
   truncation: z.literal('disabled').optional(),
   store: z.literal(true).optional().openapi({ description: 'Every request is a stored job.' }),
-}).openapi('ResponseRequest');
+}).openapi('ResponseRequest', { example: { model: 'countdown', input: '4 20 8 13 target 59', reasoning: { effort: 'medium' } } });
 
 export type ResponseRequest = z.infer<typeof responseRequest>;
 
