@@ -6,7 +6,7 @@ import type { JobState } from '../../engine/kv/head.ts';
 import { type Registry, endpoint } from '../endpoint.ts';
 import { HttpError, failureOf } from '../errors.ts';
 import { problemOf } from '../problem.ts';
-import { frame, sseResponse } from '../sse.ts';
+import { frame, sseResponse, sseSchema } from '../sse.ts';
 import { isOver } from './views.ts';
 import { NATIVE_FAILURES, jobId } from './common.ts';
 
@@ -29,9 +29,9 @@ export function jobEvents(registry: Registry): void {
     description: DESCRIPTION,
     scope: 'read',
     query,
-    headers: z.object({ 'last-event-id': z.string().optional() }),
+    headers: z.object({ 'last-event-id': z.string().regex(/^(-1|\d{1,15})$/).optional() }),
     responses: {
-      200: { description: 'The events', content: { 'text/event-stream': { schema: z.string() } } },
+      200: { description: 'The events', content: { 'text/event-stream': { schema: sseSchema } } },
       204: { description: 'The job is over and the reader has everything' },
       ...NATIVE_FAILURES,
     },

@@ -6,7 +6,7 @@ import { type Registry, endpoint } from '../endpoint.ts';
 import { failureOf } from '../errors.ts';
 import { type Waited, cancelQuietly, waitFor } from '../foreground.ts';
 import { idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
-import { frame, sseResponse } from '../sse.ts';
+import { frame, sseResponse, sseSchema } from '../sse.ts';
 import { electedChain } from '../transcript.ts';
 import { type ChosenBudget, budgetOf, oneOf } from './budget.ts';
 import { chatRequest, chatSpec } from './chat-request.ts';
@@ -49,7 +49,7 @@ export function chatCompletions(registry: Registry): void {
     body: chatRequest,
     headers: idempotencyHeaders,
     responses: {
-      200: { description: 'The completion, or its chunks', content: { 'application/json': { schema: completion }, 'text/event-stream': { schema: z.string() } } },
+      200: { description: 'The completion, or its chunks', content: { 'application/json': { schema: completion }, 'text/event-stream': { schema: sseSchema } } },
       '4XX': { description: 'Refused', content: { 'application/json': { schema: errorSchema } } },
       '5XX': { description: 'Failed', content: { 'application/json': { schema: errorSchema } } },
     },

@@ -10,7 +10,7 @@ import { cancelQuietly, waitFor } from '../foreground.ts';
 import { idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
 import { jobId } from '../jobs/common.ts';
 import { STATUS, isOver } from '../jobs/views.ts';
-import { frame, sseResponse } from '../sse.ts';
+import { frame, sseResponse, sseSchema } from '../sse.ts';
 import { Transcript } from '../transcript.ts';
 import { budgetOf } from './budget.ts';
 import { envelopeOf, errorSchema } from './errors.ts';
@@ -24,7 +24,7 @@ const refusals = {
   '5XX': { description: 'Failed', content: { 'application/json': { schema: errorSchema } } },
 } as const;
 const answers = {
-  200: { description: 'The response, or its events', content: { 'application/json': { schema: responseSchema }, 'text/event-stream': { schema: z.string() } } },
+  200: { description: 'The response, or its events', content: { 'application/json': { schema: responseSchema }, 'text/event-stream': { schema: sseSchema } } },
   ...refusals,
 } as const;
 
