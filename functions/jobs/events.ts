@@ -3,8 +3,8 @@ import { z } from '@hono/zod-openapi';
 
 import type { JobEvent } from '../../engine/control/platform.ts';
 import type { JobState } from '../../engine/kv/head.ts';
-import { type Registry, endpoint } from '../endpoint.ts';
-import { HttpError, failureOf } from '../errors.ts';
+import { type Registry, endpoint, noteFailed } from '../endpoint.ts';
+import { HttpError } from '../errors.ts';
 import { problemOf } from '../problem.ts';
 import { frame, sseResponse, sseSchema } from '../sse.ts';
 import { isOver } from './views.ts';
@@ -44,10 +44,7 @@ export function jobEvents(registry: Registry): void {
     const release = hold();
     return sseResponse((gone) => eventFrames(platform.events(job, { tenant, signal: gone, after }), view.state, after ?? -1), {
       ...services,
-      onError: (error) => {
-        services.log.error({ request: c.get('requestId'), job, err: error }, 'a stream failed');
-        return frame(JSON.stringify(problemOf(failureOf(error), c.get('requestId'))), { event: 'error' });
-      },
+      onError: (error) => frame(JSON.stringify(problemOf(noteFailed(services, c, error), c.get('requestId'))), { event: 'error' }),
       onEnd: release,
     });
   });

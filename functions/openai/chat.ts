@@ -2,8 +2,7 @@
 import { z } from '@hono/zod-openapi';
 
 import type { JobView } from '../../engine/control/platform.ts';
-import { type Registry, endpoint } from '../endpoint.ts';
-import { failureOf } from '../errors.ts';
+import { type Registry, endpoint, noteFailed } from '../endpoint.ts';
 import { type Waited, cancelQuietly, waitFor } from '../foreground.ts';
 import { idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
 import { frame, sseResponse, sseSchema } from '../sse.ts';
@@ -75,10 +74,7 @@ export function chatCompletions(registry: Registry): void {
     return sseResponse((gone) => chatFrames(services.platform.events(view.id, { tenant, signal: gone }), options), {
       ...services,
       headers,
-      onError: (error) => {
-        services.log.error({ request: c.get('requestId'), job: view.id, err: error }, 'a stream failed');
-        return frame(JSON.stringify(envelopeOf(failureOf(error))));
-      },
+      onError: (error) => frame(JSON.stringify(envelopeOf(noteFailed(services, c, error)))),
       onEnd: (gone) => {
         release();
         if (gone && key === undefined) void cancelQuietly(services, view.id, tenant);

@@ -4,8 +4,8 @@ import type { Context } from 'hono';
 
 import type { JobView } from '../../engine/control/platform.ts';
 import type { AppEnv } from '../context.ts';
-import { type Registry, endpoint } from '../endpoint.ts';
-import { HttpError, failureOf } from '../errors.ts';
+import { type Registry, endpoint, noteFailed } from '../endpoint.ts';
+import { HttpError } from '../errors.ts';
 import { cancelQuietly, waitFor } from '../foreground.ts';
 import { idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
 import { jobId } from '../jobs/common.ts';
@@ -107,10 +107,7 @@ export function responses(registry: Registry): void {
     return sseResponse((gone) => responseFrames(platform.events(view.id, { tenant, signal: gone }), view, startingAfter), {
       ...services,
       headers: { 'x-ruminate-job': view.id },
-      onError: (error) => {
-        services.log.error({ request: c.get('requestId'), job: view.id, err: error }, 'a stream failed');
-        return frame(JSON.stringify({ type: 'error', ...envelopeOf(failureOf(error)) }), { event: 'error' });
-      },
+      onError: (error) => frame(JSON.stringify({ type: 'error', ...envelopeOf(noteFailed(services, c, error)) }), { event: 'error' }),
       onEnd: (gone) => {
         release();
         if (gone && !keep) void cancelQuietly(services, view.id, tenant);
