@@ -136,7 +136,12 @@ function check<T extends z.ZodType>(schema: T, value: unknown): z.infer<T> {
     const name = [...(path === '' ? [] : [path]), issue.keys[0]?.slice(0, 64) ?? ''].join('.');
     throw new HttpError('unsupported_parameter', `${name} is not supported.`, { param: name });
   }
+  if (issue?.code === 'invalid_type' && path !== '' && at(value, issue.path) === undefined) throw new HttpError('invalid_value', `${path} is required.`, { param: path });
   throw new HttpError('invalid_value', `${path === '' ? 'The body' : path}: ${issue?.message ?? 'is invalid'}`, { param: path === '' ? null : path });
+}
+
+function at(value: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce<unknown>((inside, key) => (inside as Record<PropertyKey, unknown> | null | undefined)?.[key], value);
 }
 
 /** OpenAI's clients write `stop: null` for "not given", also of parameters that are not ours. */

@@ -28,7 +28,7 @@ export const chatRequest = z.strictObject({
   max_completion_tokens: length.optional(),
   ...sampling,
   logit_bias: z.record(z.string().regex(/^\d{1,7}$/), z.number().min(-100).max(100)).optional(),
-  reasoning_effort: effort.optional().openapi({ description: 'A budget of length and width: see openai/effort.ts.' }),
+  reasoning_effort: effort.optional().openapi({ description: 'A length and a width: GET /v1/models says which, for each model.' }),
   reasoning: z.strictObject({ effort: effort.optional() }).optional(),
   hyperscale: hyperscale.optional(),
   // Values that say what is done anyway.
