@@ -1,7 +1,8 @@
 /** `ruminate resume | fork | extend`: jobs that are in a store already. */
 import { type Command } from 'commander';
 
-import { extendJob, forkJob, resumeStored } from '../engine/job/stored.ts';
+import { extendJob, forkJob } from '../engine/job/children.ts';
+import { resumeStored } from '../engine/job/stored.ts';
 import { command, integer, seed } from './options.ts';
 import { type WatchFlags, checkpointOptions, openJobStore, storeOptions, watchStored } from './stored.ts';
 

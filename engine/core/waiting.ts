@@ -39,6 +39,19 @@ export async function pause(clock: Clock, delayMs: number, signal: AbortSignal |
   throwIfCancelled(signal);
 }
 
+/** What `work` gives, or ERR_CANCELLED as soon as `signal` aborts: for work that others wait for too, and that goes on. */
+export async function unlessCancelled<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  throwIfCancelled(signal);
+  if (signal === undefined) return await work;
+  let stop = (): void => undefined;
+  const aborted = new Promise<never>((_, reject) => signal.addEventListener('abort', stop = () => reject(cancelled()), { once: true }));
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
+}
+
 /** `work(i)` for every i below `count`, at most `atOnce` of them running; the first failure aborts the others and is the one thrown. */
 export async function inParallel<T>(
   count: number, atOnce: number, signal: AbortSignal | undefined, work: (i: number, signal: AbortSignal) => Promise<T>,

@@ -26,18 +26,19 @@ export interface SplitText {
 }
 
 /**
- * Splits at the first closing delimiter. `opened`: the prompt already ends inside the thinking.
+ * A chain thinks if the prompt already ends inside the thinking (`opened`) or its text begins with the opening delimiter; then everything up
+ * to the first closing delimiter is thinking. A closing delimiter that closes nothing is text: so what is shown as it comes (splitter.ts) never
+ * has to be taken back.
  * @example splitThinking('2+2… </think> answer 4', DEFAULT_THINKING, true).answer // ' answer 4'
  */
 export function splitThinking(text: string, delimiters: Thinking | null, opened: boolean): SplitText {
   if (delimiters === null) return { thinking: '', answer: text };
-  const close = text.indexOf(delimiters.close);
-  if (close >= 0) {
-    const start = text.trimStart().startsWith(delimiters.open) ? text.indexOf(delimiters.open) + delimiters.open.length : 0;
-    return { thinking: text.slice(Math.min(start, close), close), answer: text.slice(close + delimiters.close.length) };
-  }
-  const inside = opened || text.trimStart().startsWith(delimiters.open);
-  return inside ? { thinking: text, answer: null } : { thinking: '', answer: text };
+  const { open, close } = delimiters;
+  const begins = text.trimStart().startsWith(open);
+  if (!opened && !begins) return { thinking: '', answer: text };
+  const start = begins ? text.indexOf(open) + open.length : 0;
+  const end = text.indexOf(close, start);
+  return end < 0 ? { thinking: text.slice(start), answer: null } : { thinking: text.slice(start, end), answer: text.slice(end + close.length) };
 }
 
 /**

@@ -53,11 +53,6 @@ export interface PreparedJob {
   readonly bytesPerToken: number;
 }
 
-/** What a spec calls its model, as the registry reads it. */
-export function modelName(spec: JobSpec): string {
-  return spec.variant === undefined ? spec.model : `${spec.model}@${spec.variant}`;
-}
-
 export async function loadModel(resolved: ResolvedModel, overrides: LoadedModel['overrides']): Promise<LoadedModel> {
   const { directory } = resolved;
   const info = await inspectModel(directory, overrides);

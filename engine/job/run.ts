@@ -37,8 +37,7 @@ export function timingOf(played: Played, { engine, loadMs, threads }: RunContext
 
 /** All of a result that is a function of the job and the report. */
 export function resultOf(job: PreparedJob, report: RunReport, ended: FinishReason | null): Omit<JobResult, 'timing'> {
-  // A run interrupted before its first step has chains without a finish: they too were ended from outside.
-  const chains = report.chains.map((chain) => (chain.finish === null ? { ...chain, finish: 'ended' as const } : chain));
+  const { chains } = closed(report);
   const ballots = chains.map((chain, index) => castBallot(job, index, chain));
   return {
     answer: electedBallot(job.vote, ballots)?.answer ?? null,
@@ -49,6 +48,11 @@ export function resultOf(job: PreparedJob, report: RunReport, ended: FinishReaso
     }),
     usage: usageOf({ ...report, chains }, job.promptIds.length, job.bytesPerToken),
   };
+}
+
+/** Of a run that is over: one interrupted before its first step has chains without a finish, and they too were ended from outside. */
+export function closed(report: RunReport): RunReport {
+  return { ...report, chains: report.chains.map((chain) => (chain.finish === null ? { ...chain, finish: 'ended' as const } : chain)) };
 }
 
 export function runOptions(job: PreparedJob, memoryLimitBytes: number | null, checkpointed = false): RunOptions {

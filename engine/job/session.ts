@@ -8,10 +8,10 @@ import { type NativeEngine, openEngine } from '../runtime/native.ts';
 import { type Quote, admit } from './budget.ts';
 import type { GenerateOptions, JobResult, ModelTiming } from './generate.ts';
 import { availableMemory } from './memory.ts';
-import { type LoadedModel, type PreparedJob, loadModel, modelName, prepare, quoteOf } from './prepare.ts';
+import { type LoadedModel, type PreparedJob, loadModel, prepare, quoteOf } from './prepare.ts';
 import { emptyPicture, fetchPicture } from './progress.ts';
 import { type RunContext, runJob } from './run.ts';
-import { type JobSpec, parseSpec, policyOverrides } from './spec.ts';
+import { type JobSpec, modelName, parseSpec, policyOverrides } from './spec.ts';
 
 export interface OpenedJob extends Pick<RunContext, 'engine' | 'threads' | 'loadMs' | 'memoryLimitBytes'> {
   readonly job: PreparedJob;
@@ -35,9 +35,19 @@ export class Session {
     this.#finder = finder;
   }
 
+  /** What there is to know of a model before its weights are read. */
+  async model(name: string, options: GenerateOptions = {}): Promise<LoadedModel> {
+    return await this.#load((await this.#find({ model: name }, options)).resolved, []);
+  }
+
+  /** A spec with nothing left open, without weights being read. */
+  async prepare(spec: JobSpec, options: GenerateOptions = {}): Promise<PreparedJob> {
+    return (await this.#prepare(spec, options, options.clock ?? systemClock)).job;
+  }
+
   /** What a job would cost, without its weights being read. */
   async quote(spec: JobSpec): Promise<Quote> {
-    const { job } = await this.#prepare(spec, {}, systemClock);
+    const job = await this.prepare(spec);
     return quoteOf(job, this.#engines.has(engineKey(job, threadsOf(spec))) ? 0 : job.model.info.fileBytes);
   }
 
@@ -90,23 +100,27 @@ export class Session {
   }
 
   async #prepare(spec: JobSpec, options: GenerateOptions, clock: Clock): Promise<{ readonly job: PreparedJob } & Omit<ModelTiming, 'warm_ms'>> {
-    if (this.#disposed) throw new EngineError('ERR_DISPOSED', 'The session was used after it was disposed.');
     const parsed = parseSpec(spec);
     const start = clock.nowMs();
-    const { resolved, timing } = await this.#find(parsed, options);
+    const { timing, ...found } = await this.#find(parsed, options);
     const here = clock.nowMs();
-    const overrides = policyOverrides(parsed);
-    const key = JSON.stringify([resolved.directory, overrides]);
-    const model = this.#models.get(key) ?? (await loadModel(resolved, overrides));
-    this.#models.set(key, model);
-    // The same directory may be asked for by another name: with a card or without.
-    const job = prepare(parsed, { ...model, resolved });
+    const model = await this.#load(found.resolved, policyOverrides(parsed));
+    const job = prepare(parsed, model);
     const fetched = timing ?? { resolve_ms: here - start, fetch_ms: 0, verify_ms: 0, fetched_bytes: 0, bytes: model.info.fileBytes };
     return { job, ...fetched, map_ms: clock.nowMs() - here };
   }
 
+  async #load(resolved: LoadedModel['resolved'], overrides: LoadedModel['overrides']): Promise<LoadedModel> {
+    const key = JSON.stringify([resolved.directory, overrides]);
+    const model = this.#models.get(key) ?? (await loadModel(resolved, overrides));
+    this.#models.set(key, model);
+    // The same directory may be asked for by another name: with a card or without.
+    return { ...model, resolved };
+  }
+
   /** A model that was found stays where it is, and is not looked for again, while the session lasts. */
-  async #find(spec: JobSpec, { signal, onProgress }: GenerateOptions): Promise<Pick<FoundModel, 'resolved' | 'timing'>> {
+  async #find(spec: Pick<JobSpec, 'model' | 'variant' | 'budget'>, { signal, onProgress }: GenerateOptions): Promise<Pick<FoundModel, 'resolved' | 'timing'>> {
+    if (this.#disposed) throw new EngineError('ERR_DISPOSED', 'The session was used after it was disposed.');
     const name = modelName(spec);
     const cr = spec.budget?.compression_ratio;
     const key = JSON.stringify([name, cr]);

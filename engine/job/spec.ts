@@ -159,6 +159,11 @@ export function parseSpec(input: unknown): JobSpec {
   return spec;
 }
 
+/** What a spec calls its model, as the registry reads it. */
+export function modelName(spec: Pick<JobSpec, 'model' | 'variant'>): string {
+  return spec.variant === undefined ? spec.model : `${spec.model}@${spec.variant}`;
+}
+
 /** What the native engine is told over the model's own policy, in one order. */
 export function policyOverrides({ policy, policy_options }: Pick<JobSpec, 'policy' | 'policy_options'>): readonly (readonly [string, string])[] {
   const options = Object.entries(policy_options ?? {}).sort(([a], [b]) => (a < b ? -1 : 1));

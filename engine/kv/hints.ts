@@ -57,7 +57,7 @@ export async function putIndex(store: ObjectStore, where: JobKey, createdMs: num
  * @param day UTC, as `2026-11-25`.
  */
 export async function* listDay(store: ObjectStore, tenant: string, day: string, options: CallOptions = {}): AsyncIterable<JobKey> {
-  if (!/^\d{4}-\d\d-\d\d$/.test(day)) throw new EngineError('ERR_OPTION', `day must look like 2026-11-25; got ${JSON.stringify(day.slice(0, 40))}.`);
+  if (!DAY.test(day)) throw new EngineError('ERR_OPTION', `day must look like 2026-11-25; got ${JSON.stringify(day.slice(0, 40))}.`);
   const prefix = indexPrefix(tenant, day);
   for await (const { key } of store.list(prefix, options)) {
     const job = key.slice(prefix.length);
@@ -65,13 +65,34 @@ export async function* listDay(store: ObjectStore, tenant: string, day: string, 
   }
 }
 
+/** The first day on which a tenant made a job; null: he never did. */
+export async function firstDay(store: ObjectStore, tenant: string, options: CallOptions = {}): Promise<string | null> {
+  const prefix = tenantIndex(tenant);
+  for await (const { key } of store.list(prefix, options)) {
+    const day = key.slice(prefix.length).split('/')[0] ?? '';
+    if (DAY.test(day)) return day;
+  }
+  return null;
+}
+
+/** Whether a job is in the listing of a day. */
+export async function isListed(store: ObjectStore, { tenant, job }: JobKey, day: string, options: CallOptions = {}): Promise<boolean> {
+  return (await store.head(indexPrefix(tenant, day) + job, options)) !== null;
+}
+
 export function dayOf(createdMs: number): string {
   return new Date(createdMs).toISOString().slice(0, 10);
 }
 
+const DAY = /^\d{4}-\d\d-\d\d$/;
+
 function indexPrefix(tenant: string, day: string): string {
+  return `${tenantIndex(tenant)}${day}/`;
+}
+
+function tenantIndex(tenant: string): string {
   jobPrefix({ tenant, job: 'any' });
-  return `idx/${tenant}/${day}/`;
+  return `idx/${tenant}/`;
 }
 
 async function put(store: ObjectStore, key: string, text: string, signal: AbortSignal | undefined): Promise<void> {

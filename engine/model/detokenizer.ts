@@ -69,7 +69,7 @@ function earliest(text: string, stop: readonly string[]): number | null {
 }
 
 /** Length of the longest end of `text` that is a proper beginning of `stop`. */
-function overlap(text: string, stop: string): number {
+export function overlap(text: string, stop: string): number {
   for (let n = Math.min(stop.length - 1, text.length); n > 0; n--) if (text.endsWith(stop.slice(0, n))) return n;
   return 0;
 }

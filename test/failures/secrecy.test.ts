@@ -8,7 +8,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { openFilesystemStore } from '../../engine/adapters/filesystem.ts';
 import { KeyFile } from '../../engine/adapters/key-file.ts';
 import { MemoryStore } from '../../engine/adapters/memory.ts';
-import { forkJob } from '../../engine/job/stored.ts';
+import { forkJob } from '../../engine/job/children.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import type { JobKey } from '../../engine/kv/names.ts';
 import { answerOf, begin, contents, copyOf, errorOf, expectUndisturbed, namedObjects, options, parked, PROMPT, resume, undisturbed, WHERE } from './support.ts';

@@ -7,9 +7,7 @@ import { createJob, readJob } from '../../engine/kv/create.ts';
 import { endJob } from '../../engine/kv/end.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import { collectGarbage } from '../../engine/kv/gc.ts';
-import { LIVE_SHARDS, listDay, liveKey, parseLiveKey } from '../../engine/kv/hints.ts';
-import { newJobId } from '../../engine/kv/ids.ts';
-import { isNamePart } from '../../engine/kv/names.ts';
+import { LIVE_SHARDS, firstDay, isListed, listDay, liveKey, parseLiveKey } from '../../engine/kv/hints.ts';
 import { reconcile, type Finding, type ReconcileOptions, type Sightings } from '../../engine/kv/reconcile.ts';
 import { takeJob } from '../../engine/kv/take.ts';
 import { ManualClock } from '../helpers/clock.ts';
@@ -33,23 +31,6 @@ function walker(store: MemoryStore, more: ReconcileOptions = {}) {
 
 const jobsOf = (findings: readonly Finding[]) => findings.map((found) => (found.kind === 'unmoved' ? found.where.job : found.error.message.split(':')[0]));
 
-describe('ids', () => {
-  test('an id is a name, sorts by its time, and is the ULID of the spec\'s bits', () => {
-    expect(newJobId(0, new Uint8Array(10))).toBe('0'.repeat(26));
-    expect(newJobId(2 ** 48 - 1, new Uint8Array(10).fill(255))).toBe('7ZZZZZZZZZZZZZZZZZZZZZZZZZ');
-    // 1,469,918,176,385 ms are 01ARYZ6S41 in the example of the ULID specification's own implementation.
-    expect(newJobId(1_469_918_176_385)).toMatch(/^01ARYZ6S41[0-9A-HJKMNP-TV-Z]{16}$/);
-    const ids = [0, 1, 31, 32, NOON - 1, NOON].map((ms) => newJobId(ms));
-    expect([...ids].sort()).toEqual(ids);
-    expect(ids.every(isNamePart)).toBe(true);
-    expect(new Set(Array.from({ length: 1_000 }, () => newJobId(NOON))).size).toBe(1_000);
-  });
-
-  test.each([-1, 0.5, 2 ** 48, NaN])('%d is no time of an id', (ms) => {
-    expect(() => newJobId(ms)).toThrow(expect.objectContaining(code('ERR_INTERNAL')));
-  });
-});
-
 describe('markers and listings', () => {
   test('a job is listed on the day of its creation, in its tenant', async () => {
     const store = new MemoryStore();
@@ -57,6 +38,10 @@ describe('markers and listings', () => {
     expect(await all(listDay(store, 'acme', '2026-11-25'))).toEqual([JOBS[0], JOBS[1]]);
     expect(await all(listDay(store, 'acme', '2026-11-26'))).toEqual([JOBS[2]]);
     expect(await all(listDay(store, 'acm', '2026-11-25'))).toEqual([]);
+    expect(await firstDay(store, 'acme')).toBe('2026-11-25');
+    expect(await firstDay(store, 'acm')).toBeNull();
+    expect(await isListed(store, WHERE, '2026-11-25')).toBe(false);
+    expect(await isListed(store, { tenant: 'acme', job: 'job-0' }, '2026-11-25')).toBe(true);
   });
 
   test.each(['', '2026-11', '../2026-11-25', '2026-11-25/'])('%j is no day', async (day) => {

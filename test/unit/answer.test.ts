@@ -9,6 +9,11 @@ describe('thinking', () => {
     expect(splitThinking('a </think> b', DEFAULT_THINKING, true)).toEqual({ thinking: 'a ', answer: ' b' });
   });
 
+  test('what was not opened is not closed', () => {
+    expect(splitThinking('a </think> b', DEFAULT_THINKING, false)).toEqual({ thinking: '', answer: 'a </think> b' });
+    expect(splitThinking('<think>a', DEFAULT_THINKING, false)).toEqual({ thinking: 'a', answer: null });
+  });
+
   test('a chain that did not finish its thinking has no answer', () => {
     expect(splitThinking('the answer is \\boxed{4}', DEFAULT_THINKING, true).answer).toBeNull();
     expect(splitThinking('\n<think> \\boxed{4}', DEFAULT_THINKING, false).answer).toBeNull();

@@ -1,0 +1,55 @@
+/** What a job would cost, in words for whoever asks. */
+import { EngineError } from '../core/errors.ts';
+import { type Estimate, type Quote, admit } from '../job/budget.ts';
+import type { PreparedJob } from '../job/prepare.ts';
+import type { Shelf } from '../ports/shelf.ts';
+import type { QuoteSide, QuoteView } from './platform.ts';
+
+export interface Rates {
+  /** Of all chains of a job together, as measured last on this model; null: not yet. */
+  tokensPerSecond(model: string): number | null;
+  /** Of the machine; null: not configured. */
+  readonly usdPerHour: number | null;
+}
+
+/** @throws EngineError ERR_BUDGET, ERR_MEMORY: whoever runs jobs here would not take it. */
+export function admitJob(job: PreparedJob, shelf: Shelf): void {
+  admit(shelf.quote(job), shelf.freeBytes);
+}
+
+export function quoteView(job: PreparedJob, shelf: Shelf, rates: Rates): QuoteView {
+  // A budget too small for one token has no plan of its own; without it the job has, which says what would be enough.
+  const refusal = refusalOf(() => admitJob(job, shelf));
+  const quote = shelf.quote(refusal?.code === 'ERR_BUDGET' ? { ...job, kvReadBudget: null } : job);
+  const { resolved: { name, variant, variantCard }, info } = job.model;
+  const model = variant === null ? name : `${name}@${variant}`;
+  const expected = sideOf(quote, quote.expected);
+  const rate = rates.tokensPerSecond(model);
+  const seconds = rate === null || rate <= 0 ? null : expected.completion_tokens / rate;
+  return {
+    model,
+    prompt_tokens: quote.prompt_tokens,
+    length: Math.max(...quote.lengths),
+    width: quote.lengths.length,
+    compression_ratio: variantCard?.compression_ratio ?? Math.max(1, info.policy.targetCr),
+    expected,
+    worst: sideOf(quote, quote.worst),
+    seconds,
+    cost_usd: seconds === null || rates.usdPerHour === null ? null : (seconds * rates.usdPerHour) / 3_600,
+    refusal,
+  };
+}
+
+function sideOf({ lengths }: Quote, { kv_reads, peak_kv_tokens, peak_kv_bytes }: Estimate): QuoteSide {
+  return { completion_tokens: lengths.reduce((sum, length) => sum + length, 0), kv_reads, peak_kv_tokens, peak_kv_bytes };
+}
+
+function refusalOf(work: () => void): QuoteView['refusal'] {
+  try {
+    work();
+    return null;
+  } catch (error) {
+    if (error instanceof EngineError && (error.code === 'ERR_BUDGET' || error.code === 'ERR_MEMORY')) return { code: error.code, message: error.message };
+    throw error;
+  }
+}

@@ -1,0 +1,85 @@
+/** What the store says of one job at one moment, and how anyone may see it. */
+import { EngineError } from '../core/errors.ts';
+import type { FinishReason } from '../job/generate.ts';
+import { modelName } from '../job/spec.ts';
+import { type StoredSpec, parseStoredSpec } from '../job/stored-spec.ts';
+import { readJob } from '../kv/create.ts';
+import { type Head, isTerminal } from '../kv/head.ts';
+import type { Manifest } from '../kv/manifest.ts';
+import { type JobKey, isNamePart, jobPrefix, specName } from '../kv/names.ts';
+import { isMissing, readSpec } from '../kv/read.ts';
+import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
+import { timeOf } from './ids.ts';
+import type { JobView } from './platform.ts';
+
+export interface JobRecord {
+  readonly where: JobKey;
+  readonly head: Head;
+  readonly manifest: Manifest | null;
+  readonly spec: StoredSpec;
+}
+
+/** An id from outside, which is no name of a job if it cannot be one. @throws EngineError ERR_JOB_NOT_FOUND. */
+export function keyOf(tenant: string, id: string): JobKey {
+  if (!isNamePart(id)) throw notFound(id);
+  return { tenant, job: id };
+}
+
+/** @throws EngineError ERR_JOB_NOT_FOUND: never created, another tenant's, or erased; ERR_CHECKPOINT; ERR_STORE; ERR_CANCELLED. */
+export async function readRecord(store: ObjectStore, where: JobKey, options: CallOptions = {}): Promise<JobRecord> {
+  const { head, manifest } = await readLive(store, where, options);
+  try {
+    return { where, head, manifest, spec: parseStoredSpec(await readSpec(store, where, head.spec, options)) };
+  } catch (error) {
+    // Erased between the two reads; a spec is named by the head for as long as the job is there.
+    if (isMissing(error)) await readLive(store, where, options);
+    throw error;
+  }
+}
+
+/** The head and its manifest. @throws EngineError as `readRecord`. */
+export async function readLive(store: ObjectStore, where: JobKey, options: CallOptions = {}): Promise<Pick<JobRecord, 'head' | 'manifest'>> {
+  const found = await readJob(store, where, options).catch((error: unknown) => {
+    throw withoutPlace(error, where.job);
+  });
+  if (found.head.state === 'erased') throw notFound(where.job);
+  return found;
+}
+
+/** Where the store lies is nobody's business who asks for a job that is not there. */
+export function withoutPlace(error: unknown, id: string): unknown {
+  return error instanceof EngineError && error.code === 'ERR_JOB_NOT_FOUND' ? notFound(id) : error;
+}
+
+export async function viewOf(store: ObjectStore, { where, head, manifest, spec }: JobRecord, options: CallOptions = {}): Promise<JobView> {
+  return {
+    id: where.job,
+    state: head.state,
+    model: modelName(spec.spec as { readonly model: string; readonly variant?: string }),
+    createdMs: timeOf(where.job) ?? (await writtenMs(store, where, head, options)),
+    slice: head.slice,
+    epoch: head.epoch,
+    step: manifest?.step ?? 0,
+    chains: manifest?.chains.map(({ tokens, finish }) => ({ tokens, finish })) ?? spec.lengths.map(() => ({ tokens: 0, finish: null })),
+    ended: isTerminal(head.state) ? endedBy(head, manifest) : null,
+    parent: spec.parent === null ? null : { job: spec.parent.job, kind: spec.parent.kind },
+  };
+}
+
+/** A chain that was cut says by what; of a job whose chains all ended by themselves, the one that stopped because it was done. */
+function endedBy({ state }: Head, manifest: Manifest | null): FinishReason | string {
+  if (state !== 'done' && state !== 'incomplete') return state;
+  if (manifest === null) return 'deadline';
+  const finishes = manifest.chains.map(({ finish }) => finish);
+  return manifest.ended ?? ['kv_read_budget', 'memory', 'stop'].find((finish) => finishes.includes(finish)) ?? 'length';
+}
+
+/** A job that its client has named was made when its spec was written. 0: the store has no clock. */
+async function writtenMs(store: ObjectStore, where: JobKey, { spec }: Head, options: CallOptions): Promise<number> {
+  for await (const { writtenAtMs } of store.list(jobPrefix(where) + specName(spec), options)) return writtenAtMs ?? 0;
+  return 0;
+}
+
+function notFound(id: string): EngineError {
+  return new EngineError('ERR_JOB_NOT_FOUND', `There is no job ${JSON.stringify(id.slice(0, 80))}.`);
+}

@@ -1,0 +1,218 @@
+/**
+ * The platform over an object store, which is its whole state: any number of these, on any machines, answer for the same jobs. It runs none of
+ * them: what it writes is found by workers, sooner for a message in the queue and later without one.
+ */
+import { type Clock, systemClock, wallClockMs } from '../core/clock.ts';
+import { EngineError } from '../core/errors.ts';
+import { type ChildOptions, extendJob, forkJob } from '../job/children.ts';
+import type { JobResult } from '../job/generate.ts';
+import { JournalReader, endReason } from '../job/journals.ts';
+import { resultOf } from '../job/run.ts';
+import { type JobSpec, parseSpec } from '../job/spec.ts';
+import { storedSpecOf } from '../job/stored-spec.ts';
+import { createJob } from '../kv/create.ts';
+import { endJob } from '../kv/end.ts';
+import { eraseJob } from '../kv/erase.ts';
+import { isTerminal } from '../kv/head.ts';
+import { liveKey } from '../kv/hints.ts';
+import { type JobKey, jobPrefix } from '../kv/names.ts';
+import type { KeyProvider } from '../ports/keys.ts';
+import type { ObjectStore } from '../ports/object-store.ts';
+import type { Queue, QueueDepth } from '../ports/queue.ts';
+import type { Shelf } from '../ports/shelf.ts';
+import type { LiveFeed } from './feed.ts';
+import { jobIds, timeOf } from './ids.ts';
+import { listNewest } from './listing.ts';
+import type { CallerOptions, ExtendOptions, ForkOptions, JobEvent, JobView, ListOptions, ModelView, Platform, PlatformHealth, QuoteView, SubmitOptions } from './platform.ts';
+import { admitJob, quoteView } from './quotes.ts';
+import { keyOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
+import { RestoredJobs } from './restored.ts';
+import { streamJob } from './stream.ts';
+import { NO_WORKERS, type WorkerState } from './workers.ts';
+
+export interface StorePlatformOptions {
+  readonly store: ObjectStore;
+  /** null: jobs are stored in the clear. */
+  readonly keys: KeyProvider | null;
+  readonly queue: Pick<Queue, 'send' | 'depth'>;
+  readonly shelf: Shelf;
+  /** null: no job runs in this process. */
+  readonly feed: LiveFeed | null;
+  /** Default: there are none in this process. */
+  readonly workers?: WorkerState | undefined;
+  /** Of a machine that runs jobs, for quotes; null: not known. */
+  readonly usdPerHour?: number | null | undefined;
+  readonly clock?: Clock | undefined;
+  /** Of the wall clock, for ids and listings. */
+  readonly nowMs?: (() => number) | undefined;
+}
+
+/** Most jobs of one page of a list. */
+export const LIST_MAX = 100;
+
+const NO_DEPTH: QueueDepth = { visible: 0, inFlight: 0, oldestAgeMs: 0 };
+
+/** @example new StorePlatform({ store, keys: null, queue, shelf: new NativeShelf(), feed: worker }) */
+export class StorePlatform implements Platform {
+  readonly #options: StorePlatformOptions;
+  readonly #clock: Clock;
+  readonly #nowMs: () => number;
+  readonly #jobs: RestoredJobs;
+  readonly #newId = jobIds();
+  #depth = NO_DEPTH;
+  #asking = false;
+
+  constructor(options: StorePlatformOptions) {
+    this.#options = options;
+    this.#jobs = new RestoredJobs(options.shelf);
+    this.#clock = options.clock ?? systemClock;
+    this.#nowMs = options.nowMs ?? wallClockMs;
+    this.#askDepth();
+  }
+
+  async submit(spec: JobSpec, { tenant, id, idempotencyKey, signal }: SubmitOptions): Promise<JobView> {
+    const { store, shelf } = this.#options;
+    const { where, createdMs } = this.#newKey(tenant, id);
+    const parsed = parseSpec(spec);
+    const job = await shelf.prepare(parsed, { signal });
+    admitJob(job, shelf);
+    const text = JSON.stringify(storedSpecOf(parsed, job, await shelf.modelId(job, { signal }), null));
+    const created = await createJob(store, where, text, { idempotencyKey, createdMs, signal });
+    return await this.#announced(created.where, signal);
+  }
+
+  async get(id: string, { tenant, signal }: CallerOptions): Promise<JobView> {
+    return await this.#view(keyOf(tenant, id), signal);
+  }
+
+  async list({ tenant, limit, after, signal }: ListOptions): Promise<{ readonly jobs: readonly JobView[]; readonly more: boolean }> {
+    if (!Number.isInteger(limit) || limit < 1 || limit > LIST_MAX) throw new EngineError('ERR_OPTION', `limit must be an integer from 1 to ${LIST_MAX}; got ${limit}.`);
+    if (after !== undefined) keyOf(tenant, after);
+    return await listNewest(this.#options.store, { tenant, nowMs: this.#nowMs(), limit, after, signal }, async (where) => {
+      try {
+        return await this.#view(where, signal);
+      } catch (error) {
+        // Never born, erased, or not to be read: one job takes no other from the list.
+        if (error instanceof EngineError && (error.code === 'ERR_JOB_NOT_FOUND' || error.code === 'ERR_CHECKPOINT')) return null;
+        throw error;
+      }
+    });
+  }
+
+  async cancel(id: string, { tenant, signal }: CallerOptions): Promise<JobView> {
+    const { store } = this.#options;
+    const where = keyOf(tenant, id);
+    await readLive(store, where, { signal });
+    const { changed } = await endJob(store, where, 'cancelled', { clock: this.#clock, signal });
+    // A marker that stays is found by the reconciler.
+    if (changed) await store.delete([liveKey(where)], { signal }).catch(() => undefined);
+    return await this.#view(where, signal);
+  }
+
+  /** Also of a job whose head cannot be read, and again of one that is erased: an owner that had not noticed may have written since. */
+  async erase(id: string, { tenant, signal }: CallerOptions): Promise<void> {
+    const where = keyOf(tenant, id);
+    try {
+      await eraseJob(this.#options.store, where, { clock: this.#clock, signal });
+    } catch (error) {
+      throw withoutPlace(error, id);
+    }
+  }
+
+  async result(id: string, { tenant, signal }: CallerOptions): Promise<Omit<JobResult, 'timing'> | null> {
+    const { store, keys, shelf } = this.#options;
+    const where = keyOf(tenant, id);
+    const record = await readRecord(store, where, { signal });
+    if (!isTerminal(record.head.state)) return null;
+    const job = await this.#jobs.restore(record, signal);
+    using journals = new JournalReader({ store, where, keys, decode: shelf.decodeJournals });
+    // A job that has ended is written no more: what its head names stays until it is erased.
+    const report = await journals.read(job, record.head, record.manifest, signal);
+    return resultOf(job, report, endReason(record.head.state, record.manifest));
+  }
+
+  events(id: string, { tenant, after, signal }: CallerOptions & { readonly after?: number | undefined }): AsyncIterable<JobEvent> {
+    const { store, keys, shelf, feed } = this.#options;
+    return streamJob(tenant, id, { store, keys, shelf, jobs: this.#jobs, feed, clock: this.#clock, after: after ?? -1, signal });
+  }
+
+  async fork(id: string, { tenant, as, at, chain, width, seed, length, signal }: ForkOptions): Promise<JobView> {
+    return await this.#child(id, tenant, as, signal, (name, options) => forkJob({ at, chain, width, seed, length, as: name }, options));
+  }
+
+  async extend(id: string, { tenant, as, length, width, kvReadBudget, signal }: ExtendOptions): Promise<JobView> {
+    return await this.#child(id, tenant, as, signal, (name, options) => extendJob({ length, width: width?.toString(), kvReadBudget, as: name }, options));
+  }
+
+  async quote(spec: JobSpec, { signal }: CallerOptions): Promise<QuoteView> {
+    const { shelf, usdPerHour } = this.#options;
+    const job = await shelf.prepare(parseSpec(spec), { signal });
+    return quoteView(job, shelf, { usdPerHour: usdPerHour ?? null, tokensPerSecond: (model) => this.#workers.tokensPerSecond(model) });
+  }
+
+  async models({ signal }: CallerOptions): Promise<readonly ModelView[]> {
+    return await this.#options.shelf.models({ signal });
+  }
+
+  /** The queue is asked behind it, for the next one who asks: a probe must not wait for it. */
+  health(): PlatformHealth {
+    this.#askDepth();
+    const { state, running } = this.#workers;
+    return { state, running, queued: this.#depth.visible, queueAgeMs: this.#depth.oldestAgeMs };
+  }
+
+  get #workers(): WorkerState {
+    return this.#options.workers ?? NO_WORKERS;
+  }
+
+  #askDepth(): void {
+    if (this.#asking) return;
+    this.#asking = true;
+    this.#options.queue.depth().then(
+      (depth) => {
+        this.#depth = depth;
+        this.#asking = false;
+      },
+      () => {
+        this.#asking = false;
+      },
+    );
+  }
+
+  /** @throws EngineError ERR_OPTION: no name of a tenant or a job. */
+  #newKey(tenant: string, id: string | undefined): { readonly where: JobKey; readonly createdMs: number } {
+    const nowMs = this.#nowMs();
+    const job = id ?? this.#newId(nowMs);
+    jobPrefix({ tenant, job });
+    return { where: { tenant, job }, createdMs: id === undefined ? (timeOf(job) ?? nowMs) : nowMs };
+  }
+
+  async #child(id: string, tenant: string, as: string | undefined, signal: AbortSignal | undefined, make: (name: string, options: ChildOptions) => Promise<JobKey>): Promise<JobView> {
+    const { store, shelf } = this.#options;
+    const parent = keyOf(tenant, id);
+    const { where, createdMs } = this.#newKey(tenant, as);
+    await readLive(store, parent, { signal });
+    const made = await make(where.job, {
+      store,
+      where: parent,
+      createdMs,
+      admit: async (child) => admitJob(await shelf.restore(child, id, { signal }), shelf),
+      signal,
+    });
+    return await this.#announced(made, signal);
+  }
+
+  async #view(where: JobKey, signal: AbortSignal | undefined): Promise<JobView> {
+    const { store } = this.#options;
+    return await viewOf(store, await readRecord(store, where, { signal }), { signal });
+  }
+
+  /** The job is there, whatever becomes of the message: the reconciler finds what no worker has heard of. */
+  async #announced(where: JobKey, signal: AbortSignal | undefined): Promise<JobView> {
+    const { store, queue } = this.#options;
+    const record = await readRecord(store, where, { signal });
+    const { state, slice } = record.head;
+    if (!isTerminal(state)) await queue.send({ v: 1, tenant: where.tenant, job: where.job, slice }, { signal }).catch(() => undefined);
+    return await viewOf(store, record, { signal });
+  }
+}

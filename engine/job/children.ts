@@ -1,0 +1,121 @@
+/** New jobs made from one that is in a store: forked at a past point of a chain, or extended with more budget. Both only write what is asked. */
+import { EngineError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
+import { createJob, readJob } from '../kv/create.ts';
+import type { Manifest } from '../kv/manifest.ts';
+import type { JobKey } from '../kv/names.ts';
+import { readHead, readSpec } from '../kv/read.ts';
+import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
+import { type Parent, type StoredSpec, jobSpecOf, parseStoredSpec } from './stored-spec.ts';
+
+export interface ChildOptions extends CallOptions {
+  readonly store: ObjectStore;
+  /** The parent. */
+  readonly where: JobKey;
+  /** Of the wall clock, for the listing. Default: now. */
+  readonly createdMs?: number | undefined;
+  /** Asked before anything is stored; what it throws refuses the child. */
+  readonly admit?: ((child: StoredSpec) => Promise<void>) | undefined;
+}
+
+export interface ForkRequest {
+  /** Tokens of the chain that the fork begins with. */
+  readonly at: number;
+  readonly chain: number;
+  readonly width: number;
+  readonly seed: bigint | undefined;
+  readonly length: number | undefined;
+  /** The new job's name. */
+  readonly as: string;
+}
+
+/** A new job from a past point of a chain. Creates it and says where; `resumeStored` runs it. */
+export async function forkJob({ at, chain, width, seed, length, as }: ForkRequest, options: ChildOptions): Promise<JobKey> {
+  return await childOf(options, as, (stored, manifest, version) => {
+    const from = manifest.chains[chain];
+    if (from === undefined) throw new EngineError('ERR_OPTION', `chain must be from 0 to ${manifest.chains.length - 1}; got ${chain}.`);
+    if (at > from.tokens) throw new EngineError('ERR_OPTION', `at must be from 0 to ${from.tokens}, the tokens that chain ${chain} has; got ${at}.`);
+    if (at < 0) throw new EngineError('ERR_OPTION', `at must be from 0 to ${from.tokens}, the tokens that chain ${chain} has; got ${at}.`);
+    checkWidth(width);
+    const longest = length ?? stored.lengths[chain] ?? Math.max(...stored.lengths);
+    if (longest <= at) throw new EngineError('ERR_OPTION', `length must be above ${at}, the tokens that the fork begins with; got ${longest}.`);
+    return {
+      lengths: Array.from({ length: width }, () => longest),
+      seed: seed ?? BigInt(stored.seed),
+      parent: { job: options.where.job, version, kind: 'fork', chain, at },
+    };
+  });
+}
+
+export interface ExtendRequest {
+  readonly length: number | undefined;
+  /** Chains in all, or `+n` more than there are. */
+  readonly width: string | undefined;
+  readonly kvReadBudget: number | undefined;
+  readonly as: string;
+}
+
+/** A new job that goes on from all chains of one that has ended or is parked, with more budget. */
+export async function extendJob({ length, width, kvReadBudget, as }: ExtendRequest, options: ChildOptions): Promise<JobKey> {
+  if (length === undefined && width === undefined && kvReadBudget === undefined) throw new EngineError('ERR_OPTION', 'Say with what to extend the job: length, width or kv_read_budget.');
+  return await childOf(options, as, (stored, _, version) => {
+    const chains = widthOf(width, stored.lengths.length);
+    checkWidth(chains);
+    const before = (stored.spec.budget as { readonly kv_read_budget?: number } | undefined)?.kv_read_budget;
+    if (kvReadBudget !== undefined && (before === undefined || kvReadBudget < before)) {
+      throw new EngineError('ERR_OPTION', `kv_read_budget must be at least ${before ?? 'the job\'s, which has none'}; got ${kvReadBudget}.`);
+    }
+    if (chains < stored.lengths.length) throw new EngineError('ERR_OPTION', `width must be at least ${stored.lengths.length}, the chains that there are; got ${chains}.`);
+    const lengths = Array.from({ length: chains }, (_unused, i) => length ?? stored.lengths[i] ?? Math.max(...stored.lengths));
+    if (stored.lengths.some((before, i) => (lengths[i] ?? 0) < before)) throw new EngineError('ERR_OPTION', `length must be at least ${Math.max(...stored.lengths)}, which the job has already.`);
+    return { lengths, seed: BigInt(stored.seed), kvReadBudget, parent: { job: options.where.job, version, kind: 'extend', chain: null, at: null } };
+  });
+}
+
+function checkWidth(width: number): void {
+  if (width < 1 || width > LIMITS.WIDTH_MAX) throw new EngineError('ERR_OPTION', `width must be from 1 to ${LIMITS.WIDTH_MAX}; got ${width}.`);
+}
+
+function widthOf(text: string | undefined, before: number): number {
+  if (text === undefined) return before;
+  if (!/^\+?\d{1,6}$/.test(text)) throw new EngineError('ERR_OPTION', `width must be a number of chains or +n; got ${JSON.stringify(text.slice(0, 40))}.`);
+  return text.startsWith('+') ? before + Number(text) : Number(text);
+}
+
+interface Child {
+  readonly lengths: readonly number[];
+  readonly seed: bigint;
+  readonly kvReadBudget?: number | undefined;
+  readonly parent: Parent;
+}
+
+async function childOf({ store, where, createdMs, admit, signal }: ChildOptions, as: string, plan: (stored: StoredSpec, manifest: Manifest, version: number) => Child): Promise<JobKey> {
+  const { head, manifest } = await readJob(store, where, { signal });
+  if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} was erased.`);
+  if (manifest === null) throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${head.state} and has no checkpoint yet; run it first.`);
+  const stored = parseStoredSpec(await readSpec(store, where, head.spec, { signal }));
+  // The parent's version when it is read first; the same child asked for again is the same child.
+  const existing = await specOf(store, { ...where, job: as }, signal);
+  const { lengths, seed, kvReadBudget, parent } = plan(stored, manifest, existing?.parent?.version ?? head.version);
+  const { length: _, width: _w, lengths: _l, ...budget } = (stored.spec.budget ?? {}) as Record<string, unknown>;
+  const child: StoredSpec = {
+    ...stored,
+    spec: { ...stored.spec, budget: { ...budget, lengths, ...(kvReadBudget === undefined ? {} : { kv_read_budget: kvReadBudget }) } },
+    seed: seed.toString(),
+    lengths: [...lengths],
+    parent,
+  };
+  const text = JSON.stringify(child);
+  // What cannot be run is refused here, and not left in the store.
+  const whole = parseStoredSpec(text);
+  jobSpecOf(whole, null);
+  await admit?.(whole);
+  const { where: created } = await createJob(store, { ...where, job: as }, text, { createdMs, signal });
+  return created;
+}
+
+/** null: there is no such job, or it was erased. */
+async function specOf(store: ObjectStore, where: JobKey, signal: AbortSignal | undefined): Promise<StoredSpec | null> {
+  const found = await readHead(store, where, { signal });
+  return found === null || found.head.state === 'erased' ? null : parseStoredSpec(await readSpec(store, where, found.head.spec, { signal }));
+}
