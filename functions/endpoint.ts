@@ -56,7 +56,7 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
   registry: Registry, declared: Endpoint<B, Q>, answer: (asked: Asked<z.infer<B>, z.infer<Q>>) => Promise<Response>,
 ): void {
   const { app, services, auth, rates } = registry;
-  document(app, declared);
+  document(app, declared, auth !== null);
   const path = declared.path.replaceAll(/\{(\w+)\}/g, ':$1');
   registry.methods.set(path, [...(registry.methods.get(path) ?? []), declared.method]);
   app.on(declared.method, path, async (c) => {
@@ -91,7 +91,7 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
   });
 }
 
-function document<B extends z.ZodType, Q extends z.ZodType>(app: App, { body, query, headers, ...declared }: Endpoint<B, Q>): void {
+function document<B extends z.ZodType, Q extends z.ZodType>(app: App, { body, query, headers, ...declared }: Endpoint<B, Q>, keys: boolean): void {
   const params = [...declared.path.matchAll(/\{(\w+)\}/g)].map((match) => [match[1] ?? '', z.string()] as const);
   app.openAPIRegistry.registerPath({
     method: declared.method,
@@ -99,7 +99,7 @@ function document<B extends z.ZodType, Q extends z.ZodType>(app: App, { body, qu
     tags: [declared.tag],
     summary: declared.summary,
     ...(declared.description === undefined ? {} : { description: declared.description }),
-    security: [{ key: [] }],
+    ...(keys ? { security: [{ key: [] }] } : {}),
     request: {
       ...(params.length === 0 ? {} : { params: z.object(Object.fromEntries(params)) }),
       ...(query === undefined ? {} : { query: query as unknown as z.ZodObject }),

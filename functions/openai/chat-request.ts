@@ -37,7 +37,7 @@ export const chatRequest = z.strictObject({
   logprobs: z.literal(false).optional(),
   modalities: z.tuple([z.literal('text')]).optional(),
   store: z.literal(true).optional().openapi({ description: 'Every request is a stored job.' }),
-}).openapi('ChatCompletionRequest');
+}).openapi('ChatCompletionRequest', { example: { model: 'countdown', messages: [{ role: 'user', content: '4 20 8 13 target 59' }], stream: true } });
 
 export type ChatRequest = z.infer<typeof chatRequest>;
 
