@@ -1,14 +1,14 @@
 /** `ruminate serve` as a user has it: a process of its own, the real client, and what becomes of a job when the process ends. */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { serve, type Served } from '../helpers/served.ts';
 import { type SseEvent, readSse } from '../helpers/sse.ts';
+import { temporary } from '../resume/jobs.ts';
 
 const ASK = { model: 'countdown', messages: [{ role: 'user' as const, content: '4 20 8 13 target 59' }], seed: 7 };
 /** Seconds of work for two cores; its chains end only at their length. */
@@ -27,7 +27,7 @@ let folder: string;
 let stores = 0;
 const store = () => path.join(folder, `store-${stores++}`);
 beforeAll(async () => {
-  folder = mkdtempSync(path.join(tmpdir(), 'ruminate-serve-'));
+  folder = temporary({ quick: true });
   // In a fresh checkout the first run builds.
   await (await serve(store())).kill('SIGTERM');
 }, 600_000);
