@@ -23,7 +23,7 @@ await import('../dist/cli.mjs');
 function isStale() {
   return (
     timeOf('node_modules/.package-lock.json') < timeOf('package-lock.json') ||
-    timeOf('dist/cli.mjs') < Math.max(newest('cli'), newest('engine')) ||
+    timeOf('dist/cli.mjs') < Math.max(newest('cli'), newest('functions'), newest('engine')) ||
     timeOf('build/native/ruminate.node') < newest('native', 'test')
   );
 }

@@ -13,6 +13,7 @@ import { modelsCommand } from './models.ts';
 import { command, usageExit } from './options.ts';
 import { extendCommand, forkCommand, resumeCommand } from './resume.ts';
 import { runCommand } from './run.ts';
+import { serveCommand } from './serve.ts';
 
 const program = command('ruminate')
   .description('Long reasoning over compressed KV caches: one prompt, W chains, one budget of KV reads, one answer.')
@@ -21,6 +22,7 @@ const program = command('ruminate')
   .addCommand(resumeCommand())
   .addCommand(forkCommand())
   .addCommand(extendCommand())
+  .addCommand(serveCommand())
   .addCommand(checkpointCommand())
   .addCommand(gcCommand())
   .addCommand(modelCommand())
@@ -29,11 +31,12 @@ const program = command('ruminate')
   .addHelpText(
     'after',
     `
-Exit status: 0 done, 1 failed, 2 wrong options, 130 interrupted. A failure is one line on stderr: ruminate: ERR_CODE: sentence.
+Exit status: 0 done, 1 failed, 2 wrong options or store, 130 interrupted. A failure is one line on stderr: ruminate: ERR_CODE: sentence.
 
 Examples:
   $ ruminate run "4 20 8 13 target 59"
   $ ruminate run "4 20 8 13 target 59" --cr 8 --length 512 --width 4 --kv-read-budget 58000 --json
+  $ ruminate serve --port 8787
   $ ruminate model inspect countdown@cr8
   $ ruminate models pull s3://models/countdown`,
   );

@@ -20,12 +20,15 @@ export interface StoreFlags {
   readonly tenant: string;
 }
 
-export interface WatchFlags extends StoreFlags {
-  readonly take?: boolean;
-  readonly threads?: number;
+export interface PolicyFlags {
   readonly checkpointTokens?: number;
   readonly checkpointTime?: number;
   readonly journalTime?: number;
+}
+
+export interface WatchFlags extends StoreFlags, PolicyFlags {
+  readonly take?: boolean;
+  readonly threads?: number;
   readonly showChains?: boolean;
   readonly json?: boolean;
 }
@@ -38,8 +41,11 @@ export function storeOptions(command: Command): Command {
 
 /** Of commands that run a job. */
 export function checkpointOptions(command: Command): Command {
+  return policyOptions(command.option('--take', 'take a running job although its owner may be alive; that one writes nothing more'));
+}
+
+export function policyOptions(command: Command): Command {
   return command
-    .option('--take', 'take a running job although its owner may be alive; that one writes nothing more')
     .option('--checkpoint-tokens <n>', `tokens of a chain between two checkpoints (default: ${DEFAULT_POLICY.deltaTokens})`, integer)
     .option('--checkpoint-time <time>', `or time between them (default: ${DEFAULT_POLICY.deltaMs / 1000}s)`, durationMs)
     .option('--journal-time <time>', `tokens alone are kept this often in between (default: ${DEFAULT_POLICY.journalMs / 1000}s)`, durationMs);
@@ -51,7 +57,7 @@ export async function openJobStore({ store }: StoreFlags): Promise<ObjectStore> 
   return await openStore(url);
 }
 
-function policyOf({ checkpointTokens, checkpointTime, journalTime }: WatchFlags): Partial<CheckpointPolicy> {
+export function policyOf({ checkpointTokens, checkpointTime, journalTime }: PolicyFlags): Partial<CheckpointPolicy> {
   for (const [name, value] of Object.entries({ checkpointTokens, checkpointTime, journalTime })) {
     if (value !== undefined && value < 1) throw new EngineError('ERR_OPTION', `${name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)} must be at least 1; got ${value}.`);
   }

@@ -57,7 +57,7 @@ export async function bundle() {
   const entry = path.join(ROOT, 'cli', 'main.ts');
   if (!existsSync(entry)) return;
   const made = statSync(path.join(ROOT, 'dist', 'cli.mjs'), { throwIfNoEntry: false })?.mtimeMs ?? 0;
-  if (!existsSync(LOCK) && made > Math.max(newest('cli'), newest('engine'))) return;
+  if (!existsSync(LOCK) && made > Math.max(newest('cli'), newest('functions'), newest('engine'))) return;
   const { build } = await import('esbuild');
   await locked(async () => {
     const before = chunks();

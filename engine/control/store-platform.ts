@@ -40,6 +40,8 @@ export interface StorePlatformOptions {
   readonly feed: LiveFeed | null;
   /** Default: there are none in this process. */
   readonly workers?: WorkerState | undefined;
+  /** A job was ended from here: a worker in this process need not wait for its next commit to notice. */
+  readonly onCancelled?: ((where: JobKey) => void) | undefined;
   /** Of a machine that runs jobs, for quotes; null: not known. */
   readonly usdPerHour?: number | null | undefined;
   readonly clock?: Clock | undefined;
@@ -100,10 +102,11 @@ export class StorePlatform implements Platform {
   }
 
   async cancel(id: string, { tenant, signal }: CallerOptions): Promise<JobView> {
-    const { store } = this.#options;
+    const { store, onCancelled } = this.#options;
     const where = keyOf(tenant, id);
     await readLive(store, where, { signal });
     const { changed } = await endJob(store, where, 'cancelled', { clock: this.#clock, signal });
+    if (changed) onCancelled?.(where);
     // A marker that stays is found by the reconciler.
     if (changed) await store.delete([liveKey(where)], { signal }).catch(() => undefined);
     return await this.#view(where, signal);
@@ -114,6 +117,7 @@ export class StorePlatform implements Platform {
     const where = keyOf(tenant, id);
     try {
       await eraseJob(this.#options.store, where, { clock: this.#clock, signal });
+      this.#options.onCancelled?.(where);
     } catch (error) {
       throw withoutPlace(error, id);
     }

@@ -101,6 +101,8 @@ export const LIMITS = {
   /** Tokens between two looks at a run: with and without someone watching. Never changes a result. */
   STEPS_WATCHED: 16,
   STEPS_UNWATCHED: 64,
+  /** One native call while someone reads along, if a step is shorter: text that comes this often is seen as flowing. */
+  FOLLOWED_CALL_MS: 50,
   /** Tokens of one prefill call: the native default. Never changes a bit. */
   PREFILL_CHUNK: 128,
   /** Characters of the newest text that a progress picture carries. */

@@ -27,8 +27,14 @@ export function linkSignals(...signals: readonly (AbortSignal | undefined)[]): {
 /** @throws EngineError ERR_CANCELLED as soon as `signal` aborts. */
 export async function pause(clock: Clock, delayMs: number, signal: AbortSignal | undefined): Promise<void> {
   throwIfCancelled(signal);
+  await untilAborted(clock, delayMs, signal);
+  throwIfCancelled(signal);
+}
+
+/** Resolves after `delayMs`, or as soon as one of them aborts. */
+export async function untilAborted(clock: Clock, delayMs: number, ...signals: readonly (AbortSignal | undefined)[]): Promise<void> {
   using timer = clock.timeout(delayMs);
-  using either = linkSignals(timer.signal, signal);
+  using either = linkSignals(timer.signal, ...signals);
   // A clock's timers do not keep the process alive; a command that only waits for its next attempt must not end silently.
   const alive = setInterval(() => undefined, 1 << 30);
   try {
@@ -36,7 +42,23 @@ export async function pause(clock: Clock, delayMs: number, signal: AbortSignal |
   } finally {
     clearInterval(alive);
   }
-  throwIfCancelled(signal);
+}
+
+/** Wakes whoever listens: each of them looks for itself whether what it waits for is there. */
+export class Bell {
+  readonly #listening = new Set<AbortController>();
+
+  /** Its signal aborts at the next ring. Listen before looking, so that no ring is missed. */
+  listen(): { readonly signal: AbortSignal } & Disposable {
+    const controller = new AbortController();
+    this.#listening.add(controller);
+    return { signal: controller.signal, [Symbol.dispose]: () => void this.#listening.delete(controller) };
+  }
+
+  ring(): void {
+    for (const controller of this.#listening) controller.abort();
+    this.#listening.clear();
+  }
 }
 
 /** What `work` gives, or ERR_CANCELLED as soon as `signal` aborts: for work that others wait for too, and that goes on. */

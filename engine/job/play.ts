@@ -13,6 +13,10 @@ export interface PlayContext {
   readonly engine: NativeEngine;
   readonly clock: Clock;
   readonly onProgress?: ((progress: Progress) => void) | undefined;
+  /** What `onProgress` shows, as it is: before the prefill, after every native call and at the end. */
+  readonly onReport?: ((report: RunReport) => void) | undefined;
+  /** Someone reads along: native calls are short enough for them, and never change a result. Asked before every call. */
+  readonly isFollowed?: (() => boolean) | undefined;
   /** The caller's and the deadline's; which of them fired is the finish reason. */
   readonly cancelled: AbortSignal | null;
   readonly deadline: AbortSignal | null;
@@ -30,11 +34,13 @@ export interface Played {
   readonly parked: boolean;
   readonly prefillMs: number;
   readonly decodeMs: number;
+  /** Generated in `decodeMs`: a run that was restored began with others. */
+  readonly newTokens: number;
   readonly kvAllocatedBytes: number;
 }
 
 export async function play(job: PreparedJob, run: NativeRun, context: PlayContext): Promise<Played> {
-  const { engine, clock, onProgress } = context;
+  const { engine, clock, onProgress, onReport } = context;
   const interrupt = AbortSignal.any([context.cancelled, context.deadline].filter((signal) => signal !== null));
   const view = onProgress === undefined ? null : new ProgressView(job);
   let kvAllocatedBytes = 0;
@@ -42,11 +48,12 @@ export async function play(job: PreparedJob, run: NativeRun, context: PlayContex
     const report = run.report();
     kvAllocatedBytes = Math.max(kvAllocatedBytes, engine.memory().kvAllocatedBytes);
     if (view !== null) onProgress?.(view.picture(phase, report, ended));
+    onReport?.(report);
     return report;
   };
 
   const start = clock.nowMs();
-  look('prefill');
+  const before = tokensOf(look('prefill'));
   const prefilled = await settle(() => run.prefill(interrupt), interrupt);
   const decodeStart = clock.nowMs();
   const ended = prefilled ? await decode(job, run, interrupt, context, () => look('decode')) : whyInterrupted(context);
@@ -58,13 +65,14 @@ export async function play(job: PreparedJob, run: NativeRun, context: PlayContex
     parked: parks(context, ended) && report.running > 0,
     prefillMs: decodeStart - start,
     decodeMs: decodeEnd - decodeStart,
+    newTokens: tokensOf(report) - before,
     kvAllocatedBytes,
   };
 }
 
 /** Until every chain has finished, the vote is decided or someone interrupts. Returns why chains were ended, null if none was. */
 async function decode(job: PreparedJob, run: NativeRun, interrupt: AbortSignal, context: PlayContext, look: () => RunReport): Promise<FinishReason | null> {
-  const steps = context.onProgress === undefined ? LIMITS.STEPS_UNWATCHED : LIMITS.STEPS_WATCHED;
+  const pace = new Pace(context);
   const ballots = new Map<number, CastBallot>();
   for (;;) {
     const report = look();
@@ -81,13 +89,37 @@ async function decode(job: PreparedJob, run: NativeRun, interrupt: AbortSignal, 
       return 'early_stop';
     }
     await context.onBoundary?.(report);
-    if (!(await settle(() => run.step(steps, interrupt), interrupt))) {
+    if (!(await settle(() => pace.timed((steps) => run.step(steps, interrupt)), interrupt))) {
       const left = unfinished(run.report());
       if (left.length === 0) return null;
       const why = whyInterrupted(context);
       if (!parks(context, why)) run.end(left);
       return why;
     }
+  }
+}
+
+/** How many steps a native call makes: none of them is too long for whoever reads along, on slow machines too. */
+class Pace {
+  readonly #context: PlayContext;
+  #stepMs = Infinity;
+
+  constructor(context: PlayContext) {
+    this.#context = context;
+  }
+
+  async timed(call: (steps: number) => Promise<void>): Promise<void> {
+    const { clock } = this.#context;
+    const steps = this.#steps();
+    const startMs = clock.nowMs();
+    await call(steps);
+    this.#stepMs = (clock.nowMs() - startMs) / steps;
+  }
+
+  #steps(): number {
+    const { onProgress, isFollowed } = this.#context;
+    if (isFollowed?.() === true) return Math.min(LIMITS.STEPS_WATCHED, Math.max(1, Math.floor(LIMITS.FOLLOWED_CALL_MS / this.#stepMs)));
+    return onProgress === undefined ? LIMITS.STEPS_UNWATCHED : LIMITS.STEPS_WATCHED;
   }
 }
 
@@ -109,6 +141,11 @@ function parks(context: PlayContext, ended: FinishReason | null): boolean {
 
 function whyInterrupted(context: PlayContext): FinishReason {
   return context.cancelled?.aborted ? 'cancelled' : 'deadline';
+}
+
+/** Generated so far, by all chains. */
+export function tokensOf({ chains }: RunReport): number {
+  return chains.reduce((sum, { tokens }) => sum + tokens.length, 0);
 }
 
 function unfinished(report: RunReport): number[] {

@@ -16,14 +16,14 @@ import { takeJob } from '../kv/take.ts';
 import { modelIdOf } from '../model/identity.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
-import { type EngineIdentity, decodeJournals } from '../runtime/native.ts';
-import { type CheckpointPolicy, DEFAULT_POLICY } from './checkpointer.ts';
+import { type EngineIdentity, type NativeEngine, decodeJournals } from '../runtime/native.ts';
+import { type CheckpointPolicy, DEFAULT_POLICY, commitIntervalMs } from './checkpointer.ts';
 import type { GenerateOptions } from './generate.ts';
 import { JournalReader, endReason } from './journals.ts';
 import type { PreparedJob } from './prepare.ts';
 import { resultOf } from './run.ts';
 import { type OpenedJob, Session } from './session.ts';
-import { type SliceOutcome, checkIdentity, isOwnerGone, ownerHint, resumptions, runSlice } from './slice.ts';
+import { type SliceContext, type SliceOutcome, checkIdentity, isOwnerGone, ownerHint, resumptions, runSlice } from './slice.ts';
 import { type JobSpec, parseSpec } from './spec.ts';
 import { type StoredSpec, checkSame, jobSpecOf, parseStoredSpec, storedSpecOf } from './stored-spec.ts';
 
@@ -38,6 +38,15 @@ export interface StoredOptions extends GenerateOptions {
   /** Another name or path for the job's model on this machine. */
   readonly model?: string | undefined;
   readonly onCommit?: ((step: number) => void) | undefined;
+  /** Its model is loaded and the job admitted; nothing has run. */
+  readonly onOpened?: ((job: PreparedJob) => void) | undefined;
+  /** See PlayContext. */
+  readonly onReport?: SliceContext['onReport'];
+  readonly isFollowed?: SliceContext['isFollowed'];
+  /** Keeps models loaded between jobs. Default: one for this call. */
+  readonly session?: Session | undefined;
+  /** How long to watch a running job whose owner may be alive (see takeJob). */
+  readonly waitMs?: number | undefined;
 }
 
 /** `head` only when the job had ended before. */
@@ -48,9 +57,9 @@ export type StoredOutcome = SliceOutcome & { readonly where: JobKey };
  * @throws EngineError ERR_JOB_CONFLICT (another spec, cancelled or erased, or an owner that may be alive), and as `generate` and `runSlice`.
  */
 export async function runStored(spec: JobSpec, options: StoredOptions): Promise<StoredOutcome> {
-  using session = new Session(options.models);
-  const opened = await session.open(parseSpec(spec), options);
-  const identity = await opened.engine.identity();
+  using held = sessionOf(options);
+  const opened = await held.session.open(parseSpec(spec), options);
+  const identity = await identityOf(opened.engine);
   const text = JSON.stringify(storedSpecOf(spec, opened.job, modelIdOf(opened.job.model, identity.weightsDigest), null));
   const { head } = await createJob(options.store, options.where, text, { signal: options.signal });
   return await goOn(head, parseStoredSpec(text), opened, identity, options);
@@ -62,11 +71,32 @@ export async function resumeStored(options: StoredOptions): Promise<StoredOutcom
   const { head } = await readJob(store, where, { signal });
   if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} was erased.`);
   const stored = parseStoredSpec(await readSpec(store, where, head.spec, { signal }));
-  using session = new Session(options.models);
-  const opened = await session.open(jobSpecOf(stored, options.model ?? null), options);
-  const identity = await opened.engine.identity();
+  using held = sessionOf(options);
+  const opened = await held.session.open(jobSpecOf(stored, options.model ?? null), options);
+  const identity = await identityOf(opened.engine);
   checkSame(stored, opened.job, modelIdOf(opened.job.model, identity.weightsDigest), where.job);
+  options.onOpened?.(opened.job);
   return await goOn(head, stored, opened, identity, options);
+}
+
+function sessionOf({ session, models }: StoredOptions): { readonly session: Session } & Disposable {
+  if (session !== undefined) return { session, [Symbol.dispose]: () => undefined };
+  const own = new Session(models);
+  return { session: own, [Symbol.dispose]: () => own[Symbol.dispose]() };
+}
+
+const identities = new WeakMap<NativeEngine, Promise<EngineIdentity>>();
+
+/** Reads all weights, which never change while an engine is open: once for all its jobs. */
+async function identityOf(engine: NativeEngine): Promise<EngineIdentity> {
+  const known = identities.get(engine) ?? engine.identity();
+  identities.set(engine, known);
+  try {
+    return await known;
+  } catch (error) {
+    identities.delete(engine);
+    throw error;
+  }
 }
 
 async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity: EngineIdentity, options: StoredOptions): Promise<StoredOutcome> {
@@ -81,7 +111,8 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
   await checkBefore(stored, identity, options);
   const taken = takeJob(store, where, {
     owner: ownerHint(),
-    commitIntervalMs: Math.max(policy.deltaMs, policy.journalMs),
+    commitIntervalMs: commitIntervalMs(policy),
+    waitMs: options.waitMs,
     force: options.take === true || isOwnerGone(head.owner),
     clock,
     signal,
@@ -106,6 +137,8 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
     clock,
     onProgress: options.onProgress,
     onCommit: options.onCommit,
+    onReport: options.onReport,
+    isFollowed: options.isFollowed,
     cancelled: signal ?? null,
     deadline: deadline?.signal ?? null,
   });

@@ -16,7 +16,7 @@ export type Sightings = Map<string, { readonly writeNonce: string; readonly sinc
 export interface ReconcileOptions extends ProtocolOptions {
   /** From 0 to `LIVE_SHARDS` - 1; default: all of them. */
   readonly shard?: number | undefined;
-  /** On the walker's own clock. Default: as long as a taker waits. */
+  /** On the walker's own clock; 0: all that live. Default: as long as a taker waits. */
   readonly unmovedMs?: number | undefined;
 }
 
@@ -79,9 +79,9 @@ async function finishBirth(protocol: Protocol, where: JobKey, signal: AbortSigna
 }
 
 /** A garbage collection keeps the nonce, and so is no sign of life. */
-function isUnmoved(seen: Sightings, key: string, writeNonce: string, nowMs: number, unmovedMs: number): boolean {
+export function isUnmoved(seen: Sightings, key: string, writeNonce: string, nowMs: number, unmovedMs: number): boolean {
   const before = seen.get(key);
-  if (before?.writeNonce === writeNonce) return nowMs - before.sinceMs >= unmovedMs;
-  seen.set(key, { writeNonce, sinceMs: nowMs });
-  return false;
+  const sinceMs = before?.writeNonce === writeNonce ? before.sinceMs : nowMs;
+  seen.set(key, { writeNonce, sinceMs });
+  return nowMs - sinceMs >= unmovedMs;
 }

@@ -11,7 +11,7 @@ export interface SliceMessage {
 
 export interface ReceivedMessage {
   readonly message: SliceMessage;
-  /** For `extend`, `release` and `remove`; worth nothing once the visibility timeout is over. */
+  /** For `extend`, `release` and `remove`; worth nothing once the visibility timeout is over: then they change nothing. */
   readonly receipt: string;
   /** How often it was received, this time included. */
   readonly received: number;
@@ -20,7 +20,7 @@ export interface ReceivedMessage {
 export interface QueueDepth {
   readonly visible: number;
   readonly inFlight: number;
-  /** Of the oldest visible message; 0: there is none. */
+  /** Of the oldest visible message, since it was sent or became visible again; 0: there is none. */
   readonly oldestAgeMs: number;
 }
 

@@ -12,10 +12,12 @@ import type { JobResult } from '../../engine/job/generate.ts';
 import { runJob } from '../../engine/job/run.ts';
 import { openSession } from '../../engine/job/session.ts';
 import { type JobSpec, parseSpec } from '../../engine/job/spec.ts';
-import { newJobId } from '../../engine/kv/ids.ts';
+import { jobIds } from '../../engine/control/ids.ts';
 import type { JobState } from '../../engine/kv/head.ts';
 import type { RunReport } from '../../engine/runtime/native.ts';
 import { EventLog } from './event-log.ts';
+
+const newJobId = jobIds();
 
 interface Job {
   readonly tenant: string;

@@ -1,0 +1,90 @@
+/** The parts of `ruminate serve`, put together: the one place that knows all of them. */
+import pino from 'pino';
+
+import { keyProviderOf } from '../engine/adapters/key-url.ts';
+import { createLocalQueue } from '../engine/adapters/queue-local.ts';
+import { openStore } from '../engine/adapters/store-url.ts';
+import { NativeShelf } from '../engine/control/native-shelf.ts';
+import { StorePlatform } from '../engine/control/store-platform.ts';
+import { systemClock } from '../engine/core/clock.ts';
+import type { CheckpointPolicy } from '../engine/job/checkpointer.ts';
+import { Worker } from '../engine/worker/worker.ts';
+import { createApp } from '../functions/app.ts';
+import type { KeyLookup } from '../functions/auth.ts';
+import { Metrics } from '../functions/metrics.ts';
+import { listen } from '../functions/node.ts';
+import { modelFinder } from './finder.ts';
+import { workerLog } from './worker-log.ts';
+
+export interface ServerOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly store: string;
+  /** null: what the registry lists. */
+  readonly names: readonly string[] | null;
+  readonly threads: number | null;
+  readonly sliceMs: number | null;
+  readonly policy: Partial<CheckpointPolicy>;
+  /** null: whoever reaches it is the one tenant. */
+  readonly auth: KeyLookup | null;
+  readonly logLevel: string;
+  readonly signal: AbortSignal;
+}
+
+export interface OpenServer {
+  readonly url: string;
+  readonly store: string;
+  readonly models: readonly string[];
+  /** Stops accepting, parks what runs, ends every stream: their readers come back to whoever serves the store next. */
+  close(deadlineMs: number): Promise<{ readonly isDrained: boolean; readonly parked: number }>;
+}
+
+/** @throws EngineError ERR_STORE_CONFIG, ERR_STORE, ERR_KEY, ERR_OPTION, ERR_CANCELLED: before anything listens. */
+export async function openServer({ host, port, store: url, names, threads, sliceMs, policy, auth, logLevel, signal }: ServerOptions): Promise<OpenServer> {
+  const clock = systemClock;
+  // Not synchronous: a reader of the log that is slow must not stop requests.
+  const lines = pino.destination({ dest: 2, sync: false });
+  const log = pino({ level: logLevel }, lines);
+  const metrics: Metrics = new Metrics(() => platform.health());
+  const store = metrics.store(await openStore(url));
+  await store.probe({ signal });
+  const keys = await keyProviderOf();
+  const finder = modelFinder();
+  const queue = createLocalQueue({ clock });
+  let parked = 0;
+  const worker = new Worker({
+    store,
+    queue,
+    keys,
+    models: finder,
+    policy,
+    clock,
+    isQueueNew: true,
+    ...(threads === null ? {} : { threads }),
+    ...(sliceMs === null ? {} : { sliceMs }),
+    onEvent: (event) => {
+      if (event.kind === 'parked' && event.why === 'drain') parked++;
+      metrics.worker(event);
+      workerLog(log, event);
+    },
+  });
+  const shelf = new NativeShelf({ finder, ...(names === null ? {} : { names: () => names }) });
+  const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, clock, onCancelled: (where) => worker.interrupt(where) });
+  const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
+  const app = createApp({ platform, auth, log, metrics: metrics.scrape, clock });
+  const listening = await listen({ fetch: (request) => app.fetch(request), host, port, onServer: (server) => metrics.watch(server) });
+  worker.start();
+  return {
+    url: listening.url,
+    store: store.url,
+    models,
+    async close(deadlineMs) {
+      listening.close();
+      const isDrained = await worker.drain({ deadlineMs });
+      await listening.end();
+      shelf[Symbol.dispose]();
+      lines.flushSync();
+      return { isDrained, parked };
+    },
+  };
+}

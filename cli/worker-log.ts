@@ -1,0 +1,31 @@
+/** A worker's events as lines of a log: ids, counts and codes. */
+import type { Logger } from 'pino';
+
+import { EngineError } from '../engine/core/errors.ts';
+import type { WorkerEvent } from '../engine/worker/events.ts';
+
+const LEVELS: Readonly<Record<WorkerEvent['kind'], 'debug' | 'info' | 'warn' | 'error'>> = {
+  started: 'info',
+  ended: 'info',
+  parked: 'info',
+  fenced: 'info',
+  failed: 'warn',
+  refused: 'warn',
+  poisoned: 'error',
+  dropped: 'debug',
+  reconciled: 'info',
+  unreadable: 'error',
+  trouble: 'warn',
+};
+
+export function workerLog(log: Logger, event: WorkerEvent): void {
+  const { kind, ...rest } = event;
+  const { where, error, ...fields } = { where: undefined, error: undefined, ...rest };
+  log[LEVELS[kind]]({ ...where, ...fields, ...('error' in event ? faultOf(error) : {}) }, `slice ${kind}`);
+}
+
+/** A message of the engine's own never holds a prompt; any other's is not known to. */
+function faultOf(error: unknown): object {
+  if (error instanceof EngineError) return { code: error.code, fault: error.message };
+  return error instanceof Error ? { code: 'ERR_INTERNAL', fault: error.name, stack: error.stack?.split('\n').slice(1, 6).join('\n') } : {};
+}

@@ -1,0 +1,127 @@
+/** What Prometheus is told of a process: prom-client, so Node only. Names are vLLM's where it has them, behind our own prefix; labels never carry ids. */
+import type { EventEmitter } from 'node:events';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+
+import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client';
+
+import type { PlatformHealth } from '../engine/control/platform.ts';
+import type { ObjectStore, StoredBody } from '../engine/ports/object-store.ts';
+import type { WorkerEvent } from '../engine/worker/events.ts';
+
+const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600];
+/** Addresses have ids in them, and anyone may ask for anything: only these make a label. */
+const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
+const PATHS = /^(?:\/v1\/(?:chat\/completions|completions|responses|models|jobs|checkpoints|quotes|batches|files)|\/health(?:\/(?:live|ready|startup))?|\/metrics|\/openapi\.json|\/docs)(?=\/|$)/;
+
+export class Metrics {
+  readonly #registry = new Registry();
+  readonly #requests = this.#counter('http_requests_total', 'Requests that were answered.', ['method', 'path', 'status']);
+  readonly #requestSeconds = this.#histogram('http_request_duration_seconds', 'Until the answer was written; streams as long as they last.', ['method', 'path']);
+  readonly #open = this.#gauge('http_responses_open', 'Requests that are being answered, streams among them.');
+  readonly #slices = this.#counter('slices_total', 'Slices that were run, by how they ended.', ['outcome']);
+  readonly #sliceSeconds = this.#histogram('slice_seconds', 'How long slices ran.', ['outcome']);
+  readonly #jobs = this.#counter('jobs_ended_total', 'Jobs that ended here, by state.', ['state']);
+  readonly #prompt = this.#counter('prompt_tokens_total', 'Prompt tokens of jobs that ended here.');
+  readonly #generated = this.#counter('generation_tokens_total', 'Generated tokens of jobs that ended here.');
+  readonly #reads = this.#counter('kv_reads_total', 'KV reads of decode steps of jobs that ended here.');
+  readonly #prefillReads = this.#counter('kv_reads_prefill_total', 'KV reads of prefills of jobs that ended here.');
+  readonly #messages = this.#counter('messages_dropped_total', 'Queue messages that nothing was to be done for.', ['why']);
+  readonly #reconciled = this.#counter('reconciled_total', 'Messages that the reconciler sent again.');
+  readonly #trouble = this.#counter('trouble_total', 'Failures of queue or store that a worker met.', ['doing']);
+  readonly #bytes = this.#counter('checkpoint_bytes_total', 'Bytes of jobs that went to the store or came from it.', ['op']);
+  readonly #objects = this.#counter('checkpoint_objects_total', 'Objects of jobs that went to the store or came from it.', ['op']);
+
+  /** @param health asked at each scrape. */
+  constructor(health: () => PlatformHealth) {
+    collectDefaultMetrics({ register: this.#registry, prefix: PREFIX });
+    this.#asked('num_requests_running', 'Jobs that a worker runs.', () => health().running);
+    this.#asked('num_requests_waiting', 'Jobs that wait for a worker.', () => health().queued);
+    this.#asked('queue_age_seconds', 'How long the oldest of them has waited.', () => health().queueAgeMs / 1_000);
+  }
+
+  readonly scrape = async (): Promise<{ readonly contentType: string; readonly body: string }> => {
+    return { contentType: this.#registry.contentType, body: await this.#registry.metrics() };
+  };
+
+  /** Counts below the application, whose answers then are what the server makes fast. */
+  watch(server: EventEmitter): void {
+    server.prependListener('request', ({ method = '', url = '' }: IncomingMessage, response: ServerResponse) => {
+      const labels = { method: METHODS.has(method) ? method : 'other', path: PATHS.exec(url.split('?', 1)[0] ?? '')?.[0] ?? 'other' };
+      const end = this.#requestSeconds.startTimer(labels);
+      this.#open.inc();
+      response.once('close', () => {
+        end();
+        this.#open.dec();
+        this.#requests.inc({ ...labels, status: response.statusCode });
+      });
+    });
+  }
+
+  readonly worker = (event: WorkerEvent): void => {
+    if ('ranMs' in event) {
+      this.#slices.inc({ outcome: event.kind });
+      this.#sliceSeconds.observe({ outcome: event.kind }, event.ranMs / 1_000);
+    }
+    switch (event.kind) {
+      case 'ended': {
+        this.#jobs.inc({ state: event.state });
+        this.#prompt.inc(event.usage.prompt_tokens);
+        this.#generated.inc(event.usage.completion_tokens);
+        this.#reads.inc(event.usage.kv_reads);
+        this.#prefillReads.inc(event.usage.kv_reads_prefill);
+        return;
+      }
+      case 'refused': return void this.#jobs.inc({ state: 'failed' });
+      case 'poisoned': return void this.#jobs.inc({ state: 'poisoned' });
+      case 'failed': return void this.#slices.inc({ outcome: 'failed' });
+      case 'dropped': return void this.#messages.inc({ why: event.why });
+      case 'reconciled': return void this.#reconciled.inc(event.sent);
+      case 'trouble': return void this.#trouble.inc({ doing: event.doing });
+    }
+  };
+
+  /** The same store, with what goes through it counted. */
+  store(store: ObjectStore): ObjectStore {
+    const count = (op: 'write' | 'read', key: string, bytes: number) => {
+      if (!key.startsWith('kv/')) return;
+      this.#objects.inc({ op });
+      this.#bytes.inc({ op }, bytes);
+    };
+    return {
+      url: store.url,
+      get: async (key, options) => {
+        const found: StoredBody | null = await store.get(key, options);
+        if (found !== null) count('read', key, found.bytes);
+        return found;
+      },
+      put: async (key, body, options) => {
+        const outcome = await store.put(key, body, options);
+        if (outcome.kind === 'written') count('write', key, body.reduce((sum, { byteLength }) => sum + byteLength, 0));
+        return outcome;
+      },
+      head: (key, options) => store.head(key, options),
+      copy: (from, to, options) => store.copy(from, to, options),
+      list: (prefix, options) => store.list(prefix, options),
+      delete: (keys, options) => store.delete(keys, options),
+      probe: (options) => store.probe(options),
+    };
+  }
+
+  #asked(name: string, help: string, ask: () => number): void {
+    const gauge = this.#gauge(name, help, () => gauge.set(ask()));
+  }
+
+  #counter<T extends string = never>(name: string, help: string, labelNames: readonly T[] = []): Counter<T> {
+    return new Counter({ name: PREFIX + name, help, labelNames, registers: [this.#registry] });
+  }
+
+  #histogram<T extends string>(name: string, help: string, labelNames: readonly T[]): Histogram<T> {
+    return new Histogram({ name: PREFIX + name, help, labelNames, buckets: SECONDS, registers: [this.#registry] });
+  }
+
+  #gauge(name: string, help: string, collect?: () => void): Gauge {
+    return new Gauge({ name: PREFIX + name, help, registers: [this.#registry], ...(collect === undefined ? {} : { collect }) });
+  }
+}
+
+const PREFIX = 'ruminate_';

@@ -1,0 +1,56 @@
+/** The API on Node's own HTTP server. */
+import type { Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+
+import { createAdaptorServer } from '@hono/node-server';
+
+import { EngineError } from '../engine/core/errors.ts';
+
+export interface ListenOptions {
+  readonly fetch: (request: Request) => Response | Promise<Response>;
+  readonly host: string;
+  /** 0: any that is free. */
+  readonly port: number;
+  /** Before the first request comes. */
+  readonly onServer?: ((server: Server) => void) | undefined;
+}
+
+export interface Listening {
+  readonly url: string;
+  /** Takes no new connections; requests that are being answered go on. */
+  close(): void;
+  /** Ends every answer, finished or not. */
+  end(): Promise<void>;
+}
+
+/** @throws EngineError ERR_OPTION: the address cannot be listened on. */
+export async function listen({ fetch, host, port, onServer }: ListenOptions): Promise<Listening> {
+  const server = createAdaptorServer({ fetch }) as Server;
+  onServer?.(server);
+  await new Promise<void>((resolve, reject) => {
+    const failed = (cause: NodeJS.ErrnoException) => reject(new EngineError('ERR_OPTION', `Cannot listen on ${host}:${port}: ${REASONS[cause.code ?? ''] ?? cause.message}.`, { cause }));
+    server.once('error', failed);
+    server.listen(port, host, () => {
+      server.off('error', failed);
+      resolve();
+    });
+  });
+  const { address, family, port: bound } = server.address() as AddressInfo;
+  const closed = new Promise<void>((resolve) => server.once('close', resolve));
+  return {
+    url: `http://${family === 'IPv6' ? `[${address}]` : address}:${bound}`,
+    close: () => void server.close(),
+    async end() {
+      server.close();
+      server.closeAllConnections();
+      await closed;
+    },
+  };
+}
+
+const REASONS: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'the port is in use; choose another with --port',
+  EACCES: 'this user may not use the port; choose another with --port',
+  EADDRNOTAVAIL: 'the host is no address of this machine',
+  ENOTFOUND: 'the host is not known',
+};

@@ -1,0 +1,66 @@
+/** The queue of one process keeps every promise, and a suite that says so can tell one that does not. */
+import { describe, expect, test } from 'vitest';
+
+import { createLocalQueue } from '../../engine/adapters/queue-local.ts';
+import type { Queue } from '../../engine/ports/queue.ts';
+import { ManualClock } from '../helpers/clock.ts';
+import { through } from '../helpers/through.ts';
+import { QUEUE_PROMISES, type QueueBench } from './queue.ts';
+
+function bench(change: (queue: Queue) => Partial<Queue> = () => ({})): QueueBench {
+  const clock = new ManualClock();
+  const queue = createLocalQueue({ clock });
+  const pass = async (delayMs: number) => {
+    clock.advance(delayMs);
+    await clock.settle();
+  };
+  return { pass, queue: through(queue, change(queue)) };
+}
+
+describe('the local queue', () => {
+  for (const { name, check } of QUEUE_PROMISES) test(name, () => check(bench()));
+
+  test('two messages that say the same and wait are one, and the sooner one', async () => {
+    const { queue } = bench();
+    const message = { v: 1, tenant: 'acme', job: 'sums', slice: 0 } as const;
+    await queue.send(message, { delayMs: 60_000 });
+    for (let i = 0; i < 1_000; i++) await queue.send(message);
+    expect(await queue.depth()).toMatchObject({ visible: 1 });
+  });
+
+  test('a message sent again while someone works on it is another one', async () => {
+    const { queue } = bench();
+    const message = { v: 1, tenant: 'acme', job: 'sums', slice: 0 } as const;
+    await queue.send(message);
+    await queue.receive({ max: 1, waitMs: 0, visibilityMs: 1_000 });
+    await queue.send(message);
+    expect(await queue.depth()).toMatchObject({ visible: 1, inFlight: 1 });
+  });
+
+  test('a receipt whose visibility is over removes nothing', async () => {
+    const { queue, pass } = bench();
+    await queue.send({ v: 1, tenant: 'acme', job: 'sums', slice: 0 });
+    const [taken] = await queue.receive({ max: 1, waitMs: 0, visibilityMs: 1_000 });
+    await pass(1_000);
+    await queue.remove(taken?.receipt ?? '');
+    expect(await queue.receive({ max: 1, waitMs: 0, visibilityMs: 1_000 })).toHaveLength(1);
+  });
+});
+
+describe('the contract suite', () => {
+  const broken = async (change: (queue: Queue) => Partial<Queue>) =>
+    (await Promise.all(QUEUE_PROMISES.map(async ({ name, check }) => ({ name, ok: await check(bench(change)).then(() => true, () => false) }))))
+      .filter(({ ok }) => !ok).map(({ name }) => name);
+
+  test('fails a queue that forgets to hide what someone has', async () => {
+    expect(await broken((queue) => ({ receive: (options) => queue.receive({ ...options, visibilityMs: 0 }) }))).toContain(
+      'a message that someone has is seen by nobody else until its visibility is over, and then its count is raised',
+    );
+  });
+
+  test('fails a queue that knows no delays, one that extends nothing, and one that removes nothing', async () => {
+    expect(await broken((queue) => ({ send: (message, options) => queue.send(message, { signal: options?.signal }) }))).toEqual(['a delayed message waits for its delay']);
+    expect(await broken(() => ({ extend: () => Promise.resolve() }))).toContain('extending keeps a message, counted from then');
+    expect(await broken(() => ({ remove: () => Promise.resolve() }))).toContain('a message that was removed never comes back');
+  });
+});

@@ -1,0 +1,176 @@
+/**
+ * What engine/ports/queue.ts promises, once, for every adapter. Times are whole seconds, which is what queues count in. Each promise gets
+ * a queue of its own that is empty.
+ */
+import { expect } from 'vitest';
+
+import type { Queue, ReceivedMessage, SliceMessage } from '../../engine/ports/queue.ts';
+
+export interface QueueBench {
+  readonly queue: Queue;
+  /** Lets so much of the queue's time pass. */
+  pass(delayMs: number): Promise<void>;
+}
+
+export interface QueuePromise {
+  readonly name: string;
+  readonly check: (bench: QueueBench) => Promise<void>;
+}
+
+const S = 1_000;
+const message = (job: string, slice = 0): SliceMessage => ({ v: 1, tenant: 'acme', job, slice });
+const jobs = (received: readonly ReceivedMessage[]) => received.map(({ message: { job } }) => job).sort();
+
+function receive(queue: Queue, { max = 1, waitMs = 0, visibilityMs = 30 * S } = {}): Promise<readonly ReceivedMessage[]> {
+  return queue.receive({ max, waitMs, visibilityMs });
+}
+
+async function one(queue: Queue, options: Parameters<typeof receive>[1] = {}): Promise<ReceivedMessage> {
+  const [first] = await receive(queue, options);
+  if (first === undefined) throw new Error('nothing was received');
+  return first;
+}
+
+export const QUEUE_PROMISES: readonly QueuePromise[] = [
+  {
+    name: 'what was sent is received as it was sent, and counted',
+    async check({ queue }) {
+      await queue.send(message('sums', 7));
+      expect(await one(queue)).toMatchObject({ message: { v: 1, tenant: 'acme', job: 'sums', slice: 7 }, received: 1 });
+    },
+  },
+  {
+    name: 'a message that someone has is seen by nobody else until its visibility is over, and then its count is raised',
+    async check({ queue, pass }) {
+      await queue.send(message('sums'));
+      await one(queue, { visibilityMs: 3 * S });
+      expect(await receive(queue)).toEqual([]);
+      await pass(4 * S);
+      expect(await one(queue)).toMatchObject({ message: { job: 'sums' }, received: 2 });
+    },
+  },
+  {
+    name: 'a message that was removed never comes back',
+    async check({ queue, pass }) {
+      await queue.send(message('sums'));
+      await queue.remove((await one(queue, { visibilityMs: 2 * S })).receipt);
+      await pass(3 * S);
+      expect(await receive(queue)).toEqual([]);
+    },
+  },
+  {
+    name: 'extending keeps a message, counted from then',
+    async check({ queue, pass }) {
+      await queue.send(message('sums'));
+      const { receipt } = await one(queue, { visibilityMs: 4 * S });
+      await pass(2 * S);
+      await queue.extend(receipt, 6 * S);
+      await pass(3 * S);
+      expect(await receive(queue)).toEqual([]);
+      await pass(4 * S);
+      expect(await one(queue)).toMatchObject({ received: 2 });
+    },
+  },
+  {
+    name: 'a released message is there at once, or after its delay',
+    async check({ queue, pass }) {
+      await queue.send(message('sums'));
+      await queue.release((await one(queue)).receipt, 0);
+      const again = await one(queue, { waitMs: 2 * S });
+      expect(again.received).toBe(2);
+      await queue.release(again.receipt, 3 * S);
+      expect(await receive(queue)).toEqual([]);
+      await pass(4 * S);
+      expect(await one(queue)).toMatchObject({ received: 3 });
+    },
+  },
+  {
+    name: 'a delayed message waits for its delay',
+    async check({ queue, pass }) {
+      await queue.send(message('sums'), { delayMs: 3 * S });
+      expect(await receive(queue)).toEqual([]);
+      await pass(4 * S);
+      expect(await one(queue)).toMatchObject({ message: { job: 'sums' }, received: 1 });
+    },
+  },
+  {
+    name: 'a receipt whose visibility is over extends and releases nothing',
+    async check({ queue, pass }) {
+      await queue.send(message('sums'));
+      const { receipt } = await one(queue, { visibilityMs: 2 * S });
+      await pass(3 * S);
+      const { receipt: current } = await one(queue, { visibilityMs: 3 * S });
+      await queue.release(receipt, 0);
+      expect(await receive(queue), 'the one who has it now keeps it').toEqual([]);
+      await queue.extend(receipt, 60 * S);
+      await pass(4 * S);
+      expect(await one(queue), 'and no longer than it asked for').toMatchObject({ received: 3 });
+      expect(current).not.toBe(receipt);
+    },
+  },
+  {
+    name: 'at most max messages at once, each to one receiver',
+    async check({ queue }) {
+      for (const job of ['a', 'b', 'c', 'd', 'e']) await queue.send(message(job));
+      const seen: string[] = [];
+      for (let calls = 0; calls < 20 && seen.length < 5; calls++) {
+        const some = await receive(queue, { max: 2 });
+        expect(some.length).toBeLessThanOrEqual(2);
+        seen.push(...jobs(some));
+      }
+      expect(seen.sort()).toEqual(['a', 'b', 'c', 'd', 'e']);
+    },
+  },
+  {
+    name: 'whoever waits is woken by a send',
+    async check({ queue }) {
+      const waiting = receive(queue, { waitMs: 20 * S });
+      await queue.send(message('sums'));
+      expect(jobs(await waiting)).toEqual(['sums']);
+    },
+  },
+  {
+    name: 'whoever waits in vain gets nothing when its time is over',
+    async check({ queue, pass }) {
+      const waiting = receive(queue, { waitMs: 1 * S });
+      await pass(1 * S);
+      expect(await waiting).toEqual([]);
+    },
+  },
+  {
+    name: 'depth counts what waits and what is being worked on, and says how long the oldest has waited',
+    async check({ queue, pass }) {
+      expect(await queue.depth()).toEqual({ visible: 0, inFlight: 0, oldestAgeMs: 0 });
+      await queue.send(message('a'));
+      await pass(2 * S);
+      await queue.send(message('b'));
+      const waiting = await queue.depth();
+      expect(waiting).toMatchObject({ visible: 2, inFlight: 0 });
+      expect(waiting.oldestAgeMs).toBeGreaterThanOrEqual(2 * S);
+      const taken = await one(queue);
+      expect(await queue.depth()).toMatchObject({ visible: 1, inFlight: 1 });
+      await queue.remove(taken.receipt);
+      expect(await queue.depth()).toMatchObject({ visible: 1, inFlight: 0 });
+    },
+  },
+  {
+    name: 'every call that was cancelled says so, and a receiver that waits stops waiting',
+    async check({ queue }) {
+      const cancelled = { code: 'ERR_CANCELLED' };
+      const signal = AbortSignal.abort();
+      await expect(queue.send(message('sums'), { signal })).rejects.toMatchObject(cancelled);
+      await expect(queue.receive({ max: 1, waitMs: 0, visibilityMs: S, signal })).rejects.toMatchObject(cancelled);
+      await expect(queue.depth({ signal })).rejects.toMatchObject(cancelled);
+      const stop = new AbortController();
+      const waiting = queue.receive({ max: 1, waitMs: 20 * S, visibilityMs: S, signal: stop.signal });
+      stop.abort();
+      await expect(waiting).rejects.toMatchObject(cancelled);
+      expect(await receive(queue), 'what was cancelled was not sent').toEqual([]);
+      await queue.send(message('sums'));
+      const { receipt } = await one(queue);
+      await expect(queue.extend(receipt, S, { signal })).rejects.toMatchObject(cancelled);
+      await expect(queue.release(receipt, 0, { signal })).rejects.toMatchObject(cancelled);
+      await expect(queue.remove(receipt, { signal })).rejects.toMatchObject(cancelled);
+    },
+  },
+];
