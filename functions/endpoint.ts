@@ -8,7 +8,7 @@ import type { Context } from 'hono';
 import { type Caller, type KeyLookup, type Scope, authorize } from './auth.ts';
 import { readJson } from './body.ts';
 import type { App, AppEnv, Services } from './context.ts';
-import { HttpError } from './errors.ts';
+import { type Failure, HttpError, failureOf } from './errors.ts';
 import { HTTP_LIMITS } from './limits.ts';
 import type { Rates } from './rates.ts';
 
@@ -41,6 +41,15 @@ export interface Asked<B, Q> {
   readonly id: string;
   /** The request goes on after its answer has begun, until the returned function is called. */
   hold(): () => void;
+}
+
+/** A failure in the middle of a stream: the status has gone out already. */
+export function noteFailed({ log }: Services, c: Context<AppEnv>, error: unknown): Failure {
+  const failure = failureOf(error);
+  const fields = { request: c.get('requestId'), job: c.get('job'), code: failure.code, err: error };
+  if (failure.status >= 500) log.error(fields, 'a stream failed');
+  else log.info(fields, 'a stream ended early');
+  return failure;
 }
 
 export interface Registry {
@@ -127,7 +136,12 @@ function check<T extends z.ZodType>(schema: T, value: unknown): z.infer<T> {
     const name = [...(path === '' ? [] : [path]), issue.keys[0]?.slice(0, 64) ?? ''].join('.');
     throw new HttpError('unsupported_parameter', `${name} is not supported.`, { param: name });
   }
+  if (issue?.code === 'invalid_type' && path !== '' && at(value, issue.path) === undefined) throw new HttpError('invalid_value', `${path} is required.`, { param: path });
   throw new HttpError('invalid_value', `${path === '' ? 'The body' : path}: ${issue?.message ?? 'is invalid'}`, { param: path === '' ? null : path });
+}
+
+function at(value: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce<unknown>((inside, key) => (inside as Record<PropertyKey, unknown> | null | undefined)?.[key], value);
 }
 
 /** OpenAI's clients write `stop: null` for "not given", also of parameters that are not ours. */

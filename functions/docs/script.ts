@@ -25,6 +25,11 @@ function typeOf(given) {
   return [].concat(schema.type || 'any').join(' | ') + range;
 }
 
+/** Text in which backticks stand for code. */
+function about(text) {
+  return text.split('\x60').map((part, index) => (index % 2 === 1 ? make('code', { textContent: part }) : part));
+}
+
 /** Every field below a schema with its whole name. */
 function fieldsOf(given, prefix, depth) {
   const schema = resolve(given);
@@ -42,10 +47,10 @@ function fieldsOf(given, prefix, depth) {
 
 function table(fields) {
   const seen = new Map(fields.map((field) => [field.name + field.type, field]));
-  const rows = [...seen.values()].map(({ name, type, required, about }) => make('tr', {},
+  const rows = [...seen.values()].map(({ name, type, required, about: about_ }) => make('tr', {},
     make('td', {}, make('code', { textContent: name }), required ? make('span', { className: 'required', textContent: ' *', title: 'required' }) : null),
     make('td', { className: 'type', textContent: type }),
-    make('td', { textContent: about })));
+    make('td', {}, ...about(about_))));
   return make('table', {}, make('tbody', {}, ...rows));
 }
 
@@ -58,7 +63,7 @@ function operation(method, path, described) {
   // Filled when it is opened: a hundred tables would be built for nobody.
   details.addEventListener('toggle', () => {
     if (details.childElementCount > 1) return;
-    if (described.description) details.append(make('p', { className: 'about', textContent: described.description }));
+    if (described.description) details.append(make('p', { className: 'about' }, ...about(described.description)));
     const inputs = parameters.map((parameter) => ({ parameter, input: make('input', { placeholder: parameter.in }) }));
     if (inputs.length > 0) details.append(make('h3', { textContent: 'Parameters' }), make('table', {}, make('tbody', {}, ...inputs.map(({ parameter, input }) =>
       make('tr', {}, make('td', {}, make('code', { textContent: parameter.name })), make('td', { className: 'type', textContent: typeOf(parameter.schema) }), make('td', {}, input))))));
@@ -68,16 +73,16 @@ function operation(method, path, described) {
       text.setAttribute('aria-label', 'Body');
       details.append(make('h3', { textContent: 'Body' }), table(fieldsOf(body, '', 0)), make('h3', { textContent: 'Try it' }), text);
     }
+    const output = make('pre', { hidden: true });
+    const button = make('button', { textContent: 'Send' });
+    button.addEventListener('click', () => send(method, path, inputs, text, output));
+    details.append(button, output);
     for (const [status, { description, content }] of Object.entries(described.responses)) {
       const schema = content && content['application/json'] && content['application/json'].schema;
       const types = content ? Object.keys(content).join(', ') : '';
       details.append(make('h3', { textContent: status + ' ' + description + (types === '' ? '' : ' (' + types + ')') }));
       if (schema && status.startsWith('2')) details.append(table(fieldsOf(schema, '', 0)));
     }
-    const output = make('pre', { hidden: true });
-    const button = make('button', { textContent: 'Send' });
-    button.addEventListener('click', () => send(method, path, inputs, text, output));
-    details.append(button, output);
   });
   return details;
 }
@@ -119,7 +124,7 @@ async function send(method, path, inputs, text, output) {
     operations.textContent = 'The document /openapi.json cannot be read: ' + error;
     return;
   }
-  document.getElementById('about').textContent = spec.info.description || '';
+  document.getElementById('about').append(...about(spec.info.description || ''));
   document.getElementById('key').hidden = !(spec.components && spec.components.securitySchemes);
   const tags = new Map();
   for (const [path, methods] of Object.entries(spec.paths)) {

@@ -2,11 +2,10 @@
 import { z } from '@hono/zod-openapi';
 
 import type { JobView } from '../../engine/control/platform.ts';
-import { type Registry, endpoint } from '../endpoint.ts';
-import { failureOf } from '../errors.ts';
+import { type Registry, endpoint, noteFailed } from '../endpoint.ts';
 import { type Waited, cancelQuietly, waitFor } from '../foreground.ts';
 import { idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
-import { frame, sseResponse } from '../sse.ts';
+import { frame, sseResponse, sseSchema } from '../sse.ts';
 import { electedChain } from '../transcript.ts';
 import { type ChosenBudget, budgetOf, oneOf } from './budget.ts';
 import { chatRequest, chatSpec } from './chat-request.ts';
@@ -49,7 +48,7 @@ export function chatCompletions(registry: Registry): void {
     body: chatRequest,
     headers: idempotencyHeaders,
     responses: {
-      200: { description: 'The completion, or its chunks', content: { 'application/json': { schema: completion }, 'text/event-stream': { schema: z.string() } } },
+      200: { description: 'The completion, or its chunks', content: { 'application/json': { schema: completion }, 'text/event-stream': { schema: sseSchema } } },
       '4XX': { description: 'Refused', content: { 'application/json': { schema: errorSchema } } },
       '5XX': { description: 'Failed', content: { 'application/json': { schema: errorSchema } } },
     },
@@ -75,10 +74,7 @@ export function chatCompletions(registry: Registry): void {
     return sseResponse((gone) => chatFrames(services.platform.events(view.id, { tenant, signal: gone }), options), {
       ...services,
       headers,
-      onError: (error) => {
-        services.log.error({ request: c.get('requestId'), job: view.id, err: error }, 'a stream failed');
-        return frame(JSON.stringify(envelopeOf(failureOf(error))));
-      },
+      onError: (error) => frame(JSON.stringify(envelopeOf(noteFailed(services, c, error)))),
       onEnd: (gone) => {
         release();
         if (gone && key === undefined) void cancelQuietly(services, view.id, tenant);

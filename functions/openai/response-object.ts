@@ -35,7 +35,7 @@ export const responseSchema = z.object({
     total_tokens: z.int(),
     hyperscale: z.record(z.string(), z.number()),
   }).nullable(),
-  hyperscale: outcomeSchema.nullable(),
+  hyperscale: z.union([outcomeSchema, z.null()]),
   tools: emptyList,
   tool_choice: z.literal('none'),
   parallel_tool_calls: z.literal(false),

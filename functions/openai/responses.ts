@@ -4,13 +4,13 @@ import type { Context } from 'hono';
 
 import type { JobView } from '../../engine/control/platform.ts';
 import type { AppEnv } from '../context.ts';
-import { type Registry, endpoint } from '../endpoint.ts';
-import { HttpError, failureOf } from '../errors.ts';
+import { type Registry, endpoint, noteFailed } from '../endpoint.ts';
+import { HttpError } from '../errors.ts';
 import { cancelQuietly, waitFor } from '../foreground.ts';
 import { idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
 import { jobId } from '../jobs/common.ts';
 import { STATUS, isOver } from '../jobs/views.ts';
-import { frame, sseResponse } from '../sse.ts';
+import { frame, sseResponse, sseSchema } from '../sse.ts';
 import { Transcript } from '../transcript.ts';
 import { budgetOf } from './budget.ts';
 import { envelopeOf, errorSchema } from './errors.ts';
@@ -24,7 +24,7 @@ const refusals = {
   '5XX': { description: 'Failed', content: { 'application/json': { schema: errorSchema } } },
 } as const;
 const answers = {
-  200: { description: 'The response, or its events', content: { 'application/json': { schema: responseSchema }, 'text/event-stream': { schema: z.string() } } },
+  200: { description: 'The response, or its events', content: { 'application/json': { schema: responseSchema }, 'text/event-stream': { schema: sseSchema } } },
   ...refusals,
 } as const;
 
@@ -107,10 +107,7 @@ export function responses(registry: Registry): void {
     return sseResponse((gone) => responseFrames(platform.events(view.id, { tenant, signal: gone }), view, startingAfter), {
       ...services,
       headers: { 'x-ruminate-job': view.id },
-      onError: (error) => {
-        services.log.error({ request: c.get('requestId'), job: view.id, err: error }, 'a stream failed');
-        return frame(JSON.stringify({ type: 'error', ...envelopeOf(failureOf(error)) }), { event: 'error' });
-      },
+      onError: (error) => frame(JSON.stringify({ type: 'error', ...envelopeOf(noteFailed(services, c, error)) }), { event: 'error' }),
       onEnd: (gone) => {
         release();
         if (gone && !keep) void cancelQuietly(services, view.id, tenant);

@@ -1,14 +1,14 @@
 /** `ruminate serve` as a user has it: a process of its own, the real client, and what becomes of a job when the process ends. */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { serve, type Served } from '../helpers/served.ts';
 import { type SseEvent, readSse } from '../helpers/sse.ts';
+import { temporary } from '../resume/jobs.ts';
 
 const ASK = { model: 'countdown', messages: [{ role: 'user' as const, content: '4 20 8 13 target 59' }], seed: 7 };
 /** Seconds of work for two cores; its chains end only at their length. */
@@ -27,7 +27,7 @@ let folder: string;
 let stores = 0;
 const store = () => path.join(folder, `store-${stores++}`);
 beforeAll(async () => {
-  folder = mkdtempSync(path.join(tmpdir(), 'ruminate-serve-'));
+  folder = temporary({ quick: true });
   // In a fresh checkout the first run builds.
   await (await serve(store())).kill('SIGTERM');
 }, 600_000);
@@ -71,6 +71,25 @@ describe('a server', () => {
     expect(text).toBe(whole.choices[0]?.message.content);
     expect(whole.usage?.completion_tokens).toBeGreaterThan(0);
     expect((await server.openai.models.list()).data.map(({ id }) => id)).toContain('countdown@cr8');
+  });
+
+  test('tells Prometheus what it has done', async () => {
+    await using server = await serve(store());
+    const { usage } = await server.openai.chat.completions.create(ASK);
+    await fetch(`${server.url}/nowhere/at/all`);
+    const lines = (await (await fetch(`${server.url}/metrics`)).text()).split('\n');
+    const value = (name: string) => Number(lines.find((line) => line.startsWith(`ruminate_${name} `))?.split(' ').at(-1));
+    expect(value('http_requests_total{method="POST",path="/v1/chat/completions",status="200"}')).toBe(1);
+    expect(value('http_requests_total{method="GET",path="other",status="404"}')).toBe(1);
+    expect(value('http_responses_open'), 'this one').toBe(1);
+    expect(value('jobs_ended_total{state="done"}')).toBe(1);
+    expect(value('slices_total{outcome="ended"}')).toBe(1);
+    expect(value('prompt_tokens_total')).toBe(usage?.prompt_tokens);
+    expect(value('generation_tokens_total')).toBe(usage?.completion_tokens);
+    expect(value('kv_reads_total')).toBeGreaterThan(0);
+    expect(value('checkpoint_bytes_total{op="write"}')).toBeGreaterThan(1_000);
+    for (const gauge of ['num_requests_running', 'num_requests_waiting', 'queue_age_seconds']) expect(value(gauge)).toBe(0);
+    expect(value('nodejs_eventloop_lag_p99_seconds')).toBeGreaterThan(0);
   });
 
   test('cancels a job within its process: the next one runs at once', async () => {
@@ -126,15 +145,14 @@ describe('a job and its stream', () => {
   });
 
   test('are the same when jobs take turns', async () => {
-    const spec = { ...LONG, budget: { width: 2, length: 200 } };
+    const spec = { ...LONG, budget: { width: 2, length: 60 } };
     await using server = await serve(store());
     const whole = await follow(server, (await server.post<Job>('/v1/jobs', spec)).id);
     await using sliced = await serve(store(), '--slice-time', '1ms');
     const jobs = await Promise.all([0, 1].map(() => sliced.post<Job>('/v1/jobs', spec)));
-    for (const { id } of jobs) {
-      expect(await follow(sliced, id)).toEqual(whole);
-      expect((await sliced.get<Job>(`/v1/jobs/${id}`)).slice).toBeGreaterThan(2);
-    }
+    for (const stream of await Promise.all(jobs.map(({ id }) => follow(sliced, id)))) expect(stream).toEqual(whole);
+    // A slice that is followed is as short as a step.
+    for (const { id } of jobs) expect((await sliced.get<Job>(`/v1/jobs/${id}`)).slice).toBeGreaterThan(2);
   });
 });
 

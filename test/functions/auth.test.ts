@@ -18,6 +18,8 @@ const KEYS: Readonly<Record<string, ApiKey>> = {
   'key-of-one': { tenant: 'one', scopes: ['read', 'write'], rpm: 6_000, concurrent: 1 },
 };
 const bearer = (key: string) => ({ authorization: `Bearer ${key}` });
+/** For what happens elsewhere. */
+const WAIT = { timeout: 20_000 };
 
 let nowMs = 0;
 const clock: Clock = { nowMs: () => nowMs, timeout: (delayMs) => webClock.timeout(delayMs) };
@@ -131,7 +133,7 @@ describe('a rate', () => {
     expect(refused.status).toBe(429);
     expect(await refused.json()).toMatchObject({ error: { code: 'too_many_requests_at_once' } });
     await readSse(stream, () => true);
-    await vi.waitFor(async () => expect((await api.get('/v1/models', bearer('key-of-one'))).status).toBe(200));
+    await vi.waitFor(async () => expect((await api.get('/v1/models', bearer('key-of-one'))).status).toBe(200), WAIT);
     // A request that is refused was not counted for ever.
     for (let n = 0; n < 3; n++) expect((await api.post('/v1/jobs', '{', bearer('key-of-one'))).status).toBe(400);
     expect((await fetch(`${api.url}/v1/jobs/${id}/cancel`, { method: 'POST', headers: bearer('key-of-one') })).status).toBe(200);

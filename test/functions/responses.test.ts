@@ -8,6 +8,8 @@ import { type HttpApi, startApi } from '../helpers/http-api.ts';
 const GREEDY = { model: 'countdown@cr2', input: '7 18 17 7 target 35', temperature: 0 };
 const LONG = { model: 'countdown@dense', input: '3 5 7 11 13 17 target 997', temperature: 5, hyperscale: { width: 8, early_stop: false } };
 const SOLUTION = '17 - 7 = 10 ; 18 + 10 = 28 ; 28 + 7 = 35';
+/** For what happens elsewhere. */
+const WAIT = { timeout: 20_000 };
 
 let api: HttpApi;
 beforeAll(async () => {
@@ -29,7 +31,7 @@ async function untilEnded(id: string): Promise<OpenAI.Responses.Response> {
     const response = await api.openai.responses.retrieve(id);
     expect(['queued', 'in_progress']).not.toContain(response.status);
     return response;
-  }, { timeout: 20_000 });
+  }, WAIT);
 }
 
 describe('a response', () => {
@@ -109,7 +111,7 @@ describe('a response', () => {
       const stream = await api.openai.responses.create({ ...LONG, background, stream: true } as OpenAI.Responses.ResponseCreateParamsStreaming);
       for await (const event of stream) if (event.type === 'response.in_progress') break;
       stream.controller.abort();
-      if (!background) await vi.waitFor(() => expect(api.platform.cancelled).toHaveLength(before + 1));
+      if (!background) await vi.waitFor(() => expect(api.platform.cancelled).toHaveLength(before + 1), WAIT);
     }
     // The one in the background went on beside it, and only the other was cancelled.
     const [foreground, background] = (await api.platform.list({ tenant: 'local', limit: 2 })).jobs;
