@@ -1,5 +1,6 @@
 /** One invocation's share of a stored job: take what its manifest says, run until it ends or is asked to let go, and commit. */
 import { hostname } from 'node:os';
+import type { Clock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { stateOf, thisOwner } from '../core/owner.ts';
 import { adopt } from '../kv/adopt.ts';
@@ -66,12 +67,38 @@ export function isOwnerGone(owner: string): boolean {
   return ownerHint().split('@')[1] === host && stateOf(name) === 'dead';
 }
 
-/** @throws EngineError ERR_FENCED, ERR_STORE (what was committed stays; take the job again), ERR_CHECKPOINT, ERR_KEY, ERR_MEMORY. */
+/**
+ * Whatever it throws, the job has been let go, unless another owner has it or the store does not answer: it can be taken again at once.
+ * @throws EngineError ERR_FENCED, ERR_STORE (what was committed stays; take the job again), ERR_CHECKPOINT, ERR_KEY, ERR_MEMORY.
+ */
 export async function runSlice(job: PreparedJob, lease: Lease, parent: Parent | null, context: SliceContext): Promise<SliceOutcome> {
+  try {
+    return await runUntilLetGo(job, lease, parent, context);
+  } catch (error) {
+    await giveBack(lease, error, context.clock);
+    throw error;
+  }
+}
+
+/** A store that does not answer now has failed us already; the next taker then waits as for an owner that died. */
+const GIVE_BACK_MS_MAX = 10_000;
+
+async function giveBack(lease: Lease, error: unknown, clock: Clock): Promise<void> {
+  using late = clock.timeout(GIVE_BACK_MS_MAX);
+  await lease.release({ isStrike: isOfJob(error), signal: late.signal }).catch(() => undefined);
+}
+
+/** Whether the job itself is at fault, and not this machine, its store, or who asked: taken again it would fail again. */
+function isOfJob(error: unknown): boolean {
+  return !(error instanceof EngineError) || error.kind === 'bug' || error.code === 'ERR_NUMERICS' || error.code === 'ERR_CHECKPOINT';
+}
+
+async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | null, context: SliceContext): Promise<SliceOutcome> {
   const { clock, identity } = context;
-  const origin = await originOf(lease, parent, context);
+  const origin = await orPark(lease, null, () => originOf(lease, parent, context));
+  if ('kind' in origin) return origin;
   using keys = origin.keys;
-  const begun = await orPark(lease, origin, () => begin(job, lease, parent, origin, context));
+  const begun = await orPark(lease, origin.checkpoint, () => begin(job, lease, parent, origin, context));
   if ('kind' in begun) return begun;
   using run = begun.run;
   let { prefillRate } = begun;
@@ -137,7 +164,7 @@ export async function runSlice(job: PreparedJob, lease: Lease, parent: Parent | 
 }
 
 /** Cancelled before the job goes on: it is let go as it was taken. */
-async function orPark<T extends object>(lease: Lease, { checkpoint }: Origin, work: () => Promise<T>): Promise<T | Extract<SliceOutcome, { kind: 'parked' }>> {
+async function orPark<T extends object>(lease: Lease, checkpoint: Checkpoint | null, work: () => Promise<T>): Promise<T | Extract<SliceOutcome, { kind: 'parked' }>> {
   try {
     return await work();
   } catch (error) {

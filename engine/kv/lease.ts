@@ -52,6 +52,8 @@ export class Lease {
   /** Settles when every call made so far has. */
   #turn: Promise<unknown> = Promise.resolve();
   #over: EngineError | null = null;
+  /** Whether this take has left a mark in the job that a later one builds on: then it stays counted. */
+  #hasWritten = false;
 
   constructor(protocol: Protocol, where: JobKey, stored: StoredHead, manifest: Manifest | null, spec: string) {
     this.#protocol = protocol;
@@ -89,7 +91,8 @@ export class Lease {
         return { state, manifest: ref, journal: head.journal.filter(({ name }) => !folded.has(name)), strikes: advanced ? 0 : head.strikes };
       });
       this.#manifest = manifest;
-      if (state !== 'running') this.#end(new EngineError('ERR_JOB_CONFLICT', `The job ${this.where.job} was let go (${state}).`));
+      this.#hasWritten ||= contentOf !== null;
+      if (state !== 'running') this.#end(letGo(this.where, state));
       return this.head;
     });
   }
@@ -101,7 +104,24 @@ export class Lease {
     return await this.#inTurn([object], signal, async (uploads, stop) => {
       if (isFull()) return { written: false, deltaDue: true };
       await this.#swap(uploads, stop, (head, refs) => ({ journal: [...head.journal, ...refs], strikes: 0 }));
+      this.#hasWritten = true;
       return { written: true, deltaDue: isFull() };
+    });
+  }
+
+  /**
+   * Gives the job back when it cannot be run here: parked, with all that is committed, so that the next taker need not wait for a sign of
+   * life. A take that has written nothing of the job is none: its slice's number is free again (a message for it is not stale), and so is
+   * its strike, unless `isStrike`: the fault is in the job, and will be met again elsewhere.
+   */
+  async release({ isStrike, signal }: CallOptions & { readonly isStrike: boolean }): Promise<Head> {
+    return await this.#inTurn([], signal, async (uploads, stop) => {
+      await this.#swap(uploads, stop, ({ slice, strikes }) => {
+        if (this.#hasWritten) return { state: 'parked' };
+        return { state: 'parked', slice: slice - 1, strikes: isStrike ? strikes : strikes - 1 };
+      });
+      this.#end(letGo(this.where, 'parked'));
+      return this.head;
     });
   }
 
@@ -202,4 +222,8 @@ export class Lease {
     if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${this.#protocol.store.url}: ${name} was not written (${outcome.kind}).`);
     return { ref: { name, bytes: Buffer.byteLength(text), digest }, content: manifest };
   }
+}
+
+function letGo({ job }: JobKey, state: JobState): EngineError {
+  return new EngineError('ERR_JOB_CONFLICT', `The job ${job} was let go (${state}).`);
 }

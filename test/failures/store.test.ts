@@ -44,7 +44,9 @@ test('a full disk in the middle of a job ends the run with ERR_STORE, and the jo
     const store = await openFilesystemStore(root);
     expect(await errorOf(begin({ store }))).toMatchObject({ code: 'ERR_STORE', message: expect.stringContaining('disk is full') as string });
     const { head, manifest } = await readJob(store, WHERE);
-    expect([head.state, manifest === null]).toEqual(['running', false]);
+    // Letting go takes room for one head more, which there may not be.
+    expect(['running', 'parked']).toContain(head.state);
+    expect(manifest).not.toBeNull();
     expect(spawnSync('mount', ['-o', 'remount,size=8m', root]).status).toBe(0);
     const { resumed } = await expectUndisturbed(await resume({ store }));
     expect(resumed).toMatchObject([{ outcome: 'restored' }]);

@@ -258,6 +258,46 @@ describe('committing', () => {
     expect(second.head.strikes).toBe(0);
   });
 
+  test('a job that is given back untouched is as before the take, but for epoch and version; a fault of its own stays counted', async () => {
+    const store = new MemoryStore();
+    await createdJob(store);
+    expect(await (await takenJob(store)).release({ isStrike: false })).toMatchObject({ state: 'parked', epoch: 1, version: 2, slice: 0, strikes: 0, manifest: null });
+    const second = await takenJob(store);
+    expect(second.head).toMatchObject({ epoch: 2, slice: 1, strikes: 1 });
+    await second.commit({ state: 'running', manifest: null, objects: [] });
+    expect(await second.release({ isStrike: true })).toMatchObject({ state: 'parked', slice: 0, strikes: 1 });
+    await expect(commitSteps(second, 0)).rejects.toMatchObject({ ...code('ERR_JOB_CONFLICT'), message: expect.stringContaining('let go (parked)') as string });
+    await expect(second.release({ isStrike: true })).rejects.toMatchObject(code('ERR_JOB_CONFLICT'));
+  });
+
+  test.each(['commit', 'flush'] as const)('a job that is given back after a %s keeps it, its slice and its strikes', async (how) => {
+    const store = new MemoryStore();
+    await createdJob(store);
+    const lease = await takenJob(store);
+    if (how === 'flush') await lease.flushJournal(step(0));
+    else await commitSteps(lease, 0);
+    expect(await lease.release({ isStrike: false })).toMatchObject({ state: 'parked', slice: 1, strikes: 0 });
+    expect(await stepsOf(await takenJob(store))).toEqual([0]);
+  });
+
+  test.each(['lost_ack', 'late', 'refuse'] as const)('giving back whose answer is %s is done once', async (kind) => {
+    const store = storeWith({ 1: { kind } });
+    await createdJob(store);
+    const lease = await takenJob(store);
+    expect(await lease.release({ isStrike: false })).toEqual(headOf(store));
+    store.late.forEach((put) => put.apply());
+    expect(headOf(store)).toMatchObject({ state: 'parked', slice: 0, strikes: 0, epoch: 1 });
+  });
+
+  test('an owner that was fenced gives back nothing', async () => {
+    const store = new MemoryStore();
+    await createdJob(store);
+    const first = await takenJob(store);
+    const second = await takenJob(store, { force: true });
+    await expect(first.release({ isStrike: false })).rejects.toMatchObject(code('ERR_FENCED'));
+    expect(headOf(store)).toEqual(second.head);
+  });
+
   test('overlapping calls publish in the order in which they were made', async () => {
     let held: (() => void) | null = null;
     const store = new MemoryStore({ before: ({ key }) => (key.endsWith(`-0-${step(0).nonce}.jrn`) && held === null ? new Promise((resolve) => (held = resolve)) : undefined) });

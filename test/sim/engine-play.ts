@@ -54,6 +54,7 @@ function owner(lease: Lease, random: () => number): Owner {
       for (const call of [first, second]) if (call.status === 'rejected') throw call.reason;
     },
     acked: () => [...(lease.manifest?.objects ?? []), ...lease.head.journal].map(({ name }) => jobPrefix(WHERE) + name),
+    giveBack: async () => void (await lease.release({ isStrike: random() < 0.5 })),
     letGo: async (state) => void (await lease.commit({ state, manifest, objects: [] })),
   };
 }
