@@ -17,7 +17,7 @@ import type { EngineIdentity } from '../runtime/native.ts';
 import { type Checkpoint, checkpointOf, contentOf } from './checkpoint.ts';
 import { Checkpointer, type CheckpointPolicy } from './checkpointer.ts';
 import type { FinishReason, JobResult } from './generate.ts';
-import { type Played, play } from './play.ts';
+import { type Played, play, tokensOf } from './play.ts';
 import type { PreparedJob } from './prepare.ts';
 import { type ChainSource, type RestoredRun, rateOf, restore } from './restore.ts';
 import { type RunContext, resultOf, runOptions, timingOf } from './run.ts';
@@ -154,7 +154,7 @@ async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | nu
     // Before the end of the prompt there is nothing that the store does not have.
     if (prefilled) await checkpointer.close('parked', null);
     else await lease.commit({ state: 'parked', manifest: null, objects: [] });
-    return { kind: 'parked', step: played.report.step, tokens: played.report.chains.reduce((sum, { tokens }) => sum + tokens.length, 0) };
+    return { kind: 'parked', step: played.report.step, tokens: tokensOf(played.report) };
   }
   const state = stateAfter(played);
   if (prefilled) await checkpointer.close(state, played.ended);
