@@ -3,6 +3,7 @@ import { hostname } from 'node:os';
 import type { Clock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { stateOf, thisOwner } from '../core/owner.ts';
+import { linkSignals } from '../core/waiting.ts';
 import { adopt } from '../kv/adopt.ts';
 import type { JobState } from '../kv/head.ts';
 import type { Lease } from '../kv/lease.ts';
@@ -15,8 +16,9 @@ import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import type { EngineIdentity } from '../runtime/native.ts';
 import { type Checkpoint, checkpointOf, contentOf } from './checkpoint.ts';
-import { Checkpointer, type CheckpointPolicy } from './checkpointer.ts';
+import { Checkpointer, type CheckpointPolicy, commitIntervalMs } from './checkpointer.ts';
 import type { FinishReason, JobResult } from './generate.ts';
+import { keepAlive } from './heartbeat.ts';
 import { type Played, play, tokensOf } from './play.ts';
 import type { PreparedJob } from './prepare.ts';
 import { type ChainSource, type RestoredRun, rateOf, restore } from './restore.ts';
@@ -72,10 +74,13 @@ export function isOwnerGone(owner: string): boolean {
  * @throws EngineError ERR_FENCED, ERR_STORE (what was committed stays; take the job again), ERR_CHECKPOINT, ERR_KEY, ERR_MEMORY.
  */
 export async function runSlice(job: PreparedJob, lease: Lease, parent: Parent | null, context: SliceContext): Promise<SliceOutcome> {
+  const { clock, policy, cancelled } = context;
   try {
-    return await runUntilLetGo(job, lease, parent, context);
+    await using heartbeat = keepAlive(lease, clock, commitIntervalMs(policy));
+    using stop = linkSignals(cancelled ?? undefined, heartbeat.fenced);
+    return await runUntilLetGo(job, lease, parent, { ...context, cancelled: stop.signal });
   } catch (error) {
-    await giveBack(lease, error, context.clock);
+    await giveBack(lease, error, clock);
     throw error;
   }
 }

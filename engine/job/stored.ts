@@ -20,7 +20,7 @@ import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import { decodeJournals, type EngineIdentity, type RunReport } from '../runtime/native.ts';
 import { checkpointOf } from './checkpoint.ts';
-import { type CheckpointPolicy, DEFAULT_POLICY } from './checkpointer.ts';
+import { type CheckpointPolicy, DEFAULT_POLICY, commitIntervalMs } from './checkpointer.ts';
 import type { FinishReason, GenerateOptions } from './generate.ts';
 import { type PreparedJob } from './prepare.ts';
 import { resultOf } from './run.ts';
@@ -182,7 +182,7 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
   await checkBefore(stored, identity, options);
   const taken = takeJob(store, where, {
     owner: ownerHint(),
-    commitIntervalMs: Math.max(policy.deltaMs, policy.journalMs),
+    commitIntervalMs: commitIntervalMs(policy),
     force: options.take === true || isOwnerGone(head.owner),
     clock,
     signal,

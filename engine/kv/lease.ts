@@ -34,6 +34,8 @@ export interface Flushed {
   readonly deltaDue: boolean;
 }
 
+type Change = (head: Head, refs: readonly ObjectRef[]) => Promise<Partial<Head>> | Partial<Head>;
+
 /**
  * Got from `takeJob`. Calls may overlap: uploads begin at once, heads are swapped in the order of the calls, and a call that fails fails
  * those that were made after it and before it failed.
@@ -74,8 +76,8 @@ export class Lease {
   }
 
   /**
-   * Uploads, publishes a manifest and swaps the head; what the head's journal has and the manifest does not name stays in the head. Without
-   * objects and manifest it is a sign of life. Cancelling it while the head is being swapped leaves the outcome unknown, and ends the lease.
+   * Uploads, publishes a manifest and swaps the head; what the head's journal has and the manifest does not name stays in the head.
+   * Cancelling it while the head is being swapped leaves the outcome unknown, and ends the lease.
    */
   async commit({ state, manifest: contentOf, objects, forget }: Commit, { signal }: CallOptions = {}): Promise<Head> {
     assert(mayFollow('running', state), `a running job does not become ${state}`);
@@ -107,6 +109,23 @@ export class Lease {
       this.#hasWritten = true;
       return { written: true, deltaDue: isFull() };
     });
+  }
+
+  /**
+   * A sign of life: nothing but version and nonce change. One whose outcome is not known ends nothing, for it does not matter: ERR_STORE,
+   * and the lease goes on (docs/PROTOCOL.md).
+   */
+  async touch({ signal }: CallOptions = {}): Promise<void> {
+    const unknown = await this.#inTurn([], signal, async (uploads, stop) => {
+      try {
+        await this.#send(uploads, stop, () => ({}));
+        return null;
+      } catch (error) {
+        if (!(error instanceof Undecided)) throw error;
+        return error.cause;
+      }
+    });
+    if (unknown !== null) throw unknown;
   }
 
   /**
@@ -177,10 +196,18 @@ export class Lease {
     }
   }
 
-  /** One logical write: a nonce of its own, however often it is sent or put on top of another head. */
-  async #swap(
-    uploads: readonly Upload[], stop: AbortSignal, change: (head: Head, refs: readonly ObjectRef[]) => Promise<Partial<Head>> | Partial<Head>,
-  ): Promise<void> {
+  /** A write whose outcome matters: not to know it ends the lease. */
+  async #swap(uploads: readonly Upload[], stop: AbortSignal, change: Change): Promise<void> {
+    try {
+      await this.#send(uploads, stop, change);
+    } catch (error) {
+      if (!(error instanceof Undecided)) throw error;
+      throw this.#end(new EngineError('ERR_STORE', `Whether a commit of the job ${this.where.job} was applied is not known; take the job again.`, { cause: error.cause }));
+    }
+  }
+
+  /** One logical write: a nonce of its own, however often it is sent or put on top of another head. @throws Undecided. */
+  async #send(uploads: readonly Upload[], stop: AbortSignal, change: Change): Promise<void> {
     const { store, nonce } = this.#protocol;
     const { epoch } = this.head;
     const writeNonce = nonce();
@@ -198,8 +225,7 @@ export class Lease {
       }, stop);
     } catch (error) {
       if (error instanceof EngineError && error.code === 'ERR_JOB_NOT_FOUND') throw this.#fence();
-      if (!(error instanceof Undecided)) throw error;
-      throw this.#end(new EngineError('ERR_STORE', `Whether a commit of the job ${this.where.job} was applied is not known; take the job again.`, { cause: error.cause }));
+      throw error;
     }
   }
 

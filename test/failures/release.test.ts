@@ -2,18 +2,11 @@
 import { expect, test } from 'vitest';
 
 import { MemoryStore } from '../../engine/adapters/memory.ts';
-import { systemClock } from '../../engine/core/clock.ts';
 import { EngineError, type ErrorCode } from '../../engine/core/errors.ts';
-import { DEFAULT_POLICY } from '../../engine/job/checkpointer.ts';
-import { openSession } from '../../engine/job/session.ts';
-import { runSlice } from '../../engine/job/slice.ts';
-import { parseSpec } from '../../engine/job/spec.ts';
-import { storedSpecOf } from '../../engine/job/stored-spec.ts';
-import { createJob, readJob } from '../../engine/kv/create.ts';
+import { readJob } from '../../engine/kv/create.ts';
 import { takeJob } from '../../engine/kv/take.ts';
-import { modelIdOf } from '../../engine/model/identity.ts';
 import { ManualClock } from '../helpers/clock.ts';
-import { begin, errorOf, expectUndisturbed, park, resume, SPEC, WHERE } from './support.ts';
+import { begin, errorOf, expectUndisturbed, park, resume, taken, WHERE } from './support.ts';
 
 /** Time stands still: whoever waits for a sign of life waits for ever. */
 const atOnce = () => ({ take: false, clock: new ManualClock() });
@@ -38,17 +31,8 @@ test.each(['ERR_STORE', 'ERR_STORE_CONFIG', 'ERR_KEY', 'ERR_MEMORY', 'ERR_OPTION
 
 test('a job that the engine refuses before its first token is let go as if it had not been taken', async () => {
   const store = new MemoryStore();
-  using session = openSession();
-  const opened = await session.open(parseSpec(SPEC), { threads: 1 });
-  const identity = await opened.engine.identity();
-  const modelId = modelIdOf(opened.job.model, identity.weightsDigest);
-  await createJob(store, WHERE, JSON.stringify(storedSpecOf(SPEC, opened.job, modelId, null)));
-  const lease = await takeJob(store, WHERE, { owner: 'first' });
-  const context = {
-    ...opened, store, keys: null, identity, modelId, policy: DEFAULT_POLICY, clock: systemClock, cancelled: null, deadline: null,
-  };
-  const tooLong = { ...opened.job, lengths: [1_000_000] };
-  expect(await errorOf(runSlice(tooLong, lease, null, context))).toMatchObject({ code: 'ERR_PROMPT_TOO_LONG' });
+  using first = await taken(store, { owner: 'first' });
+  expect(await errorOf(first.run({ job: { ...first.job, lengths: [1_000_000] } }))).toMatchObject({ code: 'ERR_PROMPT_TOO_LONG' });
   expect((await readJob(store, WHERE)).head).toMatchObject({ state: 'parked', slice: 0, strikes: 0, epoch: 1, manifest: null });
   const { resumed } = await expectUndisturbed(await begin({ store, ...atOnce() }));
   expect(resumed).toEqual([]);

@@ -1,18 +1,12 @@
 import { describe, expect, test } from 'vitest';
 
-import { plannedFaults, type Fault, type Operation } from '../../engine/adapters/memory-faults.ts';
+import { plannedFaults } from '../../engine/adapters/memory-faults.ts';
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { createJob, listJobs, readJob } from '../../engine/kv/create.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import type { ObjectStore } from '../../engine/ports/object-store.ts';
 import { ManualClock } from '../helpers/clock.ts';
-import { code, commitSteps, content, createdJob, HEAD_KEY, headOf, onTop, options, SPEC, step, stepsOf, takenJob, WHERE } from './support.ts';
-
-/** The k-th conditional write of the head (from 0) meets a fault. */
-function storeWith(faults: Readonly<Record<number, Fault>>, more: { before?: (operation: Operation) => Promise<void> | void } = {}): MemoryStore {
-  let swaps = 0;
-  return new MemoryStore({ ...more, faults: ({ key, condition }) => (key === HEAD_KEY && condition === 'if_match' ? (faults[swaps++] ?? null) : null) });
-}
+import { code, commitSteps, content, createdJob, HEAD_KEY, headOf, onTop, options, SPEC, step, stepsOf, storeWith, takenJob, WHERE } from './support.ts';
 
 const objectsOf = (store: MemoryStore) => [...store.snapshot().keys()].filter((key) => /\/[mstj]\//.test(key));
 
@@ -256,46 +250,6 @@ describe('committing', () => {
     expect(second.head.strikes).toBe(2);
     await second.flushJournal(step(1));
     expect(second.head.strikes).toBe(0);
-  });
-
-  test('a job that is given back untouched is as before the take, but for epoch and version; a fault of its own stays counted', async () => {
-    const store = new MemoryStore();
-    await createdJob(store);
-    expect(await (await takenJob(store)).release({ isStrike: false })).toMatchObject({ state: 'parked', epoch: 1, version: 2, slice: 0, strikes: 0, manifest: null });
-    const second = await takenJob(store);
-    expect(second.head).toMatchObject({ epoch: 2, slice: 1, strikes: 1 });
-    await second.commit({ state: 'running', manifest: null, objects: [] });
-    expect(await second.release({ isStrike: true })).toMatchObject({ state: 'parked', slice: 0, strikes: 1 });
-    await expect(commitSteps(second, 0)).rejects.toMatchObject({ ...code('ERR_JOB_CONFLICT'), message: expect.stringContaining('let go (parked)') as string });
-    await expect(second.release({ isStrike: true })).rejects.toMatchObject(code('ERR_JOB_CONFLICT'));
-  });
-
-  test.each(['commit', 'flush'] as const)('a job that is given back after a %s keeps it, its slice and its strikes', async (how) => {
-    const store = new MemoryStore();
-    await createdJob(store);
-    const lease = await takenJob(store);
-    if (how === 'flush') await lease.flushJournal(step(0));
-    else await commitSteps(lease, 0);
-    expect(await lease.release({ isStrike: false })).toMatchObject({ state: 'parked', slice: 1, strikes: 0 });
-    expect(await stepsOf(await takenJob(store))).toEqual([0]);
-  });
-
-  test.each(['lost_ack', 'late', 'refuse'] as const)('giving back whose answer is %s is done once', async (kind) => {
-    const store = storeWith({ 1: { kind } });
-    await createdJob(store);
-    const lease = await takenJob(store);
-    expect(await lease.release({ isStrike: false })).toEqual(headOf(store));
-    store.late.forEach((put) => put.apply());
-    expect(headOf(store)).toMatchObject({ state: 'parked', slice: 0, strikes: 0, epoch: 1 });
-  });
-
-  test('an owner that was fenced gives back nothing', async () => {
-    const store = new MemoryStore();
-    await createdJob(store);
-    const first = await takenJob(store);
-    const second = await takenJob(store, { force: true });
-    await expect(first.release({ isStrike: false })).rejects.toMatchObject(code('ERR_FENCED'));
-    expect(headOf(store)).toEqual(second.head);
   });
 
   test('overlapping calls publish in the order in which they were made', async () => {
