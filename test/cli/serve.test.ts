@@ -155,7 +155,7 @@ describe('a job and its stream', () => {
   });
 
   test('are the same when jobs take turns', async () => {
-    const spec = { ...LONG, budget: { width: 2, length: 60 } };
+    const spec = { ...LONG, budget: { width: 2, length: 24 } };
     await using server = await serve(store());
     const whole = await follow(server, (await server.post<Job>('/v1/jobs', spec)).id);
     await using sliced = await serve(store(), '--slice-time', '1ms');
