@@ -3,6 +3,7 @@ import { z } from '@hono/zod-openapi';
 
 import type { JobView } from '../../engine/control/platform.ts';
 import { type Registry, endpoint, noteFailed } from '../endpoint.ts';
+import { HttpError } from '../errors.ts';
 import { type Waited, cancelQuietly, waitFor } from '../foreground.ts';
 import { idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
 import { frame, sseResponse, sseSchema } from '../sse.ts';
@@ -54,6 +55,7 @@ export function chatCompletions(registry: Registry): void {
     },
   }, async ({ c, caller, body, signal, hold }) => {
     const { tenant } = caller;
+    if (body.stream !== true && body.stream_options !== undefined) throw new HttpError('invalid_value', 'stream_options needs stream=true.', { param: 'stream_options' });
     const key = idempotencyKey(c.req.raw);
     const budget = await budgetOf({
       model: body.model,
