@@ -134,6 +134,19 @@ describe('a job and its stream', () => {
     expect(read).toEqual(quiet);
   });
 
+  test('survive Ctrl-C in the middle of a chat: its client was left, it has not gone', async () => {
+    const at = store();
+    const first = await serve(at, ...OFTEN);
+    const chat = { ...ASK, model: 'countdown@dense', n: 8, max_tokens: 600, logit_bias: { 2: -100 }, stream: true };
+    const answer = await fetch(`${first.url}/v1/chat/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(chat) });
+    const id = answer.headers.get('x-ruminate-job') ?? '';
+    await answer.body?.getReader().read();
+    expect(await first.kill('SIGINT')).toEqual({ code: 0, signal: null });
+    await using second = await serve(at, ...OFTEN);
+    await follow(second, id);
+    expect(await second.get<Job>(`/v1/jobs/${id}`)).toMatchObject({ state: 'done' });
+  });
+
   test('survive a second Ctrl-C, which does not wait', async () => {
     const { read, job } = await disturbed(async (first) => {
       first.signal('SIGINT');
