@@ -71,7 +71,7 @@ export async function openServer({ host, port, store: url, names, threads, slice
   const shelf = new NativeShelf({ finder, ...(names === null ? {} : { names: () => names }) });
   const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, clock, onCancelled: (where) => worker.interrupt(where) });
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
-  const app = createApp({ platform, auth, log, metrics: metrics.scrape, clock });
+  const app = createApp({ platform, storage: { store, keys }, auth, log, metrics: metrics.scrape, clock });
   const listening = await listen({ fetch: (request) => app.fetch(request), host, port, onServer: (server) => metrics.watch(server) });
   worker.start();
   return {

@@ -8,6 +8,7 @@ import { type Failure, HttpError, failureOf } from './errors.ts';
 import { HTTP_LIMITS } from './limits.ts';
 import { jobEvents } from './jobs/events.ts';
 import { jobs } from './jobs/jobs.ts';
+import { batchApi } from './openai/batch-api.ts';
 import { chatCompletions } from './openai/chat.ts';
 import { envelopeResponse } from './openai/errors.ts';
 import { models } from './openai/models.ts';
@@ -34,6 +35,7 @@ export function createApp(options: AppOptions): App {
   models(registry);
   jobs(registry);
   jobEvents(registry);
+  if (options.storage !== undefined) batchApi(registry, options.storage);
 
   for (const [path, methods] of registry.methods) {
     const allow = methods.map((method) => method.toUpperCase()).join(', ');

@@ -3,6 +3,8 @@ import type { OpenAPIHono } from '@hono/zod-openapi';
 
 import type { Platform } from '../engine/control/platform.ts';
 import type { Clock } from '../engine/core/clock.ts';
+import type { KeyProvider } from '../engine/ports/keys.ts';
+import type { ObjectStore } from '../engine/ports/object-store.ts';
 import type { Caller, KeyLookup } from './auth.ts';
 
 /** As pino's. Fields carry ids and numbers, never prompts, texts or keys. */
@@ -17,6 +19,8 @@ export interface AppOptions {
   /** null: whoever reaches the server is the one tenant `local`; for 127.0.0.1 only. */
   readonly auth: KeyLookup | null;
   readonly log: Log;
+  /** Where files and batches are kept, and what they are sealed with; absent: there are none. */
+  readonly storage?: { readonly store: ObjectStore; readonly keys: KeyProvider | null } | undefined;
   /** For GET /metrics; absent: there is none. */
   readonly metrics?: (() => Promise<{ readonly contentType: string; readonly body: string }>) | undefined;
   /** Default: timers of the web. */
