@@ -7,7 +7,7 @@ import { EngineError } from '../engine/core/errors.ts';
 export const EXIT = {
   done: 0,
   failed: 1,
-  /** The command line is wrong: unknown, malformed or out-of-range options. */
+  /** What was asked for is wrong: unknown, malformed or out-of-range options, or a store that cannot be what they or the environment say. */
   usage: 2,
   /** 128 + SIGINT, as shells have it. */
   interrupted: 130,
@@ -17,7 +17,7 @@ export const EXIT = {
 export function exitCodeOf(error: unknown): number {
   if (!(error instanceof EngineError)) return EXIT.failed;
   if (error.code === 'ERR_CANCELLED') return EXIT.interrupted;
-  return error.code === 'ERR_OPTION' ? EXIT.usage : EXIT.failed;
+  return error.code === 'ERR_OPTION' || error.code === 'ERR_STORE_CONFIG' ? EXIT.usage : EXIT.failed;
 }
 
 /** @example failureLine(error) // 'ruminate: ERR_MODEL_NOT_FOUND: No model ...' */

@@ -31,7 +31,7 @@ const program = command('ruminate')
   .addHelpText(
     'after',
     `
-Exit status: 0 done, 1 failed, 2 wrong options, 130 interrupted. A failure is one line on stderr: ruminate: ERR_CODE: sentence.
+Exit status: 0 done, 1 failed, 2 wrong options or store, 130 interrupted. A failure is one line on stderr: ruminate: ERR_CODE: sentence.
 
 Examples:
   $ ruminate run "4 20 8 13 target 59"

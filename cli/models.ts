@@ -190,7 +190,7 @@ function factsOf(card: Card, variants: readonly string[]): Pick<Row, 'variants' 
 }
 
 async function storeRows(address: string): Promise<Row[]> {
-  const cards = await listStore(await openStore(address));
+  const cards = await listStore(await openStore(address, { mustExist: true }));
   return cards.map((card) => ({ name: card.name, ...factsOf(card, Object.keys(card.variants)), source: card.source }));
 }
 

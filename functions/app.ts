@@ -3,8 +3,10 @@ import { OpenAPIHono } from '@hono/zod-openapi';
 
 import { type App, type AppEnv, type AppOptions, type Services } from './context.ts';
 import { webClock } from './clock.ts';
+import { docs } from './docs.ts';
 import type { Registry } from './endpoint.ts';
 import { type Failure, HttpError, failureOf } from './errors.ts';
+import { health, metrics } from './health.ts';
 import { HTTP_LIMITS } from './limits.ts';
 import { jobEvents } from './jobs/events.ts';
 import { jobs } from './jobs/jobs.ts';
@@ -12,6 +14,7 @@ import { batchApi } from './openai/batch-api.ts';
 import { chatCompletions } from './openai/chat.ts';
 import { envelopeResponse } from './openai/errors.ts';
 import { models } from './openai/models.ts';
+import { responses } from './openai/responses.ts';
 import { problemResponse } from './problem.ts';
 import { Rates } from './rates.ts';
 
@@ -24,7 +27,13 @@ export function createApp(options: AppOptions): App {
   app.use(async (c, next) => {
     const start = services.clock.nowMs();
     c.set('requestId', requestId(c.req.header('x-request-id')));
-    await next();
+    try {
+      await next();
+    } catch (thrown) {
+      // onError sees Errors only; some libraries throw other things.
+      services.log.error({ request: c.get('requestId'), job: c.get('job'), err: thrown }, 'failed');
+      c.res = failed(c.req.path, c.get('requestId'), failureOf(thrown));
+    }
     c.res.headers.set('x-request-id', c.get('requestId'));
     const { status } = c.res;
     const fields = { request: c.get('requestId'), method: c.req.method, path: c.req.path, status, ms: services.clock.nowMs() - start, tenant: c.get('caller')?.tenant, job: c.get('job') };
@@ -32,10 +41,14 @@ export function createApp(options: AppOptions): App {
   });
 
   chatCompletions(registry);
+  responses(registry);
   models(registry);
   jobs(registry);
   jobEvents(registry);
   if (options.storage !== undefined) batchApi(registry, options.storage);
+  health(registry);
+  if (options.metrics !== undefined) metrics(registry, options.metrics);
+  docs(registry, options.version ?? '0');
 
   for (const [path, methods] of registry.methods) {
     const allow = methods.map((method) => method.toUpperCase()).join(', ');

@@ -8,7 +8,7 @@ import type { Context } from 'hono';
 import { type Caller, type KeyLookup, type Scope, authorize } from './auth.ts';
 import { readJson } from './body.ts';
 import type { App, AppEnv, Services } from './context.ts';
-import { HttpError } from './errors.ts';
+import { type Failure, HttpError, failureOf } from './errors.ts';
 import { HTTP_LIMITS } from './limits.ts';
 import type { Rates } from './rates.ts';
 
@@ -45,6 +45,15 @@ export interface Asked<B, Q> {
   hold(): () => void;
 }
 
+/** A failure in the middle of a stream: the status has gone out already. */
+export function noteFailed({ log }: Services, c: Context<AppEnv>, error: unknown): Failure {
+  const failure = failureOf(error);
+  const fields = { request: c.get('requestId'), job: c.get('job'), code: failure.code, err: error };
+  if (failure.status >= 500) log.error(fields, 'a stream failed');
+  else log.info(fields, 'a stream ended early');
+  return failure;
+}
+
 export interface Registry {
   readonly app: App;
   readonly services: Services;
@@ -58,7 +67,7 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
   registry: Registry, declared: Endpoint<B, Q>, answer: (asked: Asked<z.infer<B>, z.infer<Q>>) => Promise<Response>,
 ): void {
   const { app, services, auth, rates } = registry;
-  document(app, declared);
+  document(app, declared, auth !== null);
   const path = declared.path.replaceAll(/\{(\w+)\}/g, ':$1');
   registry.methods.set(path, [...(registry.methods.get(path) ?? []), declared.method]);
   app.on(declared.method, path, async (c) => {
@@ -93,7 +102,7 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
   });
 }
 
-function document<B extends z.ZodType, Q extends z.ZodType>(app: App, { body, form, query, headers, ...declared }: Endpoint<B, Q>): void {
+function document<B extends z.ZodType, Q extends z.ZodType>(app: App, { body, form, query, headers, ...declared }: Endpoint<B, Q>, keys: boolean): void {
   const params = [...declared.path.matchAll(/\{(\w+)\}/g)].map((match) => [match[1] ?? '', z.string()] as const);
   app.openAPIRegistry.registerPath({
     method: declared.method,
@@ -101,7 +110,7 @@ function document<B extends z.ZodType, Q extends z.ZodType>(app: App, { body, fo
     tags: [declared.tag],
     summary: declared.summary,
     ...(declared.description === undefined ? {} : { description: declared.description }),
-    security: [{ key: [] }],
+    ...(keys ? { security: [{ key: [] }] } : {}),
     request: {
       ...(params.length === 0 ? {} : { params: z.object(Object.fromEntries(params)) }),
       ...(query === undefined ? {} : { query: query as unknown as z.ZodObject }),
@@ -130,7 +139,12 @@ export function check<T extends z.ZodType>(schema: T, value: unknown): z.infer<T
     const name = [...(path === '' ? [] : [path]), issue.keys[0]?.slice(0, 64) ?? ''].join('.');
     throw new HttpError('unsupported_parameter', `${name} is not supported.`, { param: name });
   }
+  if (issue?.code === 'invalid_type' && path !== '' && at(value, issue.path) === undefined) throw new HttpError('invalid_value', `${path} is required.`, { param: path });
   throw new HttpError('invalid_value', `${path === '' ? 'The body' : path}: ${issue?.message ?? 'is invalid'}`, { param: path === '' ? null : path });
+}
+
+function at(value: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce<unknown>((inside, key) => (inside as Record<PropertyKey, unknown> | null | undefined)?.[key], value);
 }
 
 /** OpenAI's clients write `stop: null` for "not given", also of parameters that are not ours. */

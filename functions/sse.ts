@@ -1,4 +1,6 @@
 /** Server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream */
+import { z } from '@hono/zod-openapi';
+
 import type { Clock } from '../engine/core/clock.ts';
 
 export interface SseOptions {
@@ -11,6 +13,9 @@ export interface SseOptions {
   /** A frame for what the producer threw, after which the stream ends. */
   readonly onError: (error: unknown) => string;
 }
+
+/** One event, for the document. */
+export const sseSchema = z.object({ id: z.string().optional(), event: z.string().optional(), data: z.string() }).openapi('ServerSentEvent');
 
 export const KEEP_ALIVE = ': keep-alive\n\n';
 

@@ -36,6 +36,14 @@ describe('layers', () => {
     expect(wrong).toEqual([]);
   });
 
+  test('the control plane reaches the native engine through its shelf and nowhere else', () => {
+    const imports = importsOf(within('engine'), { values: true });
+    const reached = new Set(within('engine/control').filter((file) => file !== 'engine/control/native-shelf.ts'));
+    for (const file of reached) for (const { from, to } of imports) if (from === file) reached.add(to);
+    expect(reached.size).toBeGreaterThan(20);
+    expect([...reached].filter((file) => file.startsWith('engine/runtime/') || file === 'engine/control/native-shelf.ts')).toEqual([]);
+  });
+
   test('functions call engine use cases and never the native boundary, the CLI or scripts', () => {
     const wrong = importsOf(within('functions')).filter(({ to }) => /^(cli|scripts|infra|native|engine\/runtime)\//.test(to));
     expect(wrong).toEqual([]);

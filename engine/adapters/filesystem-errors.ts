@@ -8,6 +8,7 @@ const ADVICE: Readonly<Record<string, readonly ['ERR_STORE' | 'ERR_STORE_CONFIG'
   EROFS: ['ERR_STORE_CONFIG', 'The file system is read-only.'],
   ENOTDIR: ['ERR_STORE_CONFIG', 'A part of the path is a file, not a directory.'],
   ELOOP: ['ERR_STORE_CONFIG', 'The path leads through a symbolic link: a store follows none.'],
+  ENOENT: ['ERR_STORE', 'A directory or file cannot be made or found there: use a directory of a disk.'],
   ENAMETOOLONG: ['ERR_STORE_CONFIG', 'The path is too long for this file system: use a directory nearer to its root.'],
   ENOSPC: ['ERR_STORE', 'The disk is full: free space, or use another directory. Nothing that was stored is lost.'],
   EDQUOT: ['ERR_STORE', 'The disk quota is used up: free space, or use another directory. Nothing that was stored is lost.'],

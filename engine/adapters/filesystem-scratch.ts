@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, open, readdir, rm, stat, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 
+import { makeFolder } from '../core/disk.ts';
 import type { Body } from '../ports/object-store.ts';
 import { nullIfGone, syncDirectory } from './filesystem-object.ts';
 import { throwIfCancelled } from '../core/waiting.ts';
@@ -31,7 +32,7 @@ export class Scratch {
 
   /** A name in the scratch directory that nothing has. */
   async freshName(): Promise<string> {
-    await mkdir(this.#directory, { recursive: true });
+    await makeFolder(this.#directory);
     return path.join(this.#directory, randomBytes(16).toString('hex'));
   }
 
@@ -42,7 +43,7 @@ export class Scratch {
     const file = path.join(directory, incarnation, '1');
     const remove = () => rm(directory, { recursive: true, force: true });
     try {
-      await mkdir(path.dirname(file), { recursive: true });
+      await makeFolder(path.dirname(file));
       await fill(file);
       await syncDirectory(path.dirname(file));
       await syncDirectory(directory);

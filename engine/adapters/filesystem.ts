@@ -5,6 +5,7 @@
 import { copyFile, link, mkdir, open, readdir, realpath, rename, rm, rmdir, stat, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 
+import { makeFolder } from '../core/disk.ts';
 import { EngineError } from '../core/errors.ts';
 import type {
   Body, CallOptions, GetOptions, ListedObject, ObjectInfo, ObjectStore, PutOptions, PutOutcome, StoredBody,
@@ -143,7 +144,7 @@ class FilesystemStore implements ObjectStore {
     if ((await realpath(folder).catch(nullIfGone)) !== null) return;
     const above = path.dirname(folder);
     if (folder !== this.#root) await this.#makeFolder(above);
-    await mkdir(folder, { recursive: folder === this.#root }).catch((error: unknown) => {
+    await (folder === this.#root ? makeFolder(folder) : mkdir(folder)).catch((error: unknown) => {
       if (codeOf(error) !== 'EEXIST' && codeOf(error) !== 'ENOENT') throw error;
     });
     await syncDirectory(above).catch(nullIfGone);

@@ -1,4 +1,5 @@
 /** From what a person writes to a store: `file:/var/kv`, a plain path, `s3://bucket/prefix`, `memory:`. */
+import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -18,6 +19,8 @@ const REGION_ELSEWHERE = 'us-east-1';
 export interface OpenStoreOptions {
   readonly environment?: NodeJS.ProcessEnv;
   readonly clock?: Clock;
+  /** Who only reads: a directory that is not there is a mistake, not an empty store. */
+  readonly mustExist?: boolean;
 }
 
 /**
@@ -30,15 +33,20 @@ export async function openStore(url: string, options: OpenStoreOptions = {}): Pr
   const scheme = SCHEME.exec(url)?.[1]?.toLowerCase();
   if (scheme === undefined) {
     if (url.trim() === '') throw refused(url, 'is empty');
-    return await openFilesystemStore(path.resolve(url));
+    return await openDirectory(url, path.resolve(url), options);
   }
-  if (scheme === 'file') return await openFilesystemStore(pathOf(url));
+  if (scheme === 'file') return await openDirectory(url, pathOf(url), options);
   if (scheme === 's3') return await openS3(url, options);
   if (scheme === 'memory') {
     if (url.slice('memory:'.length) !== '') throw refused(url, 'has a name, but a memory: store has none');
     return new MemoryStore(options.clock === undefined ? {} : { clock: options.clock });
   }
   throw refused(url, `has the unknown scheme "${scheme}:"`);
+}
+
+async function openDirectory(url: string, directory: string, { mustExist = false }: OpenStoreOptions): Promise<ObjectStore> {
+  if (mustExist && !existsSync(directory)) throw refused(url, 'does not exist');
+  return await openFilesystemStore(directory);
 }
 
 function pathOf(url: string): string {

@@ -3,7 +3,7 @@ import type { Clock } from '../core/clock.ts';
 import { pause } from '../core/waiting.ts';
 import { JournalReader } from '../job/journals.ts';
 import type { PreparedJob } from '../job/prepare.ts';
-import { type JobState, isTerminal } from '../kv/head.ts';
+import { type Head, type JobState, isTerminal } from '../kv/head.ts';
 import { isMissing, readHead } from '../kv/read.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
@@ -40,7 +40,7 @@ export class Follower implements Disposable {
   #lookedMs: number;
   #pollMs = POLL_MS.least;
   /** Of the head whose journals were read last. */
-  #readVersion = -1;
+  #readMark: string | null = null;
   /** Of the live report that was seen last. */
   #mark: string | null = null;
 
@@ -70,9 +70,9 @@ export class Follower implements Disposable {
       this.#mark = markOf(live);
       return { state: 'running', report: isNew ? live : null };
     }
-    if (this.#found.head.version === this.#readVersion) return { state, report: null };
+    if (contentMark(this.#found.head) === this.#readMark) return { state, report: null };
     const report = await this.#read();
-    this.#readVersion = this.#found.head.version;
+    this.#readMark = contentMark(this.#found.head);
     return { state: this.#found.head.state, report };
   }
 
@@ -93,7 +93,8 @@ export class Follower implements Disposable {
   async #refresh(): Promise<void> {
     const { store, clock, signal } = this.#options;
     const stored = await readHead(store, this.#where, { signal });
-    const moved = stored?.head.version !== this.#found.head.version;
+    // A sign of life, or a take, says nothing new.
+    const moved = stored === null || contentMark(stored.head) !== contentMark(this.#found.head);
     if (moved) this.#found = await readLive(store, this.#where, { signal });
     this.#pollMs = moved ? POLL_MS.least : Math.min(POLL_MS.most, 2 * this.#pollMs);
     this.#lookedMs = clock.nowMs();
@@ -116,6 +117,11 @@ export class Follower implements Disposable {
   [Symbol.dispose](): void {
     this.#journals[Symbol.dispose]();
   }
+}
+
+/** Two heads with the same mark name the same. */
+function contentMark({ state, manifest, journal }: Head): string {
+  return [state, manifest?.name, ...journal.map(({ name }) => name)].join();
 }
 
 /** Two reports with the same mark say the same. */

@@ -21,10 +21,8 @@ export interface NativeShelfOptions {
   readonly finder?: ModelFinder | undefined;
   /** What jobs may ask for, as `model` or `model@variant`; default: what the registry lists. */
   readonly names?: (() => readonly string[]) | undefined;
-  /** Bytes that the weights of a job would add to memory: 0 where a worker of this process holds them. Default: as large as the files. */
-  readonly weightBytes?: ((job: PreparedJob) => number) | undefined;
-  /** Default: of this process. */
-  readonly freeBytes?: (() => number) | undefined;
+  /** What an idle worker has for a job and its weights. Default: what this process has now. */
+  readonly freeBytes?: number | undefined;
   /** Default: opens the model, reads its weights once and closes it. A worker that holds it open can say it sooner. */
   readonly weightsDigest?: ((model: LoadedModel) => Promise<string>) | undefined;
 }
@@ -32,12 +30,15 @@ export interface NativeShelfOptions {
 /** Keeps what it has read of its models until it is disposed: the files of a model in use are not replaced. */
 export class NativeShelf implements Shelf, Disposable {
   readonly decodeJournals = decodeJournals;
+  readonly freeBytes: number;
   readonly #options: NativeShelfOptions;
   readonly #session: Session;
   readonly #digests = new Map<string, Promise<string>>();
 
   constructor(options: NativeShelfOptions = {}) {
     this.#options = options;
+    // Once: a job is admitted or refused for what it is, and not for what else runs when it is asked for.
+    this.freeBytes = options.freeBytes ?? availableMemory();
     this.#session = new Session(options.finder);
   }
 
@@ -60,11 +61,7 @@ export class NativeShelf implements Shelf, Disposable {
   }
 
   quote(job: PreparedJob): Quote {
-    return quoteOf(job, this.#options.weightBytes?.(job) ?? job.model.info.fileBytes);
-  }
-
-  freeBytes(): number {
-    return this.#options.freeBytes?.() ?? availableMemory();
+    return quoteOf(job, job.model.info.fileBytes);
   }
 
   async restore(stored: StoredSpec, name: string, options: CallOptions = {}): Promise<PreparedJob> {

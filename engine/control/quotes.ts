@@ -14,7 +14,7 @@ export interface Rates {
 
 /** @throws EngineError ERR_BUDGET, ERR_MEMORY: whoever runs jobs here would not take it. */
 export function admitJob(job: PreparedJob, shelf: Shelf): void {
-  admit(shelf.quote(job), shelf.freeBytes());
+  admit(shelf.quote(job), shelf.freeBytes);
 }
 
 export function quoteView(job: PreparedJob, shelf: Shelf, rates: Rates): QuoteView {

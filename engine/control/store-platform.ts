@@ -26,6 +26,7 @@ import { listNewest } from './listing.ts';
 import type { CallerOptions, ExtendOptions, ForkOptions, JobEvent, JobView, ListOptions, ModelView, Platform, PlatformHealth, QuoteView, SubmitOptions } from './platform.ts';
 import { admitJob, quoteView } from './quotes.ts';
 import { keyOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
+import { RestoredJobs } from './restored.ts';
 import { streamJob } from './stream.ts';
 import { NO_WORKERS, type WorkerState } from './workers.ts';
 
@@ -58,12 +59,14 @@ export class StorePlatform implements Platform {
   readonly #options: StorePlatformOptions;
   readonly #clock: Clock;
   readonly #nowMs: () => number;
+  readonly #jobs: RestoredJobs;
   readonly #newId = jobIds();
   #depth = NO_DEPTH;
   #asking = false;
 
   constructor(options: StorePlatformOptions) {
     this.#options = options;
+    this.#jobs = new RestoredJobs(options.shelf);
     this.#clock = options.clock ?? systemClock;
     this.#nowMs = options.nowMs ?? wallClockMs;
     this.#askDepth();
@@ -125,16 +128,16 @@ export class StorePlatform implements Platform {
     const where = keyOf(tenant, id);
     const record = await readRecord(store, where, { signal });
     if (!isTerminal(record.head.state)) return null;
-    const job = await shelf.restore(record.spec, id, { signal });
+    const job = await this.#jobs.restore(record, signal);
     using journals = new JournalReader({ store, where, keys, decode: shelf.decodeJournals });
     // A job that has ended is written no more: what its head names stays until it is erased.
     const report = await journals.read(job, record.head, record.manifest, signal);
     return resultOf(job, report, endReason(record.head.state, record.manifest));
   }
 
-  async *events(id: string, { tenant, after, signal }: CallerOptions & { readonly after?: number | undefined }): AsyncIterable<JobEvent> {
+  events(id: string, { tenant, after, signal }: CallerOptions & { readonly after?: number | undefined }): AsyncIterable<JobEvent> {
     const { store, keys, shelf, feed } = this.#options;
-    yield* streamJob(keyOf(tenant, id), { store, keys, shelf, feed, clock: this.#clock, after: after ?? -1, signal });
+    return streamJob(tenant, id, { store, keys, shelf, jobs: this.#jobs, feed, clock: this.#clock, after: after ?? -1, signal });
   }
 
   async fork(id: string, { tenant, as, at, chain, width, seed, length, signal }: ForkOptions): Promise<JobView> {

@@ -8,10 +8,31 @@ export const fresh = (): string => randomBytes(8).toString('hex');
 
 export const hasCode = (error: unknown, ...codes: readonly string[]): boolean => codes.includes((error as NodeJS.ErrnoException | null)?.code ?? '');
 
+/** Someone may remove an empty folder just when another is made in it; a place where none can be made (/proc) says the same, for ever. */
+const TRIES_MAX = 10;
+
+/** With those above it, unless it is there. Node's own `recursive` goes round without end where a folder cannot be made though the one above it is there. */
+export async function makeFolder(path: string): Promise<void> {
+  for (let tries = 1; ; tries++) {
+    try {
+      await mkdir(path);
+      return;
+    } catch (error) {
+      if (hasCode(error, 'EEXIST') && (await isFolder(path))) return;
+      if (!hasCode(error, 'ENOENT') || tries === TRIES_MAX || dirname(path) === path) throw error;
+    }
+    await makeFolder(dirname(path));
+  }
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  return (await stat(path)).isDirectory();
+}
+
 /** Readers see the old file, the new one, or none: never half of one. */
 export async function writeWhole(path: string, content: string): Promise<void> {
   const temporary = `${path}.${fresh()}.tmp`;
-  await mkdir(dirname(path), { recursive: true });
+  await makeFolder(dirname(path));
   const file = await open(temporary, 'wx');
   try {
     await file.writeFile(content);

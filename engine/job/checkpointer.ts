@@ -22,6 +22,11 @@ export interface CheckpointPolicy {
 
 export const DEFAULT_POLICY: CheckpointPolicy = { deltaTokens: 2_048, deltaMs: 15_000, journalMs: 10_000 };
 
+/** How long the head of a job that runs may stay as it is: takers count in this. */
+export function commitIntervalMs({ deltaMs, journalMs }: CheckpointPolicy): number {
+  return Math.max(deltaMs, journalMs);
+}
+
 export interface CheckpointerOptions {
   readonly run: NativeRun;
   readonly lease: Lease;

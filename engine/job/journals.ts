@@ -1,6 +1,7 @@
 /** What a stored job has generated so far, read from its journals: each object is fetched once, however often the job is looked at. */
+import { inParallel } from '../core/waiting.ts';
 import type { Head, JobState } from '../kv/head.ts';
-import type { Manifest } from '../kv/manifest.ts';
+import type { Manifest, ObjectRef } from '../kv/manifest.ts';
 import type { JobKey } from '../kv/names.ts';
 import { readObject } from '../kv/read.ts';
 import { type JobKeys, openKeys } from '../kv/seal.ts';
@@ -13,6 +14,8 @@ import type { PreparedJob } from './prepare.ts';
 
 /** Native; a port to whoever must not know it. */
 export type DecodeJournals = (sources: JournalSources, signal?: AbortSignal) => Promise<JournalReport>;
+
+const READS_AT_ONCE = 8;
 
 export interface JournalReaderOptions {
   readonly store: ObjectStore;
@@ -42,16 +45,13 @@ export class JournalReader implements Disposable {
     const { journal } = checkpointOf(manifest, head.journal.map((ref) => ({ ...ref, origin: where.job })));
     const keys = await this.#open(manifest, signal);
     const origins = [...new Set(journal.map(({ origin }) => origin))];
-    const bodies = new Map<string, Body>();
-    const objects = [];
-    for (const ref of journal) {
-      const chunks = this.#bodies.get(ref.name) ?? (await readObject(store, where, ref, { signal }));
-      bodies.set(ref.name, chunks);
-      objects.push({ chunks, bytes: ref.bytes, digest: ref.digest, seal: origins.indexOf(ref.origin) });
-    }
-    this.#bodies = bodies;
+    const bodies = await inParallel(journal.length, READS_AT_ONCE, signal, async (i, stop) => {
+      const ref = journal[i] as ObjectRef;
+      return this.#bodies.get(ref.name) ?? (await readObject(store, where, ref, { signal: stop }));
+    });
+    this.#bodies = new Map(journal.map(({ name }, i) => [name, bodies[i] ?? []]));
     const { report, chains } = await decode({
-      objects,
+      objects: journal.map(({ bytes, digest, origin }, i) => ({ chunks: bodies[i] ?? [], bytes, digest, seal: origins.indexOf(origin) })),
       seals: origins.map((origin) => keys.of(origin)),
       checkDigests: true,
       layoutId: manifest.layoutId,

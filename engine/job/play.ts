@@ -34,6 +34,8 @@ export interface Played {
   readonly parked: boolean;
   readonly prefillMs: number;
   readonly decodeMs: number;
+  /** Generated in `decodeMs`: a run that was restored began with others. */
+  readonly newTokens: number;
   readonly kvAllocatedBytes: number;
 }
 
@@ -51,7 +53,7 @@ export async function play(job: PreparedJob, run: NativeRun, context: PlayContex
   };
 
   const start = clock.nowMs();
-  look('prefill');
+  const before = tokensOf(look('prefill'));
   const prefilled = await settle(() => run.prefill(interrupt), interrupt);
   const decodeStart = clock.nowMs();
   const ended = prefilled ? await decode(job, run, interrupt, context, () => look('decode')) : whyInterrupted(context);
@@ -63,6 +65,7 @@ export async function play(job: PreparedJob, run: NativeRun, context: PlayContex
     parked: parks(context, ended) && report.running > 0,
     prefillMs: decodeStart - start,
     decodeMs: decodeEnd - decodeStart,
+    newTokens: tokensOf(report) - before,
     kvAllocatedBytes,
   };
 }
@@ -138,6 +141,11 @@ function parks(context: PlayContext, ended: FinishReason | null): boolean {
 
 function whyInterrupted(context: PlayContext): FinishReason {
   return context.cancelled?.aborted ? 'cancelled' : 'deadline';
+}
+
+/** Generated so far, by all chains. */
+export function tokensOf({ chains }: RunReport): number {
+  return chains.reduce((sum, { tokens }) => sum + tokens.length, 0);
 }
 
 function unfinished(report: RunReport): number[] {

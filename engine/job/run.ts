@@ -22,12 +22,11 @@ export async function runJob(job: PreparedJob, context: RunContext): Promise<Job
 }
 
 export function timingOf(played: Played, { engine, loadMs, threads }: RunContext): JobResult['timing'] {
-  const completionTokens = played.report.chains.reduce((sum, chain) => sum + chain.tokens.length, 0);
   return {
     load_ms: loadMs,
     prefill_ms: played.prefillMs,
     decode_ms: played.decodeMs,
-    tokens_per_second: played.decodeMs > 0 ? (completionTokens * 1_000) / played.decodeMs : 0,
+    tokens_per_second: played.decodeMs > 0 ? (played.newTokens * 1_000) / played.decodeMs : 0,
     kv_allocated_bytes: played.kvAllocatedBytes,
     weight_bytes: engine.memory().weightBytes,
     threads,

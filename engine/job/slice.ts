@@ -1,7 +1,9 @@
 /** One invocation's share of a stored job: take what its manifest says, run until it ends or is asked to let go, and commit. */
 import { hostname } from 'node:os';
+import type { Clock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { stateOf, thisOwner } from '../core/owner.ts';
+import { linkSignals } from '../core/waiting.ts';
 import { adopt } from '../kv/adopt.ts';
 import type { JobState } from '../kv/head.ts';
 import type { Lease } from '../kv/lease.ts';
@@ -14,9 +16,10 @@ import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import type { EngineIdentity } from '../runtime/native.ts';
 import { type Checkpoint, checkpointOf, contentOf } from './checkpoint.ts';
-import { Checkpointer, type CheckpointPolicy } from './checkpointer.ts';
+import { Checkpointer, type CheckpointPolicy, commitIntervalMs } from './checkpointer.ts';
 import type { FinishReason, JobResult } from './generate.ts';
-import { type Played, play } from './play.ts';
+import { keepAlive } from './heartbeat.ts';
+import { type Played, play, tokensOf } from './play.ts';
 import type { PreparedJob } from './prepare.ts';
 import { type ChainSource, type RestoredRun, rateOf, restore } from './restore.ts';
 import { type RunContext, resultOf, runOptions, timingOf } from './run.ts';
@@ -66,12 +69,41 @@ export function isOwnerGone(owner: string): boolean {
   return ownerHint().split('@')[1] === host && stateOf(name) === 'dead';
 }
 
-/** @throws EngineError ERR_FENCED, ERR_STORE (what was committed stays; take the job again), ERR_CHECKPOINT, ERR_KEY, ERR_MEMORY. */
+/**
+ * Whatever it throws, the job has been let go, unless another owner has it or the store does not answer: it can be taken again at once.
+ * @throws EngineError ERR_FENCED, ERR_STORE (what was committed stays; take the job again), ERR_CHECKPOINT, ERR_KEY, ERR_MEMORY.
+ */
 export async function runSlice(job: PreparedJob, lease: Lease, parent: Parent | null, context: SliceContext): Promise<SliceOutcome> {
+  const { clock, policy, cancelled } = context;
+  try {
+    await using heartbeat = keepAlive(lease, clock, commitIntervalMs(policy));
+    using stop = linkSignals(cancelled ?? undefined, heartbeat.fenced);
+    return await runUntilLetGo(job, lease, parent, { ...context, cancelled: stop.signal });
+  } catch (error) {
+    await giveBack(lease, error, clock);
+    throw error;
+  }
+}
+
+/** A store that does not answer now has failed us already; the next taker then waits as for an owner that died. */
+const GIVE_BACK_MS_MAX = 10_000;
+
+async function giveBack(lease: Lease, error: unknown, clock: Clock): Promise<void> {
+  using late = clock.timeout(GIVE_BACK_MS_MAX);
+  await lease.release({ isStrike: isOfJob(error), signal: late.signal }).catch(() => undefined);
+}
+
+/** Whether the job itself is at fault, and not this machine, its store, or who asked: taken again it would fail again. */
+function isOfJob(error: unknown): boolean {
+  return !(error instanceof EngineError) || error.kind === 'bug' || error.code === 'ERR_NUMERICS' || error.code === 'ERR_CHECKPOINT';
+}
+
+async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | null, context: SliceContext): Promise<SliceOutcome> {
   const { clock, identity } = context;
-  const origin = await originOf(lease, parent, context);
+  const origin = await orPark(lease, null, () => originOf(lease, parent, context));
+  if ('kind' in origin) return origin;
   using keys = origin.keys;
-  const begun = await orPark(lease, origin, () => begin(job, lease, parent, origin, context));
+  const begun = await orPark(lease, origin.checkpoint, () => begin(job, lease, parent, origin, context));
   if ('kind' in begun) return begun;
   using run = begun.run;
   let { prefillRate } = begun;
@@ -127,7 +159,7 @@ export async function runSlice(job: PreparedJob, lease: Lease, parent: Parent | 
     // Before the end of the prompt there is nothing that the store does not have.
     if (prefilled) await checkpointer.close('parked', null);
     else await lease.commit({ state: 'parked', manifest: null, objects: [] });
-    return { kind: 'parked', step: played.report.step, tokens: played.report.chains.reduce((sum, { tokens }) => sum + tokens.length, 0) };
+    return { kind: 'parked', step: played.report.step, tokens: tokensOf(played.report) };
   }
   const state = stateAfter(played);
   if (prefilled) await checkpointer.close(state, played.ended);
@@ -137,7 +169,7 @@ export async function runSlice(job: PreparedJob, lease: Lease, parent: Parent | 
 }
 
 /** Cancelled before the job goes on: it is let go as it was taken. */
-async function orPark<T extends object>(lease: Lease, { checkpoint }: Origin, work: () => Promise<T>): Promise<T | Extract<SliceOutcome, { kind: 'parked' }>> {
+async function orPark<T extends object>(lease: Lease, checkpoint: Checkpoint | null, work: () => Promise<T>): Promise<T | Extract<SliceOutcome, { kind: 'parked' }>> {
   try {
     return await work();
   } catch (error) {

@@ -17,7 +17,7 @@ import { modelIdOf } from '../model/identity.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import { type EngineIdentity, type NativeEngine, decodeJournals } from '../runtime/native.ts';
-import { type CheckpointPolicy, DEFAULT_POLICY } from './checkpointer.ts';
+import { type CheckpointPolicy, DEFAULT_POLICY, commitIntervalMs } from './checkpointer.ts';
 import type { GenerateOptions } from './generate.ts';
 import { JournalReader, endReason } from './journals.ts';
 import type { PreparedJob } from './prepare.ts';
@@ -111,7 +111,7 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
   await checkBefore(stored, identity, options);
   const taken = takeJob(store, where, {
     owner: ownerHint(),
-    commitIntervalMs: Math.max(policy.deltaMs, policy.journalMs),
+    commitIntervalMs: commitIntervalMs(policy),
     waitMs: options.waitMs,
     force: options.take === true || isOwnerGone(head.owner),
     clock,

@@ -34,6 +34,8 @@ export interface Flushed {
   readonly deltaDue: boolean;
 }
 
+type Change = (head: Head, refs: readonly ObjectRef[]) => Promise<Partial<Head>> | Partial<Head>;
+
 /**
  * Got from `takeJob`. Calls may overlap: uploads begin at once, heads are swapped in the order of the calls, and a call that fails fails
  * those that were made after it and before it failed.
@@ -52,6 +54,8 @@ export class Lease {
   /** Settles when every call made so far has. */
   #turn: Promise<unknown> = Promise.resolve();
   #over: EngineError | null = null;
+  /** Whether this take has left a mark in the job that a later one builds on: then it stays counted. */
+  #hasWritten = false;
 
   constructor(protocol: Protocol, where: JobKey, stored: StoredHead, manifest: Manifest | null, spec: string) {
     this.#protocol = protocol;
@@ -72,8 +76,8 @@ export class Lease {
   }
 
   /**
-   * Uploads, publishes a manifest and swaps the head; what the head's journal has and the manifest does not name stays in the head. Without
-   * objects and manifest it is a sign of life. Cancelling it while the head is being swapped leaves the outcome unknown, and ends the lease.
+   * Uploads, publishes a manifest and swaps the head; what the head's journal has and the manifest does not name stays in the head.
+   * Cancelling it while the head is being swapped leaves the outcome unknown, and ends the lease.
    */
   async commit({ state, manifest: contentOf, objects, forget }: Commit, { signal }: CallOptions = {}): Promise<Head> {
     assert(mayFollow('running', state), `a running job does not become ${state}`);
@@ -89,7 +93,8 @@ export class Lease {
         return { state, manifest: ref, journal: head.journal.filter(({ name }) => !folded.has(name)), strikes: advanced ? 0 : head.strikes };
       });
       this.#manifest = manifest;
-      if (state !== 'running') this.#end(new EngineError('ERR_JOB_CONFLICT', `The job ${this.where.job} was let go (${state}).`));
+      this.#hasWritten ||= contentOf !== null;
+      if (state !== 'running') this.#end(letGo(this.where, state));
       return this.head;
     });
   }
@@ -101,7 +106,41 @@ export class Lease {
     return await this.#inTurn([object], signal, async (uploads, stop) => {
       if (isFull()) return { written: false, deltaDue: true };
       await this.#swap(uploads, stop, (head, refs) => ({ journal: [...head.journal, ...refs], strikes: 0 }));
+      this.#hasWritten = true;
       return { written: true, deltaDue: isFull() };
+    });
+  }
+
+  /**
+   * A sign of life: nothing but version and nonce change. One whose outcome is not known ends nothing, for it does not matter: ERR_STORE,
+   * and the lease goes on (docs/PROTOCOL.md).
+   */
+  async touch({ signal }: CallOptions = {}): Promise<void> {
+    const unknown = await this.#inTurn([], signal, async (uploads, stop) => {
+      try {
+        await this.#send(uploads, stop, () => ({}));
+        return null;
+      } catch (error) {
+        if (!(error instanceof Undecided)) throw error;
+        return error.cause;
+      }
+    });
+    if (unknown !== null) throw unknown;
+  }
+
+  /**
+   * Gives the job back when it cannot be run here: parked, with all that is committed, so that the next taker need not wait for a sign of
+   * life. A take that has written nothing of the job is none: its slice's number is free again (a message for it is not stale), and so is
+   * its strike, unless `isStrike`: the fault is in the job, and will be met again elsewhere.
+   */
+  async release({ isStrike, signal }: CallOptions & { readonly isStrike: boolean }): Promise<Head> {
+    return await this.#inTurn([], signal, async (uploads, stop) => {
+      await this.#swap(uploads, stop, ({ slice, strikes }) => {
+        if (this.#hasWritten) return { state: 'parked' };
+        return { state: 'parked', slice: slice - 1, strikes: isStrike ? strikes : strikes - 1 };
+      });
+      this.#end(letGo(this.where, 'parked'));
+      return this.head;
     });
   }
 
@@ -157,10 +196,18 @@ export class Lease {
     }
   }
 
-  /** One logical write: a nonce of its own, however often it is sent or put on top of another head. */
-  async #swap(
-    uploads: readonly Upload[], stop: AbortSignal, change: (head: Head, refs: readonly ObjectRef[]) => Promise<Partial<Head>> | Partial<Head>,
-  ): Promise<void> {
+  /** A write whose outcome matters: not to know it ends the lease. */
+  async #swap(uploads: readonly Upload[], stop: AbortSignal, change: Change): Promise<void> {
+    try {
+      await this.#send(uploads, stop, change);
+    } catch (error) {
+      if (!(error instanceof Undecided)) throw error;
+      throw this.#end(new EngineError('ERR_STORE', `Whether a commit of the job ${this.where.job} was applied is not known; take the job again.`, { cause: error.cause }));
+    }
+  }
+
+  /** One logical write: a nonce of its own, however often it is sent or put on top of another head. @throws Undecided. */
+  async #send(uploads: readonly Upload[], stop: AbortSignal, change: Change): Promise<void> {
     const { store, nonce } = this.#protocol;
     const { epoch } = this.head;
     const writeNonce = nonce();
@@ -178,8 +225,7 @@ export class Lease {
       }, stop);
     } catch (error) {
       if (error instanceof EngineError && error.code === 'ERR_JOB_NOT_FOUND') throw this.#fence();
-      if (!(error instanceof Undecided)) throw error;
-      throw this.#end(new EngineError('ERR_STORE', `Whether a commit of the job ${this.where.job} was applied is not known; take the job again.`, { cause: error.cause }));
+      throw error;
     }
   }
 
@@ -202,4 +248,8 @@ export class Lease {
     if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${this.#protocol.store.url}: ${name} was not written (${outcome.kind}).`);
     return { ref: { name, bytes: Buffer.byteLength(text), digest }, content: manifest };
   }
+}
+
+function letGo({ job }: JobKey, state: JobState): EngineError {
+  return new EngineError('ERR_JOB_CONFLICT', `The job ${job} was let go (${state}).`);
 }

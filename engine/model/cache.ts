@@ -8,10 +8,10 @@
  * A file gets its name in blobs only after its content was found to be what the name says.
  */
 import { createHash } from 'node:crypto';
-import { readFile, mkdir, readlink, rename, symlink, utimes } from 'node:fs/promises';
+import { readFile, readlink, rename, symlink, utimes } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
-import { fresh, hasCode, namesIn, remove, statOf, syncFolder, writeWhole } from '../core/disk.ts';
+import { fresh, hasCode, makeFolder, namesIn, remove, statOf, syncFolder, writeWhole } from '../core/disk.ts';
 import { EngineError } from '../core/errors.ts';
 import type { FileDigests } from '../core/file-digest.ts';
 import { LIMITS } from '../core/limits.ts';
@@ -110,7 +110,7 @@ export class ModelCache {
   /** The part's content has been found to have these digests. */
   async publish(part: Part, digests: FileDigests): Promise<void> {
     const to = this.blobPath(digests.sha256);
-    await mkdir(dirname(to), { recursive: true });
+    await makeFolder(dirname(to));
     await part.publish(to);
     await syncFolder(dirname(to));
     if (digests.git !== '') await replaceLink(join('..', 'sha256', digests.sha256.slice(0, 2), digests.sha256), join(this.root, 'blobs', 'git', digests.git));
@@ -133,7 +133,7 @@ export class ModelCache {
       // A variant is there whole or not at all.
       const staged = join(this.root, 'staging', fresh());
       for (const file of files) await replaceLink(target(file), join(staged, file.path));
-      await mkdir(path, { recursive: true });
+      await makeFolder(path);
       try {
         await rename(staged, join(path, folder));
       } catch (error) {
@@ -222,7 +222,7 @@ async function originOf(directory: string): Promise<Origin | null> {
 }
 
 async function replaceLink(target: string, path: string): Promise<void> {
-  await mkdir(dirname(path), { recursive: true });
+  await makeFolder(dirname(path));
   const temporary = join(dirname(path), `.${fresh()}`);
   await symlink(target, temporary);
   await rename(temporary, path);

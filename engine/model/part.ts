@@ -6,7 +6,7 @@
 import { constants } from 'node:fs';
 import { type FileHandle, appendFile, copyFile, mkdir, open, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fresh, hasCode, namesIn, remove, statOf } from '../core/disk.ts';
+import { fresh, hasCode, makeFolder, namesIn, remove, statOf } from '../core/disk.ts';
 import { LIMITS } from '../core/limits.ts';
 import { NOBODY, stateOf, thisOwner } from '../core/owner.ts';
 import type { Body } from '../ports/object-store.ts';
@@ -21,7 +21,7 @@ interface PartName {
 
 /** Begins or takes over the part of a file; null: another process is at it. */
 export async function claimPart(folder: string, digest: Digest, bytes: number): Promise<Part | null> {
-  await mkdir(folder, { recursive: true });
+  await makeFolder(folder);
   const key = keyOf(digest);
   const name = `${key}~${String(Date.now()).padStart(15, '0')}~${thisOwner()}~${fresh()}`;
   const path = join(folder, name);

@@ -1,8 +1,8 @@
 /** From a source into the cache: list, fetch ranges in parallel, verify every file by its digest, link them into a directory. */
-import { mkdir, symlink } from 'node:fs/promises';
+import { symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Clock, systemClock } from '../core/clock.ts';
-import { fresh, remove } from '../core/disk.ts';
+import { fresh, makeFolder, remove } from '../core/disk.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { ModelListing, ModelSource, SourceFile } from '../ports/model-source.ts';
@@ -150,7 +150,7 @@ class Pull {
   /** In a directory of links that nobody else sees: the card is made from what the files say. */
   async #describe(listing: ModelListing, files: readonly SourceFile[], blobs: ReadonlyMap<string, string>): Promise<Card> {
     const folder = join(this.#cache.root, 'staging', fresh());
-    await mkdir(folder, { recursive: true });
+    await makeFolder(folder);
     try {
       for (const { path } of files) await symlink(this.#cache.blobPath(blobs.get(path) ?? ''), join(folder, path));
       const entries = files.map(({ path, bytes }) => ({ path, bytes, sha256: blobs.get(path) ?? '' }));

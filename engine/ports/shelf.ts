@@ -12,10 +12,10 @@ export interface Shelf {
   prepare(spec: JobSpec, options?: CallOptions): Promise<PreparedJob>;
   /** Of the model by value (model/identity.ts): a job goes on only where it is the same. */
   modelId(job: PreparedJob, options?: CallOptions): Promise<string>;
-  /** @throws EngineError ERR_BUDGET. */
+  /** The weights included. @throws EngineError ERR_BUDGET. */
   quote(job: PreparedJob): Quote;
-  /** What whoever runs jobs has for one. */
-  freeBytes(): number;
+  /** What an idle worker has for a job and its weights. */
+  readonly freeBytes: number;
   /** Text and length of a stored job, as its model here reads it. @throws EngineError ERR_CHECKPOINT model: another than it began with. */
   restore(stored: StoredSpec, name: string, options?: CallOptions): Promise<PreparedJob>;
   /** What jobs may ask for. One that cannot be read is left out. */

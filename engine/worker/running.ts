@@ -64,23 +64,28 @@ export class Running implements Disposable {
   }
 
   /**
-   * Between two native calls. A slice begins when there is a run, and is not over before it has a token more than it began with: else a job
-   * whose restore takes longer than a slice would never come to its end.
+   * Between two native calls. A slice's time begins when the prefill is done, and it is not over before there is a token more than it began
+   * with: else a job that takes longer to restore than a slice lasts would never come to its end.
    */
   look({ step, prefilled, chains }: RunReport): void {
-    const sight = { atMs: this.#clock.nowMs(), tokens: chains.reduce((sum, { tokens }) => sum + tokens.length, 0) };
-    if (prefilled) this.#decode = { first: this.#decode?.first ?? sight, last: sight };
-    if (this.#from === null) {
-      this.#from = step;
-      this.#timer = this.#clock.timeout(this.#sliceMs);
-      this.#timer.signal.addEventListener('abort', () => {
-        this.#isOver = true;
-        if (this.#hasAdvanced) this.stop('slice');
-      }, { once: true });
-    }
     this.#step = step;
+    this.#from ??= step;
     this.#hasAdvanced ||= step > this.#from;
+    if (prefilled) {
+      const sight = { atMs: this.#clock.nowMs(), tokens: chains.reduce((sum, { tokens }) => sum + tokens.length, 0) };
+      this.#decode = { first: this.#decode?.first ?? sight, last: sight };
+      this.#timer ??= this.#startTimer();
+    }
     if (this.#isOver && this.#hasAdvanced) this.stop('slice');
+  }
+
+  #startTimer(): ReturnType<Clock['timeout']> {
+    const timer = this.#clock.timeout(this.#sliceMs);
+    timer.signal.addEventListener('abort', () => {
+      this.#isOver = true;
+      if (this.#hasAdvanced) this.stop('slice');
+    }, { once: true });
+    return timer;
   }
 
   [Symbol.dispose](): void {

@@ -6,7 +6,7 @@ import type { LiveFeed } from '../control/feed.ts';
 import { type Clock, systemClock } from '../core/clock.ts';
 import { EngineError, type ErrorCode } from '../core/errors.ts';
 import { untilAborted } from '../core/waiting.ts';
-import { type CheckpointPolicy, DEFAULT_POLICY } from '../job/checkpointer.ts';
+import { type CheckpointPolicy, DEFAULT_POLICY, commitIntervalMs } from '../job/checkpointer.ts';
 import { Session } from '../job/session.ts';
 import { ownerHint } from '../job/slice.ts';
 import { resumeStored, type StoredOutcome } from '../job/stored.ts';
@@ -342,8 +342,7 @@ export class Worker implements LiveFeed {
   }
 
   get #intervalMs(): number {
-    const { deltaMs, journalMs } = { ...DEFAULT_POLICY, ...this.#o.policy };
-    return Math.max(COMMIT_INTERVAL_MS, deltaMs, journalMs);
+    return Math.max(COMMIT_INTERVAL_MS, commitIntervalMs({ ...DEFAULT_POLICY, ...this.#o.policy }));
   }
 
   get #silentMs(): number {

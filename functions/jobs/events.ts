@@ -3,10 +3,10 @@ import { z } from '@hono/zod-openapi';
 
 import type { JobEvent } from '../../engine/control/platform.ts';
 import type { JobState } from '../../engine/kv/head.ts';
-import { type Registry, endpoint } from '../endpoint.ts';
-import { HttpError, failureOf } from '../errors.ts';
+import { type Registry, endpoint, noteFailed } from '../endpoint.ts';
+import { HttpError } from '../errors.ts';
 import { problemOf } from '../problem.ts';
-import { frame, sseResponse } from '../sse.ts';
+import { frame, sseResponse, sseSchema } from '../sse.ts';
 import { isOver } from './views.ts';
 import { NATIVE_FAILURES, jobId } from './common.ts';
 
@@ -29,9 +29,9 @@ export function jobEvents(registry: Registry): void {
     description: DESCRIPTION,
     scope: 'read',
     query,
-    headers: z.object({ 'last-event-id': z.string().optional() }),
+    headers: z.object({ 'last-event-id': z.string().regex(/^(-1|\d{1,15})$/).optional() }),
     responses: {
-      200: { description: 'The events', content: { 'text/event-stream': { schema: z.string() } } },
+      200: { description: 'The events', content: { 'text/event-stream': { schema: sseSchema } } },
       204: { description: 'The job is over and the reader has everything' },
       ...NATIVE_FAILURES,
     },
@@ -44,10 +44,7 @@ export function jobEvents(registry: Registry): void {
     const release = hold();
     return sseResponse((gone) => eventFrames(platform.events(job, { tenant, signal: gone, after }), view.state, after ?? -1), {
       ...services,
-      onError: (error) => {
-        services.log.error({ request: c.get('requestId'), job, err: error }, 'a stream failed');
-        return frame(JSON.stringify(problemOf(failureOf(error), c.get('requestId'))), { event: 'error' });
-      },
+      onError: (error) => frame(JSON.stringify(problemOf(noteFailed(services, c, error), c.get('requestId'))), { event: 'error' }),
       onEnd: release,
     });
   });

@@ -22,7 +22,7 @@ const extension = z.strictObject({
   length: length.optional(),
   width: width.optional().openapi({ description: 'Chains in all.' }),
   kv_read_budget: z.int().min(1).max(LIMITS.KV_READ_BUDGET_MAX).optional(),
-}).openapi('Extension');
+}).openapi('Extension', { example: { length: 900 } });
 
 const branch = z.strictObject({
   id: jobName.optional(),
@@ -31,7 +31,7 @@ const branch = z.strictObject({
   width: width.default(1),
   seed: seed64.optional(),
   length: length.optional(),
-}).openapi('Fork');
+}).openapi('Fork', { example: { chain: 0, at: 40, width: 4 } });
 
 export function jobs(registry: Registry): void {
   const { services } = registry;

@@ -61,7 +61,7 @@ export const jobRequest = z.strictObject({
   documents: z.array(jsonObject).max(LIMITS.TOOLS_MAX).optional(),
   date: z.string().max(32).optional().openapi({ description: 'The day it is for the template.', example: '2024-07-26' }),
   template_variables: jsonObject.optional(),
-}).openapi('JobRequest');
+}).openapi('JobRequest', { example: { model: 'countdown', prompt: '4 20 8 13 target 59', budget: { width: 8, length: 512, kv_read_budget: 116_000 } } });
 
 export type JobRequest = z.infer<typeof jobRequest>;
 

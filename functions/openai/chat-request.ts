@@ -29,16 +29,16 @@ export const chatRequest = z.strictObject({
   max_completion_tokens: length.optional(),
   ...sampling,
   logit_bias: z.record(z.string().regex(/^\d{1,7}$/), z.number().min(-100).max(100)).optional(),
-  reasoning_effort: effort.optional().openapi({ description: 'A budget of length and width: see openai/effort.ts.' }),
+  reasoning_effort: effort.optional().openapi({ description: 'A length and a width: GET /v1/models says which, for each model.' }),
   reasoning: z.strictObject({ effort: effort.optional() }).optional(),
   hyperscale: hyperscale.optional(),
   // Values that say what is done anyway.
   response_format: z.strictObject({ type: z.literal('text') }).optional(),
   tool_choice: z.literal('none').optional(),
   logprobs: z.literal(false).optional(),
-  modalities: z.tuple([z.literal('text')]).optional(),
+  modalities: z.array(z.literal('text')).length(1).optional(),
   store: z.literal(true).optional().openapi({ description: 'Every request is a stored job.' }),
-}).openapi('ChatCompletionRequest');
+}).openapi('ChatCompletionRequest', { example: { model: 'countdown', messages: [{ role: 'user', content: '4 20 8 13 target 59' }], stream: true } });
 
 export type ChatRequest = z.infer<typeof chatRequest>;
 

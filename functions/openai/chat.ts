@@ -1,11 +1,8 @@
 /** POST /v1/chat/completions. Every request is a stored job: its id is in `x-ruminate-job`, and `chatcmpl-<id>` is the completion's. */
-import { z } from '@hono/zod-openapi';
-
-import { type Registry, endpoint } from '../endpoint.ts';
-import { failureOf } from '../errors.ts';
+import { type Registry, endpoint, noteFailed } from '../endpoint.ts';
 import { cancelQuietly, waitFor } from '../foreground.ts';
 import { idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
-import { frame, sseResponse } from '../sse.ts';
+import { frame, sseResponse, sseSchema } from '../sse.ts';
 import { chatJob, chatRequest } from './chat-request.ts';
 import { chatFrames } from './chat-stream.ts';
 import { completionOf, completionSchema } from './completion.ts';
@@ -31,7 +28,7 @@ export function chatCompletions(registry: Registry): void {
     body: chatRequest,
     headers: idempotencyHeaders,
     responses: {
-      200: { description: 'The completion, or its chunks', content: { 'application/json': { schema: completionSchema }, 'text/event-stream': { schema: z.string() } } },
+      200: { description: 'The completion, or its chunks', content: { 'application/json': { schema: completionSchema }, 'text/event-stream': { schema: sseSchema } } },
       '4XX': { description: 'Refused', content: { 'application/json': { schema: errorSchema } } },
       '5XX': { description: 'Failed', content: { 'application/json': { schema: errorSchema } } },
     },
@@ -51,10 +48,7 @@ export function chatCompletions(registry: Registry): void {
     return sseResponse((gone) => chatFrames(services.platform.events(view.id, { tenant, signal: gone }), options), {
       ...services,
       headers,
-      onError: (error) => {
-        services.log.error({ request: c.get('requestId'), job: view.id, err: error }, 'a stream failed');
-        return frame(JSON.stringify(envelopeOf(failureOf(error))));
-      },
+      onError: (error) => frame(JSON.stringify(envelopeOf(noteFailed(services, c, error)))),
       onEnd: (gone) => {
         release();
         if (gone && key === undefined) void cancelQuietly(services, view.id, tenant);

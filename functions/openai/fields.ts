@@ -51,7 +51,10 @@ export function samplingOf(request: z.infer<typeof samplingObject>): JobSpec['sa
   return given.length === 0 ? undefined : Object.fromEntries(given);
 }
 
-const textPart = z.strictObject({ type: z.enum(['text', 'input_text', 'output_text']), text: z.string(), annotations: z.array(z.never()).optional(), logprobs: z.array(z.never()).optional() });
+/** What a response has and nothing is in. */
+export const emptyList = z.array(z.unknown()).max(0);
+
+const textPart = z.strictObject({ type: z.enum(['text', 'input_text', 'output_text']), text: z.string(), annotations: emptyList.optional(), logprobs: emptyList.optional() });
 
 export const content = z.union([z.string(), z.array(textPart).min(1).max(LIMITS.MESSAGES_MAX)], { error: 'must be text or a list of text parts' });
 

@@ -4,6 +4,7 @@ It explores every interleaving of N workers, K garbage collectors and the actors
 
   worker   take lease (GET HEAD, CAS HEAD epoch+1) -> GET manifest -> GET segments
            -> loop { PUT segment -> PUT manifest -> CAS HEAD }
+           in between, before the first PUT: CAS HEAD with nothing changed (a sign of life), or CAS HEAD parked and start over
   GC       GET HEAD -> CAS HEAD gc -> LIST -> DELETE unreferenced names, one by one, in any order
   cancel   GET HEAD -> CAS HEAD epoch+1, cancelled                (expire and poison are the same step)
   erase    GET HEAD -> CAS HEAD epoch+1, erased, naming nothing -> LIST -> DELETE every name; the sweep repeats it
@@ -36,6 +37,7 @@ from collector import CollectorSteps
 from outside import OutsideSteps
 from search import Step, add_arguments, by
 from state import TERMINAL, Gc, Head, Manifest, Outside, Segment, State, Worker, put_gc, put_worker, reachable
+from touch import TouchSteps
 from worker import WorkerSteps
 
 VARIANTS = ("seq", "cas", "cas+ep", "fence", "full")
@@ -60,6 +62,8 @@ MUTATIONS = {
     "recheck-only": "a refused writer re-checks that its uploads exist instead of re-homing them",
     "keep-manifest-name": "re-homing renews the segment but leaves <version> in the manifest's name",
     "rehome-refused-only": "uploads made ahead for a later commit are not re-homed",
+    "beat-nonce": "a commit goes under the writeNonce of a sign of life sent before it",
+    "release-fenced": "a worker that gives a job back does so whoever owns it by now",
     "take-terminal": "a worker takes a job without looking whether it is over",
     "cancel-blind": "a cancel does not look whether the job is over",
     "cancel-keeps-epoch": "a cancel leaves the epoch as it is",
@@ -72,7 +76,7 @@ MUTATIONS = {
 }
 
 
-class CommitModel(WorkerSteps, CollectorSteps, OutsideSteps):
+class CommitModel(WorkerSteps, TouchSteps, CollectorSteps, OutsideSteps):
     INVARIANTS = INVARIANTS
 
     def __init__(self, a: argparse.Namespace) -> None:
@@ -102,6 +106,8 @@ class CommitModel(WorkerSteps, CollectorSteps, OutsideSteps):
                        help="on 412 with the same epoch: compare writeNonce first, or just retry")
         p.add_argument("--retry", choices=("rebase", "absolute"), default="rebase",
                        help="a retry extends the manifest HEAD names now, or the one restored from")
+        p.add_argument("--beats", type=int, nargs="?", const=1, default=0, help="full: signs of life before the first upload, at most")
+        p.add_argument("--releases", type=int, nargs="?", const=1, default=0, help="full: workers that give the job back before they upload, at most")
         p.add_argument("--finish", type=int, default=0, metavar="STEPS", help="the commit of that many steps ends the job: done")
         p.add_argument("--cancels", type=int, nargs="?", const=1, default=0, help="cas+ep, fence, full: who may cancel the job")
         p.add_argument("--erases", type=int, nargs="?", const=1, default=0, help="cas+ep, fence, full: who may erase it")
@@ -113,6 +119,8 @@ class CommitModel(WorkerSteps, CollectorSteps, OutsideSteps):
     def refuse(p: argparse.ArgumentParser, a: argparse.Namespace) -> None:
         if (a.cancels or a.erases or a.creates) and a.variant in ("seq", "cas"):
             p.error(f"--cancels, --erases and --creates need the epoch in HEAD, which {a.variant} has not")
+        if (a.beats or a.releases) and a.variant != "full":
+            p.error(f"--beats and --releases are modelled for full only, not for {a.variant}")
 
     def bounds(self) -> str:
         return f"{self.a.workers}w×{self.a.commits}c×{self.a.gcs}g"
@@ -123,7 +131,7 @@ class CommitModel(WorkerSteps, CollectorSteps, OutsideSteps):
         outside = [Outside(kind, "idle") for kind, n in (("cancel", a.cancels), ("erase", a.erases), ("create", a.creates))
                    for _ in range(n)]
         return State(head, frozenset((empty,)), 0, (Worker("idle", a.commits),) * a.workers,
-                     (Gc("idle", a.gc_rounds),) * a.gcs, a.lost_acks, a.late_puts, a.crash, (), tuple(outside))
+                     (Gc("idle", a.gc_rounds),) * a.gcs, a.lost_acks, a.late_puts, a.crash, (), tuple(outside), a.beats, a.releases)
 
     def head(self, s: State) -> Head:
         if s.head is not None:
@@ -148,6 +156,7 @@ class CommitModel(WorkerSteps, CollectorSteps, OutsideSteps):
 
     def worker_steps(self, s: State, i: int, w: Worker) -> Iterator[Step]:
         yield from getattr(self, "w_" + w.pc)(s, i, w)
+        yield from self.touches(s, i, w)
         if s.crashes_left and w.pc != "idle":
             again = Worker("idle", w.commits_left)
             yield Step("worker crash", f"{self.name(i, w)} crashes, forgets everything, restarts",

@@ -3,6 +3,7 @@
   worker      receive {slice} -> GET HEAD -> over: delete the marker, ack | an older slice: ack | CAS HEAD epoch+1 (take)
               -> CAS HEAD token+1 (each a step of work) -> end of a slice: CAS HEAD parked, slice+1 -> send {slice+1} -> ack
                                                         -> end of the job: CAS HEAD done -> delete the marker -> ack
+              -> or the worker cannot run it: CAS HEAD parked, strike taken back, lets the message go
   reconciler  while the marker stands and the job is not over: sends {slice} as HEAD has it
 
 A message stays in the queue until a worker acks it; meanwhile any worker may receive it (visibility timeouts are hints). An ack
@@ -40,6 +41,7 @@ MUTATIONS = {
     "marker-first": "the marker is deleted before the commit that ends the job",
     "bill-outside": "a token is billed when it is computed, outside HEAD",
     "no-strikes": "takes are not counted",
+    "refused-acks": "a worker that gives the job back acks its message",
     "blind-commit": "a commit is written without a condition",
 }
 
@@ -75,6 +77,7 @@ class State(NamedTuple):
     gone_left: int = 0
     again_left: int = 0
     crashes_left: int = 0
+    refusals_left: int = 0
 
 
 class DeliveryModel(Switches):
@@ -91,6 +94,7 @@ class DeliveryModel(Switches):
         p.add_argument("--lost-acks", type=int, nargs="?", const=1, default=0, help="acks of messages without effect, at most")
         p.add_argument("--lost-messages", type=int, nargs="?", const=1, default=0, help="messages lost by the queue, at most")
         p.add_argument("--crash", type=int, nargs="?", const=1, default=0, help="worker crashes, at most")
+        p.add_argument("--refusals", type=int, nargs="?", const=1, default=0, help="takes that are given back without a token, at most")
         p.add_argument("--on-stale", choices=("ack", "send"), default="ack",
                        help="a message of an older slice: ack it, or, while HEAD is parked, send {slice} of HEAD first")
         p.add_argument("--no-reconciler", action="store_true")
@@ -107,7 +111,7 @@ class DeliveryModel(Switches):
     def initial(self) -> State:
         a = self.a
         return State(Head(), (Worker(),) * a.workers, lost_left=a.lost_acks, gone_left=a.lost_messages,
-                     again_left=a.duplicates, crashes_left=a.crash)
+                     again_left=a.duplicates, crashes_left=a.crash, refusals_left=a.refusals)
 
     def tidy(self, s: State) -> State:
         return s
@@ -189,8 +193,17 @@ class DeliveryModel(Switches):
             pc = "unmark_first"
         elif ends and not last and "send-before-commit" in self.mutate:
             pc = "send_first"
+        if s.refusals_left and w.seen.state == "running":
+            yield self.give_back(s._replace(refusals_left=s.refusals_left - 1), i, w, me)
         yield Step("compute", f"{me} computes token {w.seen.tokens}",
                    self.put(s, i, w._replace(pc=pc), billed=s.billed + ("bill-outside" in self.mutate)))
+
+    def give_back(self, s: State, i: int, w: Worker, me: str) -> Step:
+        if s.head.version != w.seen.version:
+            return self.let_go("fenced", f"{me} gives the job back -> 412: fenced, lets the message go", s, i)
+        head = w.seen._replace(version=w.seen.version + 1, state="parked", strikes=max(0, w.seen.strikes - 1))
+        after = w._replace(pc="ack", seen=head) if "refused-acks" in self.mutate else Worker()
+        return Step("give back", f"{me} gives the job back: {head}", self.put(s, i, after, head=head))
 
     def w_unmark_first(self, s: State, i: int, w: Worker, me: str) -> Iterator[Step]:
         yield Step("delete marker", f"{me} deletes the marker", self.put(s, i, w._replace(pc="commit"), marker=False))

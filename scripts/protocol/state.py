@@ -97,6 +97,8 @@ class State(NamedTuple):
     crashes_left: int
     in_flight: tuple[InFlight, ...] = ()
     outside: tuple[Outside, ...] = ()
+    beats_left: int = 0
+    releases_left: int = 0
 
 
 def put_worker(s: State, i: int, w: Worker, **changes: object) -> State:

@@ -41,7 +41,8 @@ class WorkerSteps:
             yield Step("take refused", f"{self.name(i, w)} CAS epoch -> 412",
                        put_worker(s, i, w._replace(pc="take412")))
             return
-        head = s.head._replace(version=s.head.version + 1, epoch=s.head.epoch + 1, write_nonce=w.nonce)
+        state = "running" if s.head.state == "parked" else s.head.state  # a job that is over is not looked at here: take-terminal
+        head = s.head._replace(version=s.head.version + 1, epoch=s.head.epoch + 1, write_nonce=w.nonce, state=state)
         done = s._replace(head=head, owner=head.epoch)
         nw = w._replace(pc="get_manifest", seen=head, epoch=head.epoch)
         yield Step("take", f"{self.name(i, nw)} takes the lease: {head}", put_worker(done, i, nw))

@@ -117,7 +117,8 @@ describe('models', () => {
 
   const mistakes: readonly (readonly [string, readonly string[], number, string])[] = [
     ['no such model in a store', ['models', 'pull', 'file:/nowhere/at/all'], 1, 'ERR_MODEL_NOT_FOUND'],
-    ['a scheme that is not known', ['models', 'pull', 'ftp://x/y'], 1, 'ERR_STORE_CONFIG'],
+    ['a scheme that is not known', ['models', 'pull', 'ftp://x/y'], 2, 'ERR_STORE_CONFIG'],
+    ['a store that is not there', ['models', 'ls', './nowhere/at/all'], 2, 'ERR_STORE_CONFIG'],
     ['a name that is none', ['models', 'pull', COUNTDOWN, '--name', '../x'], 2, 'ERR_OPTION'],
     ['a hub reference that is none', ['models', 'pull', 'hf:x'], 1, 'ERR_MODEL_NOT_FOUND'],
     ['a directory without a model', ['models', 'push', ROOT, '/tmp/never'], 1, 'ERR_MODEL_NOT_FOUND'],

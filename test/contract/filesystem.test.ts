@@ -214,6 +214,16 @@ describe('what the system refuses', () => {
     }
   });
 
+  test('a place where no directory can be made is refused at once, at any depth', async ({ skip }) => {
+    if (!existsSync('/proc/self')) return skip('needs /proc');
+    for (const root of ['/proc/ruminate', '/proc/ruminate/a/b/c']) {
+      const store = await openFilesystemStore(root);
+      for (const use of [store.put('x', text('x')), store.put('a/b/c', text('x')), store.probe()]) {
+        await expect(use).rejects.toMatchObject({ code: 'ERR_STORE', message: expect.stringContaining('cannot be made') as string });
+      }
+    }
+  }, 10_000);
+
   test('a full disk loses nothing that was stored', async ({ skip }) => {
     const root = scratch();
     if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', root]).status !== 0) return skip('needs the right to mount a tmpfs');

@@ -38,6 +38,14 @@ describe('a store URL', () => {
     await expect(openStore(url, { environment: {} })).rejects.toMatchObject({ code: 'ERR_STORE_CONFIG' });
   });
 
+  test('a directory that is not there is refused to who only reads, and made by who writes', async () => {
+    for (const url of ['/nowhere/at/all', 'file:/nowhere/at/all']) {
+      await expect(openStore(url, { mustExist: true })).rejects.toMatchObject({ code: 'ERR_STORE_CONFIG', message: expect.stringContaining('does not exist') as string });
+      expect((await openStore(url)).url).toBe('file:/nowhere/at/all');
+    }
+    expect((await openStore('/', { mustExist: true })).url).toBe('file:/');
+  });
+
   test('credentials in a URL are not repeated', async () => {
     await expect(openStore('s3://key:hidden@bucket/x', { environment: {} })).rejects.not.toThrow(/hidden/);
   });

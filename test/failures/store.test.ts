@@ -29,7 +29,7 @@ test.each([
     let puts = 0;
     let denied = true;
     const store = new MemoryStore({ before: ({ kind }) => { if (denied && kind === 'put' && puts++ >= nth + 4) throw new EngineError(code, 's3://…: as planned.'); } });
-    const error = await errorOf(begin({ store, clock: new HastyClock(300_000) }));
+    const error = await errorOf(begin({ store, clock: new HastyClock(7_000) }));
     // Where the head was being swapped nobody knows whether it was: that is ERR_STORE, whatever the cause.
     expect([code, 'ERR_STORE']).toContain(error.code);
     denied = false;
@@ -44,7 +44,9 @@ test('a full disk in the middle of a job ends the run with ERR_STORE, and the jo
     const store = await openFilesystemStore(root);
     expect(await errorOf(begin({ store }))).toMatchObject({ code: 'ERR_STORE', message: expect.stringContaining('disk is full') as string });
     const { head, manifest } = await readJob(store, WHERE);
-    expect([head.state, manifest === null]).toEqual(['running', false]);
+    // Letting go takes room for one head more, which there may not be.
+    expect(['running', 'parked']).toContain(head.state);
+    expect(manifest).not.toBeNull();
     expect(spawnSync('mount', ['-o', 'remount,size=8m', root]).status).toBe(0);
     const { resumed } = await expectUndisturbed(await resume({ store }));
     expect(resumed).toMatchObject([{ outcome: 'restored' }]);
@@ -60,12 +62,12 @@ test('a process that has run out of file descriptors says so, and writes again w
 });
 
 test('a storm of failures that passes is waited out within the deadline, and one that does not ends at it', async () => {
-  const clock = new HastyClock(300_000);
+  const clock = new HastyClock(7_000);
   let refusals = 0;
   const store = new MemoryStore({ clock, faults: ({ condition }) => (condition === 'if_match' && refusals++ % 4 !== 3 ? { kind: 'refuse' } : null) });
   await expectUndisturbed(await begin({ store, clock }));
   expect(refusals).toBeGreaterThan(8);
-  const [jam, jammed] = [new HastyClock(300_000), new MemoryStore({ faults: ({ condition }) => (condition === 'if_match' ? { kind: 'refuse' } : null) })];
+  const [jam, jammed] = [new HastyClock(7_000), new MemoryStore({ faults: ({ condition }) => (condition === 'if_match' ? { kind: 'refuse' } : null) })];
   expect(await errorOf(begin({ store: jammed, clock: jam }))).toMatchObject({ code: 'ERR_STORE' });
   expect(jam.nowMs()).toBeLessThanOrEqual(60_000);
   expect(Math.max(...jam.pausesMs)).toBeLessThanOrEqual(5_000);

@@ -2,14 +2,23 @@
 import { expect } from 'vitest';
 
 import { MemoryStore } from '../../engine/adapters/memory.ts';
+import { type Clock, systemClock } from '../../engine/core/clock.ts';
 import { EngineError } from '../../engine/core/errors.ts';
+import { DEFAULT_POLICY } from '../../engine/job/checkpointer.ts';
 import { generate, type JobResult, type Progress } from '../../engine/job/generate.ts';
-import type { JobSpec } from '../../engine/job/spec.ts';
-import type { StoredResult } from '../../engine/job/slice.ts';
+import type { PreparedJob } from '../../engine/job/prepare.ts';
+import { openSession } from '../../engine/job/session.ts';
+import { runSlice, type SliceContext, type SliceOutcome, type StoredResult } from '../../engine/job/slice.ts';
+import { type JobSpec, parseSpec } from '../../engine/job/spec.ts';
+import { storedSpecOf } from '../../engine/job/stored-spec.ts';
 import { resumeStored, runStored, type StoredOptions, type StoredOutcome } from '../../engine/job/stored.ts';
 import { sha256 } from '../../engine/kv/canonical.ts';
-import { readJob } from '../../engine/kv/create.ts';
+import { createJob, readJob } from '../../engine/kv/create.ts';
+import type { Lease } from '../../engine/kv/lease.ts';
 import type { JobKey } from '../../engine/kv/names.ts';
+import { takeJob } from '../../engine/kv/take.ts';
+import { modelIdOf } from '../../engine/model/identity.ts';
+import type { ObjectStore } from '../../engine/ports/object-store.ts';
 
 export const WHERE: JobKey = { tenant: 'acme', job: 'sums' };
 export const HEAD_KEY = 'kv/acme/sums/HEAD';
@@ -40,7 +49,7 @@ export function undisturbed(): Promise<Answer> {
   return (golden ??= generate(SPEC).then(answerOf));
 }
 
-export async function expectUndisturbed(outcome: StoredOutcome): Promise<StoredResult> {
+export async function expectUndisturbed(outcome: SliceOutcome): Promise<StoredResult> {
   if (outcome.kind !== 'ended') throw new Error(`the job is ${outcome.kind}`);
   expect(answerOf(outcome.result)).toEqual(await undisturbed());
   return outcome.result;
@@ -88,3 +97,27 @@ export async function errorOf(work: Promise<unknown>): Promise<EngineError> {
 }
 
 export const refused = (reason: string) => ({ code: 'ERR_CHECKPOINT', message: expect.stringMatching(new RegExp(`^${reason}: `)) as string });
+
+export interface Taken extends Disposable {
+  readonly lease: Lease;
+  readonly context: SliceContext;
+  /** As the lease's owner; `more` stands in for parts of the context. */
+  run(more?: Partial<SliceContext> & { readonly job?: PreparedJob }): Promise<SliceOutcome>;
+  readonly job: PreparedJob;
+}
+
+/** The job of SPEC, created if it is not there and taken, but not yet run. */
+export async function taken(store: ObjectStore, { owner, clock = systemClock }: { readonly owner: string; readonly clock?: Clock }): Promise<Taken> {
+  const session = openSession();
+  const { job, ...opened } = await session.open(parseSpec(SPEC), { threads: 1 });
+  const identity = await opened.engine.identity();
+  const modelId = modelIdOf(job.model, identity.weightsDigest);
+  await createJob(store, WHERE, JSON.stringify(storedSpecOf(SPEC, job, modelId, null)));
+  const lease = await takeJob(store, WHERE, { owner });
+  const context: SliceContext = { ...opened, store, keys: null, identity, modelId, policy: DEFAULT_POLICY, clock, cancelled: null, deadline: null };
+  return {
+    lease, context, job,
+    run: ({ job: other = job, ...more } = {}) => runSlice(other, lease, null, { ...context, ...more }),
+    [Symbol.dispose]: () => session[Symbol.dispose](),
+  };
+}

@@ -10,6 +10,8 @@ const GREEDY = { model: 'countdown@cr2', messages: [{ role: 'user' as const, con
 const SOLUTION = '17 - 7 = 10 ; 18 + 10 = 28 ; 28 + 7 = 35';
 /** 900 tokens and no end in sight: time enough to look at it. */
 const LONG = { model: 'countdown@dense', messages: [{ role: 'user' as const, content: '3 5 7 11 13 17 target 997' }], seed: 3, temperature: 5 };
+/** For what happens elsewhere. */
+const WAIT = { timeout: 20_000 };
 
 let api: HttpApi;
 beforeAll(async () => {
@@ -115,13 +117,13 @@ describe('a chat completion', () => {
     const stream = await api.openai.chat.completions.create({ ...LONG, stream: true });
     for await (const chunk of stream) if (joined([chunk], 'reasoning_content') !== '') break;
     stream.controller.abort();
-    await vi.waitFor(() => expect(api.platform.cancelled).toHaveLength(before + 1));
+    await vi.waitFor(() => expect(api.platform.cancelled).toHaveLength(before + 1), WAIT);
     const leaving = new AbortController();
     const asked = api.openai.chat.completions.create({ ...LONG, n: 8 }, { signal: leaving.signal });
-    await vi.waitFor(async () => expect((await api.platform.list({ tenant: 'local', limit: 1 })).jobs[0]?.state).toBe('running'));
+    await vi.waitFor(async () => expect((await api.platform.list({ tenant: 'local', limit: 1 })).jobs[0]?.state).toBe('running'), WAIT);
     leaving.abort();
     await expect(asked).rejects.toThrow(OpenAI.APIUserAbortError);
-    await vi.waitFor(() => expect(api.platform.cancelled).toHaveLength(before + 2));
+    await vi.waitFor(() => expect(api.platform.cancelled).toHaveLength(before + 2), WAIT);
   });
 
   test('the same Idempotency-Key is the same job, and another body under it is refused', async () => {
@@ -160,7 +162,7 @@ describe('a chat completion', () => {
         const [job] = (await api.platform.list({ tenant: 'local', limit: 1 })).jobs;
         expect(job?.state).toBe('running');
         return job?.id ?? '';
-      });
+      }, WAIT);
       await api.platform.cancel(newest, { tenant: 'local' });
       await expect(asked).rejects.toMatchObject({ code: 'job_cancelled' });
     }

@@ -1,18 +1,12 @@
 import { describe, expect, test } from 'vitest';
 
-import { plannedFaults, type Fault, type Operation } from '../../engine/adapters/memory-faults.ts';
+import { plannedFaults } from '../../engine/adapters/memory-faults.ts';
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { createJob, listJobs, readJob } from '../../engine/kv/create.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import type { ObjectStore } from '../../engine/ports/object-store.ts';
 import { ManualClock } from '../helpers/clock.ts';
-import { code, commitSteps, content, createdJob, HEAD_KEY, headOf, onTop, options, SPEC, step, stepsOf, takenJob, WHERE } from './support.ts';
-
-/** The k-th conditional write of the head (from 0) meets a fault. */
-function storeWith(faults: Readonly<Record<number, Fault>>, more: { before?: (operation: Operation) => Promise<void> | void } = {}): MemoryStore {
-  let swaps = 0;
-  return new MemoryStore({ ...more, faults: ({ key, condition }) => (key === HEAD_KEY && condition === 'if_match' ? (faults[swaps++] ?? null) : null) });
-}
+import { code, commitSteps, content, createdJob, HEAD_KEY, headOf, onTop, options, SPEC, step, stepsOf, storeWith, takenJob, WHERE } from './support.ts';
 
 const objectsOf = (store: MemoryStore) => [...store.snapshot().keys()].filter((key) => /\/[mstj]\//.test(key));
 

@@ -7,7 +7,8 @@ import type { ManifestContent, ObjectRef } from '../../engine/kv/manifest.ts';
 import type { JobKey } from '../../engine/kv/names.ts';
 import { takeJob, type TakeOptions } from '../../engine/kv/take.ts';
 import type { NewObject } from '../../engine/kv/uploads.ts';
-import type { MemoryStore } from '../../engine/adapters/memory.ts';
+import type { Fault, Operation } from '../../engine/adapters/memory-faults.ts';
+import { MemoryStore } from '../../engine/adapters/memory.ts';
 import type { ObjectStore } from '../../engine/ports/object-store.ts';
 import { HastyClock } from '../helpers/clock.ts';
 
@@ -75,4 +76,10 @@ export function headOf(store: MemoryStore, key = HEAD_KEY): Head {
 
 export function code(name: string): { readonly code: string } {
   return { code: name };
+}
+
+/** The k-th conditional write of the head (from 0) meets a fault. */
+export function storeWith(faults: Readonly<Record<number, Fault>>, more: { before?: (operation: Operation) => Promise<void> | void } = {}): MemoryStore {
+  let swaps = 0;
+  return new MemoryStore({ ...more, faults: ({ key, condition }) => (key === HEAD_KEY && condition === 'if_match' ? (faults[swaps++] ?? null) : null) });
 }

@@ -136,6 +136,7 @@ export function doublePlay(prefix: string, ...broken: readonly Broken[]): Play {
         await commit(step + 1);
       },
       acked: () => acked,
+      giveBack: () => Promise.resolve(),
       letGo: () => Promise.resolve(),
     };
   }

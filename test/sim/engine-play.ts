@@ -1,5 +1,6 @@
 /** The engine's own protocol, as the simulation plays it. */
 import { seededRandom } from '../../engine/adapters/memory-faults.ts';
+import { EngineError } from '../../engine/core/errors.ts';
 import { sha256 } from '../../engine/kv/canonical.ts';
 import { collectGarbage } from '../../engine/kv/gc.ts';
 import type { Head } from '../../engine/kv/head.ts';
@@ -46,7 +47,11 @@ function owner(lease: Lease, random: () => number): Owner {
   };
   return {
     epoch: lease.head.epoch,
-    steps: () => stepsOf(lease),
+    async steps() {
+      // As while it restores: of one that fails nobody hears.
+      if (random() < 0.3) await lease.touch().catch(unlessStore);
+      return await stepsOf(lease);
+    },
     commit,
     flush,
     async ahead(n) {
@@ -54,6 +59,11 @@ function owner(lease: Lease, random: () => number): Owner {
       for (const call of [first, second]) if (call.status === 'rejected') throw call.reason;
     },
     acked: () => [...(lease.manifest?.objects ?? []), ...lease.head.journal].map(({ name }) => jobPrefix(WHERE) + name),
+    giveBack: async () => void (await lease.release({ isStrike: random() < 0.5 })),
     letGo: async (state) => void (await lease.commit({ state, manifest, objects: [] })),
   };
+}
+
+function unlessStore(error: unknown): void {
+  if (!(error instanceof EngineError && error.code === 'ERR_STORE')) throw error;
 }

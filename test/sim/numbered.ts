@@ -44,6 +44,7 @@ export function numberedPlay(prefix: string): Play {
         await commit(step + 1);
       },
       acked: () => acked,
+      giveBack: () => Promise.resolve(),
       letGo: () => Promise.resolve(),
     };
   }

@@ -16,6 +16,8 @@ export interface Owner {
   readonly ahead: (step: number) => Promise<void>;
   /** Whole keys of the steps that it takes for committed. */
   readonly acked: () => readonly string[];
+  /** As one that cannot run the job after all. */
+  readonly giveBack: () => Promise<void>;
   readonly letGo: (state: 'parked' | 'done') => Promise<void>;
 }
 
@@ -53,6 +55,7 @@ export async function work(play: Play, setting: Setting, { steps: target, takes,
     try {
       const owner = await play.take(setting, random() < 0.3);
       watch.took(owner.epoch);
+      if (whole && random() < 0.1) await owner.giveBack();
       let next = (await owner.steps()).length;
       while (next < target) {
         const draw = random();
@@ -64,7 +67,8 @@ export async function work(play: Play, setting: Setting, { steps: target, takes,
           next++;
         }
         watch.acked(owner.acked());
-        if (whole && random() < 0.1) await owner.letGo('parked');
+        const goes = whole ? random() : 1;
+        if (goes < 0.1) await (goes < 0.05 ? owner.giveBack() : owner.letGo('parked'));
       }
       if (whole && random() < 0.5) await owner.letGo('done');
     } catch (error) {

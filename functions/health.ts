@@ -1,0 +1,54 @@
+/** Whether to send work here, for load balancers and people; and /metrics, if whoever made the app has some. None of it needs a key. */
+import { z } from '@hono/zod-openapi';
+
+import type { PlatformHealth } from '../engine/control/platform.ts';
+import type { AppOptions } from './context.ts';
+import type { Registry } from './endpoint.ts';
+
+const healthSchema = z.object({
+  state: z.enum(['starting', 'ready', 'draining']),
+  queued: z.int().openapi({ description: 'Jobs that wait for a worker.' }),
+  running: z.int(),
+  queue_age_ms: z.number().openapi({ description: 'Of the job that waits longest.' }),
+}).openapi('Health');
+
+/** `live`: the process answers. `startup`: it has begun. `ready`: it takes work. */
+const CHECKS = {
+  '/health/live': ['The process answers', () => true],
+  '/health/startup': ['It has started', ({ state }) => state !== 'starting'],
+  '/health/ready': ['It takes work', ({ state }) => state === 'ready'],
+  /** As vLLM's. */
+  '/health': ['As /health/ready', ({ state }) => state === 'ready'],
+  /** As the Open Inference Protocol's. */
+  '/v2/health/live': ['As /health/live', () => true],
+  '/v2/health/ready': ['As /health/ready', ({ state }) => state === 'ready'],
+} as const satisfies Readonly<Record<string, readonly [string, (health: PlatformHealth) => boolean]>>;
+
+export function health({ app, services, methods }: Registry): void {
+  for (const [path, [summary, passes]] of Object.entries(CHECKS)) {
+    const content = { 'application/json': { schema: healthSchema } };
+    app.openAPIRegistry.registerPath({
+      method: 'get', path, tags: ['Operation'], summary,
+      responses: { 200: { description: 'Yes', content }, ...(path.endsWith('/live') ? {} : { 503: { description: 'Not now', content } }) },
+    });
+    methods.set(path, ['get']);
+    app.get(path, () => {
+      const now = services.platform.health();
+      const { state, queued, running, queueAgeMs } = now;
+      const body: z.infer<typeof healthSchema> = { state, queued, running, queue_age_ms: queueAgeMs };
+      return Response.json(body, { status: passes(now) ? 200 : 503, headers: { 'cache-control': 'no-store' } });
+    });
+  }
+}
+
+export function metrics({ app, methods }: Registry, collect: NonNullable<AppOptions['metrics']>): void {
+  app.openAPIRegistry.registerPath({
+    method: 'get', path: '/metrics', tags: ['Operation'], summary: 'Metrics for Prometheus',
+    responses: { 200: { description: 'The metrics', content: { 'text/plain': { schema: z.string() } } } },
+  });
+  methods.set('/metrics', ['get']);
+  app.get('/metrics', async () => {
+    const { contentType, body } = await collect();
+    return new Response(body, { headers: { 'content-type': contentType, 'cache-control': 'no-store' } });
+  });
+}

@@ -1,0 +1,121 @@
+/** /v1/responses: a job in the foreground or the background, read again and followed from anywhere, cancelled, erased. */
+import { z } from '@hono/zod-openapi';
+import type { Context } from 'hono';
+
+import type { JobView } from '../../engine/control/platform.ts';
+import type { AppEnv } from '../context.ts';
+import { type Registry, endpoint, noteFailed } from '../endpoint.ts';
+import { HttpError } from '../errors.ts';
+import { cancelQuietly, waitFor } from '../foreground.ts';
+import { idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
+import { jobId } from '../jobs/common.ts';
+import { STATUS, isOver } from '../jobs/views.ts';
+import { frame, sseResponse, sseSchema } from '../sse.ts';
+import { Transcript } from '../transcript.ts';
+import { budgetOf } from './budget.ts';
+import { envelopeOf, errorSchema } from './errors.ts';
+import { type ResponseObject, endedResponse, jobOfResponse, pendingResponse, responseId, responseSchema } from './response-object.ts';
+import { responseRequest, responseSpec } from './response-request.ts';
+import { responseFrames } from './response-stream.ts';
+
+const TAG = 'OpenAI';
+const refusals = {
+  '4XX': { description: 'Refused', content: { 'application/json': { schema: errorSchema } } },
+  '5XX': { description: 'Failed', content: { 'application/json': { schema: errorSchema } } },
+} as const;
+const answers = {
+  200: { description: 'The response, or its events', content: { 'application/json': { schema: responseSchema }, 'text/event-stream': { schema: sseSchema } } },
+  ...refusals,
+} as const;
+
+const flag = z.enum(['true', 'false']).transform((text) => text === 'true');
+
+export function responses(registry: Registry): void {
+  const { services } = registry;
+  const { platform } = services;
+
+  endpoint(registry, {
+    method: 'post', path: '/v1/responses', tag: TAG, summary: 'Make a response', scope: 'write', loads: true,
+    description: 'In the foreground a client that goes away cancels it, unless it gave an Idempotency-Key. Several chains show the elected one at the end.',
+    body: responseRequest, headers: idempotencyHeaders, responses: answers,
+  }, async ({ c, caller: { tenant }, body, signal, hold }) => {
+    const key = idempotencyKey(c.req.raw);
+    const budget = await budgetOf({
+      model: body.model, effort: body.reasoning?.effort, hyperscale: body.hyperscale, lengths: [['max_output_tokens', body.max_output_tokens]], n: 1,
+    }, () => platform.models({ tenant, signal }));
+    const view = await submit(services, responseSpec(body, budget), { tenant, key });
+    const keep = body.background === true || key !== undefined;
+    if (body.stream === true) return streamed(c, view, { tenant, startingAfter: null, release: hold(), keep });
+    c.set('job', view.id);
+    if (body.background === true) return answered(isOver(view.state) ? await readEnded(view, tenant, signal) : pendingResponse(view, STATUS[view.state]));
+    const { transcript } = await waitFor(services, view.id, tenant, signal, keep);
+    return answered(endedResponse(view, transcript));
+  });
+
+  endpoint(registry, {
+    method: 'get', path: '/v1/responses/{id}', tag: TAG, summary: 'Look at a response, or follow it', scope: 'read',
+    description: 'With `stream`, its events from after `starting_after`, a `sequence_number`: the same from every instance.',
+    query: z.strictObject({ stream: flag.optional(), starting_after: z.coerce.number().int().min(0).max(Number.MAX_SAFE_INTEGER).optional() }),
+    responses: answers,
+  }, async ({ c, caller: { tenant }, query, signal, id, hold }) => {
+    if (query.stream !== true && query.starting_after !== undefined) throw new HttpError('invalid_value', 'starting_after needs stream=true.', { param: 'starting_after' });
+    const view = await platform.get(jobId(jobOfResponse(id)), { tenant, signal });
+    c.set('job', view.id);
+    if (query.stream === true) return streamed(c, view, { tenant, startingAfter: query.starting_after ?? null, release: hold(), keep: true });
+    return answered(isOver(view.state) ? await readEnded(view, tenant, signal) : pendingResponse(view, STATUS[view.state]));
+  });
+
+  endpoint(registry, {
+    method: 'post', path: '/v1/responses/{id}/cancel', tag: TAG, summary: 'Cancel a response', scope: 'write',
+    description: 'One that has ended stays as it ended.', responses: answers,
+  }, async ({ c, caller: { tenant }, signal, id }) => {
+    const view = await platform.cancel(jobId(jobOfResponse(id)), { tenant, signal });
+    c.set('job', view.id);
+    return answered(isOver(view.state) ? await readEnded(view, tenant, signal) : pendingResponse(view, STATUS[view.state]));
+  });
+
+  endpoint(registry, {
+    method: 'delete', path: '/v1/responses/{id}', tag: TAG, summary: 'Erase a response', scope: 'write',
+    responses: {
+      200: { description: 'It is gone', content: { 'application/json': { schema: z.object({ id: z.string(), object: z.literal('response'), deleted: z.literal(true) }) } } },
+      ...refusals,
+    },
+  }, async ({ c, caller: { tenant }, signal, id }) => {
+    const job = jobId(jobOfResponse(id));
+    c.set('job', job);
+    await platform.erase(job, { tenant, signal });
+    return Response.json({ id: responseId(job), object: 'response', deleted: true });
+  });
+
+  /** All of a response that is over: its events say it, and they end. */
+  async function readEnded(view: JobView, tenant: string, signal: AbortSignal): Promise<ResponseObject> {
+    const transcript = new Transcript();
+    for await (const event of platform.events(view.id, { tenant, signal })) transcript.take(event);
+    return endedResponse(view, transcript);
+  }
+
+  interface Following {
+    readonly tenant: string;
+    readonly startingAfter: number | null;
+    readonly release: () => void;
+    /** The job goes on when its reader leaves. */
+    readonly keep: boolean;
+  }
+
+  function streamed(c: Context<AppEnv>, view: JobView, { tenant, startingAfter, release, keep }: Following): Response {
+    c.set('job', view.id);
+    return sseResponse((gone) => responseFrames(platform.events(view.id, { tenant, signal: gone }), view, startingAfter), {
+      ...services,
+      headers: { 'x-ruminate-job': view.id },
+      onError: (error) => frame(JSON.stringify({ type: 'error', ...envelopeOf(noteFailed(services, c, error)) }), { event: 'error' }),
+      onEnd: (gone) => {
+        release();
+        if (gone && !keep) void cancelQuietly(services, view.id, tenant);
+      },
+    });
+  }
+}
+
+function answered(response: ResponseObject): Response {
+  return Response.json(response, { headers: { 'x-ruminate-job': jobOfResponse(response.id) } });
+}

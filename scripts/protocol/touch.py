@@ -1,0 +1,56 @@
+"""Writes of HEAD by its owner that leave the manifest as it is: a sign of life, and giving back a job that cannot be run here."""
+from __future__ import annotations
+
+from typing import Iterator
+
+from search import Step
+from state import Head, InFlight, State, Worker, put_worker
+
+
+class TouchSteps:
+    def touches(self, s: State, i: int, w: Worker) -> Iterator[Step]:
+        """Before the first upload: while it restores or feeds the prompt, or when either is refused."""
+        if w.segment or w.pc not in ("get_manifest", "get_segments", "upload"):
+            return
+        if s.beats_left:
+            yield from self.touch(s._replace(beats_left=s.beats_left - 1), i, w, "beat")
+        if s.releases_left:
+            yield from self.touch(s._replace(releases_left=s.releases_left - 1), i, w, "release")
+
+    def touch(self, s: State, i: int, w: Worker, kind: str) -> Iterator[Step]:
+        state = "running" if kind == "beat" else "parked"
+        nonce = self.nonce(i, w.seen.version) + 20_000 * ("beat-nonce" not in self.mutate)
+        head = s.head._replace(version=w.seen.version + 1, epoch=w.epoch, write_nonce=nonce, state=state)
+        text = f"{self.name(i, w)} {'says that it lives' if kind == 'beat' else 'gives the job back'}"
+        refused = w._replace(pc=f"{kind}412", nonce=head.write_nonce)
+        if s.late_left and kind == "beat":  # whether it is applied changes nothing for its sender, who goes on
+            late = tuple(sorted((*s.in_flight, InFlight(w.seen.version, head))))
+            yield Step("timeout", f"{text}, gives up waiting; it is still in flight", put_worker(s, i, w, late_left=s.late_left - 1, in_flight=late))
+        if s.head.version != w.seen.version:
+            yield Step(f"{kind} refused", f"{text} -> 412", put_worker(s, i, refused))
+            return
+        after, fencing = s._replace(head=head), self.fencing(s, w.epoch)
+        yield self.touched(kind, f"{text}: {head}", after, i, w, head, fencing)
+        if s.lost_left:
+            yield Step("ack lost", f"{text}: {head} is applied, reply lost; resend -> 412",
+                       put_worker(after, i, refused, lost_left=s.lost_left - 1), fencing)
+
+    def touched(self, kind: str, text: str, s: State, i: int, w: Worker, head: Head, broken: tuple[str, ...] = ()) -> Step:
+        pc = "get_manifest" if w.pc == "beat412" else w.pc
+        after = w._replace(pc=pc, seen=head, nonce=0) if kind == "beat" else Worker("idle", w.commits_left)
+        return Step(kind, text, put_worker(s, i, after), broken)
+
+    def after_touch(self, s: State, i: int, w: Worker, kind: str) -> Iterator[Step]:
+        me = self.name(i, w)
+        if s.head.write_nonce == w.nonce:
+            yield self.touched(f"{kind} found mine", f"{me} reads {s.head}: writeNonce is mine, it had succeeded", s, i, w, s.head)
+        elif s.head.epoch == w.epoch or "release-fenced" in self.mutate:
+            yield from self.touch(s, i, w._replace(seen=s.head), kind)
+        else:
+            yield self.stop("fenced", f"{me} reads {s.head}: fenced, stops", s, i)
+
+    def w_beat412(self, s: State, i: int, w: Worker) -> Iterator[Step]:
+        yield from self.after_touch(s, i, w, "beat")
+
+    def w_release412(self, s: State, i: int, w: Worker) -> Iterator[Step]:
+        yield from self.after_touch(s, i, w, "release")

@@ -1,0 +1,221 @@
+/** Jobs from a client's point of view: asked for, looked at, listed, ended, erased. */
+import { afterAll, describe, expect, test } from 'vitest';
+
+import { MemoryStore } from '../../engine/adapters/memory.ts';
+import { NativeShelf } from '../../engine/control/native-shelf.ts';
+import type { Platform } from '../../engine/control/platform.ts';
+import { generate } from '../../engine/job/generate.ts';
+import { eraseJob } from '../../engine/kv/erase.ts';
+import { liveKey } from '../../engine/kv/hints.ts';
+import { SPEC, SentQueue, TENANT, platformOn, runToEnd } from './support.ts';
+
+const shelf = new NativeShelf();
+afterAll(() => shelf[Symbol.dispose]());
+
+const me = { tenant: TENANT };
+const NOON = Date.UTC(2026, 10, 25, 12);
+
+describe('a job that is asked for', () => {
+  test('is stored as it was asked for, and one message says so', async () => {
+    const store = new MemoryStore();
+    const { platform, queue } = platformOn(store, shelf, { nowMs: () => NOON });
+    const view = await platform.submit(SPEC, me);
+    expect(view).toEqual({
+      id: expect.stringMatching(/^[0-9A-HJKMNP-TV-Z]{26}$/) as string,
+      state: 'queued',
+      model: 'countdown@cr2',
+      createdMs: NOON,
+      slice: 0,
+      epoch: 0,
+      step: 0,
+      chains: [{ tokens: 0, finish: null }, { tokens: 0, finish: null }],
+      ended: null,
+      parent: null,
+    });
+    expect(queue.sent).toEqual([{ v: 1, tenant: TENANT, job: view.id, slice: 0 }]);
+    expect(await platform.get(view.id, me)).toEqual(view);
+    expect(await platform.result(view.id, me)).toBeNull();
+  });
+
+  test('and run has the result of the same job run at once', async () => {
+    const store = new MemoryStore();
+    const { platform } = platformOn(store, shelf);
+    const { id } = await platform.submit(SPEC, { ...me, id: 'sums' });
+    await runToEnd(store, id);
+    const { timing: _, ...once } = await generate({ ...SPEC, threads: 1 });
+    expect(await platform.result(id, me)).toEqual(once);
+    expect(await platform.get(id, me)).toMatchObject({ state: 'done', slice: 1, ended: 'length', chains: once.chains.map(({ tokens, finish_reason }) => ({ tokens: tokens.length, finish: finish_reason })) });
+  });
+
+  test('with the same key and body is one job, whatever its id', async () => {
+    const store = new MemoryStore();
+    const { platform } = platformOn(store, shelf);
+    const asked = { ...me, idempotencyKey: 'monday' };
+    const views = [await platform.submit(SPEC, asked), await platform.submit({ ...SPEC, stop: [] }, { ...asked, idempotencyKey: 'tuesday' }), await platform.submit(SPEC, asked)];
+    expect(views[2]?.id).toBe(views[0]?.id);
+    expect(views[1]?.id).not.toBe(views[0]?.id);
+    expect((await platform.list({ ...me, limit: 10 })).jobs).toHaveLength(2);
+    await expect(platform.submit({ ...SPEC, seed: 8n }, asked)).rejects.toMatchObject({ code: 'ERR_JOB_CONFLICT' });
+    // The order of a body's fields is no part of it.
+    const { seed, ...rest } = SPEC;
+    expect((await platform.submit({ ...(seed !== undefined && { seed }), ...rest }, asked)).id).toBe(views[0]?.id);
+  });
+
+  test('many times at once, of any instance, is one job', async () => {
+    const store = new MemoryStore();
+    const instances = [platformOn(store, shelf).platform, platformOn(store, shelf).platform];
+    const views = await Promise.all(Array.from({ length: 12 }, (_, i) => instances[i % 2]?.submit(SPEC, { ...me, idempotencyKey: 'monday' })));
+    expect(new Set(views.map((view) => view?.id)).size).toBe(1);
+    expect((await instances[0]?.list({ ...me, limit: 10 }))?.jobs).toHaveLength(1);
+  });
+
+  test('under its client\'s id is one job, and another body under it is refused', async () => {
+    const { platform } = platformOn(new MemoryStore(), shelf);
+    await platform.submit(SPEC, { ...me, id: 'mine' });
+    expect((await platform.submit(SPEC, { ...me, id: 'mine' })).id).toBe('mine');
+    await expect(platform.submit({ ...SPEC, seed: 8n }, { ...me, id: 'mine' })).rejects.toMatchObject({ code: 'ERR_JOB_CONFLICT' });
+    await expect(platform.submit(SPEC, { ...me, id: '../mine' })).rejects.toMatchObject({ code: 'ERR_OPTION' });
+  });
+
+  test.each([
+    ['ERR_OPTION', { ...SPEC, budget: { length: 0 } }],
+    ['ERR_MODEL_NOT_FOUND', { ...SPEC, model: 'nobody' }],
+    ['ERR_MODEL_NOT_FOUND', { ...SPEC, model: './models/countdown/cr2' }],
+    ['ERR_OPTION', { ...SPEC, policy: 'kvzap', policy_options: { surrogate: '/etc' } }],
+    ['ERR_PROMPT_TOO_LONG', { ...SPEC, budget: { length: 100_000 } }],
+    ['ERR_BUDGET', { ...SPEC, budget: { length: 100, width: 2, kv_read_budget: 1 } }],
+  ] as const)('and refused with %s leaves nothing behind', async (code, spec) => {
+    const store = new MemoryStore();
+    const { platform, queue } = platformOn(store, shelf);
+    await expect(platform.submit(spec, me)).rejects.toMatchObject({ code });
+    expect([store.snapshot().size, queue.sent.length]).toEqual([0, 0]);
+  });
+
+  test('and that does not fit in memory leaves nothing behind', async () => {
+    const store = new MemoryStore();
+    using small = new NativeShelf({ freeBytes: 1_000_000 });
+    const { platform } = platformOn(store, small);
+    await expect(platform.submit(SPEC, me)).rejects.toMatchObject({ code: 'ERR_MEMORY' });
+    expect(store.snapshot().size).toBe(0);
+  });
+
+  test('while the queue fails is there all the same, with the marker by which it is found', async () => {
+    const store = new MemoryStore();
+    const { platform } = platformOn(store, shelf, {
+      queue: { send: () => Promise.reject(new Error('no queue')), depth: () => Promise.reject(new Error('no queue')) },
+    });
+    const { id } = await platform.submit(SPEC, me);
+    expect(store.snapshot().has(liveKey({ tenant: TENANT, job: id }))).toBe(true);
+    await runToEnd(store, id);
+    expect(await platform.get(id, me)).toMatchObject({ state: 'done' });
+    expect(platform.health()).toMatchObject({ state: 'ready', queued: 0 });
+  });
+});
+
+describe('a listing', () => {
+  test('has the newest first, page by page, over days without jobs, without those that are gone', async () => {
+    const store = new MemoryStore();
+    let nowMs = NOON;
+    const { platform } = platformOn(store, shelf, { nowMs: () => nowMs });
+    const ids: string[] = [];
+    for (const days of [0, 0, 0, 11, 11, 30, 30]) {
+      nowMs = NOON + days * 86_400_000;
+      ids.unshift((await platform.submit(SPEC, me)).id);
+    }
+    expect(await pages(platform, 3)).toEqual([ids.slice(0, 3), ids.slice(3, 6), ids.slice(6)]);
+    await platform.erase(ids[1] ?? '', me);
+    await platform.erase(ids[3] ?? '', me);
+    expect((await pages(platform, 2)).flat()).toEqual(ids.filter((_, i) => i !== 1 && i !== 3));
+    // The page after a job that was erased meanwhile goes on where it was.
+    expect((await platform.list({ ...me, limit: 10, after: ids[3] ?? '' })).jobs.map(({ id }) => id)).toEqual(ids.slice(4));
+    await expect(platform.list({ ...me, limit: 10, after: 'nobody' })).rejects.toMatchObject({ code: 'ERR_JOB_NOT_FOUND' });
+    await expect(platform.list({ ...me, limit: 0 })).rejects.toMatchObject({ code: 'ERR_OPTION' });
+    expect(await platform.list({ tenant: 'nobody', limit: 5 })).toEqual({ jobs: [], more: false });
+  });
+
+  test('goes on after a job that its client has named', async () => {
+    const { platform } = platformOn(new MemoryStore(), shelf);
+    for (const id of ['a', 'b', 'c']) await platform.submit(SPEC, { ...me, id });
+    expect((await platform.list({ ...me, limit: 2, after: 'c' })).jobs.map(({ id }) => id)).toEqual(['b', 'a']);
+  });
+});
+
+async function pages(platform: Platform, limit: number): Promise<readonly (readonly string[])[]> {
+  const all: string[][] = [];
+  for (let after: string | undefined; ;) {
+    const { jobs, more } = await platform.list({ ...me, limit, after });
+    all.push(jobs.map(({ id }) => id));
+    if (!more) return all;
+    after = jobs.at(-1)?.id;
+  }
+}
+
+describe('a job that is ended from outside', () => {
+  test('before it ran is cancelled for good, and needs no worker any more', async () => {
+    const store = new MemoryStore();
+    const { platform } = platformOn(store, shelf);
+    const { id } = await platform.submit(SPEC, me);
+    expect(await platform.cancel(id, me)).toMatchObject({ state: 'cancelled', ended: 'cancelled' });
+    expect(await platform.cancel(id, me)).toMatchObject({ state: 'cancelled', epoch: 1 });
+    expect(store.snapshot().has(liveKey({ tenant: TENANT, job: id }))).toBe(false);
+    await expect(runToEnd(store, id)).rejects.toMatchObject({ code: 'ERR_JOB_CONFLICT' });
+    expect(await platform.result(id, me)).toMatchObject({ answer: null, chains: [{ tokens: [], finish_reason: 'cancelled' }, { tokens: [], finish_reason: 'cancelled' }] });
+  });
+
+  test('on its way keeps what it had', async () => {
+    const store = new MemoryStore();
+    const { platform } = platformOn(store, shelf);
+    const { id } = await platform.submit(SPEC, me);
+    await runToEnd(store, id, { parkAt: 100 });
+    const { chains } = await platform.get(id, me);
+    await platform.cancel(id, me);
+    const result = await platform.result(id, me);
+    expect(result?.chains.map(({ tokens }) => tokens.length)).toEqual(chains.map(({ tokens }) => tokens));
+    expect(Math.max(...chains.map(({ tokens }) => tokens))).toBeGreaterThanOrEqual(100);
+  });
+
+  test('after it ended stays as it ended', async () => {
+    const store = new MemoryStore();
+    const { platform } = platformOn(store, shelf);
+    const { id } = await platform.submit(SPEC, me);
+    await runToEnd(store, id);
+    const before = await platform.get(id, me);
+    expect(await platform.cancel(id, me)).toEqual(before);
+  });
+
+  test('and erased is gone but for its name', async () => {
+    const store = new MemoryStore();
+    const { platform } = platformOn(store, shelf);
+    const { id } = await platform.submit(SPEC, me);
+    await runToEnd(store, id);
+    await platform.erase(id, me);
+    await platform.erase(id, me);
+    expect([...store.snapshot().keys()].filter((key) => key.startsWith('kv/'))).toEqual([`kv/${TENANT}/${id}/HEAD`]);
+    for (const gone of [platform.get(id, me), platform.cancel(id, me), platform.result(id, me)]) await expect(gone).rejects.toMatchObject({ code: 'ERR_JOB_NOT_FOUND' });
+    await expect(platform.submit(SPEC, { ...me, id })).rejects.toMatchObject({ code: 'ERR_JOB_CONFLICT' });
+  });
+
+  test('while its spec is being read does not exist', async () => {
+    let erase = async (): Promise<void> => undefined;
+    const store = new MemoryStore({ before: async ({ kind, key }) => (kind === 'get' && key.includes('/spec-') ? await erase() : undefined) });
+    const { platform } = platformOn(store, shelf);
+    const { id } = await platform.submit(SPEC, me);
+    erase = async () => {
+      erase = async () => undefined;
+      await eraseJob(store, { tenant: TENANT, job: id });
+    };
+    await expect(platform.get(id, me)).rejects.toMatchObject({ code: 'ERR_JOB_NOT_FOUND' });
+  });
+});
+
+describe('the health of a platform', () => {
+  test('says how long the queue is, and what its workers are at', async () => {
+    const queue = new SentQueue();
+    const workers = { state: 'draining' as const, running: 2, tokensPerSecond: () => null };
+    const { platform } = platformOn(new MemoryStore(), shelf, { queue, workers });
+    await platform.submit(SPEC, me);
+    platform.health();
+    await Promise.resolve();
+    expect(platform.health()).toEqual({ state: 'draining', running: 2, queued: 1, queueAgeMs: 5_000 });
+  });
+});

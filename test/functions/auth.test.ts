@@ -1,0 +1,141 @@
+/** Keys, tenants and rates: nothing crosses from one tenant to another, and nobody has more than the key says. */
+import OpenAI from 'openai';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+
+import type { Clock } from '../../engine/core/clock.ts';
+import { type ApiKey, hashOf } from '../../functions/auth.ts';
+import { webClock } from '../../functions/clock.ts';
+import { type HttpApi, startApi } from '../helpers/http-api.ts';
+import { readSse } from '../helpers/sse.ts';
+
+const JOB = { model: 'countdown@cr2', prompt: '7 18 17 7 target 35', budget: { width: 1, length: 3 } };
+const LONG = { model: 'countdown@dense', prompt: '3 5 7 11 13 17 target 997', sampling: { temperature: 5 }, budget: { width: 8 }, vote: 'none' };
+const KEYS: Readonly<Record<string, ApiKey>> = {
+  'key-of-anna': { tenant: 'anna', scopes: ['read', 'write'], rpm: 6_000, concurrent: 100 },
+  'key-of-bert': { tenant: 'bert', scopes: ['read', 'write'], rpm: 6_000, concurrent: 100 },
+  'key-to-look': { tenant: 'anna', scopes: ['read'], rpm: 6_000, concurrent: 100 },
+  'key-of-few': { tenant: 'few', scopes: ['read', 'write'], rpm: 2, concurrent: 100 },
+  'key-of-one': { tenant: 'one', scopes: ['read', 'write'], rpm: 6_000, concurrent: 1 },
+};
+const bearer = (key: string) => ({ authorization: `Bearer ${key}` });
+/** For what happens elsewhere. */
+const WAIT = { timeout: 20_000 };
+
+let nowMs = 0;
+const clock: Clock = { nowMs: () => nowMs, timeout: (delayMs) => webClock.timeout(delayMs) };
+const asked: string[] = [];
+let api: HttpApi;
+beforeAll(async () => {
+  const known = new Map<string, ApiKey>();
+  for (const [key, value] of Object.entries(KEYS)) known.set(await hashOf(key), value);
+  api = await startApi({ clock, auth: { find: async (sha256) => {
+    asked.push(sha256);
+    return known.get(sha256) ?? null;
+  } } });
+});
+afterAll(() => api[Symbol.asyncDispose]());
+
+const submit = async (key: string, body: object = JOB) => ((await (await api.post('/v1/jobs', body, bearer(key))).json()) as { id: string }).id;
+
+describe('a key', () => {
+  test('that is missing, wrong or malformed is 401, for the client AuthenticationError', async () => {
+    for (const authorization of ['', 'Bearer', 'Bearer  ', 'Bearer wrong', 'Basic key-of-anna', `Bearer ${'x'.repeat(10_000)}`, 'Bearer key-of-anna extra']) {
+      const response = await api.get('/v1/models', { authorization });
+      expect([authorization.slice(0, 20), response.status]).toEqual([authorization.slice(0, 20), 401]);
+      expect(response.headers.get('www-authenticate')).toBe('Bearer');
+    }
+    const client = new OpenAI({ baseURL: `${api.url}/v1`, apiKey: 'wrong', maxRetries: 0 });
+    await expect(client.models.list()).rejects.toBeInstanceOf(OpenAI.AuthenticationError);
+    await expect(client.models.list()).rejects.toMatchObject({ code: 'invalid_api_key' });
+  });
+
+  test('is looked up by its hash, and neither key nor hash is logged', async () => {
+    expect((await api.get('/v1/models', bearer('key-of-anna'))).status).toBe(200);
+    // echo -n key-of-anna | sha256sum
+    expect(asked.at(-1)).toMatch(/^[0-9a-f]{64}$/);
+    expect(await hashOf('abc')).toBe('ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad');
+    expect(api.logged.join('\n')).not.toMatch(/key-of-anna/);
+    expect(api.logged.join('\n')).not.toContain(asked.at(-1));
+  });
+
+  test('without the scope is 403 for what changes anything', async () => {
+    const id = await submit('key-of-anna');
+    const look = bearer('key-to-look');
+    expect((await api.get(`/v1/jobs/${id}`, look)).status).toBe(200);
+    for (const [method, path] of [['POST', '/v1/jobs'], ['PUT', '/v1/jobs/x'], ['POST', '/v1/chat/completions'], ['POST', '/v1/responses'], ['POST', `/v1/jobs/${id}/cancel`], ['DELETE', `/v1/jobs/${id}`], ['POST', `/v1/jobs/${id}/fork`], ['POST', `/v1/jobs/${id}/extend`]] as const) {
+      const response = await fetch(api.url + path, { method, headers: { ...look, 'content-type': 'application/json' }, body: JSON.stringify(JOB) });
+      expect([path, response.status]).toEqual([path, 403]);
+    }
+  });
+
+  test('is not needed for health and the document', async () => {
+    for (const path of ['/health', '/health/live', '/openapi.json', '/docs']) expect((await api.get(path)).status).toBe(200);
+    const { components } = (await (await api.get('/openapi.json')).json()) as { components: { securitySchemes: object } };
+    expect(components.securitySchemes).toEqual({ key: { type: 'http', scheme: 'bearer' } });
+  });
+});
+
+describe('a tenant', () => {
+  test('gets 404 for another\'s job under every endpoint, and the job is as it was', async () => {
+    const id = await submit('key-of-anna');
+    await readSse(await api.get(`/v1/jobs/${id}/events`, bearer('key-of-anna')));
+    const before = await (await api.get(`/v1/jobs/${id}`, bearer('key-of-anna'))).text();
+    const { paths } = (await (await api.get('/openapi.json')).json()) as { paths: Record<string, Record<string, unknown>> };
+    const bodies: Record<string, object> = { '/v1/jobs/{id}/extend': { length: 9 }, '/v1/jobs/{id}/fork': { chain: 0, at: 1 } };
+    let tried = 0;
+    for (const [path, methods] of Object.entries(paths)) {
+      if (!path.includes('{id}') || path.startsWith('/v1/models')) continue;
+      for (const method of Object.keys(methods)) {
+        // A name of one's own may be the same as another's id: that is another job.
+        if (method === 'put') continue;
+        const address = path.replace('{id}', path.startsWith('/v1/responses') ? `resp_${id}` : id);
+        const body = bodies[path];
+        const headers = { ...bearer('key-of-bert'), ...(body === undefined ? {} : { 'content-type': 'application/json' }) };
+        const response = await fetch(api.url + address, { method: method.toUpperCase(), headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
+        expect([method, path, response.status]).toEqual([method, path, 404]);
+        tried += 1;
+      }
+    }
+    expect(tried).toBe(10);
+    expect(await (await api.get(`/v1/jobs/${id}`, bearer('key-of-anna'))).text()).toBe(before);
+    const { data } = (await (await api.get('/v1/jobs', bearer('key-of-bert'))).json()) as { data: unknown[] };
+    expect(data).toEqual([]);
+  });
+
+  test('has idempotency keys and names of its own', async () => {
+    const ids = [];
+    for (const key of ['key-of-anna', 'key-of-bert']) ids.push(((await (await api.post('/v1/jobs', { ...JOB, seed: ids.length }, { ...bearer(key), 'Idempotency-Key': 'same' })).json()) as { id: string }).id);
+    expect(new Set(ids).size).toBe(2);
+  });
+});
+
+describe('a rate', () => {
+  test('of requests a minute is told, kept, and refilled', async () => {
+    const ask = () => api.get('/v1/models', bearer('key-of-few'));
+    const first = await ask();
+    expect(['limit', 'remaining', 'reset'].map((name) => first.headers.get(`x-ratelimit-${name}-requests`))).toEqual(['2', '1', '30s']);
+    expect((await ask()).status).toBe(200);
+    const third = await ask();
+    expect(third.status).toBe(429);
+    expect(third.headers.get('retry-after')).toBe('30');
+    expect(await third.json()).toMatchObject({ error: { code: 'rate_limit_exceeded', type: 'rate_limit_error' } });
+    nowMs += 30_000;
+    expect((await ask()).status).toBe(200);
+    expect((await ask()).status).toBe(429);
+    const client = new OpenAI({ baseURL: `${api.url}/v1`, apiKey: 'key-of-few', maxRetries: 0 });
+    await expect(client.models.list()).rejects.toBeInstanceOf(OpenAI.RateLimitError);
+  });
+
+  test('of requests at a time counts a stream until it ends or its reader leaves', async () => {
+    const id = await submit('key-of-one', LONG);
+    const stream = await api.get(`/v1/jobs/${id}/events`, bearer('key-of-one'));
+    const refused = await api.get('/v1/models', bearer('key-of-one'));
+    expect(refused.status).toBe(429);
+    expect(await refused.json()).toMatchObject({ error: { code: 'too_many_requests_at_once' } });
+    await readSse(stream, () => true);
+    await vi.waitFor(async () => expect((await api.get('/v1/models', bearer('key-of-one'))).status).toBe(200), WAIT);
+    // A request that is refused was not counted for ever.
+    for (let n = 0; n < 3; n++) expect((await api.post('/v1/jobs', '{', bearer('key-of-one'))).status).toBe(400);
+    expect((await fetch(`${api.url}/v1/jobs/${id}/cancel`, { method: 'POST', headers: bearer('key-of-one') })).status).toBe(200);
+  });
+});

@@ -1,0 +1,149 @@
+/** /v1/responses through OpenAI's client. */
+import OpenAI from 'openai';
+import type { ResponseStreamEvent } from 'openai/resources/responses/responses';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+
+import { type HttpApi, startApi } from '../helpers/http-api.ts';
+
+const GREEDY = { model: 'countdown@cr2', input: '7 18 17 7 target 35', temperature: 0 };
+const LONG = { model: 'countdown@dense', input: '3 5 7 11 13 17 target 997', temperature: 5, hyperscale: { width: 8, early_stop: false } };
+const SOLUTION = '17 - 7 = 10 ; 18 + 10 = 28 ; 28 + 7 = 35';
+/** For what happens elsewhere. */
+const WAIT = { timeout: 20_000 };
+
+let api: HttpApi;
+beforeAll(async () => {
+  api = await startApi();
+});
+afterAll(() => api[Symbol.asyncDispose]());
+
+async function all(stream: AsyncIterable<ResponseStreamEvent>): Promise<ResponseStreamEvent[]> {
+  const events = [];
+  for await (const event of stream) events.push(event);
+  return events;
+}
+
+const streamOf = async (request: object) => await all(await api.openai.responses.create({ ...request, stream: true } as OpenAI.Responses.ResponseCreateParamsStreaming));
+const text = (events: readonly ResponseStreamEvent[], type: string) => events.map((event) => (event.type === type ? (event as { delta: string }).delta : '')).join('');
+
+async function untilEnded(id: string): Promise<OpenAI.Responses.Response> {
+  return await vi.waitFor(async () => {
+    const response = await api.openai.responses.retrieve(id);
+    expect(['queued', 'in_progress']).not.toContain(response.status);
+    return response;
+  }, WAIT);
+}
+
+describe('a response', () => {
+  test('in the foreground has the text, the thinking as an item of its own, and usage that adds up', async () => {
+    const response = await api.openai.responses.create(GREEDY);
+    expect(response.status).toBe('completed');
+    expect(response.output_text).toContain(SOLUTION);
+    expect(response.output.map(({ type }) => type)).toEqual(['reasoning', 'message']);
+    expect(response.output[0]).toMatchObject({ content: [{ type: 'reasoning_text', text: expect.stringContaining('goal') as string }] });
+    expect(response.usage?.total_tokens).toBe((response.usage?.input_tokens ?? 0) + (response.usage?.output_tokens ?? 0));
+    expect(response.usage?.output_tokens_details.reasoning_tokens).toBeGreaterThan(10);
+    expect(await api.openai.responses.retrieve(response.id)).toEqual({ ...response });
+  });
+
+  test('streamed is typed events whose numbers grow, that add up to the response itself', async () => {
+    const events = await streamOf(GREEDY);
+    expect(events.map(({ type }) => type).slice(0, 5)).toEqual(['response.created', 'response.in_progress', 'response.output_item.added', 'response.content_part.added', 'response.reasoning_text.delta']);
+    const numbers = events.map(({ sequence_number }) => sequence_number);
+    expect(numbers).toEqual([...new Set(numbers)].toSorted((a, b) => a - b));
+    const last = events.at(-1);
+    if (last?.type !== 'response.completed') throw new Error(`ended by ${last?.type}`);
+    const [reasoning, message] = last.response.output;
+    expect(message).toMatchObject({ content: [{ text: text(events, 'response.output_text.delta') }] });
+    expect(reasoning).toMatchObject({ content: [{ text: text(events, 'response.reasoning_text.delta') }] });
+    const done = events.flatMap((event) => (event.type === 'response.output_item.done' ? [event.item] : []));
+    expect(done).toEqual(last.response.output);
+    expect(await api.openai.responses.retrieve(last.response.id)).toMatchObject(last.response);
+  });
+
+  test('comes together in the client\'s own accumulator', async () => {
+    for (const width of [1, 3]) {
+      const stream = api.openai.responses.stream({ ...GREEDY, hyperscale: { width } } as Parameters<typeof api.openai.responses.stream>[0]);
+      const response = await stream.finalResponse();
+      expect(response.output_text).toContain(SOLUTION);
+    }
+  });
+
+  test('in the background answers at once, is polled, and is followed from any number', async () => {
+    const response = await api.openai.responses.create({ ...GREEDY, background: true });
+    expect(['queued', 'in_progress']).toContain(response.status);
+    const whole = await all(await api.openai.responses.retrieve(response.id, { stream: true }));
+    expect((await untilEnded(response.id)).output_text).toContain(SOLUTION);
+    for (const cut of [0, 1, 2, 20, whole.length - 2]) {
+      const after = whole[cut]?.sequence_number ?? 0;
+      const rest = await all(await api.openai.responses.retrieve(response.id, { stream: true, starting_after: after }));
+      expect(rest).toEqual(whole.slice(cut + 1));
+    }
+  });
+
+  test('of several chains shows the elected one', async () => {
+    const request = { ...GREEDY, temperature: 1, seed: 5, hyperscale: { width: 4, vote: 'majority' } };
+    const response = await api.openai.responses.create(request as OpenAI.Responses.ResponseCreateParamsNonStreaming);
+    const events = await streamOf(request);
+    expect(text(events, 'response.output_text.delta')).toBe(response.output_text);
+    expect(response).toMatchObject({ hyperscale: { elected: expect.any(Number) as number } });
+  });
+
+  test('that is cut is incomplete, and says by what', async () => {
+    const response = await api.openai.responses.create({ ...GREEDY, max_output_tokens: 5 });
+    expect(response).toMatchObject({ status: 'incomplete', incomplete_details: { reason: 'max_output_tokens' }, output_text: '' });
+    expect((await streamOf({ ...GREEDY, max_output_tokens: 5 })).at(-1)?.type).toBe('response.incomplete');
+  });
+
+  test('in the background is cancelled for good and erased; its stream ends by saying so', async () => {
+    const { id } = await api.openai.responses.create({ ...LONG, background: true } as OpenAI.Responses.ResponseCreateParamsNonStreaming);
+    const following = all(await api.openai.responses.retrieve(id, { stream: true }));
+    expect((await api.openai.responses.cancel(id)).status).toBe('cancelled');
+    expect((await api.openai.responses.cancel(id)).status).toBe('cancelled');
+    expect((await following).at(-1)).toMatchObject({ type: 'response.failed', response: { status: 'cancelled', error: null } });
+    await api.openai.responses.delete(id);
+    await expect(api.openai.responses.retrieve(id)).rejects.toBeInstanceOf(OpenAI.NotFoundError);
+  });
+
+  test('a client that leaves cancels it in the foreground, not in the background', async () => {
+    const before = api.platform.cancelled.length;
+    for (const background of [true, false]) {
+      const stream = await api.openai.responses.create({ ...LONG, background, stream: true } as OpenAI.Responses.ResponseCreateParamsStreaming);
+      for await (const event of stream) if (event.type === 'response.in_progress') break;
+      stream.controller.abort();
+      if (!background) await vi.waitFor(() => expect(api.platform.cancelled).toHaveLength(before + 1), WAIT);
+    }
+    // The one in the background went on beside it, and only the other was cancelled.
+    const [foreground, background] = (await api.platform.list({ tenant: 'local', limit: 2 })).jobs;
+    expect(api.platform.cancelled.at(-1)).toBe(foreground?.id);
+    expect(background?.state).not.toBe('cancelled');
+    await api.platform.cancel(background?.id ?? '', { tenant: 'local' });
+  });
+
+  test('takes what it gave back as input, thinking and all', async () => {
+    const first = await api.openai.responses.create({ ...GREEDY, instructions: 'Count.', max_output_tokens: 300 });
+    const input = [{ role: 'user' as const, content: GREEDY.input }, ...first.output, { role: 'user' as const, content: '1 5 5 19 target 65' }];
+    const next = await api.openai.responses.create({ ...GREEDY, input: input as OpenAI.Responses.ResponseInput });
+    expect(next.usage?.input_tokens).toBeGreaterThan(first.usage?.input_tokens ?? 0);
+  });
+});
+
+describe('what is refused', () => {
+  test.each([
+    ['tools', [{ type: 'web_search' }]], ['previous_response_id', 'resp_x'], ['metadata', { a: 'b' }], ['include', ['reasoning.encrypted_content']], ['store', false],
+    ['truncation', 'auto'], ['text', { format: { type: 'json_object' } }], ['reasoning', { summary: 'auto' }], ['conversation', 'c'], ['prompt', { id: 'p' }],
+    ['input', []], ['input', [{ type: 'function_call_output', call_id: 'x', output: 'y' }]], ['max_output_tokens', -1], ['nonsense', true],
+  ])('%s = %j: 400, by name', async (param, value) => {
+    const asked = api.openai.responses.create({ ...GREEDY, [param]: value } as OpenAI.Responses.ResponseCreateParamsNonStreaming);
+    await expect(asked).rejects.toBeInstanceOf(OpenAI.BadRequestError);
+    const error = await asked.then(() => null, (thrown: unknown) => thrown as InstanceType<typeof OpenAI.APIError>);
+    expect(error?.param?.split('.')[0]).toBe(param);
+  });
+
+  test('ids that are none, and a position without a stream', async () => {
+    for (const id of ['resp_nobody', 'nobody', 'resp_', 'resp_..%2F']) expect((await api.get(`/v1/responses/${id}`)).status).toBe(404);
+    await expect(api.openai.responses.retrieve('resp_nobody')).rejects.toMatchObject({ status: 404, code: 'job_not_found' });
+    const { id } = await api.openai.responses.create({ ...GREEDY, max_output_tokens: 1 });
+    expect((await api.get(`/v1/responses/${id}?starting_after=3`)).status).toBe(400);
+  });
+});
