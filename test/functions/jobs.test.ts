@@ -125,6 +125,19 @@ describe('a job', () => {
     expect((await api.get(`/v1/jobs/${id}`)).status).toBe(404);
   });
 
+  test('is forked into chains that begin with its own tokens and go other ways', async () => {
+    const { id } = await ended((await submit({ ...GREEDY, sampling: { temperature: 1 }, seed: 1, budget: { width: 1, length: 40 } })).id);
+    const fork = await json<Job>(api.post(`/v1/jobs/${id}/fork`, { chain: 0, at: 12, width: 3, seed: 5 }));
+    expect(fork.parent).toEqual({ job: id, kind: 'fork' });
+    await follow(fork.id);
+    const chains = async (job: string) => (await json<{ chains: { tokens: number[] }[] }>(api.get(`/v1/jobs/${job}/result`))).chains.map(({ tokens }) => tokens);
+    const [parent] = await chains(id);
+    const forked = await chains(fork.id);
+    expect(forked).toHaveLength(3);
+    for (const tokens of forked) expect(tokens.slice(0, 12)).toEqual(parent?.slice(0, 12));
+    expect(new Set(forked.map((tokens) => tokens.join())).size).toBeGreaterThan(1);
+  });
+
   test('a fork hands on what was asked, and tells nothing of why the store could not', async () => {
     const { id } = await ended((await submit({ ...GREEDY, budget: { width: 1, length: 5 } })).id);
     const fork = vi.spyOn(api.platform, 'fork').mockRejectedValueOnce(new EngineError('ERR_CHECKPOINT', 'missing: the secret object'));

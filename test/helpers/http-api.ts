@@ -1,14 +1,14 @@
-/** The HTTP API of engine-platform.ts on a port of its own, as `ruminate serve` would have it. */
-import { serve, type ServerType } from '@hono/node-server';
+/** The HTTP API of whole-platform.ts on a port of its own. */
 import OpenAI from 'openai';
 
 import { createApp } from '../../functions/app.ts';
 import type { AppOptions } from '../../functions/context.ts';
-import { EnginePlatform } from './engine-platform.ts';
+import { listen } from '../../functions/node.ts';
+import { WholePlatform } from './whole-platform.ts';
 
 export interface HttpApi extends AsyncDisposable {
   readonly url: string;
-  readonly platform: EnginePlatform;
+  readonly platform: WholePlatform;
   /** What was logged, one JSON text a line. */
   readonly logged: string[];
   readonly openai: OpenAI;
@@ -17,18 +17,14 @@ export interface HttpApi extends AsyncDisposable {
 }
 
 export async function startApi(change: Partial<AppOptions> = {}): Promise<HttpApi> {
-  const platform = new EnginePlatform();
+  const platform = new WholePlatform();
   const logged: string[] = [];
   const note = (fields: object, message: string) => {
     logged.push(JSON.stringify({ ...fields, message }, (_, value: unknown) => (value instanceof Error ? String(value.stack) : value)));
   };
   const app = createApp({ platform, auth: null, log: { info: note, warn: note, error: note }, ...change });
-  const server = await new Promise<ServerType>((resolve) => {
-    const started: ServerType = serve({ fetch: app.fetch, port: 0, hostname: '127.0.0.1' }, () => resolve(started));
-  });
-  const address = server.address();
-  if (address === null || typeof address === 'string') throw new Error('the server has no port');
-  const url = `http://127.0.0.1:${address.port}`;
+  const listening = await listen({ fetch: (request) => app.fetch(request), host: '127.0.0.1', port: 0 });
+  const { url } = listening;
   return {
     url,
     platform,
@@ -38,8 +34,7 @@ export async function startApi(change: Partial<AppOptions> = {}): Promise<HttpAp
     post: (path, body, headers = {}) =>
       fetch(url + path, { method: 'POST', headers: { 'content-type': 'application/json', ...headers }, body: typeof body === 'string' ? body : JSON.stringify(body) }),
     async [Symbol.asyncDispose]() {
-      if ('closeAllConnections' in server) server.closeAllConnections();
-      await new Promise((resolve) => server.close(resolve));
+      await listening.end();
       await platform[Symbol.asyncDispose]();
     },
   };
