@@ -3,6 +3,7 @@
  * functions of the batch and its jobs, under names of the batch's own, so that it does not matter who writes them or how often.
  */
 import { EngineError } from '../core/errors.ts';
+import { nextTurn } from '../core/turns.ts';
 import { inParallel } from '../core/waiting.ts';
 import type { JobState } from '../kv/head.ts';
 import { type BatchEndpoint, type Line, lineJobId } from './batch-lines.ts';
@@ -52,6 +53,7 @@ export async function writeAnswers(options: AnswersOptions): Promise<Pick<End, '
 
 /** As OpenAI's: https://platform.openai.com/docs/api-reference/batch/request-output */
 async function answered({ record, stop, jobs, lines, endpoint, platform, nowMs }: AnswersOptions, index: number, signal: AbortSignal): Promise<Answered> {
+  await nextTurn();
   const { tenant } = record;
   const job = lineJobId(record.id, index);
   const line = lines[index];

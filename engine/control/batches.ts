@@ -6,6 +6,7 @@
 import { type Clock, systemClock, wallClockMs } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
+import { nextTurn } from '../core/turns.ts';
 import { inParallel, untilAborted } from '../core/waiting.ts';
 import { isTerminal, type JobState } from '../kv/head.ts';
 import { tenantPrefix } from '../kv/names.ts';
@@ -165,7 +166,7 @@ export class Batches {
     if (verdict !== null) return { ...state, verdict };
     const { tenant, id } = record;
     const endpoint = this.#endpoint(record.endpoint);
-    const parsed = parseLines(await this.#input(record, signal), record.endpoint);
+    const parsed = await parseLines(await this.#input(record, signal), record.endpoint);
     const faults = parsed.faults.length > 0 ? parsed.faults : await judgeLines(parsed.lines, endpoint, this.#o.platform, { tenant, signal });
     const found = { kind: 'verdict' as const, tenant, id, atMs: this.#nowMs(), lines: parsed.lines.length, faults: faults.slice(0, LIMITS.BATCH_FAULTS_MAX) };
     return { ...state, verdict: await writeOnce(this.#o.store, keyOf(record, 'verdict.json'), verdictRecord, found, { clock: this.#clock, signal }) };
@@ -180,6 +181,7 @@ export class Batches {
       const some = missing.slice(first, first + JOBS_A_LOOK);
       await inParallel(some.length, JOBS_AT_ONCE, signal, async (n, stop) => {
         const index = some[n] ?? 0;
+        await nextTurn();
         try {
           const { spec } = await this.#endpoint(record.endpoint).parse(lines[index]?.body, { tenant, signal: stop });
           await this.#o.platform.submit(spec, { tenant, id: lineJobId(record.id, index), signal: stop });
@@ -254,7 +256,7 @@ export class Batches {
   }
 
   async #lines(record: BatchRecord, signal: AbortSignal): Promise<readonly Line[]> {
-    return parseLines(await this.#input(record, signal), record.endpoint).lines;
+    return (await parseLines(await this.#input(record, signal), record.endpoint)).lines;
   }
 
   async #input(record: BatchRecord, signal: AbortSignal): Promise<Uint8Array> {

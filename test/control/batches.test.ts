@@ -141,8 +141,8 @@ test('the job of a line is a ULID of the batch\'s time, never the same for two l
   expect(lineJobId(batch, 7)).toBe(lineJobId(batch, 7));
 });
 
-test('bytes that are not UTF-8 are no lines', () => {
-  expect(parseLines(Uint8Array.of(0x7b, 0xff, 0x7d), URL).faults).toMatchObject([{ code: 'invalid_encoding', line: null }]);
+test('bytes that are not UTF-8 are no lines', async () => {
+  expect((await parseLines(Uint8Array.of(0x7b, 0xff, 0x7d), URL)).faults).toMatchObject([{ code: 'invalid_encoding', line: null }]);
 });
 
 describe('a sealed blob', () => {
