@@ -94,7 +94,7 @@ function banner({ url, store, models }: { readonly url: string; readonly store: 
   const { bold, dim } = paintFor(process.stdout);
   const model = models[0] ?? 'MODEL';
   const key = apiKeys === undefined ? '' : ' -H "authorization: Bearer $KEY"';
-  const body = JSON.stringify({ model, messages: [{ role: 'user', content: '4 20 8 13 target 59' }], stream: true });
+  const body = JSON.stringify({ model, messages: [{ role: 'user', content: '4 20 8 13 target 59' }], hyperscale: { width: 8 }, stream: true });
   return `${bold(`Ruminate listens on ${url}`)}, docs at ${url}/docs
 ${dim(`jobs in ${store}, models ${models.join(', ') || '(none)'}, ${threads ?? availableParallelism()} threads`)}
 

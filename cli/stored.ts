@@ -6,7 +6,10 @@ import { openStore } from '../engine/adapters/store-url.ts';
 import { EngineError } from '../engine/core/errors.ts';
 import type { CheckpointPolicy } from '../engine/job/checkpointer.ts';
 import { DEFAULT_POLICY } from '../engine/job/checkpointer.ts';
+import type { Progress } from '../engine/job/generate.ts';
 import type { StoredOptions, StoredOutcome } from '../engine/job/stored.ts';
+import { readJob } from '../engine/kv/create.ts';
+import type { JobKey } from '../engine/kv/names.ts';
 import type { ObjectStore } from '../engine/ports/object-store.ts';
 import { EXIT, onInterrupt } from './exit.ts';
 import { modelFinder } from './finder.ts';
@@ -68,6 +71,22 @@ export function policyOf({ checkpointTokens, checkpointTime, journalTime }: Poli
   };
 }
 
+const PARKING = 'ruminate: parking at the next step; again to leave at once (what is committed stays)\n';
+const STOPPING = 'ruminate: stopping; again to leave at once\n';
+const RUNNING: readonly Progress['phase'][] = ['prefill', 'decode'];
+
+/** Interrupted while the model was loaded, say: what there is in the store then, for whoever has to decide what to do next. */
+async function beforeItRan(error: unknown, store: ObjectStore, where: JobKey): Promise<unknown> {
+  if (!(error instanceof EngineError && error.code === 'ERR_CANCELLED')) return error;
+  try {
+    const { head } = await readJob(store, where);
+    return new EngineError('ERR_CANCELLED', `The job ${where.job} was not run; it stays in the store (${head.state}).`, { cause: error });
+  } catch (failure) {
+    if (!(failure instanceof EngineError && failure.code === 'ERR_JOB_NOT_FOUND')) return error;
+    return new EngineError('ERR_CANCELLED', `The job ${where.job} was not begun; nothing was stored.`, { cause: error });
+  }
+}
+
 /** Runs one slice of a stored job, watched; prints its result, or where it stands. */
 export async function watchStored(
   title: string, job: string, flags: WatchFlags, length: number | null, work: (options: StoredOptions) => Promise<StoredOutcome>,
@@ -75,23 +94,30 @@ export async function watchStored(
   const stream = process.stderr;
   const store = await openJobStore(flags);
   const keys = await keyProviderOf();
-  using interrupt = onInterrupt(() => stream.write('ruminate: parking at the next step; again to leave at once (what is committed stays)\n'));
-  await store.probe({ signal: interrupt.signal });
+  const where = { tenant: flags.tenant, job };
+  let isRunning = false;
+  using interrupt = onInterrupt(() => stream.write(isRunning ? PARKING : STOPPING));
   const term = process.env.TERM;
   const view: View = flags.json === true && !canRedraw(stream, term) ? silentView : openView({ stream, title, length, now: () => performance.now(), term });
   let outcome;
   try {
+    await store.probe({ signal: interrupt.signal });
     outcome = await work({
       store,
-      where: { tenant: flags.tenant, job },
+      where,
       take: flags.take,
       policy: policyOf(flags),
       models: modelFinder(),
       keys,
       signal: interrupt.signal,
-      onProgress: (progress) => view.update(progress),
+      onProgress: (progress) => {
+        isRunning ||= RUNNING.includes(progress.phase);
+        view.update(progress);
+      },
       ...(flags.threads === undefined ? {} : { threads: flags.threads }),
     });
+  } catch (error) {
+    throw interrupt.signal.aborted ? await beforeItRan(error, store, where) : error;
   } finally {
     view.close();
   }

@@ -7,6 +7,7 @@ import { LIMITS } from '../core/limits.ts';
 import type { JobState } from '../kv/head.ts';
 import type { Lease } from '../kv/lease.ts';
 import type { ObjectRef } from '../kv/manifest.ts';
+import { COMMIT_INTERVAL_MS } from '../kv/take.ts';
 import type { NewObject } from '../kv/uploads.ts';
 import type { NativeRun, RunReport, SavedObject, Seal } from '../runtime/native.ts';
 import { type Checkpoint, contentOf, withCut } from './checkpoint.ts';
@@ -22,9 +23,12 @@ export interface CheckpointPolicy {
 
 export const DEFAULT_POLICY: CheckpointPolicy = { deltaTokens: 2_048, deltaMs: 15_000, journalMs: 10_000 };
 
-/** How long the head of a job that runs may stay as it is: takers count in this. */
+/** However short a policy's times are, the store is not written more often for nothing. */
+const INTERVAL_MS_MIN = 200;
+
+/** How long the head of a job that runs may stay as it is: takers count in this, and whoever sends forgotten jobs again in the longest. */
 export function commitIntervalMs({ deltaMs, journalMs }: CheckpointPolicy): number {
-  return Math.max(deltaMs, journalMs);
+  return Math.min(Math.max(deltaMs, journalMs, INTERVAL_MS_MIN), COMMIT_INTERVAL_MS);
 }
 
 export interface CheckpointerOptions {

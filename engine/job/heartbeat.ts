@@ -7,9 +7,6 @@ import { EngineError } from '../core/errors.ts';
 import { pause } from '../core/waiting.ts';
 import type { Lease } from '../kv/lease.ts';
 
-/** However short the interval that a policy asks for, the store is not written more often for nothing. */
-const BEAT_MS_MIN = 100;
-
 export interface Heartbeat extends AsyncDisposable {
   /** Aborts when another owner has been met: what is being computed is of no use any more. */
   readonly fenced: AbortSignal;
@@ -19,7 +16,7 @@ export interface Heartbeat extends AsyncDisposable {
 export function keepAlive(lease: Lease, clock: Clock, intervalMs: number): Heartbeat {
   const [stop, fenced] = [new AbortController(), new AbortController()];
   // Seen twice the same, it has been still for between one and two pauses.
-  const pauseMs = Math.max(BEAT_MS_MIN, intervalMs / 2);
+  const pauseMs = intervalMs / 2;
   const beating = (async () => {
     for (;;) {
       const { writeNonce } = lease.head;

@@ -65,7 +65,7 @@ export function ownerHint(): string {
 
 /** Whether the process that a head names as its owner is known to be gone. false: it may live, here or elsewhere. */
 export function isOwnerGone(owner: string): boolean {
-  const [name = '', host] = owner.split('@');
+  const [name = '', host] = owner.split(/[@,]/);
   return ownerHint().split('@')[1] === host && stateOf(name) === 'dead';
 }
 

@@ -11,11 +11,11 @@ import { isMissing, readHead, readManifest, readSpec, requireHead, type StoredHe
 import { decided, swapHead } from './swap.ts';
 
 export interface TakeOptions extends ProtocolOptions {
-  /** A hint for people, such as `pid 71 on host`: at most 128 printable ASCII characters. */
+  /** A hint for people, such as `pid 71 on host`: at most 112 printable ASCII characters. */
   readonly owner: string;
-  /** How often a living owner commits, at least. */
+  /** How often this owner will write the head, at least: the head says so, and whoever watches it counts in that. From 1 to 999,999. */
   readonly commitIntervalMs?: number | undefined;
-  /** How long to watch a running job for a sign of life before giving up. Default: four intervals. 0: not at all. */
+  /** How long to watch a running job for a sign of life before giving up. Default: four intervals of its owner's. 0: not at all. */
   readonly waitMs?: number | undefined;
   /** Takes a running job without watching it: the caller knows that its owner is gone, or wants it gone. */
   readonly force?: boolean | undefined;
@@ -31,7 +31,7 @@ export const STILL_INTERVALS = 3;
  * ERR_CHECKPOINT (nothing was written then); ERR_OPTION; ERR_STORE; ERR_CANCELLED.
  */
 export async function takeJob(store: ObjectStore, where: JobKey, options: TakeOptions): Promise<Lease> {
-  if (!isOwnerText(options.owner)) throw new EngineError('ERR_OPTION', 'owner must have at most 128 printable ASCII characters without quotes and backslashes.');
+  const owner = ownerText(options);
   const protocol = protocolOf(store, options);
   const { signal } = options;
   const mayTake = watcher(protocol, where, options);
@@ -43,13 +43,35 @@ export async function takeJob(store: ObjectStore, where: JobKey, options: TakeOp
     if (head.state === 'running' && !(await mayTake(head))) continue;
     const content = await load(protocol, where, stored, signal);
     if (content === null) continue;
-    const taken = await take(protocol, where, stored, writeNonce, options);
+    const taken = await take(protocol, where, stored, writeNonce, { owner, signal });
     if (taken !== null) return new Lease(protocol, where, taken, content.manifest, content.spec);
   }
 }
 
+const INTERVAL_MS_MAX = 999_999;
+
+/** What a head says of its owner: who it is, and `, 15000 ms` if it has said how often it writes. @throws EngineError ERR_OPTION. */
+function ownerText({ owner, commitIntervalMs }: TakeOptions): string {
+  if (!isOwnerText(owner) || owner.length > OWNER_LENGTH_MAX) {
+    throw new EngineError('ERR_OPTION', `owner must have at most ${OWNER_LENGTH_MAX} printable ASCII characters without quotes and backslashes.`);
+  }
+  if (commitIntervalMs === undefined) return owner;
+  if (!(commitIntervalMs >= 1 && commitIntervalMs <= INTERVAL_MS_MAX)) {
+    throw new EngineError('ERR_OPTION', `commitIntervalMs must be from 1 to ${INTERVAL_MS_MAX}; got ${commitIntervalMs}.`);
+  }
+  return `${owner}, ${Math.ceil(commitIntervalMs)} ms`;
+}
+
+const OWNER_LENGTH_MAX = 112;
+
+/** How often the owner that a head names writes it; null: it has not said. */
+function intervalOf(owner: string): number | null {
+  const said = /, ([1-9]\d{0,5}) ms$/.exec(owner)?.[1];
+  return said === undefined ? null : Number(said);
+}
+
 /** null: the head has moved, and what was decided about it no longer holds. */
-async function take(protocol: Protocol, where: JobKey, from: StoredHead, writeNonce: string, { owner, signal }: TakeOptions): Promise<StoredHead | null> {
+async function take(protocol: Protocol, where: JobKey, from: StoredHead, writeNonce: string, { owner, signal }: Pick<TakeOptions, 'owner' | 'signal'>): Promise<StoredHead | null> {
   let hasMoved = false;
   try {
     return await swapHead(protocol, where, from, {
@@ -82,11 +104,12 @@ async function load(
 
 /** Asked with each head that is read: true once its owner has written nothing for so long; else false, after a pause. */
 function watcher({ clock }: Protocol, where: JobKey, options: TakeOptions): (head: Head) => Promise<boolean> {
-  const intervalMs = options.commitIntervalMs ?? COMMIT_INTERVAL_MS;
-  const endsMs = clock.nowMs() + (options.waitMs ?? (STILL_INTERVALS + 1) * intervalMs);
+  const startMs = clock.nowMs();
   let seen = { writeNonce: '', sinceMs: 0 };
   return async ({ writeNonce, owner, state }) => {
     if (options.force === true) return true;
+    const intervalMs = intervalOf(owner) ?? options.commitIntervalMs ?? COMMIT_INTERVAL_MS;
+    const endsMs = startMs + (options.waitMs ?? (STILL_INTERVALS + 1) * intervalMs);
     if (seen.writeNonce !== writeNonce) seen = { writeNonce, sinceMs: clock.nowMs() };
     const stillMs = clock.nowMs() - seen.sinceMs;
     if (stillMs >= STILL_INTERVALS * intervalMs) return true;

@@ -6,7 +6,7 @@ import type { LiveFeed } from '../control/feed.ts';
 import { type Clock, systemClock } from '../core/clock.ts';
 import { EngineError, type ErrorCode } from '../core/errors.ts';
 import { untilAborted } from '../core/waiting.ts';
-import { type CheckpointPolicy, DEFAULT_POLICY, commitIntervalMs } from '../job/checkpointer.ts';
+import type { CheckpointPolicy } from '../job/checkpointer.ts';
 import { Session } from '../job/session.ts';
 import { ownerHint } from '../job/slice.ts';
 import { resumeStored, type StoredOutcome } from '../job/stored.ts';
@@ -54,6 +54,8 @@ export interface WorkerOptions {
 type Next = { readonly kind: 'remove' } | { readonly kind: 'again'; readonly delayMs: number };
 
 const REMOVE: Next = { kind: 'remove' };
+/** No living owner is silent for so long. */
+const SILENT_MS = STILL_INTERVALS * COMMIT_INTERVAL_MS;
 const SLICE_MS = 10 * 60_000;
 const VISIBILITY_MS = 120_000;
 const STRIKES_MAX = 5;
@@ -177,7 +179,7 @@ export class Worker implements LiveFeed {
           this.#say({ ...verdict, kind: 'dropped', where });
           return REMOVE;
         }
-        case 'wait': return { kind: 'again', delayMs: this.#intervalMs };
+        case 'wait': return { kind: 'again', delayMs: COMMIT_INTERVAL_MS };
         case 'poison': return await this.#poison(where, verdict.strikes);
         case 'run': return await this.#run(received, where, verdict);
       }
@@ -269,6 +271,8 @@ export class Worker implements LiveFeed {
   async #failed(received: ReceivedMessage, where: JobKey, error: unknown): Promise<Next> {
     const code = codeOf(error);
     if (code === 'ERR_JOB_NOT_FOUND') return REMOVE;
+    // Someone took it between our look and ours: the next look says what that means for the message.
+    if (code === 'ERR_JOB_CONFLICT') return { kind: 'again', delayMs: COMMIT_INTERVAL_MS };
     if (code !== undefined && FINAL.includes(code) && (await this.#refuse(where, error))) return REMOVE;
     const key = jobPrefix(where);
     // The newest last, and not without end.
@@ -327,7 +331,7 @@ export class Worker implements LiveFeed {
     const { store, queue } = this.#o;
     const { signal } = this.#stop;
     let sent = 0;
-    for await (const found of reconcile(store, this.#seen, { clock: this.#clock, signal, unmovedMs: all ? 0 : this.#silentMs })) {
+    for await (const found of reconcile(store, this.#seen, { clock: this.#clock, signal, unmovedMs: all ? 0 : SILENT_MS })) {
       if (found.kind === 'unreadable') this.#say(found);
       else if (!this.#running.has(jobPrefix(found.where))) {
         await queue.send({ v: 1, ...found.where, slice: found.head.slice }, { signal });
@@ -338,15 +342,7 @@ export class Worker implements LiveFeed {
   }
 
   #isUnmoved(where: JobKey, { writeNonce }: Head): boolean {
-    return isUnmoved(this.#seen, liveKey(where), writeNonce, this.#clock.nowMs(), this.#silentMs);
-  }
-
-  get #intervalMs(): number {
-    return Math.max(COMMIT_INTERVAL_MS, commitIntervalMs({ ...DEFAULT_POLICY, ...this.#o.policy }));
-  }
-
-  get #silentMs(): number {
-    return STILL_INTERVALS * this.#intervalMs;
+    return isUnmoved(this.#seen, liveKey(where), writeNonce, this.#clock.nowMs(), SILENT_MS);
   }
 
   get #visibilityMs(): number {

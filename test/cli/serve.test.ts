@@ -144,8 +144,18 @@ describe('a job and its stream', () => {
     expect(read).toEqual(quiet);
   });
 
+  test('are read from any server of the store, also from one that does not run it', async () => {
+    const at = store();
+    await using runs = await serve(at, ...OFTEN);
+    const { id } = await runs.post<Job>('/v1/jobs', LONG);
+    await follow(runs, id, -1, isAt(0));
+    await using reads = await serve(at, ...OFTEN);
+    expect(await follow(reads, id)).toEqual(quiet);
+    expect(await reads.get<Job>(`/v1/jobs/${id}`), 'nobody took it').toMatchObject({ state: 'done', slice: 1 });
+  });
+
   test('are the same when jobs take turns', async () => {
-    const spec = { ...LONG, budget: { width: 2, length: 60 } };
+    const spec = { ...LONG, budget: { width: 2, length: 24 } };
     await using server = await serve(store());
     const whole = await follow(server, (await server.post<Job>('/v1/jobs', spec)).id);
     await using sliced = await serve(store(), '--slice-time', '1ms');

@@ -8,6 +8,7 @@ import { endJob } from '../../engine/kv/end.ts';
 import { COMMIT_INTERVAL_MS, STILL_INTERVALS, takeJob } from '../../engine/kv/take.ts';
 import type { NativeEngine, NativeRun } from '../../engine/runtime/native.ts';
 import { ManualClock } from '../helpers/clock.ts';
+import { changed } from '../resume/jobs.ts';
 import { expectUndisturbed, park, taken, WHERE } from './support.ts';
 
 const STILL_MS = STILL_INTERVALS * COMMIT_INTERVAL_MS;
@@ -18,28 +19,21 @@ function slowly(engine: NativeEngine): { readonly engine: NativeEngine; readonly
   let isBusy = (): void => undefined;
   const allowed = new Promise<void>((resolve) => { goOn = resolve; });
   const busy = new Promise<void>((resolve) => { isBusy = resolve; });
-  const slow = (run: NativeRun): NativeRun => Object.assign(Object.create(run) as NativeRun, {
-    async prefill(signal?: AbortSignal) {
+  const slow = (run: NativeRun): NativeRun => changed(run, {
+    async prefill(signal) {
       isBusy();
       await Promise.race([allowed, new Promise((resolve) => signal?.addEventListener('abort', resolve, { once: true }))]);
       await run.prefill(signal);
     },
-    ...bound(run, ['step', 'end', 'report', 'save', 'close']),
-    [Symbol.dispose]: () => run.close(),
   });
   return {
     busy,
     goOn,
-    engine: Object.assign(Object.create(engine) as NativeEngine, {
-      ...bound(engine, ['memory', 'identity']),
-      createRun: (...args: Parameters<NativeEngine['createRun']>) => slow(engine.createRun(...args)),
-      restoreRun: async (...args: Parameters<NativeEngine['restoreRun']>) => slow(await engine.restoreRun(...args)),
+    engine: changed(engine, {
+      createRun: (options) => slow(engine.createRun(options)),
+      restoreRun: async (...args) => slow(await engine.restoreRun(...args)),
     }),
   };
-}
-
-function bound<T extends object>(of: T, names: readonly (keyof T)[]): Partial<T> {
-  return Object.fromEntries(names.map((name) => [name, (of[name] as () => unknown).bind(of)])) as Partial<T>;
 }
 
 async function passed(clock: ManualClock, ms: number): Promise<void> {

@@ -144,6 +144,38 @@ describe('taking', () => {
     expect((await taking).head.epoch).toBe(2);
   });
 
+  test('a taker counts in the interval of the owner that it watches, whatever its own', async () => {
+    for (const [theirs, mine] of [[30_000, 1_000], [1_000, 30_000]] as const) {
+      const store = new MemoryStore();
+      await createdJob(store);
+      const [clock, first] = [new ManualClock(), await takenJob(store, { commitIntervalMs: theirs })];
+      expect(first.head.owner).toBe(`test, ${theirs} ms`);
+      let taken = false;
+      const taking = takenJob(store, { clock, commitIntervalMs: mine, waitMs: 100 * theirs }).then((lease) => ((taken = true), lease));
+      for (let n = 0; n < 3; n++) {
+        await passed(clock, 2.9 * theirs);
+        expect(taken).toBe(false);
+        await first.touch();
+      }
+      await passed(clock, 4.1 * theirs);
+      expect((await taking).head).toMatchObject({ epoch: 2, owner: `test, ${mine} ms` });
+    }
+  });
+
+  test.each([0, -1, Number.NaN, 1_000_000])('%d ms is no interval, and nobody waits in one that a head cannot say', async (commitIntervalMs) => {
+    const store = new MemoryStore();
+    await createdJob(store);
+    await expect(takenJob(store, { commitIntervalMs })).rejects.toMatchObject(code('ERR_OPTION'));
+    await expect(takenJob(store, { owner: 'x'.repeat(113) })).rejects.toMatchObject(code('ERR_OPTION'));
+    const clock = new ManualClock();
+    await takenJob(store, { owner: 'x, 0 ms' });
+    const taking = takenJob(store, { clock, commitIntervalMs: 1_000 });
+    await passed(clock, 2_900);
+    expect(headOf(store).epoch).toBe(1);
+    await passed(clock, 1_200);
+    expect((await taking).head.epoch).toBe(2);
+  });
+
   test('of takers at once each gets an epoch of its own, and only the last owns the job', async () => {
     const store = new MemoryStore();
     await createdJob(store);

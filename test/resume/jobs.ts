@@ -94,7 +94,7 @@ export async function create(store: ObjectStore, where: JobKey, { spec, job, mod
 export interface SliceOptions {
   /** Parks when this step is done; default: never. */
   readonly stopAt?: number;
-  /** Throws when this step is done, as a process that is killed would: nothing more is written. */
+  /** Throws when this step is done, as a process that is killed would: what is on its way is written, and the job is not let go. */
   readonly crashAt?: number;
   readonly policy?: Partial<CheckpointPolicy>;
   readonly identity?: EngineIdentity;
@@ -104,13 +104,23 @@ export interface SliceOptions {
 /** One slice of a job that is there, taken whatever its owner does. */
 export async function slice(store: ObjectStore, where: JobKey, bench: Bench, { stopAt = Infinity, crashAt = Infinity, policy = {}, ...other }: SliceOptions = {}): Promise<SliceOutcome> {
   const stop = new AbortController();
-  const lease = await takeJob(store, where, { owner: 'test', force: true });
+  let isDead = false;
+  const mortal = changed(store, {
+    put: async (key, body, options) => {
+      if (isDead && key.endsWith('/HEAD') && Buffer.concat(body).includes('"state":"parked"')) throw new Crash();
+      return await store.put(key, body, options);
+    },
+  });
+  const lease = await takeJob(mortal, where, { owner: 'test', force: true });
   return await runSlice(bench.job, lease, null, {
     ...bench,
     ...other,
     engine: watched(bench.engine, Math.min(stopAt, crashAt), () => {
       if (stopAt <= crashAt) stop.abort();
-      else throw new Crash();
+      else {
+        isDead = true;
+        throw new Crash();
+      }
     }),
     store,
     keys: null,

@@ -139,6 +139,15 @@ describe('slices', () => {
     expect(await bench.result('sums')).toEqual(expectedLong);
   });
 
+  test('a drain that is not waited for says so, and the job is parked all the same', async () => {
+    await using bench = new Bench();
+    const worker = bench.worker();
+    const where = await bench.submit('sums', LONG);
+    await reaches(worker, where, 100);
+    expect(await worker.drain({ deadlineMs: 20_000, signal: AbortSignal.abort() })).toBe(false);
+    expect((await bench.event('parked', 'sums')).why).toBe('drain');
+  });
+
   test('a worker that has nothing to do drains at once', async () => {
     await using bench = new Bench();
     const worker = bench.worker();
