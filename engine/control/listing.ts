@@ -23,7 +23,9 @@ export interface Page extends CallOptions {
  * At most `limit` of what `view` gives, which is null for jobs that are not there any more.
  * @throws EngineError ERR_JOB_NOT_FOUND: `after` was never listed; what `view` throws.
  */
-export async function listNewest<T>(store: ObjectStore, page: Page, view: (where: JobKey) => Promise<T | null>): Promise<{ readonly jobs: readonly T[]; readonly more: boolean }> {
+export async function listNewest<T>(
+  store: ObjectStore, page: Page, view: (where: JobKey) => Promise<T | null>,
+): Promise<{ readonly jobs: readonly T[]; readonly more: boolean }> {
   const { tenant, limit, after, signal } = page;
   const days = await daysOf(store, page);
   const start = after === undefined ? 0 : await indexOfDay(store, tenant, after, days, signal);
@@ -32,7 +34,8 @@ export async function listNewest<T>(store: ObjectStore, page: Page, view: (where
   const want = limit + 1;
   for (let first = start; first < days.length && found.length < want; first += AT_ONCE) {
     const batch = days.slice(first, first + AT_ONCE);
-    const listed = await inParallel(batch.length, AT_ONCE, signal, (i, stop) => lastOf(store, tenant, batch[i] ?? '', first + i === start ? after : undefined, want, stop));
+    const listed = await inParallel(batch.length, AT_ONCE, signal, (i, stop) =>
+      lastOf(store, tenant, batch[i] ?? '', first + i === start ? after : undefined, want, stop));
     for (const [i, names] of listed.entries()) {
       for (let some = names; some.length > 0 && found.length < want;) {
         const views = await inParallel(some.length, AT_ONCE, signal, (n) => view({ tenant, job: some[n] ?? '' }));
@@ -63,7 +66,9 @@ async function indexOfDay(store: ObjectStore, tenant: string, job: string, days:
 }
 
 /** The last `count` names of a day before `before`, from the last one. */
-async function lastOf(store: ObjectStore, tenant: string, day: string, before: string | undefined, count: number, signal: AbortSignal | undefined): Promise<readonly string[]> {
+async function lastOf(
+  store: ObjectStore, tenant: string, day: string, before: string | undefined, count: number, signal: AbortSignal | undefined,
+): Promise<readonly string[]> {
   let last: string[] = [];
   for await (const { job } of listDay(store, tenant, day, { signal })) {
     if (before !== undefined && job >= before) break;

@@ -46,8 +46,13 @@ export class NativeShelf implements Shelf, Disposable {
     const parsed = parseSpec(spec);
     const name = modelName(parsed);
     // A path or an address would let a caller look around on this machine, or have it fetch what he likes.
-    if (!this.#names().includes(name)) throw new EngineError('ERR_MODEL_NOT_FOUND', `No model ${JSON.stringify(name.slice(0, 80))}; there is: ${this.#names().join(', ') || 'none'}.`);
-    if (parsed.policy_options?.surrogate !== undefined) throw new EngineError('ERR_OPTION', 'policy_options.surrogate is not an option: a surrogate comes with its model.');
+    const names = this.#names();
+    if (!names.includes(name)) {
+      throw new EngineError('ERR_MODEL_NOT_FOUND', `No model ${JSON.stringify(name.slice(0, 80))}; there is: ${names.join(', ') || 'none'}.`);
+    }
+    if (parsed.policy_options?.surrogate !== undefined) {
+      throw new EngineError('ERR_OPTION', 'policy_options.surrogate is not an option: a surrogate comes with its model.');
+    }
     return await this.#session.prepare(parsed, { ...(signal !== undefined && { signal }) });
   }
 

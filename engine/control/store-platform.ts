@@ -23,7 +23,9 @@ import type { Shelf } from '../ports/shelf.ts';
 import type { LiveFeed } from './feed.ts';
 import { jobIds, timeOf } from './ids.ts';
 import { listNewest } from './listing.ts';
-import type { CallerOptions, ExtendOptions, ForkOptions, JobEvent, JobView, ListOptions, ModelView, Platform, PlatformHealth, QuoteView, SubmitOptions } from './platform.ts';
+import type {
+  CallerOptions, ExtendOptions, ForkOptions, JobEvent, JobView, ListOptions, ModelView, Platform, PlatformHealth, QuoteView, SubmitOptions,
+} from './platform.ts';
 import { admitJob, quoteView } from './quotes.ts';
 import { keyOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
 import { RestoredJobs } from './restored.ts';
@@ -191,7 +193,9 @@ export class StorePlatform implements Platform {
     return { where: { tenant, job }, createdMs: id === undefined ? (timeOf(job) ?? nowMs) : nowMs };
   }
 
-  async #child(id: string, tenant: string, as: string | undefined, signal: AbortSignal | undefined, make: (name: string, options: ChildOptions) => Promise<JobKey>): Promise<JobView> {
+  async #child(
+    id: string, tenant: string, as: string | undefined, signal: AbortSignal | undefined, make: (name: string, options: ChildOptions) => Promise<JobKey>,
+  ): Promise<JobView> {
     const { store, shelf } = this.#options;
     const parent = keyOf(tenant, id);
     const { where, createdMs } = this.#newKey(tenant, as);

@@ -8,6 +8,7 @@ import type { JobEvent, Platform } from '../../engine/control/platform.ts';
 import { systemClock } from '../../engine/core/clock.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { endJob } from '../../engine/kv/end.ts';
+import { collectGarbage } from '../../engine/kv/gc.ts';
 import { type Numbered, TENANT, TestFeed, eventsOf, numbered, platformOn, runLive, runToEnd } from './support.ts';
 
 const shelf = new NativeShelf();
@@ -127,6 +128,23 @@ describe('a job that runs', () => {
     const journals = store.log.filter(({ kind, key, actor }) => kind === 'get' && actor === 'reader' && key.includes('/j/')).map(({ key }) => key);
     expect(journals.length).toBeGreaterThan(3);
     expect(new Set(journals).size).toBe(journals.length);
+  });
+
+  test('is not read again when its head is written without news', async () => {
+    const store = new MemoryStore();
+    const { platform } = platformOn(store.as('reader'), shelf);
+    const { id } = await platform.submit(SPEC, me);
+    await runToEnd(store, id, { parkAt: 100 });
+    const reads = (part: string): number => store.log.filter(({ kind, key, actor }) => kind === 'get' && actor === 'reader' && key.includes(part)).length;
+    const counts: number[][] = [];
+    for await (const event of platform.events(id, me)) {
+      if (event.kind !== 'idle') continue;
+      // Each collection writes a fence into the head.
+      await collectGarbage(store, { ...me, job: id });
+      if (counts.push([reads('/HEAD'), reads('/m/') + reads('/j/')]) === 4) break;
+    }
+    expect(new Set(counts.map(([heads]) => heads)).size).toBe(4);
+    expect(new Set(counts.map(([, objects]) => objects)).size).toBe(1);
   });
 
   test('and is cancelled is fenced, and its readers hear of it, in this process and in others', async () => {
