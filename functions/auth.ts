@@ -33,7 +33,10 @@ const KEY_CHARS_MAX = 512;
 
 /** @throws HttpError invalid_api_key, insufficient_scope */
 export async function authorize(request: Request, auth: KeyLookup | null, scope: Scope): Promise<Caller> {
-  if (auth === null) return LOCAL;
+  if (auth === null) {
+    refuseForeign(request);
+    return LOCAL;
+  }
   const key = /^Bearer ([\x21-\x7e]+)$/i.exec(request.headers.get('authorization') ?? '')?.[1];
   if (key === undefined || key.length > KEY_CHARS_MAX) throw unknownKey('The request needs an API key: authorization: Bearer <key>.');
   const sha256 = await hashOf(key);
@@ -42,6 +45,19 @@ export async function authorize(request: Request, auth: KeyLookup | null, scope:
   if (!known.scopes.includes(scope)) throw new HttpError('insufficient_scope', `The API key has no scope ${scope}.`);
   return { tenant: known.tenant, scopes: known.scopes, limits: { key: sha256, rpm: known.rpm, concurrent: known.concurrent } };
 }
+
+/**
+ * Without keys whoever reaches the server may do everything, and every page in this machine's browsers reaches it: by its own name for our
+ * address (DNS rebinding), or by a request across sites that needs no permission.
+ */
+function refuseForeign(request: Request): void {
+  const { host, hostname } = new URL(request.url);
+  const origin = request.headers.get('origin');
+  if (LOOPBACK.test(hostname) && (origin === null || (URL.canParse(origin) && new URL(origin).host === host))) return;
+  throw new HttpError('foreign_origin', 'Without API keys this server answers its own machine only: http://127.0.0.1, http://localhost or http://[::1].');
+}
+
+const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/;
 
 /** As keys are stored: 64 hex digits. */
 export async function hashOf(key: string): Promise<string> {

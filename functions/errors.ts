@@ -44,6 +44,8 @@ export const HTTP_CODES = {
   unsupported_parameter: [400, 'invalid_request_error'],
   invalid_api_key: [401, 'authentication_error'],
   insufficient_scope: [403, 'permission_error'],
+  /** A page of another site asks in its visitor's name. */
+  foreign_origin: [403, 'permission_error'],
   not_found: [404, 'invalid_request_error'],
   method_not_allowed: [405, 'invalid_request_error'],
   body_timeout: [408, 'invalid_request_error'],

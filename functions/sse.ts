@@ -32,20 +32,23 @@ export function sseResponse(produce: (signal: AbortSignal) => AsyncIterable<stri
   const gone = new AbortController();
   const utf8 = new TextEncoder();
   const frames = produce(gone.signal)[Symbol.asyncIterator]();
-  let pending: Promise<IteratorResult<string>> | null = null;
+  const pulse = new Pulse(options);
   let over = false;
   const end = (left: boolean) => {
-    if (!over) options.onEnd(left);
+    if (over) return;
     over = true;
+    pulse[Symbol.dispose]();
+    options.onEnd(left);
   };
   const body = new ReadableStream<Uint8Array>({
+    start: (controller) => pulse.start(() => {
+      if ((controller.desiredSize ?? 0) > 0) controller.enqueue(utf8.encode(KEEP_ALIVE));
+    }),
     async pull(controller) {
       try {
-        pending ??= frames.next();
-        const next = await withinMs(pending, options);
+        const next = await frames.next();
         if (over) return;
-        if (next === null) return controller.enqueue(utf8.encode(KEEP_ALIVE));
-        pending = null;
+        pulse.beat();
         if (next.done !== true) return controller.enqueue(utf8.encode(next.value));
       } catch (error) {
         if (over) return;
@@ -58,7 +61,6 @@ export function sseResponse(produce: (signal: AbortSignal) => AsyncIterable<stri
       end(true);
       gone.abort();
       // The producer sees the signal; nobody waits for what it does then.
-      pending?.catch(() => undefined);
       void frames.return?.().catch(() => undefined);
     },
   });
@@ -66,11 +68,38 @@ export function sseResponse(produce: (signal: AbortSignal) => AsyncIterable<stri
   return new Response(body, { headers });
 }
 
-/** null: it takes longer. */
-async function withinMs<T>(pending: Promise<T>, { clock, keepAliveMs }: SseOptions): Promise<T | null> {
-  using timer = clock.timeout(keepAliveMs);
-  return await Promise.race([
-    pending,
-    new Promise<null>((resolve) => timer.signal.addEventListener('abort', () => resolve(null), { once: true })),
-  ]);
+/** Notices silence with a timer for every half of the time that may pass, not for every frame: there may be thousands of both. */
+class Pulse implements Disposable {
+  readonly #clock: Clock;
+  readonly #halfMs: number;
+  #timer: Disposable | null = null;
+  #quiet = false;
+  #stopped = false;
+
+  constructor({ clock, keepAliveMs }: SseOptions) {
+    this.#clock = clock;
+    this.#halfMs = keepAliveMs / 2;
+  }
+
+  start(onSilence: () => void): void {
+    if (this.#stopped) return;
+    const timer = this.#clock.timeout(this.#halfMs);
+    this.#timer = timer;
+    timer.signal.addEventListener('abort', () => {
+      if (this.#stopped) return;
+      if (this.#quiet) onSilence();
+      this.#quiet = true;
+      this.start(onSilence);
+    }, { once: true });
+  }
+
+  /** A frame was sent. */
+  beat(): void {
+    this.#quiet = false;
+  }
+
+  [Symbol.dispose](): void {
+    this.#stopped = true;
+    this.#timer?.[Symbol.dispose]();
+  }
 }

@@ -4,6 +4,7 @@ import { z } from '@hono/zod-openapi';
 import type { ModelView } from '../../engine/control/platform.ts';
 import { LIMITS } from '../../engine/core/limits.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
+import { HttpError } from '../errors.ts';
 import { type ChosenBudget, budgetOf, oneOf } from './budget.ts';
 import { content, effort, hyperscale, length, modelName, sampling, samplingOf, seed, stop, textOf, width } from './fields.ts';
 
@@ -44,6 +45,7 @@ export type ChatRequest = z.infer<typeof chatRequest>;
 
 /** The job that a request asks for. @throws HttpError; EngineError ERR_MODEL_NOT_FOUND */
 export async function chatJob(request: ChatRequest, models: () => Promise<readonly ModelView[]>): Promise<{ readonly spec: JobSpec; readonly budget: ChosenBudget }> {
+  if (request.stream !== true && request.stream_options !== undefined) throw new HttpError('invalid_value', 'stream_options needs stream=true.', { param: 'stream_options' });
   const budget = await budgetOf({
     model: request.model,
     effort: oneOf([['reasoning_effort', request.reasoning_effort], ['reasoning.effort', request.reasoning?.effort]]),

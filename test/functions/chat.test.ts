@@ -188,7 +188,7 @@ describe('what is refused', () => {
     ['hyperscale.depth', { hyperscale: { depth: 3 } }], ['hyperscale.width', { hyperscale: { width: 999 } }], ['hyperscale.vote', { n: 2, hyperscale: { vote: 'majority' } }],
     ['reasoning_effort', { n: 2, reasoning_effort: 'low' }], ['max_tokens', { max_tokens: 4, max_completion_tokens: 5 }],
     ['messages.0.content', { messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'x' } }] }] }], ['messages', { messages: [] }],
-    ['messages.0.role', { messages: [{ role: 'tool', content: 'x', tool_call_id: 'y' }] }], ['hyperscale.kv_read_budget', { hyperscale: { kv_read_budget: 1 } }],
+    ['stream_options', { stream_options: { include_usage: true } }], ['messages.0.role', { messages: [{ role: 'tool', content: 'x', tool_call_id: 'y' }] }], ['hyperscale.kv_read_budget', { hyperscale: { kv_read_budget: 1 } }],
   ])('%s, where it stands', async (param, change) => {
     const asked = api.openai.chat.completions.create({ ...GREEDY, ...change } as OpenAI.ChatCompletionCreateParamsNonStreaming);
     await expect(asked).rejects.toMatchObject({ status: 400, param });

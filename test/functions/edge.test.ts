@@ -1,4 +1,5 @@
 /** What holds for every request: addresses, bodies, ids, failures of ours, health, the document of itself. */
+import { request } from 'node:http';
 import { connect } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
@@ -53,7 +54,7 @@ describe('a request', () => {
     const { port } = new URL(api.url);
     const socket = connect(Number(port), '127.0.0.1');
     socket.on('error', () => undefined);
-    socket.write('POST /v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n');
+    socket.write('POST /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n');
     const answer = new Promise<string>((resolve) => socket.once('data', (data) => resolve(data.toString())));
     const piece = 'x'.repeat(1 << 16);
     for (let sent = 0; sent <= HTTP_LIMITS.BODY_BYTES_MAX; sent += piece.length) socket.write(`10000\r\n${piece}\r\n`);
@@ -66,6 +67,19 @@ describe('a request', () => {
     expect((await api.get('/v1/models', { 'x-request-id': 'mine-1' })).headers.get('x-request-id')).toBe('mine-1');
     expect(api.logged.some((line) => line.includes('mine-1'))).toBe(true);
     expect((await api.get('/v1/models', { 'x-request-id': 'a b"' })).headers.get('x-request-id')).toMatch(/^req_/);
+  });
+
+  test('of a page of another site is refused where there are no keys, under whatever name it reaches us', async () => {
+    const ask = (headers: Record<string, string>) => new Promise<number | undefined>((resolve, reject) => {
+      request(`${api.url}/v1/models`, { headers }, (response) => resolve(response.resume().statusCode)).on('error', reject).end();
+    });
+    const { host, port } = new URL(api.url);
+    expect(await ask({ host, origin: api.url })).toBe(200);
+    expect(await ask({ host: `localhost:${port}` })).toBe(200);
+    expect(await ask({ host, origin: 'https://evil.example' })).toBe(403);
+    expect(await ask({ host, origin: 'null' })).toBe(403);
+    expect(await ask({ host: `evil.example:${port}` })).toBe(403);
+    expect(await ask({ host: `127.0.0.1.evil.example:${port}`, origin: `http://127.0.0.1.evil.example:${port}` })).toBe(403);
   });
 
   test('leaves no word of its prompt in the log', async () => {
