@@ -44,6 +44,8 @@ export interface ParsedLines {
 const AT_ONCE = 4;
 /** JSON read before others in this process have their turn: milliseconds. */
 const CHARS_A_TURN = 256 << 10;
+/** Of a fault, for people. */
+const TEXT_CHARS_MAX = 400;
 const FIELDS = ['custom_id', 'method', 'url', 'body'];
 
 /** The form of every line; not yet what its body asks for. @param input bounded by LIMITS.FILE_BYTES_MAX. */
@@ -140,6 +142,7 @@ async function faultOf(body: unknown, endpoint: BatchEndpoint, platform: Pick<Pl
     const { status, fault } = endpoint.failure(error);
     // Of the machine, not of the line: it is asked again.
     if (status >= 500 || options.signal?.aborted === true) throw error;
-    return fault;
+    // Both may hold what the client wrote, of any length.
+    return { code: fault.code, message: fault.message.slice(0, TEXT_CHARS_MAX), param: fault.param?.slice(0, TEXT_CHARS_MAX) ?? null };
   }
 }

@@ -146,6 +146,15 @@ describe('a batch', () => {
     expect(jobs()).toBe(before);
   });
 
+  test('that is refused at length still says why, in few words', async () => {
+    const long = 'x'.repeat(300_000);
+    for (const body of [{ ...GREEDY, logit_bias: { [long]: 1 } }, { ...GREEDY, [long]: 1 }, { ...GREEDY, model: long }]) {
+      const batch = await start(openai, [line('bad', body)]);
+      expect(batch.errors?.data).toMatchObject([{ line: 1 }]);
+      expect(JSON.stringify(await openai.batches.retrieve(batch.id)).length).toBeLessThan(3_000);
+    }
+  });
+
   test('of no lines, or of too many, fails', async () => {
     expect((await start(openai, ['\n'])).errors?.data).toMatchObject([{ code: 'invalid_json_line', line: 1 }]);
     const many = Array.from({ length: LIMITS.BATCH_LINES_MAX + 1 }, (_, i) => line(`${i}`, GREEDY));
