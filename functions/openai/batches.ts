@@ -2,8 +2,8 @@
 import { z } from '@hono/zod-openapi';
 
 import type { BatchView } from '../../engine/control/batch-view.ts';
-import type { Batches } from '../../engine/control/batches.ts';
 import { LIMITS } from '../../engine/core/limits.ts';
+import type { AppOptions } from '../context.ts';
 import { type Registry, endpoint } from '../endpoint.ts';
 import { HTTP_LIMITS } from '../limits.ts';
 import { OPENAI_FAILURES } from './errors.ts';
@@ -53,7 +53,7 @@ const one = { 200: { description: 'The batch', content: { 'application/json': { 
 const DESCRIPTION = `Each line of the file becomes a job. Every line is checked before any of them runs: if one is refused, the batch is \`failed\` and
 \`errors\` names the lines. Looking at a batch moves it on: a batch whose server died goes on with whoever is asked next.`;
 
-export function batches(registry: Registry, store: Batches): void {
+export function batches(registry: Registry, store: NonNullable<AppOptions['storage']>['batches']): void {
   endpoint(registry, {
     method: 'post', path: '/v1/batches', tag: TAG, summary: 'Run a file of requests', description: DESCRIPTION, scope: 'write', loads: true,
     body: batchRequest, responses: one,

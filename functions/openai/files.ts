@@ -1,8 +1,9 @@
 /** /v1/files, as OpenAI's: what batches read and what they write. */
 import { z } from '@hono/zod-openapi';
 
-import type { FileView, Files } from '../../engine/control/files.ts';
+import type { FileView } from '../../engine/control/files.ts';
 import { LIMITS } from '../../engine/core/limits.ts';
+import type { AppOptions } from '../context.ts';
 import { type Registry, check, endpoint } from '../endpoint.ts';
 import { HTTP_LIMITS } from '../limits.ts';
 import { readUpload } from '../upload.ts';
@@ -24,7 +25,7 @@ const uploadSchema = z.strictObject({ purpose: z.literal('batch') });
 
 const one = { 200: { description: 'The file', content: { 'application/json': { schema: fileSchema } } }, ...OPENAI_FAILURES };
 
-export function files(registry: Registry, store: Files): void {
+export function files(registry: Registry, store: NonNullable<AppOptions['storage']>['files']): void {
   const { clock, log } = registry.services;
 
   endpoint(registry, {

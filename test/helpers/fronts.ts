@@ -11,6 +11,7 @@ import { Worker } from '../../engine/worker/worker.ts';
 import { createApp } from '../../functions/app.ts';
 import { type KeyLookup, hashOf } from '../../functions/auth.ts';
 import { type Listening, listen } from '../../functions/node.ts';
+import { openBatches } from '../../functions/open-batches.ts';
 
 export interface Front {
   readonly url: string;
@@ -47,7 +48,8 @@ export class Fronts implements AsyncDisposable {
     const note = (fields: object, message: string) => {
       this.logged.push(JSON.stringify({ ...fields, message }, (_, value: unknown) => (value instanceof Error ? String(value.stack) : value)));
     };
-    const app = createApp({ platform, storage: { store, keys: this.keys }, auth: TENANTS, log: { info: note, warn: note, error: note } });
+    const log = { info: note, warn: note, error: note };
+    const app = createApp({ platform, storage: openBatches({ store, keys: this.keys, platform, log }), auth: TENANTS, log });
     const listening = await listen({ fetch: (request) => app.fetch(request), host: '127.0.0.1', port: 0 });
     this.#listening.push(listening);
     return { url: listening.url, openai: (tenant = 'acme') => new OpenAI({ baseURL: `${listening.url}/v1`, apiKey: tenant, maxRetries: 0 }) };
