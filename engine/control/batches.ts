@@ -56,7 +56,7 @@ const WAIT_MS = 2_000;
 /** Judging, making or answering every line of the longest batch; what is done by then stays. */
 const MOVE_MS_MAX = 10 * 60_000;
 /** Heads at a time, jobs at a time, and jobs between two looks at whether it was stopped. */
-const HEADS_AT_ONCE = 16;
+const HEADS_AT_ONCE = 8;
 const JOBS_AT_ONCE = 4;
 const JOBS_A_LOOK = 32;
 

@@ -6,7 +6,7 @@ import { frame, sseResponse, sseSchema } from '../sse.ts';
 import { chatJob, chatRequest } from './chat-request.ts';
 import { chatFrames } from './chat-stream.ts';
 import { completionOf, completionSchema } from './completion.ts';
-import { envelopeOf, errorSchema } from './errors.ts';
+import { OPENAI_FAILURES, envelopeOf } from './errors.ts';
 
 const DESCRIPTION = `One choice is the chain that the vote elected; with \`n\` above 1 there is no vote, and each chain is a choice.
 
@@ -29,8 +29,7 @@ export function chatCompletions(registry: Registry): void {
     headers: idempotencyHeaders,
     responses: {
       200: { description: 'The completion, or its chunks', content: { 'application/json': { schema: completionSchema }, 'text/event-stream': { schema: sseSchema } } },
-      '4XX': { description: 'Refused', content: { 'application/json': { schema: errorSchema } } },
-      '5XX': { description: 'Failed', content: { 'application/json': { schema: errorSchema } } },
+      ...OPENAI_FAILURES,
     },
   }, async ({ c, caller, body, signal, hold }) => {
     const { tenant } = caller;
