@@ -13,6 +13,7 @@ import { createApp } from '../functions/app.ts';
 import type { KeyLookup } from '../functions/auth.ts';
 import { Metrics } from '../functions/metrics.ts';
 import { listen } from '../functions/node.ts';
+import { openBatches } from '../functions/open-batches.ts';
 import { modelFinder } from './finder.ts';
 import { workerLog } from './worker-log.ts';
 
@@ -71,7 +72,7 @@ export async function openServer({ host, port, store: url, names, threads, slice
   const shelf = new NativeShelf({ finder, ...(names === null ? {} : { names: () => names }) });
   const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, clock, onCancelled: (where) => worker.interrupt(where) });
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
-  const app = createApp({ platform, auth, log, metrics: metrics.scrape, clock });
+  const app = createApp({ platform, storage: openBatches({ store, keys, platform, log, clock }), auth, log, metrics: metrics.scrape, clock });
   const listening = await listen({ fetch: (request) => app.fetch(request), host, port, onServer: (server) => metrics.watch(server) });
   worker.start();
   return {

@@ -10,8 +10,10 @@ import { health, metrics } from './health.ts';
 import { HTTP_LIMITS } from './limits.ts';
 import { jobEvents } from './jobs/events.ts';
 import { jobs } from './jobs/jobs.ts';
+import { batches } from './openai/batches.ts';
 import { chatCompletions } from './openai/chat.ts';
 import { envelopeResponse } from './openai/errors.ts';
+import { files } from './openai/files.ts';
 import { models } from './openai/models.ts';
 import { responses } from './openai/responses.ts';
 import { problemResponse } from './problem.ts';
@@ -44,6 +46,10 @@ export function createApp(options: AppOptions): App {
   models(registry);
   jobs(registry);
   jobEvents(registry);
+  if (options.storage !== undefined) {
+    files(registry, options.storage.files);
+    batches(registry, options.storage.batches);
+  }
   health(registry);
   if (options.metrics !== undefined) metrics(registry, options.metrics);
   docs(registry, options.version ?? '0');

@@ -1,4 +1,4 @@
-/** A JSON body, bounded while it is read: a length that a client claims is not believed. */
+/** Bodies, bounded while they are read: a length that a client claims is not believed. */
 import type { Clock } from '../engine/core/clock.ts';
 import { HttpError } from './errors.ts';
 import { HTTP_LIMITS } from './limits.ts';
@@ -9,8 +9,7 @@ export async function readJson(request: Request, clock: Clock): Promise<unknown>
   if (!/^application\/json\s*(;|$)/i.test(type)) {
     throw new HttpError('unsupported_media_type', 'content-type must be application/json.', { param: 'content-type' });
   }
-  if (Number(request.headers.get('content-length') ?? 0) > HTTP_LIMITS.BODY_BYTES_MAX) throw tooLarge();
-  const bytes = await readBytes(request, clock);
+  const bytes = await readBytes(request, clock, { bytesMax: HTTP_LIMITS.BODY_BYTES_MAX, msMax: HTTP_LIMITS.BODY_MS_MAX });
   try {
     // fatal: text that is not UTF-8 would become other text.
     return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
@@ -19,10 +18,17 @@ export async function readJson(request: Request, clock: Clock): Promise<unknown>
   }
 }
 
-async function readBytes(request: Request, clock: Clock): Promise<Uint8Array> {
+export interface BodyBounds {
+  readonly bytesMax: number;
+  readonly msMax: number;
+}
+
+/** @throws HttpError body_too_large, body_timeout */
+export async function readBytes(request: Request, clock: Clock, { bytesMax, msMax }: BodyBounds): Promise<Uint8Array<ArrayBuffer>> {
+  if (Number(request.headers.get('content-length') ?? 0) > bytesMax) throw tooLarge(bytesMax);
   if (request.body === null) return new Uint8Array(0);
   const reader = request.body.getReader();
-  using late = clock.timeout(HTTP_LIMITS.BODY_MS_MAX);
+  using late = clock.timeout(msMax);
   const stop = () => void reader.cancel().catch(() => undefined);
   late.signal.addEventListener('abort', stop, { once: true });
   const parts: Uint8Array[] = [];
@@ -30,12 +36,12 @@ async function readBytes(request: Request, clock: Clock): Promise<Uint8Array> {
   try {
     for (;;) {
       const { done, value } = await reader.read();
-      if (late.signal.aborted) throw new HttpError('body_timeout', `The body must arrive within ${HTTP_LIMITS.BODY_MS_MAX} ms.`);
+      if (late.signal.aborted) throw new HttpError('body_timeout', `The body must arrive within ${msMax} ms.`);
       if (done) break;
       size += value.byteLength;
-      if (size > HTTP_LIMITS.BODY_BYTES_MAX) {
+      if (size > bytesMax) {
         stop();
-        throw tooLarge();
+        throw tooLarge(bytesMax);
       }
       parts.push(value);
     }
@@ -51,6 +57,6 @@ async function readBytes(request: Request, clock: Clock): Promise<Uint8Array> {
   return whole;
 }
 
-function tooLarge(): HttpError {
-  return new HttpError('body_too_large', `The body must have at most ${HTTP_LIMITS.BODY_BYTES_MAX} bytes.`);
+function tooLarge(bytesMax: number): HttpError {
+  return new HttpError('body_too_large', `The body must have at most ${bytesMax} bytes.`);
 }

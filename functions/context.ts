@@ -1,6 +1,8 @@
 /** What every endpoint works with. */
 import type { OpenAPIHono } from '@hono/zod-openapi';
 
+import type { Batches } from '../engine/control/batches.ts';
+import type { Files } from '../engine/control/files.ts';
 import type { Platform } from '../engine/control/platform.ts';
 import type { Clock } from '../engine/core/clock.ts';
 import type { Caller, KeyLookup } from './auth.ts';
@@ -17,6 +19,11 @@ export interface AppOptions {
   /** null: whoever reaches the server is the one tenant `local`; for 127.0.0.1 only. */
   readonly auth: KeyLookup | null;
   readonly log: Log;
+  /** As open-batches.ts makes them; absent: there are no files and no batches. */
+  readonly storage?: {
+    readonly files: Pick<Files, 'create' | 'get' | 'list' | 'read' | 'delete'>;
+    readonly batches: Pick<Batches, 'create' | 'get' | 'list' | 'cancel'>;
+  } | undefined;
   /** For GET /metrics; absent: there is none. */
   readonly metrics?: (() => Promise<{ readonly contentType: string; readonly body: string }>) | undefined;
   /** Default: timers of the web. */

@@ -25,6 +25,8 @@ export interface Endpoint<B extends z.ZodType, Q extends z.ZodType> {
   /** Makes work: refused while jobs wait too long or the server drains. */
   readonly loads?: boolean | undefined;
   readonly body?: B | undefined;
+  /** A form that the endpoint reads itself (upload.ts); for the documentation. */
+  readonly form?: z.ZodObject | undefined;
   readonly query?: Q | undefined;
   readonly headers?: z.ZodObject | undefined;
   readonly responses: Responses;
@@ -100,7 +102,7 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
   });
 }
 
-function document<B extends z.ZodType, Q extends z.ZodType>(app: App, { body, query, headers, ...declared }: Endpoint<B, Q>, keys: boolean): void {
+function document<B extends z.ZodType, Q extends z.ZodType>(app: App, { body, form, query, headers, ...declared }: Endpoint<B, Q>, keys: boolean): void {
   const params = [...declared.path.matchAll(/\{(\w+)\}/g)].map((match) => [match[1] ?? '', z.string()] as const);
   app.openAPIRegistry.registerPath({
     method: declared.method,
@@ -114,6 +116,7 @@ function document<B extends z.ZodType, Q extends z.ZodType>(app: App, { body, qu
       ...(query === undefined ? {} : { query: query as unknown as z.ZodObject }),
       ...(headers === undefined ? {} : { headers }),
       ...(body === undefined ? {} : { body: { required: true, content: { 'application/json': { schema: body } } } }),
+      ...(form === undefined ? {} : { body: { required: true, content: { 'multipart/form-data': { schema: form } } } }),
     },
     responses: declared.responses,
   });
@@ -127,7 +130,7 @@ function shed({ platform, queueAgeMs }: Services): void {
 }
 
 /** @throws HttpError that names the field. */
-function check<T extends z.ZodType>(schema: T, value: unknown): z.infer<T> {
+export function check<T extends z.ZodType>(schema: T, value: unknown): z.infer<T> {
   const parsed = schema.safeParse(withoutNulls(value));
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0];

@@ -89,6 +89,8 @@ export const ENGINE_CODES: Readonly<Record<ErrorCode, readonly [number, string, 
   ERR_STORE: [503, 'store_unavailable', null],
   ERR_STORE_CONFIG: [500, 'store_config', null],
   ERR_JOB_NOT_FOUND: [404, 'job_not_found', null],
+  ERR_FILE_NOT_FOUND: [404, 'file_not_found', null],
+  ERR_BATCH_NOT_FOUND: [404, 'batch_not_found', null],
   ERR_JOB_CONFLICT: [409, 'job_conflict', null],
   ERR_FENCED: [409, 'fenced', null],
   ERR_CHECKPOINT: [500, 'checkpoint_damaged', null],
@@ -100,7 +102,7 @@ export const ENGINE_CODES: Readonly<Record<ErrorCode, readonly [number, string, 
 };
 
 /** Below 500, but with a message that may name this machine's folders or another's job. */
-const MASKED: readonly ErrorCode[] = ['ERR_MODEL_NOT_FOUND', 'ERR_JOB_NOT_FOUND', 'ERR_FENCED', 'ERR_CANCELLED'];
+const MASKED: readonly ErrorCode[] = ['ERR_MODEL_NOT_FOUND', 'ERR_JOB_NOT_FOUND', 'ERR_FILE_NOT_FOUND', 'ERR_BATCH_NOT_FOUND', 'ERR_FENCED', 'ERR_CANCELLED'];
 
 /** Whatever was thrown, as a client may see it. */
 export function failureOf(error: unknown): Failure {

@@ -4,6 +4,12 @@ export const HTTP_LIMITS = {
   BODY_BYTES_MAX: 6 << 20,
   /** A body that trickles in holds a connection: the whole of it within this. */
   BODY_MS_MAX: 30_000,
+  /** Beside the bytes of an uploaded file: its form. */
+  FORM_BYTES_MAX: 64 << 10,
+  /** Parts of a form: the file, its purpose, and room for what is refused by name. */
+  FORM_PARTS_MAX: 8,
+  /** A whole file over a slow line: 16 MiB at 1 Mbit/s. */
+  UPLOAD_MS_MAX: 150_000,
   /** Of an Idempotency-Key: a UUID has 36. */
   IDEMPOTENCY_KEY_CHARS_MAX: 255,
   /** Of a client's own x-request-id. */

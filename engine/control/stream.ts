@@ -62,6 +62,6 @@ export async function* streamJob(tenant: string, id: string, options: StreamOpti
 }
 
 /** It ended by itself or its budget; whatever else ended it, there is no result that it would have come to. */
-function hasResult(state: JobState): boolean {
+export function hasResult(state: JobState): boolean {
   return state === 'done' || state === 'incomplete';
 }

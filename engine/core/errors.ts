@@ -23,6 +23,8 @@ export const ERROR_CODES = {
   ERR_STORE_CONFIG: ['caller', 'The object store is wrongly named, denies access or cannot do what a checkpoint needs.'],
   ERR_JOB_NOT_FOUND: ['caller', 'No job of that name in this store.'],
   ERR_JOB_CONFLICT: ['caller', 'The job exists with another spec, or is in a state that does not allow this.'],
+  ERR_FILE_NOT_FOUND: ['caller', 'No file of that name.'],
+  ERR_BATCH_NOT_FOUND: ['caller', 'No batch of that name.'],
   ERR_FENCED: ['caller', 'Another owner has taken the job; nothing more was written.'],
   ERR_CHECKPOINT: ['caller', 'A checkpoint is damaged or of another model, layout or numerics; the reason is named.'],
   ERR_KEY: ['caller', 'An encryption key is missing, wrong or denied.'],

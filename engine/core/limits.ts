@@ -127,4 +127,23 @@ export const LIMITS = {
   TAILS_MAX: 4,
   /** A prompt and its tools, documents and template variables, as JSON. */
   SPEC_BYTES_MAX: 32 << 20,
+  /** An uploaded file, held in memory once while it arrives: a thousand requests of 16 kB. */
+  FILE_BYTES_MAX: 16 << 20,
+  /** As file systems have it. */
+  FILE_NAME_CHARS_MAX: 255,
+  /** One object of a file, because a put holds its body in memory. */
+  FILE_PIECE_BYTES: 4 << 20,
+  /** What a batch wrote for people: BATCH_LINES_MAX long answers, and a bound on what a record may claim. */
+  OUTPUT_BYTES_MAX: 2 ** 36,
+  /** Whoever looks at a batch that has not ended reads the head of each of its jobs. */
+  BATCH_LINES_MAX: 1_000,
+  /** Lines that a refused batch names: enough to see a pattern. */
+  BATCH_FAULTS_MAX: 20,
+  CUSTOM_ID_CHARS_MAX: 256,
+  /** OpenAI's bounds on metadata. */
+  METADATA_MAX: 16,
+  METADATA_KEY_CHARS_MAX: 64,
+  METADATA_VALUE_CHARS_MAX: 512,
+  /** The record of a batch, with metadata and faults at their longest. */
+  BATCH_RECORD_BYTES_MAX: 256 << 10,
 } as const;

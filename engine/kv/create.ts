@@ -8,7 +8,8 @@ import { FORMAT, formatHead, isTerminal, parseHead, type Head } from './head.ts'
 import { putIndex, putMarker } from './hints.ts';
 import type { Manifest } from './manifest.ts';
 import { HEAD, isNamePart, jobPrefix, specName, tenantPrefix, type JobKey } from './names.ts';
-import { attempts, protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
+import { putIfAbsent } from './once.ts';
+import { protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
 import { checkpointError } from './reason.ts';
 import { isMissing, readHead, readManifest, requireHead, type ReadOptions } from './read.ts';
 
@@ -145,17 +146,4 @@ function sameJob(head: Head, digest: string): Head {
   if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${head.job} was erased; its name is not used again.`);
   if (head.spec !== digest) throw new EngineError('ERR_JOB_CONFLICT', `The job ${head.job} exists with another spec; it is ${head.state}.`);
   return head;
-}
-
-/** What is there afterwards: ours, or what was there before. */
-async function putIfAbsent(protocol: Protocol, key: string, text: string, signal: AbortSignal | undefined): Promise<string> {
-  const { store } = protocol;
-  const nextAttempt = attempts(protocol, `${store.url}: ${key}`, signal);
-  for (;;) {
-    const outcome = await store.put(key, [Buffer.from(text)], { condition: { kind: 'if_absent' }, signal });
-    if (outcome.kind === 'written') return text;
-    const found = await store.get(key, { range: { offset: 0, bytes: LIMITS.HEAD_BYTES_MAX }, bytesMax: LIMITS.HEAD_BYTES_MAX, signal });
-    if (found !== null) return textOf(found.chunks, key);
-    await nextAttempt();
-  }
 }

@@ -56,7 +56,9 @@ function table(fields) {
 
 function operation(method, path, described) {
   const parameters = described.parameters || [];
-  const body = described.requestBody && described.requestBody.content['application/json'].schema;
+  const bodies = described.requestBody ? described.requestBody.content : {};
+  const isForm = 'multipart/form-data' in bodies;
+  const body = isForm ? bodies['multipart/form-data'].schema : bodies['application/json'] && bodies['application/json'].schema;
   const details = make('details', {}, make('summary', {},
     make('span', { className: 'method', textContent: method }), make('span', { className: 'path', textContent: path }),
     make('span', { className: 'summary', textContent: described.summary || '' })));
@@ -67,15 +69,15 @@ function operation(method, path, described) {
     const inputs = parameters.map((parameter) => ({ parameter, input: make('input', { placeholder: parameter.in }) }));
     if (inputs.length > 0) details.append(make('h3', { textContent: 'Parameters' }), make('table', {}, make('tbody', {}, ...inputs.map(({ parameter, input }) =>
       make('tr', {}, make('td', {}, make('code', { textContent: parameter.name })), make('td', { className: 'type', textContent: typeOf(parameter.schema) }), make('td', {}, input))))));
-    let text = null;
+    let given = null;
     if (body) {
-      text = make('textarea', { value: JSON.stringify(resolve(body).example ?? {}, null, 2), spellcheck: false });
-      text.setAttribute('aria-label', 'Body');
-      details.append(make('h3', { textContent: 'Body' }), table(fieldsOf(body, '', 0)), make('h3', { textContent: 'Try it' }), text);
+      given = isForm ? formOf(resolve(body)) : make('textarea', { value: JSON.stringify(resolve(body).example ?? {}, null, 2), spellcheck: false });
+      given.setAttribute('aria-label', 'Body');
+      details.append(make('h3', { textContent: 'Body' }), table(fieldsOf(body, '', 0)), make('h3', { textContent: 'Try it' }), given);
     }
     const output = make('pre', { hidden: true });
     const button = make('button', { textContent: 'Send' });
-    button.addEventListener('click', () => send(method, path, inputs, text, output));
+    button.addEventListener('click', () => send(method, path, inputs, given, output));
     details.append(button, output);
     for (const [status, { description, content }] of Object.entries(described.responses)) {
       const schema = content && content['application/json'] && content['application/json'].schema;
@@ -87,7 +89,12 @@ function operation(method, path, described) {
   return details;
 }
 
-async function send(method, path, inputs, text, output) {
+function formOf(schema) {
+  return make('form', { onsubmit: (event) => event.preventDefault() }, ...Object.entries(schema.properties).map(([name, field]) =>
+    make('input', { name, placeholder: name, type: field.format === 'binary' ? 'file' : 'text', value: (field.enum || [''])[0] })));
+}
+
+async function send(method, path, inputs, given, output) {
   const headers = {};
   const query = new URLSearchParams();
   let url = path;
@@ -99,11 +106,13 @@ async function send(method, path, inputs, text, output) {
   }
   const key = document.querySelector('#key input').value;
   if (key !== '') headers.authorization = 'Bearer ' + key;
-  if (text !== null) headers['content-type'] = 'application/json';
+  const isForm = given !== null && given.tagName === 'FORM';
+  if (given !== null && !isForm) headers['content-type'] = 'application/json';
+  const body = given === null ? undefined : isForm ? new FormData(given) : given.value;
   output.hidden = false;
   output.textContent = '…';
   try {
-    const response = await fetch(url + (query.size > 0 ? '?' + query : ''), { method: method.toUpperCase(), headers, body: text === null ? undefined : text.value });
+    const response = await fetch(url + (query.size > 0 ? '?' + query : ''), { method: method.toUpperCase(), headers, body });
     output.textContent = response.status + ' ' + response.statusText + '\\n\\n';
     const json = (response.headers.get('content-type') || '').includes('json');
     if (json) output.textContent += JSON.stringify(await response.json(), null, 2);

@@ -1,9 +1,11 @@
 /** What /v1/chat/completions takes: every field that is not here is refused by name, every value that would be ignored too. */
 import { z } from '@hono/zod-openapi';
 
+import type { ModelView } from '../../engine/control/platform.ts';
 import { LIMITS } from '../../engine/core/limits.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
-import type { ChosenBudget } from './budget.ts';
+import { HttpError } from '../errors.ts';
+import { type ChosenBudget, budgetOf, oneOf } from './budget.ts';
 import { content, effort, hyperscale, length, modelName, sampling, samplingOf, seed, stop, textOf, width } from './fields.ts';
 
 const name = z.string().min(1).max(256).optional();
@@ -41,7 +43,20 @@ export const chatRequest = z.strictObject({
 
 export type ChatRequest = z.infer<typeof chatRequest>;
 
-export function chatSpec(request: ChatRequest, budget: ChosenBudget): JobSpec {
+/** The job that a request asks for. @throws HttpError; EngineError ERR_MODEL_NOT_FOUND */
+export async function chatJob(request: ChatRequest, models: () => Promise<readonly ModelView[]>): Promise<{ readonly spec: JobSpec; readonly budget: ChosenBudget }> {
+  if (request.stream !== true && request.stream_options !== undefined) throw new HttpError('invalid_value', 'stream_options needs stream=true.', { param: 'stream_options' });
+  const budget = await budgetOf({
+    model: request.model,
+    effort: oneOf([['reasoning_effort', request.reasoning_effort], ['reasoning.effort', request.reasoning?.effort]]),
+    hyperscale: request.hyperscale,
+    lengths: [['max_completion_tokens', request.max_completion_tokens], ['max_tokens', request.max_tokens]],
+    n: request.n ?? 1,
+  }, models);
+  return { spec: chatSpec(request, budget), budget };
+}
+
+function chatSpec(request: ChatRequest, budget: ChosenBudget): JobSpec {
   const samplingSpec = samplingOf(request);
   const bias = Object.entries(request.logit_bias ?? {}).map(([id, value]): [number, number] => [Number(id), value]);
   const all = bias.length === 0 ? samplingSpec : { ...samplingSpec, logit_bias: bias };

@@ -12,6 +12,13 @@ export const errorSchema = z.object({
   }),
 }).openapi('Error');
 
+const envelope = { 'application/json': { schema: errorSchema } };
+
+export const OPENAI_FAILURES = {
+  '4XX': { description: 'Refused', content: envelope },
+  '5XX': { description: 'Failed', content: envelope },
+} as const;
+
 export type ErrorEnvelope = z.infer<typeof errorSchema>;
 
 export function envelopeOf({ message, type, param, code }: Failure): ErrorEnvelope {

@@ -13,19 +13,15 @@ import { STATUS, isOver } from '../jobs/views.ts';
 import { frame, sseResponse, sseSchema } from '../sse.ts';
 import { Transcript } from '../transcript.ts';
 import { budgetOf } from './budget.ts';
-import { envelopeOf, errorSchema } from './errors.ts';
+import { OPENAI_FAILURES, envelopeOf } from './errors.ts';
 import { type ResponseObject, endedResponse, jobOfResponse, pendingResponse, responseId, responseSchema } from './response-object.ts';
 import { responseRequest, responseSpec } from './response-request.ts';
 import { responseFrames } from './response-stream.ts';
 
 const TAG = 'OpenAI';
-const refusals = {
-  '4XX': { description: 'Refused', content: { 'application/json': { schema: errorSchema } } },
-  '5XX': { description: 'Failed', content: { 'application/json': { schema: errorSchema } } },
-} as const;
 const answers = {
   200: { description: 'The response, or its events', content: { 'application/json': { schema: responseSchema }, 'text/event-stream': { schema: sseSchema } } },
-  ...refusals,
+  ...OPENAI_FAILURES,
 } as const;
 
 const flag = z.enum(['true', 'false']).transform((text) => text === 'true');
@@ -78,7 +74,7 @@ export function responses(registry: Registry): void {
     method: 'delete', path: '/v1/responses/{id}', tag: TAG, summary: 'Erase a response', scope: 'write',
     responses: {
       200: { description: 'It is gone', content: { 'application/json': { schema: z.object({ id: z.string(), object: z.literal('response'), deleted: z.literal(true) }) } } },
-      ...refusals,
+      ...OPENAI_FAILURES,
     },
   }, async ({ c, caller: { tenant }, signal, id }) => {
     const job = jobId(jobOfResponse(id));

@@ -1,0 +1,29 @@
+/** Files and batches over a store, with the endpoints that lines may ask for. Not part of the app's own bundle: it needs what the engine needs. */
+import { Batches } from '../engine/control/batches.ts';
+import { Files } from '../engine/control/files.ts';
+import type { Platform } from '../engine/control/platform.ts';
+import type { Clock } from '../engine/core/clock.ts';
+import type { KeyProvider } from '../engine/ports/keys.ts';
+import type { ObjectStore } from '../engine/ports/object-store.ts';
+import type { AppOptions, Log } from './context.ts';
+import { batchOfChats } from './openai/batch-chat.ts';
+
+export interface OpenBatchesOptions {
+  readonly store: ObjectStore;
+  /** null: stored in the clear, as jobs are. */
+  readonly keys: KeyProvider | null;
+  readonly platform: Platform;
+  readonly log: Log;
+  readonly clock?: Clock | undefined;
+}
+
+/** @example createApp({ platform, storage: openBatches({ store, keys, platform, log }), auth, log }) */
+export function openBatches({ log, ...options }: OpenBatchesOptions): NonNullable<AppOptions['storage']> {
+  const files = new Files(options);
+  const batches = new Batches({
+    ...options, files,
+    endpoints: [batchOfChats(options.platform)],
+    onTrouble: (batch, error) => log.warn({ batch, err: error }, 'a batch could not be moved on'),
+  });
+  return { files, batches };
+}

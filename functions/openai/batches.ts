@@ -1,0 +1,112 @@
+/** /v1/batches, as OpenAI's, over the same jobs as every other request. */
+import { z } from '@hono/zod-openapi';
+
+import type { BatchView } from '../../engine/control/batch-view.ts';
+import { LIMITS } from '../../engine/core/limits.ts';
+import type { AppOptions } from '../context.ts';
+import { type Registry, endpoint } from '../endpoint.ts';
+import { HTTP_LIMITS } from '../limits.ts';
+import { OPENAI_FAILURES } from './errors.ts';
+
+const TAG = 'OpenAI';
+
+const metadata = z.record(z.string().max(LIMITS.METADATA_KEY_CHARS_MAX), z.string().max(LIMITS.METADATA_VALUE_CHARS_MAX))
+  .refine((pairs) => Object.keys(pairs).length <= LIMITS.METADATA_MAX, { error: `must have at most ${LIMITS.METADATA_MAX} pairs` });
+
+const batchRequest = z.strictObject({
+  input_file_id: z.string().min(1).max(64),
+  endpoint: z.literal('/v1/chat/completions'),
+  completion_window: z.literal('24h'),
+  metadata: metadata.optional(),
+}).openapi('BatchRequest');
+
+const time = z.int().nullable();
+
+const batchSchema = z.object({
+  id: z.string().openapi({ example: 'batch_01J9ZK0T9WQ2Y4ZJ4N5T6V7X8Y' }),
+  object: z.literal('batch'),
+  endpoint: z.string(),
+  errors: z.object({
+    object: z.literal('list'),
+    data: z.array(z.object({ code: z.string(), message: z.string(), param: z.string().nullable(), line: z.int().nullable() })),
+  }).nullable().openapi({ description: 'Why it failed, line by line; then none of it has run.' }),
+  input_file_id: z.string(),
+  completion_window: z.literal('24h'),
+  status: z.enum(['validating', 'failed', 'in_progress', 'finalizing', 'completed', 'expired', 'cancelling', 'cancelled']),
+  output_file_id: z.string().nullable(),
+  error_file_id: z.string().nullable(),
+  created_at: z.int(),
+  in_progress_at: time,
+  expires_at: z.int(),
+  finalizing_at: time,
+  completed_at: time,
+  failed_at: time,
+  expired_at: time,
+  cancelling_at: time,
+  cancelled_at: time,
+  request_counts: z.object({ total: z.int(), completed: z.int(), failed: z.int() }),
+  metadata: metadata.nullable(),
+}).openapi('Batch');
+
+const one = { 200: { description: 'The batch', content: { 'application/json': { schema: batchSchema } } }, ...OPENAI_FAILURES };
+
+const DESCRIPTION = `Each line of the file becomes a job. Every line is checked before any of them runs: if one is refused, the batch is \`failed\` and
+\`errors\` names the lines. Looking at a batch moves it on: a batch whose server died goes on with whoever is asked next.`;
+
+export function batches(registry: Registry, store: NonNullable<AppOptions['storage']>['batches']): void {
+  endpoint(registry, {
+    method: 'post', path: '/v1/batches', tag: TAG, summary: 'Run a file of requests', description: DESCRIPTION, scope: 'write', loads: true,
+    body: batchRequest, responses: one,
+  }, async ({ caller: { tenant }, body, signal }) =>
+    Response.json(batchOf(await store.create({ endpoint: body.endpoint, inputFileId: body.input_file_id, metadata: body.metadata ?? null, tenant, signal }))));
+
+  endpoint(registry, {
+    method: 'get', path: '/v1/batches', tag: TAG, summary: 'List your batches, newest first', scope: 'read',
+    query: z.strictObject({
+      limit: z.coerce.number().int().min(1).max(HTTP_LIMITS.LIST_MAX).default(HTTP_LIMITS.LIST_DEFAULT),
+      after: z.string().max(64).optional().openapi({ description: 'The id after which to go on.' }),
+    }),
+    responses: { 200: { description: 'Batches', content: { 'application/json': { schema: z.object({ object: z.literal('list'), data: z.array(batchSchema), has_more: z.boolean(), first_id: z.string().nullable(), last_id: z.string().nullable() }) } } }, ...OPENAI_FAILURES },
+  }, async ({ caller: { tenant }, query, signal }) => {
+    const { batches: found, more } = await store.list({ ...query, tenant, signal });
+    return Response.json({ object: 'list', data: found.map(batchOf), has_more: more, first_id: found[0]?.id ?? null, last_id: found.at(-1)?.id ?? null });
+  });
+
+  endpoint(registry, {
+    method: 'get', path: '/v1/batches/{id}', tag: TAG, summary: 'Look at a batch', scope: 'read', responses: one,
+  }, async ({ caller: { tenant }, id, signal }) => Response.json(batchOf(await store.get(id, { tenant, signal }))));
+
+  endpoint(registry, {
+    method: 'post', path: '/v1/batches/{id}/cancel', tag: TAG, summary: 'Cancel a batch', scope: 'write',
+    description: 'What has been answered by then is its output.', responses: one,
+  }, async ({ caller: { tenant }, id, signal }) => Response.json(batchOf(await store.cancel(id, { tenant, signal }))));
+}
+
+function batchOf(view: BatchView): z.infer<typeof batchSchema> {
+  const { status, faults } = view;
+  const seconds = (ms: number | null) => (ms === null ? null : Math.floor(ms / 1_000));
+  const endedAs = (end: BatchView['status']) => (status === end ? seconds(view.endedMs) : null);
+  return {
+    id: view.id,
+    object: 'batch',
+    endpoint: view.endpoint,
+    errors: faults.length === 0 ? null : { object: 'list', data: faults.map(({ code, message, param, line }) => ({ code, message, param, line })) },
+    input_file_id: view.inputFileId,
+    completion_window: '24h',
+    status,
+    output_file_id: view.outputFileId,
+    error_file_id: view.errorFileId,
+    created_at: Math.floor(view.createdMs / 1_000),
+    in_progress_at: seconds(view.inProgressMs),
+    expires_at: Math.floor(view.expiresMs / 1_000),
+    // Nothing is stored when the last job ends: the end is the first that is known.
+    finalizing_at: seconds(view.endedMs),
+    completed_at: endedAs('completed'),
+    failed_at: seconds(view.failedMs),
+    expired_at: endedAs('expired'),
+    cancelling_at: status === 'cancelling' || status === 'cancelled' ? seconds(view.stoppedMs) : null,
+    cancelled_at: endedAs('cancelled'),
+    request_counts: { ...view.counts },
+    metadata: view.metadata === null ? null : { ...view.metadata },
+  };
+}
