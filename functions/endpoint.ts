@@ -92,6 +92,8 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
         },
       });
       for (const [name, value] of Object.entries(admitted.headers)) response.headers.set(name, value);
+      // HEAD is answered by GET without its body: a stream that nobody will read ends here, and gives back what it holds.
+      if (c.req.raw.method === 'HEAD') await response.body?.cancel();
       return response;
     } catch (error) {
       held = false;

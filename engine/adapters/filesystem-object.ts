@@ -68,7 +68,7 @@ export async function withNewest<T>(directory: string, use: (file: FileHandle, v
   throw new EngineError('ERR_STORE', `${directory} changed ${OVERTAKEN_MAX} times while it was opened.`);
 }
 
-export type Succession = { readonly kind: 'written'; readonly etag: string } | { readonly kind: 'taken' | 'overtaken' };
+export type Succession = { readonly kind: 'written'; readonly etag: string } | { readonly kind: 'overtaken'; readonly etag: string } | { readonly kind: 'taken' };
 
 /**
  * Makes the file at `scratch` the version after `seen`. `taken`: another writer was first, or the object is gone. `overtaken`: it was
@@ -83,7 +83,7 @@ export async function succeed(directory: string, seen: Version, scratch: string)
     if (codeOf(error) === 'EEXIST' || (codeOf(error) === 'ENOENT' && (await highest(home)) === null)) return { kind: 'taken' };
     throw error;
   }
-  if (!(await syncDirectory(home).then(() => true, falseIfGone)) || (await highest(home)) !== mine.number) return { kind: 'overtaken' };
+  if (!(await syncDirectory(home).then(() => true, falseIfGone)) || (await highest(home)) !== mine.number) return { kind: 'overtaken', etag: etagOf(mine) };
   await removeOlder(home, mine.number - VERSIONS_BEHIND);
   return { kind: 'written', etag: etagOf(mine) };
 }

@@ -117,7 +117,9 @@ class FilesystemStore implements ObjectStore {
       } else {
         const outcome = await succeed(directory, current, draft.file);
         if (outcome.kind === 'written') return outcome;
-        if (outcome.kind === 'overtaken' && options.condition !== undefined) {
+        if (outcome.kind === 'overtaken') {
+          // Without a condition it was written just before those: they came after we had looked, so while we were writing.
+          if (options.condition === undefined) return { kind: 'written', etag: outcome.etag };
           return { kind: 'unknown', cause: new Error('Newer versions were written meanwhile.') };
         }
       }

@@ -191,6 +191,15 @@ export const PROMISES: readonly StorePromise[] = [
     },
   },
   {
+    name: 'of 20 racing writers without a condition all write, and one of their objects is there',
+    async check(store) {
+      for (let round = 0; round < 3; round++) {
+        expect(await race(20, (i) => store.put(`any/${round}`, text(`writer ${i}`)))).toEqual(Array.from({ length: 20 }, () => 'written'));
+        expect(await read(store, `any/${round}`)).toMatch(/^writer \d+$/);
+      }
+    },
+  },
+  {
     name: 'no increment of five racing counters is lost or counted twice',
     async check(store) {
       await store.put('count', text('0'));

@@ -134,6 +134,8 @@ describe('a rate', () => {
     expect(await refused.json()).toMatchObject({ error: { code: 'too_many_requests_at_once' } });
     await readSse(stream, () => true);
     await vi.waitFor(async () => expect((await api.get('/v1/models', bearer('key-of-one'))).status).toBe(200), WAIT);
+    // HEAD reads no stream, so it holds none.
+    for (let n = 0; n < 3; n++) expect((await fetch(`${api.url}/v1/jobs/${id}/events`, { method: 'HEAD', headers: bearer('key-of-one') })).status).toBe(200);
     // A request that is refused was not counted for ever.
     for (let n = 0; n < 3; n++) expect((await api.post('/v1/jobs', '{', bearer('key-of-one'))).status).toBe(400);
     expect((await fetch(`${api.url}/v1/jobs/${id}/cancel`, { method: 'POST', headers: bearer('key-of-one') })).status).toBe(200);

@@ -101,6 +101,9 @@ describe('a response', () => {
     expect((await api.openai.responses.cancel(id)).status).toBe('cancelled');
     expect((await api.openai.responses.cancel(id)).status).toBe('cancelled');
     expect((await following).at(-1)).toMatchObject({ type: 'response.failed', response: { status: 'cancelled', error: null } });
+    // Further than was ever committed, as who read along with the run may have been.
+    const again = await all(await api.openai.responses.retrieve(id, { stream: true, starting_after: 1_000_000 }));
+    expect(again).toMatchObject([{ type: 'response.failed', sequence_number: 1_000_001 }]);
     await api.openai.responses.delete(id);
     await expect(api.openai.responses.retrieve(id)).rejects.toBeInstanceOf(OpenAI.NotFoundError);
   });
