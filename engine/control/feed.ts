@@ -8,6 +8,3 @@ export interface LiveFeed {
   /** Resolves at the next report, when the job stops or starts running here, or after `waitMs`. @throws EngineError ERR_CANCELLED. */
   changed(where: JobKey, waitMs: number, signal?: AbortSignal): Promise<void>;
 }
-
-/** For a process without workers: every job is read from the store. */
-export const NO_FEED: Pick<LiveFeed, 'report'> = { report: () => null };
