@@ -5,8 +5,8 @@ import type { BatchView } from '../../engine/control/batch-view.ts';
 import { LIMITS } from '../../engine/core/limits.ts';
 import type { AppOptions } from '../context.ts';
 import { type Registry, endpoint } from '../endpoint.ts';
-import { HTTP_LIMITS } from '../limits.ts';
 import { OPENAI_FAILURES } from './errors.ts';
+import { pageQuery, pageResponse, pageSchema } from './list.ts';
 
 const TAG = 'OpenAI';
 
@@ -62,14 +62,11 @@ export function batches(registry: Registry, store: NonNullable<AppOptions['stora
 
   endpoint(registry, {
     method: 'get', path: '/v1/batches', tag: TAG, summary: 'List your batches, newest first', scope: 'read',
-    query: z.strictObject({
-      limit: z.coerce.number().int().min(1).max(HTTP_LIMITS.LIST_MAX).default(HTTP_LIMITS.LIST_DEFAULT),
-      after: z.string().max(64).optional().openapi({ description: 'The id after which to go on.' }),
-    }),
-    responses: { 200: { description: 'Batches', content: { 'application/json': { schema: z.object({ object: z.literal('list'), data: z.array(batchSchema), has_more: z.boolean(), first_id: z.string().nullable(), last_id: z.string().nullable() }) } } }, ...OPENAI_FAILURES },
+    query: pageQuery,
+    responses: { 200: { description: 'Batches', content: { 'application/json': { schema: pageSchema(batchSchema) } } }, ...OPENAI_FAILURES },
   }, async ({ caller: { tenant }, query, signal }) => {
     const { batches: found, more } = await store.list({ ...query, tenant, signal });
-    return Response.json({ object: 'list', data: found.map(batchOf), has_more: more, first_id: found[0]?.id ?? null, last_id: found.at(-1)?.id ?? null });
+    return pageResponse(found.map(batchOf), more);
   });
 
   endpoint(registry, {

@@ -5,9 +5,9 @@ import type { FileView } from '../../engine/control/files.ts';
 import { LIMITS } from '../../engine/core/limits.ts';
 import type { AppOptions } from '../context.ts';
 import { type Registry, check, endpoint } from '../endpoint.ts';
-import { HTTP_LIMITS } from '../limits.ts';
 import { readUpload } from '../upload.ts';
 import { OPENAI_FAILURES } from './errors.ts';
+import { pageQuery, pageResponse, pageSchema } from './list.ts';
 
 const TAG = 'OpenAI';
 
@@ -41,16 +41,14 @@ export function files(registry: Registry, store: NonNullable<AppOptions['storage
 
   endpoint(registry, {
     method: 'get', path: '/v1/files', tag: TAG, summary: 'List your files', scope: 'read',
-    query: z.strictObject({
-      limit: z.coerce.number().int().min(1).max(HTTP_LIMITS.LIST_MAX).default(HTTP_LIMITS.LIST_DEFAULT),
-      after: z.string().max(64).optional().openapi({ description: 'The id after which to go on.' }),
+    query: pageQuery.extend({
       order: z.enum(['asc', 'desc']).default('desc'),
       purpose: z.string().max(64).optional(),
     }),
-    responses: { 200: { description: 'Files', content: { 'application/json': { schema: z.object({ object: z.literal('list'), data: z.array(fileSchema), has_more: z.boolean(), first_id: z.string().nullable(), last_id: z.string().nullable() }) } } }, ...OPENAI_FAILURES },
+    responses: { 200: { description: 'Files', content: { 'application/json': { schema: pageSchema(fileSchema) } } }, ...OPENAI_FAILURES },
   }, async ({ caller: { tenant }, query, signal }) => {
     const { files: found, more } = await store.list({ ...query, tenant, signal });
-    return Response.json({ object: 'list', data: found.map(fileOf), has_more: more, first_id: found[0]?.id ?? null, last_id: found.at(-1)?.id ?? null });
+    return pageResponse(found.map(fileOf), more);
   });
 
   endpoint(registry, {
