@@ -1,6 +1,7 @@
 /** What events have told of a job so far, chain by chain. */
-import type { ChainDelta, JobEvent } from '../engine/control/platform.ts';
+import type { JobEvent } from '../engine/control/platform.ts';
 import type { FinishReason, JobResult } from '../engine/job/generate.ts';
+import type { CallDelta, TextDelta } from '../engine/job/splitter.ts';
 import type { JobState } from '../engine/kv/head.ts';
 
 export interface ChainText {
@@ -8,11 +9,15 @@ export interface ChainText {
   /** Tokens before the first of the content; all of them in a chain that never came to an answer. 0: it did not think. */
   readonly reasoningTokens: number;
   readonly reasoning: string;
-  readonly content: string;
+  /** What it says, and what it calls, in its order. */
+  readonly said: readonly Said[];
   readonly finish: FinishReason | null;
 }
 
-const NOTHING: ChainText = { tokens: 0, reasoningTokens: 0, reasoning: '', content: '', finish: null };
+export type Said = { readonly kind: 'text'; readonly text: string } | { readonly kind: 'call'; readonly name: string; readonly arguments: string };
+export type Call = Extract<Said, { readonly kind: 'call' }>;
+
+const NOTHING: ChainText = { tokens: 0, reasoningTokens: 0, reasoning: '', said: [], finish: null };
 
 export class Transcript {
   readonly #chains: ChainText[] = [];
@@ -62,13 +67,43 @@ export class Transcript {
   }
 }
 
-function grown(chain: ChainText, event: { readonly kind: 'token' | 'finish'; readonly delta: ChainDelta; readonly reason?: FinishReason }): ChainText {
-  const token = event.kind === 'token' ? 1 : 0;
-  const content = chain.content + event.delta.content;
+function grown(chain: ChainText, event: { readonly kind: 'token' | 'finish'; readonly delta: TextDelta; readonly reason?: FinishReason }): ChainText {
+  const said = [...saidIn(event.delta)].reduce(withMore, chain.said);
   const reasoning = chain.reasoning + event.delta.reasoning;
-  const tokens = chain.tokens + token;
-  const thinks = content === '' && reasoning !== '';
-  return { tokens, reasoning, content, reasoningTokens: thinks ? tokens : chain.reasoningTokens, finish: event.reason ?? chain.finish };
+  const tokens = event.kind === 'token' ? chain.tokens + 1 : chain.tokens;
+  const thinks = said.length === 0 && reasoning !== '';
+  return { tokens, reasoning, said, reasoningTokens: thinks ? tokens : chain.reasoningTokens, finish: event.reason ?? chain.finish };
+}
+
+type More = { readonly kind: 'text'; readonly text: string } | { readonly kind: 'call'; readonly call: CallDelta };
+
+/** The content and the calls of a delta, in their order. */
+export function* saidIn({ content, calls = [] }: TextDelta): Generator<More> {
+  let from = 0;
+  for (const call of calls) {
+    if (call.at > from) yield { kind: 'text', text: content.slice(from, call.at) };
+    yield { kind: 'call', call };
+    from = call.at;
+  }
+  if (from < content.length) yield { kind: 'text', text: content.slice(from) };
+}
+
+function withMore(said: readonly Said[], more: More): readonly Said[] {
+  const last = said.at(-1);
+  if (more.kind === 'text') {
+    return last?.kind === 'text' ? [...said.slice(0, -1), { kind: 'text', text: last.text + more.text }] : [...said, more];
+  }
+  const { name, arguments: json } = more.call;
+  if (name !== undefined || last?.kind !== 'call') return [...said, { kind: 'call', name: name ?? '', arguments: json }];
+  return [...said.slice(0, -1), { ...last, arguments: last.arguments + json }];
+}
+
+export function contentOf({ said }: ChainText): string {
+  return said.map((piece) => (piece.kind === 'text' ? piece.text : '')).join('');
+}
+
+export function callsOf({ said }: ChainText): readonly Call[] {
+  return said.filter((piece) => piece.kind === 'call');
 }
 
 /**

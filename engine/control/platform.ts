@@ -3,7 +3,8 @@
  * jobs are stored and who runs them; the state is in the store, so any instance answers any request. Control-plane code: knows no native engine.
  */
 import type { FinishReason, JobResult } from '../job/generate.ts';
-import type { JobSpec } from '../job/spec.ts';
+import type { JobSpec, ToolChoice } from '../job/spec.ts';
+import type { TextDelta } from '../job/splitter.ts';
 import type { JobState } from '../kv/head.ts';
 
 export interface CallerOptions {
@@ -34,12 +35,16 @@ export interface JobView {
   /** Why the job ended; null while it has not. */
   readonly ended: FinishReason | string | null;
   readonly parent: { readonly job: string; readonly kind: 'extend' | 'fork' } | null;
+  /** null: the job offers no functions. */
+  readonly tools: OfferedTools | null;
 }
 
-/** A chain's text in the two parts that clients show apart. */
-export interface ChainDelta {
-  readonly reasoning: string;
-  readonly content: string;
+/** The functions that a job offers its model, as they were asked for. */
+export interface OfferedTools {
+  readonly tools: NonNullable<JobSpec['tools']>;
+  readonly choice: ToolChoice;
+  /** Whether one turn may make several calls. */
+  readonly parallel: boolean;
 }
 
 /**
@@ -47,8 +52,8 @@ export interface ChainDelta {
  * `after` names the last one that a reader has: it gets every later one once, from whichever instance it asks.
  */
 export type JobEvent =
-  | { readonly kind: 'token'; readonly seq: number; readonly chain: number; readonly index: number; readonly token: number; readonly delta: ChainDelta }
-  | { readonly kind: 'finish'; readonly seq: number; readonly chain: number; readonly reason: FinishReason; readonly answer: string | null; readonly delta: ChainDelta }
+  | { readonly kind: 'token'; readonly seq: number; readonly chain: number; readonly index: number; readonly token: number; readonly delta: TextDelta }
+  | { readonly kind: 'finish'; readonly seq: number; readonly chain: number; readonly reason: FinishReason; readonly answer: string | null; readonly delta: TextDelta }
   /** Last event of a job that ended by itself or its budget. */
   | { readonly kind: 'result'; readonly seq: number; readonly state: JobState; readonly result: Omit<JobResult, 'timing'> }
   /** Not numbered, may be missed: the state changed (queued, running, parked), or nothing happened for a while. */

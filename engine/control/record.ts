@@ -1,7 +1,7 @@
 /** What the store says of one job at one moment, and how anyone may see it. */
 import { EngineError } from '../core/errors.ts';
 import type { FinishReason } from '../job/generate.ts';
-import { modelName } from '../job/spec.ts';
+import { type JobSpec, modelName } from '../job/spec.ts';
 import { type StoredSpec, parseStoredSpec } from '../job/stored-spec.ts';
 import { readJob } from '../kv/create.ts';
 import { type Head, isTerminal } from '../kv/head.ts';
@@ -10,7 +10,7 @@ import { type JobKey, isNamePart, jobPrefix, specName } from '../kv/names.ts';
 import { isMissing, readSpec } from '../kv/read.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { timeOf } from './ids.ts';
-import type { JobView } from './platform.ts';
+import type { JobView, OfferedTools } from './platform.ts';
 
 export interface JobRecord {
   readonly where: JobKey;
@@ -63,7 +63,12 @@ export async function viewOf(store: ObjectStore, { where, head, manifest, spec }
     chains: manifest?.chains.map(({ tokens, finish }) => ({ tokens, finish })) ?? spec.lengths.map(() => ({ tokens: 0, finish: null })),
     ended: isTerminal(head.state) ? endedBy(head, manifest) : null,
     parent: spec.parent === null ? null : { job: spec.parent.job, kind: spec.parent.kind },
+    tools: toolsOf(spec.spec as Partial<JobSpec>),
   };
+}
+
+function toolsOf({ tools = [], tool_choice: choice, parallel_tool_calls: parallel }: Partial<JobSpec>): OfferedTools | null {
+  return tools.length === 0 ? null : { tools, choice: choice ?? 'auto', parallel: parallel ?? true };
 }
 
 /** A chain that was cut says by what; of a job whose chains all ended by themselves, the one that stopped because it was done. */

@@ -12,6 +12,7 @@ export const ERROR_CODES = {
   ERR_MODEL_CACHE: ['machine', 'The model cache cannot be written, or has no room for the model.'],
   ERR_TOKENIZER: ['caller', 'The tokenizer is missing, unsupported or does not fit the embedding.'],
   ERR_TEMPLATE: ['caller', 'The chat template is missing or cannot be rendered.'],
+  ERR_TOOLS: ['caller', 'The model has no known way to be told of tools or to call them.'],
   ERR_OPTION: ['caller', 'An option is out of range.'],
   ERR_PROMPT_TOO_LONG: ['caller', 'Prompt and length do not fit the context of the model.'],
   ERR_BUDGET: ['caller', 'The budget cannot pay for a single token.'],

@@ -20,6 +20,16 @@ export const LIMITS = {
   MESSAGES_MAX: 1_024,
   /** Tools, documents, or the calls of one message: OpenAI's bound on tools. */
   TOOLS_MAX: 128,
+  /** OpenAI's bound on the name of a function. */
+  TOOL_NAME_CHARS_MAX: 64,
+  /** Objects and lists within one another in what is told of tools: whoever walks them does so by calling himself. */
+  TOOL_DEPTH_MAX: 32,
+  /** A call that is not certain yet is held back; one whose arguments come before its name, whole. */
+  CALL_HELD_CHARS_MAX: 1 << 16,
+  /** Between the opening of a call and its arguments: a name, an identifier, a fence. */
+  CALL_HEAD_CHARS_MAX: 256,
+  /** White space that is held back because it is left out before a call. */
+  CALL_SPACE_CHARS_MAX: 64,
   /** Each stop string is compared with the end of the text after every token. */
   STOP_MAX: 16,
   STOP_BYTES_MAX: 256,

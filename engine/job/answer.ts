@@ -1,6 +1,7 @@
 /** From a chain's text to the answer it votes with, and to the form in which answers are compared. Bounded, no I/O. */
 import { assertNever } from '../core/assert.ts';
 import { LIMITS } from '../core/limits.ts';
+import type { Call } from '../model/calls/syntax.ts';
 
 /**
  * `boxed`: the last \boxed{…}. `last_number`, `choice` (A-E…): the last one. `pattern`: group 1 (or all) of the last match in the end of the text.
@@ -51,6 +52,31 @@ export function extractAnswer(text: string, rule: AnswerRule, ended: boolean): s
   const found = ended ? extract(bounded, rule) : rule.rule === 'boxed' || rule.rule === 'auto' ? lastBoxed(bounded) : null;
   const answer = found?.trim() ?? '';
   return answer === '' || answer.length > LIMITS.ANSWER_CHARS_MAX ? null : answer;
+}
+
+/**
+ * Calls as an answer: the same for two chains that call the same functions with the same arguments. null: the arguments are no JSON objects, or
+ * too long to compare.
+ * @example answerOfCalls([{ name: 'f', arguments: '{"b": 1, "a": 2}' }]) // '[{"name":"f","arguments":{"a":2,"b":1}}]'
+ */
+export function answerOfCalls(calls: readonly Call[]): string | null {
+  const parts = calls.map((call) => {
+    const given = sortedObject(call.arguments);
+    return given === null ? null : `{"name":${JSON.stringify(call.name)},"arguments":${given}}`;
+  });
+  const answer = `[${parts.join(',')}]`;
+  return parts.includes(null) || answer.length > LIMITS.ANSWER_CHARS_MAX ? null : answer;
+}
+
+/** As JSON with its keys in order, those within it too. */
+function sortedObject(json: string): string | null {
+  if (json.length > LIMITS.ANSWER_CHARS_MAX || !json.trimStart().startsWith('{')) return null;
+  try {
+    return JSON.stringify(JSON.parse(json), (_, value: unknown) =>
+      typeof value === 'object' && value !== null && !Array.isArray(value) ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1))) : value);
+  } catch {
+    return null;
+  }
 }
 
 function extract(text: string, rule: AnswerRule): string | null {

@@ -1,35 +1,54 @@
 /** From a run's report to texts, answers and ballots. A function of the job and the report alone. */
 import { assert } from '../core/assert.ts';
+import type { Call } from '../model/calls/syntax.ts';
 import type { ChainReport } from '../runtime/native.ts';
-import { answerKey, extractAnswer, splitThinking } from './answer.ts';
+import { answerKey, answerOfCalls, extractAnswer, splitThinking } from './answer.ts';
 import type { ChainResult, FinishReason } from './generate.ts';
 import type { PreparedJob } from './prepare.ts';
+import { splitCalls } from './splitter.ts';
 import type { CastBallot } from './vote.ts';
 
 /** The text of a chain: special tokens and the end-of-sequence id left out, cut before a stop string. */
-export function chainText({ model: { tokenizer, info } }: PreparedJob, chain: ChainReport): string {
+export function chainText({ model: { tokenizer, info }, keptIds }: PreparedJob, chain: ChainReport): string {
   const last = chain.tokens.at(-1);
   const ended = chain.finish === 'stop' && chain.stopBytes === null && last !== undefined && info.eosIds.includes(last);
-  const bytes = tokenizer.bytesOf([...(ended ? chain.tokens.subarray(0, -1) : chain.tokens)], { skipSpecial: true });
+  const bytes = tokenizer.bytesOf([...(ended ? chain.tokens.subarray(0, -1) : chain.tokens)], { skipSpecial: true, kept: keptIds });
   return tokenizer.textOf(chain.stopBytes === null ? bytes : bytes.subarray(0, chain.stopBytes));
 }
 
 /** The ballot of a chain that finished. One that was ended from outside has no answer: the vote did not wait for it. */
 export function castBallot(job: PreparedJob, index: number, chain: ChainReport): CastBallot {
   assert(chain.finish !== null, 'only finished chains vote');
-  const answer = chain.finish === 'ended' ? null : chainAnswer(job, chain);
+  const { answer, key, isCall } = chain.finish === 'ended' ? NO_ANSWER : chainAnswer(job, chain);
   return {
     chain: index,
     step: chain.tokens.length,
     answer,
-    key: answer === null ? null : answerKey(answer),
-    verified: answer === null || job.verifier === null ? null : job.verifier(job.question, answer),
+    key,
+    verified: answer === null || job.verifier === null || isCall ? null : job.verifier(job.question, answer),
   };
 }
 
-function chainAnswer(job: PreparedJob, chain: ChainReport): string | null {
+const NO_ANSWER = { answer: null, key: null, isCall: false } as const;
+
+/**
+ * A chain that calls votes for its calls, all of them in their order, whatever it says beside them and however it writes them. One whose
+ * arguments are no JSON objects, or that was cut, has no answer.
+ */
+function chainAnswer(job: PreparedJob, chain: ChainReport): { readonly answer: string | null; readonly key: string | null; readonly isCall: boolean } {
+  const { content, calls } = chainSays(job, chain);
+  if (calls.length > 0) {
+    const answer = chain.finish === 'stop' ? answerOfCalls(calls) : null;
+    return { answer, key: answer === null ? null : `calls ${answer}`, isCall: true };
+  }
+  const answer = content === null ? null : extractAnswer(content, job.answer, chain.finish === 'stop');
+  return { answer, key: answer === null ? null : answerKey(answer), isCall: false };
+}
+
+/** `content` null: it did not come to an answer. */
+function chainSays(job: PreparedJob, chain: ChainReport): { readonly content: string | null; readonly calls: readonly Call[] } {
   const { answer } = splitThinking(chainText(job, chain), job.thinking, job.opened);
-  return answer === null ? null : extractAnswer(answer, job.answer, chain.finish === 'stop');
+  return answer === null || job.calls === null ? { content: answer, calls: [] } : splitCalls(answer, job.calls);
 }
 
 /** `ended`: why chains that did not finish by themselves were ended. */
@@ -41,6 +60,7 @@ export function chainResult(job: PreparedJob, chain: ChainReport, ballot: CastBa
     text: chainText(job, chain),
     finish_reason: finish,
     answer: ballot.answer,
+    ...(job.calls === null ? {} : { tool_calls: chainSays(job, chain).calls }),
     live_kv_tokens: chain.liveSum / headCount,
   };
 }

@@ -8,7 +8,7 @@ import type { ChainReport, RunReport } from '../runtime/native.ts';
 import { castBallot, chainText } from './ballots.ts';
 import type { FinishReason } from './generate.ts';
 import type { PreparedJob } from './prepare.ts';
-import { type TextDelta, ThinkingSplitter } from './splitter.ts';
+import { type TextDelta, TextSplitter, joinedDelta } from './splitter.ts';
 
 export type LogEvent =
   | { readonly kind: 'token'; readonly seq: number; readonly chain: number; readonly index: number; readonly token: number; readonly delta: TextDelta }
@@ -16,7 +16,7 @@ export type LogEvent =
 
 interface ChainLog {
   readonly detokenizer: Detokenizer;
-  readonly splitter: ThinkingSplitter;
+  readonly splitter: TextSplitter;
   /** Characters that the splitter has been given. */
   chars: number;
   finished: boolean;
@@ -36,8 +36,8 @@ export class EventLog {
   constructor(job: PreparedJob) {
     this.#job = job;
     this.#chains = job.lengths.map(() => ({
-      detokenizer: new Detokenizer(job.model.tokenizer, { stop: job.stop }),
-      splitter: new ThinkingSplitter(job.thinking, job.opened),
+      detokenizer: new Detokenizer(job.model.tokenizer, { stop: job.stop, kept: job.keptIds }),
+      splitter: new TextSplitter(job),
       chars: 0,
       finished: false,
     }));
@@ -80,9 +80,8 @@ export class EventLog {
     const log = this.#logOf(i);
     log.finished = true;
     const rest = log.splitter.push(chainText(this.#job, chain).slice(log.chars));
-    const held = log.splitter.flush();
     const { answer } = castBallot(this.#job, i, chain);
-    return { kind: 'finish', seq: this.#seq++, chain: i, reason, answer, delta: { reasoning: rest.reasoning + held.reasoning, content: rest.content + held.content } };
+    return { kind: 'finish', seq: this.#seq++, chain: i, reason, answer, delta: joinedDelta(rest, log.splitter.flush()) };
   }
 
   #logOf(i: number): ChainLog {

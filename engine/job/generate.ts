@@ -13,6 +13,8 @@ export interface ChainResult {
   readonly text: string;
   readonly finish_reason: FinishReason;
   readonly answer: string | null;
+  /** There if and only if the job offers functions. Arguments are as the model wrote them. */
+  readonly tool_calls?: readonly { readonly name: string; readonly arguments: string }[];
   /** Mean live length over (layer, KV head) when the chain ended. */
   readonly live_kv_tokens: number;
 }

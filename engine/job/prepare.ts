@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
+import type { CallRules } from '../model/calls/parser.ts';
 import { loadTokenizer } from '../model/gguf.ts';
 import { type ResolvedModel, readBounded } from '../model/registry.ts';
 import { ChatTemplate } from '../model/template.ts';
@@ -10,6 +11,7 @@ import type { Tokenizer } from '../model/tokenizer.ts';
 import { type KvType, type ModelInfo, type Sampling, inspectModel } from '../runtime/native.ts';
 import { type AnswerRule, DEFAULT_THINKING, type Thinking } from './answer.ts';
 import { type Quote, cacheGeometry, cacheShape, defaultKvType, kvBytesPerToken, plan } from './budget.ts';
+import { promptOf } from './prompt.ts';
 import { type JobSpec, type SamplingSpec, parseGenerationConfig } from './spec.ts';
 import { type Verifier, verifierNamed } from './verifier.ts';
 import type { VoteRule } from './vote.ts';
@@ -31,6 +33,10 @@ export interface PreparedJob {
   readonly promptIds: readonly number[];
   /** What the verifier sees: the user's words. */
   readonly question: string;
+  /** How the model calls functions, of the spec that has some; null: what it writes is text. */
+  readonly calls: CallRules | null;
+  /** Special tokens that are part of its text all the same: the markup of calls. */
+  readonly keptIds: ReadonlySet<number>;
   /** Whether the prompt already ends inside the thinking. */
   readonly opened: boolean;
   /** [width] */
@@ -68,7 +74,7 @@ export function prepare(spec: JobSpec, model: LoadedModel): PreparedJob {
   const { info, resolved } = model;
   checkRatio(spec, model);
   const task = resolved.card?.task ?? null;
-  const { ids, text } = promptOf(spec, model);
+  const { ids, text, calls, keptIds } = promptOf(spec, model);
   const vote = spec.vote ?? task?.vote ?? 'majority';
   const verifierName = spec.verifier ?? task?.verifier ?? null;
   if (vote === 'verifier' && verifierName === null) {
@@ -80,6 +86,8 @@ export function prepare(spec: JobSpec, model: LoadedModel): PreparedJob {
     model,
     promptIds: ids,
     question: spec.prompt ?? spec.messages?.findLast((message) => message.role === 'user')?.content ?? '',
+    calls,
+    keptIds,
     opened: thinking !== null && text.trimEnd().endsWith(thinking.open),
     lengths: lengthsOf(spec, ids.length, info.maxPositions),
     seed: BigInt(spec.seed ?? 0),
@@ -122,28 +130,6 @@ export function quoteOf(job: PreparedJob, weightBytes: number): Quote {
     kvReadBudget: job.kvReadBudget,
     weightBytes,
   });
-}
-
-/** A template writes its own special tokens, so none are added to what it renders. */
-function promptOf(spec: JobSpec, { template, tokenizer, resolved }: LoadedModel): { ids: readonly number[]; text: string } {
-  if (template === null && spec.messages !== undefined) {
-    throw new EngineError('ERR_TEMPLATE', `${resolved.name} has no chat template for messages; give a prompt, which is used as it is.`);
-  }
-  const messages = spec.messages ?? [{ role: 'user', content: spec.prompt ?? '' }];
-  const text = template?.render({
-    messages,
-    addGenerationPrompt: true,
-    bosToken: tokenizer.bosToken,
-    eosToken: tokenizer.eosToken,
-    enableThinking: spec.enable_thinking,
-    tools: spec.tools,
-    documents: spec.documents,
-    date: spec.date,
-    extra: spec.template_variables,
-  }) ?? spec.prompt ?? '';
-  const ids = tokenizer.encode(text, { addSpecial: template === null });
-  if (ids.length === 0) throw new EngineError('ERR_OPTION', 'prompt must have at least one token; got none.');
-  return { ids, text };
 }
 
 function lengthsOf({ budget }: JobSpec, promptTokens: number, maxPositions: number): readonly number[] {

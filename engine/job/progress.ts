@@ -18,7 +18,7 @@ export class ProgressView {
 
   constructor(job: PreparedJob) {
     this.#job = job;
-    this.#seen = job.lengths.map(() => ({ detokenizer: new Detokenizer(job.model.tokenizer, { stop: job.stop }), tokens: 0, tail: '' }));
+    this.#seen = job.lengths.map(() => ({ detokenizer: new Detokenizer(job.model.tokenizer, { stop: job.stop, kept: job.keptIds }), tokens: 0, tail: '' }));
   }
 
   picture(phase: Progress['phase'], report: RunReport, ended: FinishReason | null): Progress {

@@ -65,7 +65,7 @@ export function runOptions(job: PreparedJob, memoryLimitBytes: number | null, ch
     sampling: job.sampling,
     eosIds: Int32Array.from(info.eosIds),
     stop: job.stop,
-    pieces: job.stop.length === 0 ? null : tokenizer.pieces(info.vocabSize),
+    pieces: job.stop.length === 0 ? null : tokenizer.pieces(info.vocabSize, job.keptIds),
     kvReadBudget: job.kvReadBudget,
     memoryLimitBytes,
     prefillChunk: LIMITS.PREFILL_CHUNK,

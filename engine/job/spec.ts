@@ -37,7 +37,7 @@ const anyText = () => rule<string>('must be text', (v) => typeof v === 'string')
 const bool = () => rule<boolean>('must be true or false', (v) => typeof v === 'boolean');
 const list = <T extends z.ZodType>(item: T, most: number) => z.array(item, { error: 'must be a list' }).max(most, { error: `must have at most ${most} entries` });
 /** Handed to the chat template as it is; bounded as a whole in `parseSpec`. */
-const jsonObject = () => rule<Record<string, unknown>>('must be a JSON object', (v) => typeof v === 'object' && v !== null && !Array.isArray(v) && jsonBytes(v) !== null);
+const jsonObject = () => rule<Record<string, unknown>>('must be a JSON object', isJsonObject);
 
 const samplingSchema = z.strictObject({
   /** 0: greedy. */
@@ -80,12 +80,34 @@ const answerSchema = z.discriminatedUnion('rule', [
   }),
 ], { error: 'must have a rule: auto, boxed, last_number, choice, exact, after or pattern' });
 
+const functionName = rule<string>(`must be 1 to ${LIMITS.TOOL_NAME_CHARS_MAX} letters, digits, "_" or "-"`, isFunctionName);
+
+const toolSchema = z.strictObject({
+  type: rule<'function'>('must be function: no other tool is supported', (v) => v === 'function'),
+  function: z.strictObject({
+    name: functionName,
+    description: anyText().optional(),
+    /** A JSON schema. */
+    parameters: rule<Record<string, unknown>>(`must be a JSON object, at most ${LIMITS.TOOL_DEPTH_MAX} deep`, (v) => isJsonObject(v) && isWithin(v, LIMITS.TOOL_DEPTH_MAX)).optional(),
+    strict: bool().optional(),
+  }),
+});
+
+const toolCallSchema = z.strictObject({
+  id: text(256).optional(),
+  type: choice('function').optional(),
+  function: z.strictObject({
+    name: functionName,
+    arguments: rule<string | Record<string, unknown>>('must be text or a JSON object', (v) => typeof v === 'string' || isJsonObject(v)),
+  }),
+});
+
 const messageSchema = z.strictObject({
   role: text(64),
   content: anyText(),
   /** What an assistant thought in an earlier turn; most templates leave it out. */
   reasoning_content: anyText().optional(),
-  tool_calls: list(jsonObject(), LIMITS.TOOLS_MAX).optional(),
+  tool_calls: list(toolCallSchema, LIMITS.TOOLS_MAX).optional(),
   tool_call_id: text(256).optional(),
   name: text(256).optional(),
 });
@@ -111,7 +133,12 @@ const jobSpecSchema = z.strictObject({
   thinking: z.strictObject({ open: marker, close: marker }).nullable().optional(),
   /** What the chat template is told. Default of `enable_thinking`: the template's own. */
   enable_thinking: bool().optional(),
-  tools: list(jsonObject(), LIMITS.TOOLS_MAX).optional(),
+  /** Functions that the model may call. */
+  tools: list(toolSchema, LIMITS.TOOLS_MAX).optional(),
+  /** Default: auto, the model decides. `none`: it is not told of tools. `required`: some call; with a name: that one. */
+  tool_choice: rule<ToolChoice>('must be auto, none, required or {"name": …}', isToolChoice).optional(),
+  /** false: one call at most. Default: true. */
+  parallel_tool_calls: bool().optional(),
   documents: list(jsonObject(), LIMITS.TOOLS_MAX).optional(),
   /** The day it is for the template: without one it has no clock, so that a job is a function of its spec. */
   date: rule<string>('must be a date like 2024-07-26 or 2024-07-26T14:30:05', (v) => typeof v === 'string' && parseDate(v) !== null).optional(),
@@ -128,6 +155,8 @@ const jobSpecSchema = z.strictObject({
   /** Of the tokens that leave the window, the part expected to stay, for the quote. Default: the card's, as trained, or 1. */
   kept_fraction: real(0, 1, true).optional(),
 });
+
+export type ToolChoice = 'auto' | 'none' | 'required' | { readonly name: string };
 
 export type JobSpec = z.infer<typeof jobSpecSchema>;
 
@@ -148,6 +177,7 @@ export function parseSpec(input: unknown): JobSpec {
     const bytes = jsonBytes(spec[field] ?? null) ?? 0;
     if (bytes > LIMITS.TEMPLATE_BYTES_MAX) throw option(`${field} must have at most ${LIMITS.TEMPLATE_BYTES_MAX} bytes as JSON; got ${bytes}`);
   }
+  checkTools(spec);
   const { length, lengths, width } = spec.budget ?? {};
   if (lengths !== undefined) {
     if (length !== undefined) throw option('budget.length and budget.lengths must not both be given');
@@ -157,6 +187,15 @@ export function parseSpec(input: unknown): JobSpec {
   if (Object.keys(spec.policy_options ?? {}).length > LIMITS.POLICY_OPTIONS_MAX) throw option(`policy_options must have at most ${LIMITS.POLICY_OPTIONS_MAX} entries`);
   if (spec.model.includes('@') && spec.variant !== undefined) throw option(`variant must not be given twice; got ${show(spec.model)} and ${show(spec.variant)}`);
   return spec;
+}
+
+function checkTools({ tools = [], tool_choice: toolChoice, parallel_tool_calls: parallel }: JobSpec): void {
+  const names = tools.map((tool) => tool.function.name);
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
+  if (twice !== undefined) throw option(`tools must have different names; got ${twice} twice`);
+  if (names.length === 0 && toolChoice !== undefined && toolChoice !== 'none') throw option('tool_choice must be given with tools');
+  if (names.length === 0 && parallel !== undefined) throw option('parallel_tool_calls must be given with tools');
+  if (typeof toolChoice === 'object' && !names.includes(toolChoice.name)) throw option(`tool_choice must name one of tools; got ${toolChoice.name}`);
 }
 
 /** What a spec calls its model, as the registry reads it. */
@@ -198,6 +237,29 @@ function refusal(issue: z.core.$ZodIssue | undefined, input: unknown): EngineErr
   }
   const missing = issue.code === 'invalid_type' && issue.expected === 'object' ? 'must be an object' : issue.message;
   return option(`${path} ${missing}; got ${show(given)}`);
+}
+
+function isJsonObject(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && jsonBytes(value) !== null;
+}
+
+/** Level by level: nothing calls itself. */
+function isWithin(value: unknown, depth: number): boolean {
+  let level: unknown[] = [value];
+  for (let at = 0; level.length > 0; at++) {
+    if (at > depth) return false;
+    level = level.flatMap((item) => (typeof item === 'object' && item !== null ? Object.values(item) : []));
+  }
+  return true;
+}
+
+function isFunctionName(value: unknown): boolean {
+  return typeof value === 'string' && value.length <= LIMITS.TOOL_NAME_CHARS_MAX && /^[A-Za-z0-9_-]+$/.test(value);
+}
+
+function isToolChoice(value: unknown): boolean {
+  if (value === 'auto' || value === 'none' || value === 'required') return true;
+  return typeof value === 'object' && value !== null && Object.keys(value).join() === 'name' && isFunctionName((value as { name: unknown }).name);
 }
 
 /** null: not JSON (a cycle, a bigint, a function). */

@@ -12,14 +12,16 @@ export class Detokenizer {
   readonly #tokenizer: Tokenizer;
   readonly #skipSpecial: boolean;
   readonly #stop: readonly string[];
+  readonly #kept: ReadonlySet<number> | undefined;
   readonly #utf8 = new TextDecoder('utf-8', { ignoreBOM: true });
   #started = false;
   #held = '';
   #stopped = false;
 
-  constructor(tokenizer: Tokenizer, options: { readonly skipSpecial?: boolean; readonly stop?: readonly string[] } = {}) {
+  constructor(tokenizer: Tokenizer, options: { readonly skipSpecial?: boolean; readonly kept?: ReadonlySet<number>; readonly stop?: readonly string[] } = {}) {
     this.#tokenizer = tokenizer;
     this.#skipSpecial = options.skipSpecial ?? true;
+    this.#kept = options.kept;
     this.#stop = (options.stop ?? []).filter((stop) => stop !== '');
   }
 
@@ -38,7 +40,7 @@ export class Detokenizer {
   }
 
   #take(id: number): string {
-    let bytes = this.#tokenizer.piece(id, this.#skipSpecial);
+    let bytes = this.#tokenizer.piece(id, this.#skipSpecial, this.#kept);
     if (bytes.length === 0) return '';
     if (!this.#started) {
       this.#started = true;

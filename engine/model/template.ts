@@ -42,22 +42,27 @@ export interface TemplateVariables {
  */
 export class ChatTemplate {
   readonly source: string;
+  /** For chats with tools: another one, where the model has one for them. */
+  readonly forTools: ChatTemplate;
   readonly #template: Template;
 
   /** @throws EngineError ERR_TEMPLATE if the source does not parse. */
-  constructor(source: string) {
+  constructor(source: string, forTools: ChatTemplate | null = null) {
     if (Buffer.byteLength(source) > LIMITS.TEMPLATE_BYTES_MAX) {
       throw new EngineError('ERR_TEMPLATE', `The chat template is larger than ${LIMITS.TEMPLATE_BYTES_MAX} bytes.`);
     }
     this.source = source;
+    this.forTools = forTools ?? this;
     this.#template = bounded('does not parse', () => new Template(source));
   }
 
   /** null: the model has none, and prompts are used as they are. The file wins over the config, as in transformers. */
   static load(directory: string, tokenizerConfig: Readonly<Record<string, unknown>>): ChatTemplate | null {
     const path = join(directory, 'chat_template.jinja');
-    const source = existsSync(path) ? readBounded(path, LIMITS.TEMPLATE_BYTES_MAX) : sourceOf(tokenizerConfig.chat_template);
-    return source === null ? null : new ChatTemplate(source);
+    if (existsSync(path)) return new ChatTemplate(readBounded(path, LIMITS.TEMPLATE_BYTES_MAX));
+    const source = sourceOf(tokenizerConfig.chat_template);
+    const forTools = namedSource(tokenizerConfig.chat_template, 'tool_use');
+    return source === null ? null : new ChatTemplate(source, forTools === null ? null : new ChatTemplate(forTools));
   }
 
   /**
@@ -99,15 +104,22 @@ function given<T>(value: T): T {
   return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== undefined)) as T;
 }
 
-/** A string, or a list of {name, template} of which `default` is for plain chats. */
+/** A string, or a list of {name, template} of which `default` is for plain chats, and `tool_use` for those with tools. */
 function sourceOf(template: unknown): string | null {
   if (template === undefined || template === null) return null;
   if (typeof template === 'string') return template;
-  if (Array.isArray(template)) {
-    const named = (template as { name?: unknown; template?: unknown }[]).find((entry) => entry?.name === 'default') ?? template[0];
-    if (typeof named?.template === 'string') return named.template;
-  }
+  const named = namedSource(template, 'default') ?? (Array.isArray(template) ? textOf(template[0]) : null);
+  if (named !== null) return named;
   throw new EngineError('ERR_TEMPLATE', 'chat_template in tokenizer_config.json is neither a string nor a list of named templates.');
+}
+
+function namedSource(templates: unknown, name: string): string | null {
+  return Array.isArray(templates) ? textOf(templates.find((entry: { name?: unknown } | null) => entry?.name === name)) : null;
+}
+
+function textOf(named: unknown): string | null {
+  const { template } = (named ?? {}) as { template?: unknown };
+  return typeof template === 'string' ? template : null;
 }
 
 function messageOf(cause: unknown): string {

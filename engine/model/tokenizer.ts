@@ -104,9 +104,9 @@ export class Tokenizer {
     return this.textOf(this.bytesOf(ids, options));
   }
 
-  /** The concatenated pieces. */
-  bytesOf(ids: readonly number[], options: { readonly skipSpecial: boolean }): Uint8Array {
-    return bounded(LIMITS.TOKENIZER_MS_MAX, 'The tokens have no text', () => concat(this.#piecesOf(ids, options.skipSpecial)));
+  /** The concatenated pieces. `kept`: special tokens that are not skipped. */
+  bytesOf(ids: readonly number[], options: { readonly skipSpecial: boolean; readonly kept?: ReadonlySet<number> }): Uint8Array {
+    return bounded(LIMITS.TOKENIZER_MS_MAX, 'The tokens have no text', () => concat(this.#piecesOf(ids, options.skipSpecial, options.kept)));
   }
 
   /** Pieces to text: one leading space less where the vocabulary writes one before each word; invalid UTF-8 becomes U+FFFD. */
@@ -116,28 +116,28 @@ export class Tokenizer {
   }
 
   /** The bytes that one token adds; empty for ids without a token (padding rows of an embedding) and for skipped special ones. */
-  piece(id: number, skipSpecial: boolean): Uint8Array {
+  piece(id: number, skipSpecial: boolean, kept?: ReadonlySet<number>): Uint8Array {
     const token = this.#tokens[id];
-    if (token === undefined || (skipSpecial && this.specialIds.has(id))) return NO_BYTES;
+    if (token === undefined || (skipSpecial && this.specialIds.has(id) && kept?.has(id) !== true)) return NO_BYTES;
     const bytes = this.#added.has(id) && this.#rule.addedAsText ? utf8.encode(token) : this.#rule.bytesOf(token);
     if (bytes.length > LIMITS.TOKEN_BYTES_MAX) throw new EngineError('ERR_TOKENIZER', `The token ${id} has more than ${LIMITS.TOKEN_BYTES_MAX} bytes.`);
     return bytes;
   }
 
-  /** `piece` of every row of the embedding, special tokens skipped: what native stop strings are matched against. */
-  pieces(rows: number): Pieces {
+  /** `piece` of every row of the embedding, special tokens skipped but for those kept: what native stop strings are matched against. */
+  pieces(rows: number, kept?: ReadonlySet<number>): Pieces {
     this.checkFits(rows);
     const ids = Array.from({ length: rows }, (_, id) => id);
-    const all = bounded(LIMITS.TOKENIZER_MS_MAX, 'The tokens have no text', () => this.#piecesOf(ids, true));
+    const all = bounded(LIMITS.TOKENIZER_MS_MAX, 'The tokens have no text', () => this.#piecesOf(ids, true, kept));
     const offsets = new Uint32Array(rows + 1);
     for (const [id, piece] of all.entries()) offsets[id + 1] = (offsets[id] ?? 0) + piece.length;
     return { bytes: concat(all), offsets };
   }
 
-  #piecesOf(ids: readonly number[], skipSpecial: boolean): readonly Uint8Array[] {
+  #piecesOf(ids: readonly number[], skipSpecial: boolean, kept?: ReadonlySet<number>): readonly Uint8Array[] {
     let size = 0;
     return ids.map((id) => {
-      const piece = this.piece(id, skipSpecial);
+      const piece = this.piece(id, skipSpecial, kept);
       size += piece.length;
       if (size > LIMITS.TOKENS_BYTES_MAX) throw new EngineError('ERR_TOKENIZER', `The tokens have more than ${LIMITS.TOKENS_BYTES_MAX} bytes.`);
       return piece;

@@ -6,17 +6,31 @@ import { LIMITS } from '../../engine/core/limits.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { HttpError } from '../errors.ts';
 import { type ChosenBudget, budgetOf, oneOf } from './budget.ts';
-import { content, effort, hyperscale, length, modelName, sampling, samplingOf, seed, stop, textOf, width } from './fields.ts';
+import { content, effort, emptyList, hyperscale, length, modelName, sampling, samplingOf, seed, stop, textOf, width } from './fields.ts';
+import { callId, chatCalls, chatToolChoice, chatTools, checkAnswers, toolsSpec } from './tools.ts';
 
 const name = z.string().min(1).max(256).optional();
+
+/** What a completion's own message has beside its text, when a client hands it back. */
+const handedBack = { refusal: z.null().optional(), audio: z.null().optional(), function_call: z.null().optional(), annotations: emptyList.optional() };
+
+const assistant = z.strictObject({
+  role: z.literal('assistant'),
+  content: content.nullable().optional(),
+  name,
+  reasoning_content: z.string().nullable().optional(),
+  tool_calls: chatCalls.nullable().optional(),
+  ...handedBack,
+}).refine((turn) => typeof turn.content === 'string' || Array.isArray(turn.content) || (turn.tool_calls ?? []).length > 0, { path: ['content'], error: 'must be text in a turn without tool_calls' });
 
 const message = z.discriminatedUnion('role', [
   z.strictObject({ role: z.literal('system'), content, name }),
   /** Templates know no `developer`: it is rendered as `system`. */
   z.strictObject({ role: z.literal('developer'), content, name }),
   z.strictObject({ role: z.literal('user'), content, name }),
-  z.strictObject({ role: z.literal('assistant'), content, name, reasoning_content: z.string().optional() }),
-], { error: 'must have a role: system, developer, user or assistant' });
+  assistant,
+  z.strictObject({ role: z.literal('tool'), content, name, tool_call_id: callId }),
+], { error: 'must have a role: system, developer, user, assistant or tool' });
 
 export const chatRequest = z.strictObject({
   model: modelName,
@@ -33,9 +47,11 @@ export const chatRequest = z.strictObject({
   reasoning_effort: effort.optional().openapi({ description: 'A length and a width: GET /v1/models says which, for each model.' }),
   reasoning: z.strictObject({ effort: effort.optional() }).optional(),
   hyperscale: hyperscale.optional(),
+  tools: chatTools.optional().openapi({ description: 'Functions that the model may call.' }),
+  tool_choice: chatToolChoice.optional(),
+  parallel_tool_calls: z.boolean().optional().openapi({ description: 'false: one call at most.' }),
   // Values that say what is done anyway.
   response_format: z.strictObject({ type: z.literal('text') }).optional(),
-  tool_choice: z.literal('none').optional(),
   logprobs: z.literal(false).optional(),
   modalities: z.array(z.literal('text')).length(1).optional(),
   store: z.literal(true).optional().openapi({ description: 'Every request is a stored job.' }),
@@ -59,18 +75,33 @@ export async function chatJob(request: ChatRequest, models: () => Promise<readon
 function chatSpec(request: ChatRequest, budget: ChosenBudget): JobSpec {
   const samplingSpec = samplingOf(request);
   const bias = Object.entries(request.logit_bias ?? {}).map(([id, value]): [number, number] => [Number(id), value]);
+  const { tool_choice: choice } = request;
+  const messages = request.messages.map(messageOf);
+  checkAnswers(messages, (index) => `messages.${index}.tool_call_id`);
   const all = bias.length === 0 ? samplingSpec : { ...samplingSpec, logit_bias: bias };
   return {
     model: request.model,
-    messages: request.messages.map((turn) => ({
-      role: turn.role === 'developer' ? 'system' : turn.role,
-      content: textOf(turn.content),
-      ...(turn.name === undefined ? {} : { name: turn.name }),
-      ...(turn.role === 'assistant' && turn.reasoning_content !== undefined ? { reasoning_content: turn.reasoning_content } : {}),
-    })),
+    messages,
+    ...toolsSpec({ tools: request.tools?.map((tool) => tool.function), choice: typeof choice === 'object' ? { name: choice.function.name } : choice, parallel: request.parallel_tool_calls }),
     ...budget.spec,
     ...(all === undefined ? {} : { sampling: all }),
     ...(request.seed === undefined ? {} : { seed: request.seed }),
     ...(request.stop === undefined ? {} : { stop: typeof request.stop === 'string' ? [request.stop] : request.stop }),
+  };
+}
+
+function messageOf(turn: ChatRequest['messages'][number]): NonNullable<JobSpec['messages']>[number] {
+  const said = {
+    role: turn.role === 'developer' ? 'system' : turn.role,
+    content: turn.content === undefined || turn.content === null ? '' : textOf(turn.content),
+    ...(turn.name === undefined ? {} : { name: turn.name }),
+  };
+  if (turn.role === 'tool') return { ...said, tool_call_id: turn.tool_call_id };
+  if (turn.role !== 'assistant') return said;
+  const { reasoning_content: reasoning, tool_calls: calls } = turn;
+  return {
+    ...said,
+    ...(typeof reasoning === 'string' ? { reasoning_content: reasoning } : {}),
+    ...(Array.isArray(calls) && calls.length > 0 ? { tool_calls: calls } : {}),
   };
 }

@@ -6,9 +6,11 @@
 import type { JobEvent, JobView } from '../../engine/control/platform.ts';
 import type { Clock } from '../../engine/core/clock.ts';
 import type { JobResult } from '../../engine/job/generate.ts';
+import type { CallDelta } from '../../engine/job/splitter.ts';
 import { endOf } from '../foreground.ts';
 import { frame } from '../sse.ts';
-import { Transcript, electedChain } from '../transcript.ts';
+import { Transcript, callsOf, contentOf, electedChain, saidIn } from '../transcript.ts';
+import { callIdOf } from './tools.ts';
 import { chatUsage, openaiFinish, outcomeOf } from './usage.ts';
 
 export interface ChatStreamOptions {
@@ -24,6 +26,12 @@ interface Delta {
   readonly role?: 'assistant';
   readonly content?: string;
   readonly reasoning_content?: string;
+  readonly tool_calls?: readonly {
+    readonly index: number;
+    readonly id?: string;
+    readonly type?: 'function';
+    readonly function: { readonly name?: string; readonly arguments: string };
+  }[];
 }
 
 export async function* chatFrames(events: AsyncIterable<JobEvent>, options: ChatStreamOptions): AsyncGenerator<string> {
@@ -44,36 +52,42 @@ export async function* chatFrames(events: AsyncIterable<JobEvent>, options: Chat
   const result = endOf(transcript, view.id);
   const elected = separate ? null : electedChain(result);
   if (!live) yield* electedFrames(options, transcript, elected ?? 0);
-  yield* lastFrames(options, result, elected);
+  yield* lastFrames(options, transcript, result, elected);
   if (options.includeUsage) yield frame(JSON.stringify({ ...head(view), choices: [], usage: chatUsage(result.usage, transcript) }));
   yield frame('[DONE]');
 }
 
 function* liveFrames(options: ChatStreamOptions, event: JobEvent): Generator<string> {
   if (event.kind !== 'token' && event.kind !== 'finish') return;
-  const { reasoning, content } = event.delta;
-  if (reasoning === '' && content === '') return;
-  yield chunk(options, event.chain, textDelta(reasoning, content));
-}
-
-function* electedFrames(options: ChatStreamOptions, transcript: Transcript, elected: number): Generator<string> {
-  const { reasoning, content } = transcript.chain(elected);
-  if (reasoning !== '') yield chunk(options, 0, textDelta(reasoning, ''));
-  if (content !== '') yield chunk(options, 0, textDelta('', content));
-}
-
-/** Why each choice ended, the last of them with the outcome of the whole job. */
-function* lastFrames(options: ChatStreamOptions, result: Omit<JobResult, 'timing'>, elected: number | null): Generator<string> {
-  const shown = elected === null ? result.chains.map((_, chain) => chain) : [elected];
-  for (const [index, chain] of shown.entries()) {
-    const finish = openaiFinish(result.chains[chain]?.finish_reason ?? 'stop');
-    const outcome = index === shown.length - 1 ? { hyperscale: outcomeOf(result, elected) } : {};
-    yield chunk(options, index, {}, outcome, finish);
+  if (event.delta.reasoning !== '') yield chunk(options, event.chain, { reasoning_content: event.delta.reasoning });
+  for (const more of saidIn(event.delta)) {
+    if (more.kind === 'text') yield chunk(options, event.chain, { content: more.text });
+    else yield chunk(options, event.chain, callDelta(options.view.id, event.chain, more.call));
   }
 }
 
-function textDelta(reasoning: string, content: string): Delta {
-  return { ...(reasoning === '' ? {} : { reasoning_content: reasoning }), ...(content === '' ? {} : { content }) };
+function* electedFrames(options: ChatStreamOptions, transcript: Transcript, elected: number): Generator<string> {
+  const text = transcript.chain(elected);
+  const content = contentOf(text);
+  if (text.reasoning !== '') yield chunk(options, 0, { reasoning_content: text.reasoning });
+  if (content !== '') yield chunk(options, 0, { content });
+  for (const [index, call] of callsOf(text).entries()) yield chunk(options, 0, callDelta(options.view.id, elected, { index, name: call.name, arguments: call.arguments }));
+}
+
+/** The first of a call says which it is. */
+function callDelta(job: string, chain: number, { index, name, arguments: json }: Omit<CallDelta, 'at'>): Delta {
+  const first = name === undefined ? null : { id: callIdOf(job, chain, index), type: 'function' as const };
+  return { tool_calls: [{ index, ...first, function: { ...(name === undefined ? {} : { name }), arguments: json } }] };
+}
+
+/** Why each choice ended, the last of them with the outcome of the whole job. */
+function* lastFrames(options: ChatStreamOptions, transcript: Transcript, result: Omit<JobResult, 'timing'>, elected: number | null): Generator<string> {
+  const shown = elected === null ? result.chains.map((_, chain) => chain) : [elected];
+  for (const [index, chain] of shown.entries()) {
+    const finish = openaiFinish(result.chains[chain]?.finish_reason ?? 'stop', callsOf(transcript.chain(chain)).length);
+    const outcome = index === shown.length - 1 ? { hyperscale: outcomeOf(result, elected) } : {};
+    yield chunk(options, index, {}, outcome, finish);
+  }
 }
 
 function chunk({ view, includeUsage }: ChatStreamOptions, index: number, delta: Delta, extension: object = {}, finish: string | null = null): string {

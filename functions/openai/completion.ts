@@ -3,8 +3,9 @@ import { z } from '@hono/zod-openapi';
 
 import type { JobView } from '../../engine/control/platform.ts';
 import type { Waited } from '../foreground.ts';
-import { electedChain } from '../transcript.ts';
+import { type ChainText, callsOf, contentOf, electedChain } from '../transcript.ts';
 import type { ChosenBudget } from './budget.ts';
+import { callIdOf, chatCalls } from './tools.ts';
 import { chatUsage, openaiFinish, outcomeOf, outcomeSchema, usageSchema } from './usage.ts';
 
 export const completionSchema = z.object({
@@ -14,8 +15,14 @@ export const completionSchema = z.object({
   model: z.string(),
   choices: z.array(z.object({
     index: z.int(),
-    message: z.object({ role: z.literal('assistant'), content: z.string(), reasoning_content: z.string().optional(), refusal: z.null() }),
-    finish_reason: z.enum(['stop', 'length']),
+    message: z.object({
+      role: z.literal('assistant'),
+      content: z.string().nullable().openapi({ description: 'null: the turn only calls functions.' }),
+      reasoning_content: z.string().optional(),
+      tool_calls: chatCalls.optional(),
+      refusal: z.null(),
+    }),
+    finish_reason: z.enum(['stop', 'tool_calls', 'length']),
     logprobs: z.null(),
   })),
   usage: usageSchema,
@@ -31,11 +38,23 @@ export function completionOf(view: JobView, { separate }: Pick<ChosenBudget, 'se
     created: Math.floor(view.createdMs / 1_000),
     model: view.model,
     choices: shown.map((chain, index) => {
-      const { reasoning, content } = transcript.chain(chain);
-      const message = { role: 'assistant' as const, content, ...(reasoning === '' ? {} : { reasoning_content: reasoning }), refusal: null };
-      return { index, message, finish_reason: openaiFinish(result.chains[chain]?.finish_reason ?? 'stop'), logprobs: null };
+      const text = transcript.chain(chain);
+      const calls = chatCallsOf(view.id, chain, text);
+      const content = contentOf(text);
+      const message = {
+        role: 'assistant' as const,
+        content: content === '' && calls.length > 0 ? null : content,
+        ...(text.reasoning === '' ? {} : { reasoning_content: text.reasoning }),
+        ...(calls.length === 0 ? {} : { tool_calls: calls }),
+        refusal: null,
+      };
+      return { index, message, finish_reason: openaiFinish(result.chains[chain]?.finish_reason ?? 'stop', calls.length), logprobs: null };
     }),
     usage: chatUsage(result.usage, transcript),
     hyperscale: outcomeOf(result, elected),
   };
+}
+
+export function chatCallsOf(job: string, chain: number, text: ChainText): z.infer<typeof chatCalls> {
+  return callsOf(text).map((call, index) => ({ id: callIdOf(job, chain, index), type: 'function' as const, function: { name: call.name, arguments: call.arguments } }));
 }

@@ -1,0 +1,71 @@
+/** From what is asked to the tokens that the model is given, and to how its calls will be known. */
+import { EngineError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
+import type { CallRules } from '../model/calls/parser.ts';
+import { type TemplateTools, type Turn, conversationOf, toolsOf } from '../model/calls/prompt.ts';
+import type { Tool } from '../model/calls/syntax.ts';
+import type { ChatTemplate, Message } from '../model/template.ts';
+import type { Tokenizer } from '../model/tokenizer.ts';
+import type { JobSpec } from './spec.ts';
+
+export interface Prompt {
+  readonly ids: readonly number[];
+  readonly text: string;
+  readonly calls: CallRules | null;
+  /** Special tokens that are markup of calls. */
+  readonly keptIds: ReadonlySet<number>;
+}
+
+export interface PromptModel {
+  readonly resolved: { readonly name: string };
+  readonly tokenizer: Tokenizer;
+  readonly template: ChatTemplate | null;
+}
+
+const NO_IDS: ReadonlySet<number> = new Set();
+
+/**
+ * A template writes its own special tokens, so none are added to what it renders.
+ * @throws EngineError ERR_OPTION, ERR_TEMPLATE, ERR_TOOLS, ERR_TOKENIZER
+ */
+export function promptOf(spec: JobSpec, { template, tokenizer, resolved }: PromptModel): Prompt {
+  if (template === null && spec.messages !== undefined) {
+    throw new EngineError('ERR_TEMPLATE', `${resolved.name} has no chat template for messages; give a prompt, which is used as it is.`);
+  }
+  const tools = spec.tool_choice === 'none' ? [] : (spec.tools ?? []);
+  if (template === null && tools.length > 0) throw new EngineError('ERR_TOOLS', `${resolved.name} has no chat template, which would tell it of tools.`);
+  const turns = (spec.messages ?? [{ role: 'user', content: spec.prompt ?? '' }]).map(turnOf);
+  const speaksOfTools = tools.length > 0 || turns.some(({ role, calls }) => role === 'tool' || calls !== undefined);
+  const known = template === null || !speaksOfTools ? null : toolsOf(template.forTools, tokenizer);
+  const text = template === null ? (spec.prompt ?? '') : rendered(spec, turns, tools, template, known, tokenizer);
+  const ids = tokenizer.encode(text, { addSpecial: template === null });
+  if (ids.length === 0) throw new EngineError('ERR_OPTION', 'prompt must have at least one token; got none.');
+  if (known === null || tools.length === 0) return { ids, text, calls: null, keptIds: NO_IDS };
+  const offered = typeof spec.tool_choice === 'object' ? [spec.tool_choice.name] : tools.map((tool) => tool.function.name);
+  const calls: CallRules = { syntax: known.syntax, offered: new Set(offered), most: spec.parallel_tool_calls === false ? 1 : LIMITS.TOOLS_MAX };
+  return { ids, text, calls, keptIds: new Set(known.syntax.markers.flatMap((marker) => tokenizer.tokenToId(marker) ?? [])) };
+}
+
+function rendered(spec: JobSpec, turns: readonly Turn[], tools: readonly Tool[], template: ChatTemplate, known: TemplateTools | null, { bosToken, eosToken }: Tokenizer): string {
+  const chat: { readonly messages: readonly Message[]; readonly tools?: readonly Tool[] | undefined } = known === null ? { messages: turns } : conversationOf(turns, tools, known);
+  const text = (known === null ? template : template.forTools).render({
+    messages: chat.messages,
+    addGenerationPrompt: true,
+    bosToken,
+    eosToken,
+    enableThinking: spec.enable_thinking,
+    tools: chat.tools,
+    documents: spec.documents,
+    date: spec.date,
+    extra: spec.template_variables,
+  });
+  const hidden = tools.find((tool) => !text.includes(tool.function.name));
+  if (hidden !== undefined) throw new EngineError('ERR_TOOLS', `The chat template of this model shows neither tools nor a system turn that could tell of them (${hidden.function.name}).`);
+  return text;
+}
+
+function turnOf({ tool_calls: made = [], ...turn }: NonNullable<JobSpec['messages']>[number]): Turn {
+  if (made.length === 0) return turn;
+  const calls = made.map(({ id, function: { name, arguments: given } }) => ({ id: id ?? '', name, arguments: typeof given === 'string' ? given : JSON.stringify(given) }));
+  return { ...turn, calls };
+}
