@@ -7,6 +7,7 @@ import { z } from '@hono/zod-openapi';
 import { LIMITS } from '../../engine/core/limits.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { length, modelName, sampling, width } from '../openai/fields.ts';
+import { call, callId, chatTools, toolsSpec } from '../openai/tools.ts';
 
 export const seed64 = z.union([z.int().min(0).max(Number.MAX_SAFE_INTEGER), z.string().regex(/^\d{1,20}$/)], {
   error: 'must be an integer from 0 to 2^64 - 1, above 2^53 as a decimal text',
@@ -21,7 +22,11 @@ const message = z.strictObject({
   role: z.string().min(1).max(64),
   content: z.string(),
   reasoning_content: z.string().optional(),
-  tool_calls: z.array(jsonObject).max(LIMITS.TOOLS_MAX).optional(),
+  tool_calls: z.array(z.strictObject({
+    id: callId.optional(),
+    type: z.literal('function').optional(),
+    function: z.strictObject({ name: call.shape.name, arguments: z.union([z.string(), jsonObject]) }),
+  })).max(LIMITS.TOOLS_MAX).optional(),
   tool_call_id: z.string().min(1).max(256).optional(),
   name: z.string().min(1).max(256).optional(),
 });
@@ -57,7 +62,9 @@ export const jobRequest = z.strictObject({
   verifier: z.string().min(1).max(64).optional(),
   thinking: z.strictObject({ open: marker, close: marker }).optional(),
   enable_thinking: z.boolean().optional(),
-  tools: z.array(jsonObject).max(LIMITS.TOOLS_MAX).optional().openapi({ description: 'Shown to the chat template.' }),
+  tools: chatTools.optional().openapi({ description: 'Functions that the model may call.' }),
+  tool_choice: z.union([z.enum(['auto', 'none', 'required']), z.strictObject({ name: call.shape.name })]).optional(),
+  parallel_tool_calls: z.boolean().optional(),
   documents: z.array(jsonObject).max(LIMITS.TOOLS_MAX).optional(),
   date: z.string().max(32).optional().openapi({ description: 'The day it is for the template.', example: '2024-07-26' }),
   template_variables: jsonObject.optional(),
@@ -65,8 +72,10 @@ export const jobRequest = z.strictObject({
 
 export type JobRequest = z.infer<typeof jobRequest>;
 
-export function jobSpec({ seed, ...rest }: JobRequest): JobSpec {
-  return { ...given(rest), ...(seed === undefined ? {} : { seed: BigInt(seed) }) } as JobSpec;
+/** @throws HttpError */
+export function jobSpec({ seed, tools, tool_choice: choice, parallel_tool_calls: parallel, ...rest }: JobRequest): JobSpec {
+  const offered = toolsSpec({ tools: tools?.map((tool) => tool.function), choice, parallel });
+  return { ...given(rest), ...offered, ...(seed === undefined ? {} : { seed: BigInt(seed) }) } as JobSpec;
 }
 
 /** Without fields that are there and undefined: a spec says what was asked, and its digest with it. */

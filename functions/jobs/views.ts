@@ -64,7 +64,9 @@ export const resultSchema = z.object({
   answer: z.string().nullable(),
   ballots: z.array(z.object({ chain: z.int(), answer: z.string().nullable(), key: z.string().nullable(), verified: z.boolean().nullable() })),
   chains: z.array(z.object({
-    tokens: z.array(z.int()), text: z.string(), finish_reason: z.string(), answer: z.string().nullable(), live_kv_tokens: z.number(),
+    tokens: z.array(z.int()), text: z.string(), finish_reason: z.string(), answer: z.string().nullable(),
+    tool_calls: z.array(z.object({ name: z.string(), arguments: z.string() })).optional().openapi({ description: 'Of a job with tools.' }),
+    live_kv_tokens: z.number(),
   })),
   usage: z.object({
     prompt_tokens: z.int(), completion_tokens: z.int(), kv_reads: z.number(), kv_reads_prefill: z.number(), peak_kv_tokens: z.number(),

@@ -7,6 +7,7 @@ import { endError } from '../foreground.ts';
 import { STATUS, type JobStatus } from '../jobs/views.ts';
 import { type ChainText, type Transcript, electedChain } from '../transcript.ts';
 import { emptyList } from './fields.ts';
+import { callIdOf, responseToolChoice, responseTools, responseToolsOf } from './tools.ts';
 import { hyperscaleUsage, outcomeOf, outcomeSchema } from './usage.ts';
 
 const reasoningText = z.object({ type: z.literal('reasoning_text'), text: z.string() });
@@ -16,6 +17,7 @@ const itemStatus = z.enum(['in_progress', 'completed', 'incomplete']);
 const itemSchema = z.discriminatedUnion('type', [
   z.object({ type: z.literal('reasoning'), id: z.string(), summary: emptyList, content: z.array(reasoningText), status: itemStatus }),
   z.object({ type: z.literal('message'), id: z.string(), role: z.literal('assistant'), status: itemStatus, content: z.array(outputText) }),
+  z.object({ type: z.literal('function_call'), id: z.string(), call_id: z.string(), name: z.string(), arguments: z.string(), status: itemStatus }),
 ]);
 
 export const responseSchema = z.object({
@@ -36,9 +38,9 @@ export const responseSchema = z.object({
     hyperscale: z.record(z.string(), z.number()),
   }).nullable(),
   hyperscale: z.union([outcomeSchema, z.null()]),
-  tools: emptyList,
-  tool_choice: z.literal('none'),
-  parallel_tool_calls: z.literal(false),
+  tools: responseTools,
+  tool_choice: responseToolChoice,
+  parallel_tool_calls: z.boolean(),
 }).openapi('Response');
 
 export type ResponseObject = z.infer<typeof responseSchema>;
@@ -68,9 +70,7 @@ export function pendingResponse(view: JobView, status: JobStatus): ResponseObjec
     incomplete_details: null,
     usage: null,
     hyperscale: null,
-    tools: [],
-    tool_choice: 'none',
-    parallel_tool_calls: false,
+    ...responseToolsOf(view.tools),
   };
 }
 
@@ -86,30 +86,43 @@ export function endedResponse(view: JobView, transcript: Transcript): ResponseOb
   const whole = result.chains[elected]?.finish_reason === 'stop';
   return {
     ...pendingResponse(view, whole ? 'completed' : 'incomplete'),
-    output: outputOf(view.id, transcript.chain(elected), whole),
+    output: outputOf({ job: view.id, chain: elected }, transcript.chain(elected), whole),
     incomplete_details: whole ? null : { reason: 'max_output_tokens' },
     usage: usageOf(result, transcript),
     hyperscale: outcomeOf(result, elected),
   };
 }
 
-function outputOf(job: string, { reasoning, content }: ChainText, whole: boolean): OutputItem[] {
-  const ended = whole ? 'completed' : 'incomplete';
-  return [
-    ...(reasoning === '' ? [] : [reasoningItem(job, reasoning, content === '' ? ended : 'completed')]),
-    ...(content === '' ? [] : [messageItem(job, content, ended)]),
-  ];
+/** Whose items they are: every identifier follows from it. */
+export interface Whose {
+  readonly job: string;
+  readonly chain: number;
 }
 
-/** @param text null: it has just begun. */
-export function reasoningItem(job: string, text: string | null, status: OutputItem['status']): OutputItem {
-  return { id: `rs_${job}`, type: 'reasoning', summary: [], content: text === null ? [] : [{ type: 'reasoning_text', text }], status };
+function outputOf(whose: Whose, { reasoning, said }: ChainText, whole: boolean): OutputItem[] {
+  const parts: ItemPart[] = reasoning === '' ? [] : [{ kind: 'reasoning', text: reasoning }];
+  const counts = { text: 0, call: 0 };
+  for (const piece of said) parts.push({ ...piece, index: counts[piece.kind]++ });
+  return parts.map((part, i) => itemOf(whose, part, i < parts.length - 1 || whole ? 'completed' : 'incomplete'));
 }
 
-/** @param text null: it has just begun. */
-export function messageItem(job: string, text: string | null, status: OutputItem['status']): OutputItem {
-  const content = text === null ? [] : [{ type: 'output_text' as const, text, annotations: [], logprobs: [] }];
-  return { id: `msg_${job}`, type: 'message', role: 'assistant', status, content };
+/** `index` counts the items of a kind. `text` null: it has just begun. */
+export type ItemPart =
+  | { readonly kind: 'reasoning'; readonly text: string | null }
+  | { readonly kind: 'text'; readonly index: number; readonly text: string | null }
+  | { readonly kind: 'call'; readonly index: number; readonly name: string; readonly arguments: string };
+
+export function itemOf({ job, chain }: Whose, part: ItemPart, status: OutputItem['status']): OutputItem {
+  switch (part.kind) {
+    case 'reasoning':
+      return { id: `rs_${job}`, type: 'reasoning', summary: [], content: part.text === null ? [] : [{ type: 'reasoning_text', text: part.text }], status };
+    case 'text': {
+      const content = part.text === null ? [] : [{ type: 'output_text' as const, text: part.text, annotations: [], logprobs: [] }];
+      return { id: part.index === 0 ? `msg_${job}` : `msg_${job}_${part.index}`, type: 'message', role: 'assistant', status, content };
+    }
+    case 'call':
+      return { id: `fc_${job}_${part.index}`, type: 'function_call', call_id: callIdOf(job, chain, part.index), name: part.name, arguments: part.arguments, status };
+  }
 }
 
 function usageOf({ usage }: Omit<JobResult, 'timing'>, transcript: Transcript): ResponseObject['usage'] {

@@ -5,6 +5,7 @@ import { LIMITS } from '../../engine/core/limits.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import type { ChosenBudget } from './budget.ts';
 import { content, effort, emptyList, hyperscale, length, modelName, sampling, samplingOf, seed, textOf } from './fields.ts';
+import { call, callId, checkAnswers, responseToolChoice, responseTools, toolsSpec } from './tools.ts';
 
 /** Of an item that a response gave and a client hands back. */
 const handedBack = { id: z.string().max(256).optional(), status: z.enum(['in_progress', 'completed', 'incomplete']).optional() };
@@ -23,8 +24,12 @@ const reasoningItem = z.strictObject({
   ...handedBack,
 });
 
-const input = z.union([z.string().min(1), z.array(z.union([messageItem, reasoningItem])).min(1).max(LIMITS.MESSAGES_MAX)], {
-  error: 'must be text or a list of messages with a role and text; other items are not supported',
+const callItem = z.strictObject({ type: z.literal('function_call'), call_id: callId, ...call.shape, ...handedBack });
+
+const resultItem = z.strictObject({ type: z.literal('function_call_output'), call_id: callId, output: content, ...handedBack });
+
+const input = z.union([z.string().min(1), z.array(z.union([messageItem, reasoningItem, callItem, resultItem])).min(1).max(LIMITS.MESSAGES_MAX)], {
+  error: 'must be text or a list of messages with a role and text, reasoning, function_call and function_call_output; other items are not supported',
 });
 
 export const responseRequest = z.strictObject({
@@ -38,9 +43,11 @@ export const responseRequest = z.strictObject({
   seed: seed.optional(),
   reasoning: z.strictObject({ effort: effort.optional() }).optional(),
   hyperscale: hyperscale.optional(),
+  tools: responseTools.optional().openapi({ description: 'Functions that the model may call.' }),
+  tool_choice: responseToolChoice.optional(),
+  parallel_tool_calls: z.boolean().optional().openapi({ description: 'false: one call at most.' }),
   // Values that say what is done anyway.
   text: z.strictObject({ format: z.strictObject({ type: z.literal('text') }).optional() }).optional(),
-  tool_choice: z.literal('none').optional(),
   truncation: z.literal('disabled').optional(),
   store: z.literal(true).optional().openapi({ description: 'Every request is a stored job.' }),
 }).openapi('ResponseRequest', { example: { model: 'countdown', input: '4 20 8 13 target 59', reasoning: { effort: 'medium' } } });
@@ -50,19 +57,21 @@ export type ResponseRequest = z.infer<typeof responseRequest>;
 type Messages = NonNullable<JobSpec['messages']>;
 
 export function responseSpec(request: ResponseRequest, budget: ChosenBudget): JobSpec {
+  const { tool_choice: choice } = request;
   const samplingSpec = samplingOf(request);
   const system = request.instructions === undefined ? [] : [{ role: 'system', content: request.instructions }];
   const turns = typeof request.input === 'string' ? [{ role: 'user', content: request.input }] : messagesOf(request.input);
   return {
     model: request.model,
     messages: [...system, ...turns],
+    ...toolsSpec({ tools: request.tools, choice: typeof choice === 'object' ? { name: choice.name } : choice, parallel: request.parallel_tool_calls }),
     ...budget.spec,
     ...(samplingSpec === undefined ? {} : { sampling: samplingSpec }),
     ...(request.seed === undefined ? {} : { seed: request.seed }),
   };
 }
 
-/** What was thought belongs to the assistant's turn that comes next. */
+/** What an assistant thought, said and called one after the other is one turn of it, whichever of the three there are. */
 function messagesOf(items: Exclude<ResponseRequest['input'], string>): Messages {
   const messages: Messages = [];
   let thought: string | null = null;
@@ -71,10 +80,19 @@ function messagesOf(items: Exclude<ResponseRequest['input'], string>): Messages 
       thought = (item.content ?? []).map(({ text }) => text).join('');
       continue;
     }
-    const role = item.role === 'developer' ? 'system' : item.role;
-    const reasoning = role === 'assistant' && thought !== null ? { reasoning_content: thought } : {};
-    messages.push({ role, content: textOf(item.content), ...reasoning });
+    if (item.type === 'function_call') {
+      const made = { id: item.call_id, type: 'function' as const, function: { name: item.name, arguments: item.arguments } };
+      const last = messages.at(-1);
+      if (last?.role === 'assistant' && thought === null) messages[messages.length - 1] = { ...last, tool_calls: [...(last.tool_calls ?? []), made] };
+      else messages.push({ role: 'assistant', content: '', ...(thought === null ? {} : { reasoning_content: thought }), tool_calls: [made] });
+    } else if (item.type === 'function_call_output') {
+      messages.push({ role: 'tool', content: textOf(item.output), tool_call_id: item.call_id });
+    } else {
+      const role = item.role === 'developer' ? 'system' : item.role;
+      messages.push({ role, content: textOf(item.content), ...(role === 'assistant' && thought !== null ? { reasoning_content: thought } : {}) });
+    }
     thought = null;
   }
+  checkAnswers(messages, () => 'input');
   return messages;
 }

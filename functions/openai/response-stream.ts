@@ -1,20 +1,19 @@
 /**
  * A job as OpenAI's typed events. `sequence_number` is a function of the job alone, so that a reader goes on at any instance: 0 and 1 are
- * `created` and `in_progress`, and what job event `seq` becomes has the numbers from 2 + 16 seq on. They grow and have gaps.
+ * `created` and `in_progress`, and what job event `seq` becomes has the numbers from 2 + 2048 seq on. They grow and have gaps.
  *
  * One chain is shown as it comes; of several, the elected one at the end.
  */
 import type { JobEvent, JobView } from '../../engine/control/platform.ts';
 import { EngineError } from '../../engine/core/errors.ts';
 import { frame } from '../sse.ts';
-import { Transcript, electedChain } from '../transcript.ts';
-import { type OutputItem, endedResponse, messageItem, pendingResponse, reasoningItem } from './response-object.ts';
+import { Transcript, electedChain, saidIn } from '../transcript.ts';
+import { type ItemPart, type OutputItem, endedResponse, itemOf, pendingResponse } from './response-object.ts';
 
-/** No job event becomes more: two items opened, written and closed, and the end. */
-const NUMBERS_PER_EVENT = 16;
+/** No job event becomes more: thinking, and TOOLS_MAX calls with text before and after each, opened, written and closed, and the end. */
+const NUMBERS_PER_EVENT = 2_048;
 const FIRST = 2;
 
-type Kind = 'reasoning' | 'message';
 type Typed = { readonly type: string } & Readonly<Record<string, unknown>>;
 
 /** @param startingAfter the number of the last event that the reader has; null: none. */
@@ -46,14 +45,21 @@ interface Scene {
 function* become(event: JobEvent, { transcript, writer, live, view }: Scene): Generator<Typed> {
   if ((event.kind === 'token' || event.kind === 'finish') && live) {
     yield* writer.write('reasoning', event.delta.reasoning);
-    yield* writer.write('message', event.delta.content);
+    for (const more of saidIn(event.delta)) {
+      if (more.kind === 'text') yield* writer.write('text', more.text);
+      else yield* writer.call(more.call.name, more.call.arguments);
+    }
   }
   if (event.kind !== 'result') return;
   const elected = electedChain(event.result);
   if (!live) {
-    const { reasoning, content } = transcript.chain(elected);
+    writer.chain = elected;
+    const { reasoning, said } = transcript.chain(elected);
     yield* writer.write('reasoning', reasoning);
-    yield* writer.write('message', content);
+    for (const piece of said) {
+      if (piece.kind === 'text') yield* writer.write('text', piece.text);
+      else yield* writer.call(piece.name, piece.arguments);
+    }
   }
   yield* writer.close(event.result.chains[elected]?.finish_reason === 'stop' ? 'completed' : 'incomplete');
   yield* endingOf(view, transcript);
@@ -75,54 +81,81 @@ function* numbered(first: number, from: number, events: Iterable<Typed>): Genera
   if (number - first > NUMBERS_PER_EVENT) throw new EngineError('ERR_INTERNAL', 'One event became more than there are numbers for.');
 }
 
-/** The items of the output, one after the other: opened by their first text, closed when another begins. */
+/** The items of the output, one after the other: opened by what comes first to them, closed when another begins. */
 class ItemWriter {
   readonly #job: string;
-  #kind: Kind | null = null;
-  #text = '';
+  /** Whose text it is. */
+  chain = 0;
+  #part: ItemPart | null = null;
   #index = -1;
+  readonly #counts = { text: 0, call: 0 };
 
   constructor(job: string) {
     this.#job = job;
   }
 
-  *write(kind: Kind, delta: string): Generator<Typed> {
+  *write(kind: 'reasoning' | 'text', delta: string): Generator<Typed> {
     if (delta === '') return;
-    if (this.#kind !== kind) {
+    if (this.#part?.kind !== kind) {
       yield* this.close('completed');
-      yield* this.#open(kind);
+      yield* this.#open(kind === 'reasoning' ? { kind, text: null } : { kind, index: this.#counts.text++, text: null });
     }
-    this.#text += delta;
-    yield { type: `response.${textKind(kind)}.delta`, ...this.#place(kind), delta, ...(kind === 'message' ? { logprobs: [] } : {}) };
+    const part = this.#part;
+    if (part === null || part.kind === 'call') return;
+    this.#part = { ...part, text: (part.text ?? '') + delta };
+    yield { type: `response.${wordOf(part)}.delta`, ...this.#place(part), delta, ...logprobsOf(part) };
+  }
+
+  /** @param name of the one that begins; undefined: more of the one before. */
+  *call(name: string | undefined, delta: string): Generator<Typed> {
+    if (name !== undefined) {
+      yield* this.close('completed');
+      yield* this.#open({ kind: 'call', index: this.#counts.call++, name, arguments: '' });
+    }
+    const part = this.#part;
+    if (part?.kind !== 'call' || delta === '') return;
+    this.#part = { ...part, arguments: part.arguments + delta };
+    yield { type: 'response.function_call_arguments.delta', item_id: this.#item(part).id, output_index: this.#index, delta };
   }
 
   *close(status: OutputItem['status']): Generator<Typed> {
-    const kind = this.#kind;
-    if (kind === null) return;
-    const item = this.#item(kind, this.#text, status);
-    yield { type: `response.${textKind(kind)}.done`, ...this.#place(kind), text: this.#text, ...(kind === 'message' ? { logprobs: [] } : {}) };
-    yield { type: 'response.content_part.done', ...this.#place(kind), part: item.content[0] };
+    const part = this.#part;
+    if (part === null) return;
+    const item = this.#item(part, status);
+    if (part.kind === 'call') {
+      yield { type: 'response.function_call_arguments.done', item_id: item.id, output_index: this.#index, name: part.name, arguments: part.arguments };
+    } else {
+      yield { type: `response.${wordOf(part)}.done`, ...this.#place(part), text: part.text ?? '', ...logprobsOf(part) };
+      yield { type: 'response.content_part.done', ...this.#place(part), part: contentOf(item) };
+    }
     yield { type: 'response.output_item.done', output_index: this.#index, item };
-    this.#kind = null;
+    this.#part = null;
   }
 
-  *#open(kind: Kind): Generator<Typed> {
-    this.#kind = kind;
-    this.#text = '';
+  *#open(part: ItemPart): Generator<Typed> {
+    this.#part = part;
     this.#index += 1;
-    yield { type: 'response.output_item.added', output_index: this.#index, item: this.#item(kind, null, 'in_progress') };
-    yield { type: 'response.content_part.added', ...this.#place(kind), part: this.#item(kind, '', 'in_progress').content[0] };
+    yield { type: 'response.output_item.added', output_index: this.#index, item: this.#item(part) };
+    if (part.kind !== 'call') yield { type: 'response.content_part.added', ...this.#place(part), part: contentOf(this.#item({ ...part, text: '' })) };
   }
 
-  #item(kind: Kind, text: string | null, status: OutputItem['status']): OutputItem {
-    return kind === 'reasoning' ? reasoningItem(this.#job, text, status) : messageItem(this.#job, text, status);
+  #item(part: ItemPart, status: OutputItem['status'] = 'in_progress'): OutputItem {
+    return itemOf({ job: this.#job, chain: this.chain }, part, status);
   }
 
-  #place(kind: Kind): object {
-    return { item_id: this.#item(kind, null, 'in_progress').id, output_index: this.#index, content_index: 0 };
+  #place(part: ItemPart): object {
+    return { item_id: this.#item(part).id, output_index: this.#index, content_index: 0 };
   }
 }
 
-function textKind(kind: Kind): string {
+function wordOf({ kind }: ItemPart): string {
   return kind === 'reasoning' ? 'reasoning_text' : 'output_text';
+}
+
+function logprobsOf({ kind }: ItemPart): object {
+  return kind === 'text' ? { logprobs: [] } : {};
+}
+
+function contentOf(item: OutputItem): unknown {
+  return item.type === 'function_call' ? undefined : item.content[0];
 }

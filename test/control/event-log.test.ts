@@ -13,7 +13,10 @@ import { JournalReader, endReason } from '../../engine/job/journals.ts';
 import type { PreparedJob } from '../../engine/job/prepare.ts';
 import { closed } from '../../engine/job/run.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
+import { splitCalls } from '../../engine/job/splitter.ts';
 import type { RunReport } from '../../engine/runtime/native.ts';
+import { folder, removeFolders } from '../helpers/models.ts';
+import { WEATHER, writeToolModels } from '../helpers/tool-models.ts';
 import { TENANT, platformOn, runToEnd } from './support.ts';
 
 const shelf = new NativeShelf();
@@ -27,7 +30,22 @@ const JOBS: Readonly<Record<string, JobSpec>> = {
   'that runs out of KV reads': { ...COUNTDOWN, vote: 'none', budget: { length: 600, width: 3, kv_read_budget: 20_000 } },
   'of chains of unequal length': { ...COUNTDOWN, vote: 'none', budget: { lengths: [1, 40, 200, 40] } },
   'that does not think': { ...COUNTDOWN, thinking: null },
+  'that calls functions': {
+    model: 'weather-hermes', prompt: 'How is the weather?', sampling: { temperature: 0 }, budget: { lengths: [40, 40, 12] }, vote: 'none',
+    tools: [{ type: 'function', function: WEATHER }],
+  },
 };
+
+const before = process.env.RUMINATE_MODELS;
+beforeAll(() => {
+  process.env.RUMINATE_MODELS = folder();
+  writeToolModels(process.env.RUMINATE_MODELS);
+});
+afterAll(() => {
+  removeFolders();
+  if (before === undefined) delete process.env.RUMINATE_MODELS;
+  else process.env.RUMINATE_MODELS = before;
+});
 
 interface Ended {
   readonly job: PreparedJob;
@@ -83,7 +101,11 @@ describe.each(Object.entries(JOBS))('a job %s', (_, spec) => {
     of.report.chains.forEach((chain, i) => {
       const deltas = once.filter((event) => event.chain === i).map(({ delta }) => delta);
       const { thinking, answer } = splitThinking(chainText(of.job, chain), of.job.thinking, of.job.opened);
-      expect({ reasoning: deltas.map(({ reasoning }) => reasoning).join(''), content: deltas.map(({ content }) => content).join('') }).toEqual({ reasoning: thinking, content: answer ?? '' });
+      const { content, calls } = of.job.calls === null ? { content: answer ?? '', calls: [] } : splitCalls(answer ?? '', of.job.calls);
+      expect({ reasoning: deltas.map(({ reasoning }) => reasoning).join(''), content: deltas.map((delta) => delta.content).join('') }).toEqual({ reasoning: thinking, content });
+      const told = deltas.flatMap((delta) => delta.calls ?? []);
+      expect(calls.map((_call, index) => told.filter((call) => call.index === index).map((call) => call.arguments).join(''))).toEqual(calls.map((call) => call.arguments));
+      expect(deltas.every((delta) => (delta.calls !== undefined) === (of.job.calls !== null))).toBe(true);
     });
   });
 

@@ -171,7 +171,7 @@ describe('a chat completion', () => {
 
 describe('what is refused', () => {
   test.each([
-    ['tools', [{ type: 'function', function: { name: 'f' } }]], ['tool_choice', 'auto'], ['response_format', { type: 'json_object' }], ['logprobs', true],
+    ['tool_choice', 'auto'], ['response_format', { type: 'json_object' }], ['logprobs', true],
     ['top_logprobs', 2], ['audio', {}], ['modalities', ['text', 'audio']], ['store', false], ['metadata', {}], ['user', 'u'], ['functions', []],
     ['parallel_tool_calls', true], ['prediction', {}], ['service_tier', 'flex'], ['verbosity', 'low'], ['web_search_options', {}], ['nonsense', 1],
     ['n', 0], ['temperature', 'hot'], ['seed', 1.5], ['max_tokens', 0], ['reasoning_effort', 'extreme'], ['model', '/etc/passwd'], ['model', '../countdown'],
@@ -188,7 +188,7 @@ describe('what is refused', () => {
     ['hyperscale.depth', { hyperscale: { depth: 3 } }], ['hyperscale.width', { hyperscale: { width: 999 } }], ['hyperscale.vote', { n: 2, hyperscale: { vote: 'majority' } }],
     ['reasoning_effort', { n: 2, reasoning_effort: 'low' }], ['max_tokens', { max_tokens: 4, max_completion_tokens: 5 }],
     ['messages.0.content', { messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'x' } }] }] }], ['messages', { messages: [] }],
-    ['stream_options', { stream_options: { include_usage: true } }], ['messages.0.role', { messages: [{ role: 'tool', content: 'x', tool_call_id: 'y' }] }], ['hyperscale.kv_read_budget', { hyperscale: { kv_read_budget: 1 } }],
+    ['stream_options', { stream_options: { include_usage: true } }], ['messages.0.role', { messages: [{ role: 'function', name: 'f', content: 'x' }] }], ['hyperscale.kv_read_budget', { hyperscale: { kv_read_budget: 1 } }],
   ])('%s, where it stands', async (param, change) => {
     const asked = api.openai.chat.completions.create({ ...GREEDY, ...change } as OpenAI.ChatCompletionCreateParamsNonStreaming);
     await expect(asked).rejects.toMatchObject({ status: 400, param });

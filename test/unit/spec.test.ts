@@ -3,6 +3,8 @@ import { parseGenerationConfig, parseSpec, policyOverrides } from '../../engine/
 
 const base = { model: 'countdown', prompt: '4 20 8 13 target 59' };
 
+const deep = (levels: number): object => (levels === 0 ? {} : { items: deep(levels - 1) });
+
 function refusal(input: unknown): string {
   try {
     parseSpec(input);
@@ -30,7 +32,7 @@ describe('a spec', () => {
       thinking: null, backend: 'reference', kv: 'bf16', threads: 2, page_slots: 4, kept_fraction: 0.3,
       policy: 'kvzap', policy_options: { threshold: '-4', surrogate: 'x'.repeat(4_096) },
       sampling: { temperature: 0, top_k: 0, top_p: 1, min_p: 0, repetition_penalty: 1, presence_penalty: -2, frequency_penalty: 2, logit_bias: [[3, -100]] },
-      enable_thinking: false, tools: [{ type: 'function' }], documents: [{ title: 't' }], date: '2024-07-26', template_variables: { thinking_budget: 7 },
+      enable_thinking: false, tools: [{ type: 'function', function: { name: 'f', description: '', parameters: { type: 'object' }, strict: true } }], tool_choice: { name: 'f' }, parallel_tool_calls: false, documents: [{ title: 't' }], date: '2024-07-26', template_variables: { thinking_budget: 7 },
       budget: { lengths: [1, 2], width: 2, compression_ratio: 8, kv_read_budget: 1, deadline_ms: 1 },
     };
     expect(parseSpec(full)).toEqual(full);
@@ -91,10 +93,18 @@ describe('a spec', () => {
     [{ kept_fraction: 0 }, /^kept_fraction must be a number above 0 and up to 1; got 0\.$/],
     [{ page_slots: 5_000 }, /^page_slots must be an integer from 1 to 4096/],
     [{ prompt: undefined, messages: [{ role: 'user', content: 'x', reasoning_content: 3 }] }, /^messages\.0\.reasoning_content must be text; got 3\.$/],
-    [{ prompt: undefined, messages: [{ role: 'user', content: 'x'.repeat(3 << 20), tool_calls: [{ x: 'x'.repeat(1 << 20) }] }] }, /^messages must have at most 4194304 bytes; got 4194/],
+    [{ prompt: undefined, messages: [{ role: 'user', content: 'x'.repeat(3 << 20), tool_calls: [{ function: { name: 'f', arguments: { x: 'x'.repeat(1 << 20) } } }] }] }, /^messages must have at most 4194304 bytes; got 4194/],
     [{ tools: {} }, /^tools must be a list/],
-    [{ tools: ['f'] }, /^tools\.0 must be a JSON object; got "f"\.$/],
-    [{ tools: Array(129).fill({}) }, /^tools must have at most 128 entries; got a list of 129\.$/],
+    [{ tools: ['f'] }, /^tools\.0 must be an object; got "f"\.$/],
+    [{ tools: Array.from({ length: 129 }, (_, i) => ({ type: 'function', function: { name: `f${i}` } })) }, /^tools must have at most 128 entries; got a list of 129\.$/],
+    [{ tools: [{ type: 'web_search' }] }, /^tools\.0\.type must be function: no other tool is supported; got "web_search"\.$/],
+    [{ tools: [{ type: 'function', function: { name: 'a b' } }] }, /^tools\.0\.function\.name must be 1 to 64 letters, digits, "_" or "-"; got "a b"\.$/],
+    [{ tools: [{ type: 'function', function: { name: 'f', parameters: deep(33) } }] }, /^tools\.0\.function\.parameters must be a JSON object, at most 32 deep; got an object\.$/],
+    [{ tools: [{ type: 'function', function: { name: 'f' } }, { type: 'function', function: { name: 'f' } }] }, /^tools must have different names; got f twice\.$/],
+    [{ tool_choice: 'auto' }, /^tool_choice must be given with tools\.$/],
+    [{ tools: [{ type: 'function', function: { name: 'f' } }], tool_choice: { name: 'g' } }, /^tool_choice must name one of tools; got g\.$/],
+    [{ tool_choice: 'any' }, /^tool_choice must be auto, none, required or \{"name": …\}; got "any"\.$/],
+    [{ parallel_tool_calls: true }, /^parallel_tool_calls must be given with tools\.$/],
     [{ documents: [{ big: 1n }] }, /^documents\.0 must be a JSON object; got an object\.$/],
     [{ template_variables: { x: 'x'.repeat(1 << 20) } }, /^template_variables must have at most 1048576 bytes as JSON; got 1048/],
     [{ date: '2024-02-30' }, /^date must be a date like 2024-07-26 or 2024-07-26T14:30:05; got "2024-02-30"\.$/],

@@ -76,19 +76,13 @@ function ask(template: ChatTemplate, { bosToken, eosToken }: Tokens): TemplateTo
       // As Python writes a content that is not there.
       const syntax = text === null || (form.content === null && text.includes('None')) ? undefined : writtenAs(text);
       if (text === null || syntax === undefined) continue;
-      return { syntax, form, shows: { tools, calls: true, results: text.includes(RESULT) && knowsRole(render, turns) } };
+      return { syntax, form, shows: { tools, calls: true, results: text.includes(RESULT) } };
     }
   }
   if (tools) {
     throw new EngineError('ERR_TOOLS', 'The chat template of this model shows tools, but writes calls in a way that is not known here; known are those of Hermes and Qwen, Llama 3, Mistral and DeepSeek.');
   }
   return { syntax: hermes, form: { content: '', arguments: 'object' }, shows: { tools: false, calls: false, results: false } };
-}
-
-/** A template that takes any role prints one that it does not know as it stands. */
-function knowsRole(render: (messages: readonly Message[]) => string | null, turns: readonly Message[]): boolean {
-  const other = render([...turns, { ...RESULT_TURN, role: 'nobody' }]);
-  return other === null || other.replaceAll('nobody', 'tool') !== render([...turns, RESULT_TURN]);
 }
 
 function writtenAs(text: string): CallSyntax | undefined {
@@ -148,9 +142,9 @@ export function conversationOf(turns: readonly Turn[], tools: readonly Tool[], {
   };
 }
 
-/** `strict` is for us: no model was trained to read it. */
-function shown({ type, function: { name, description, parameters } }: Tool): Tool {
-  return { type, function: { name, ...(description === undefined ? {} : { description }), ...(parameters === undefined ? {} : { parameters }) } };
+/** With all that templates expect to find, and without `strict`, which is for us: no model was trained to read it. */
+function shown({ type, function: { name, description = '', parameters = { type: 'object', properties: {} } } }: Tool): Tool {
+  return { type, function: { name, description, parameters } };
 }
 
 /** In the words that Hermes and Qwen are trained with, which other models see most often, too. */
