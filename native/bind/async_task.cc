@@ -55,6 +55,8 @@ void SharedSlice::Admit(std::vector<std::shared_ptr<Task>>* tasks) {
   admitted_ = queue_.active_.size();
 }
 
+bool SharedSlice::IsOver() const { return queue_.over_.load(std::memory_order_relaxed); }
+
 void SharedSlice::Done(Task& task, Status status) {
   task.status_ = std::move(status);
   task.progress_ = Progress::kDone;
@@ -66,7 +68,8 @@ Napi::Value SerialQueue::Start(std::shared_ptr<Task> task) {
   if (env_.IsExceptionPending() || !CanRunJs()) return Throw(env_, Error(kErrInternal, "the JS environment is shutting down"));
   const Napi::Value promise = deferred.Promise();
   task->queue_ = this;
-  if (task->joins()) {
+  // What was deferred comes first: it may be about the same run.
+  if (task->joins() && deferred_.empty()) {
     const std::lock_guard lock(mutex_);
     if (shared_) {
       active_.push_back(std::move(task));
@@ -83,6 +86,7 @@ void SerialQueue::WhenIdle(std::function<void()> function) {
     function();
   } else {
     deferred_.push_back(std::move(function));
+    over_.store(true, std::memory_order_relaxed);
   }
 }
 
@@ -109,6 +113,7 @@ bool SerialQueue::Submit() {
   const Napi::Value name = Napi::String::New(env_, "ruminate");
   if (addon_->stopping || napi_create_async_work(env_, nullptr, name, Execute, Complete, this, &work_) != napi_ok) return false;
   shared_ = active_[0]->joins();
+  over_.store(false, std::memory_order_relaxed);
   self_ = shared_from_this();
   if (napi_queue_async_work(env_, work_) == napi_ok) return true;
   shared_ = false;

@@ -77,6 +77,8 @@ class SharedSlice {
   explicit SharedSlice(SerialQueue& queue) : queue_(queue) {}
   // Adds those that have come since the last call; the first call has all that began with the slice.
   void Admit(std::vector<std::shared_ptr<Task>>* tasks);
+  // Someone waits for the slice to end who should not wait for long.
+  bool IsOver() const;
   // A task that is not said to be done goes on in the next slice.
   void Done(Task& task, Status status);
 
@@ -116,6 +118,7 @@ class SerialQueue : public std::enable_shared_from_this<SerialQueue> {
   std::mutex mutex_;
   std::vector<std::shared_ptr<Task>> active_;   // of the slice in flight; if it is shared, guarded by mutex_ and only added to
   bool shared_ = false;                         // whether it still takes tasks in, by mutex_
+  std::atomic<bool> over_{false};               // whether it should end, since functions are deferred until then
   napi_async_work work_ = nullptr;              // the slice in flight
   std::shared_ptr<SerialQueue> self_;           // while there is one
   std::deque<std::shared_ptr<Task>> waiting_;

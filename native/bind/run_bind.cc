@@ -35,7 +35,7 @@ class RunTask final : public Task {
     {
       const SliceClock::Scope scope(core.clock, [&over] { over.store(true, std::memory_order_relaxed); });
       // Whoever is done goes back to JS at once, and comes again while the others' next slice is under way.
-      for (bool any_done = false; !any_done && !over.load(std::memory_order_relaxed);) {
+      for (bool any_done = false; !any_done && !slice.IsOver() && !over.load(std::memory_order_relaxed);) {
         slice.Admit(&tasks);
         for (size_t i = runs.size(); i < tasks.size(); ++i) {
           runs.push_back(static_cast<RunTask*>(tasks[i].get()));
