@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * Coverage-guided fuzzing of the parsers that are TypeScript: `node scripts/fuzz.mjs tokenizer|template|gguf-tokenizer [seconds|merge]`.
+ * Coverage-guided fuzzing of the parsers that are TypeScript: `node scripts/fuzz.mjs tokenizer|template|gguf-tokenizer|calls [seconds|merge]`.
  * test/fuzz/*_fuzz.ts are the targets, test/fuzz/loop.ts is the fuzzer; inputs beyond the committed ones stay in build/fuzz/js/, and
  * `merge` brings the useful ones of both back to test/fuzz/corpus/. RUMINATE_FUZZ_SEED=7 does a run again. Exits with 0 if nothing was found.
  */

@@ -32,6 +32,7 @@ export function promptOf(spec: JobSpec, { template, tokenizer, resolved }: Promp
   if (template === null && spec.messages !== undefined) {
     throw new EngineError('ERR_TEMPLATE', `${resolved.name} has no chat template for messages; give a prompt, which is used as it is.`);
   }
+  if (spec.tool_choice === 'required' || typeof spec.tool_choice === 'object') throw new EngineError('ERR_OPTION', 'tool_choice must be auto or none so far: no call can be made certain.');
   const tools = spec.tool_choice === 'none' ? [] : (spec.tools ?? []);
   if (template === null && tools.length > 0) throw new EngineError('ERR_TOOLS', `${resolved.name} has no chat template, which would tell it of tools.`);
   const turns = (spec.messages ?? [{ role: 'user', content: spec.prompt ?? '' }]).map(turnOf);
@@ -41,8 +42,7 @@ export function promptOf(spec: JobSpec, { template, tokenizer, resolved }: Promp
   const ids = tokenizer.encode(text, { addSpecial: template === null });
   if (ids.length === 0) throw new EngineError('ERR_OPTION', 'prompt must have at least one token; got none.');
   if (known === null || tools.length === 0) return { ids, text, calls: null, keptIds: NO_IDS };
-  const offered = typeof spec.tool_choice === 'object' ? [spec.tool_choice.name] : tools.map((tool) => tool.function.name);
-  const calls: CallRules = { syntax: known.syntax, offered: new Set(offered), most: spec.parallel_tool_calls === false ? 1 : LIMITS.TOOLS_MAX };
+  const calls: CallRules = { syntax: known.syntax, offered: new Set(tools.map((tool) => tool.function.name)), most: spec.parallel_tool_calls === false ? 1 : LIMITS.TOOLS_MAX };
   return { ids, text, calls, keptIds: new Set(known.syntax.markers.flatMap((marker) => tokenizer.tokenToId(marker) ?? [])) };
 }
 

@@ -231,7 +231,7 @@ describe('what is refused', () => {
     ['tools.0.function.name', one({ name: 'x'.repeat(65) })], ['tools.0.function.parameters', one({ parameters: 'x' })], ['tools.0.function.parameters', one({ parameters: deep(33) })],
     ['tools.0.function.more', one({ more: 1 })], ['tools', { tools: Array(129).fill(TOOLS[0]) }], ['tools', { tools: [TOOLS[0], TOOLS[0]] }], ['tools', one({ description: 'x'.repeat(1 << 20) })],
     ['tool_choice', { tools: undefined, tool_choice: 'auto' }], ['tool_choice', { tool_choice: 'any' }], ['tool_choice', { tool_choice: { type: 'allowed_tools' } }],
-    ['tool_choice', { tool_choice: { type: 'function', function: { name: 'get_other' } } }], ['parallel_tool_calls', { tools: undefined, parallel_tool_calls: true }],
+    ['tool_choice', { tool_choice: { type: 'function', function: { name: 'get_other' } } }], ['tool_choice', { tool_choice: 'required' }], ['parallel_tool_calls', { tools: undefined, parallel_tool_calls: true }],
     ['messages.1.tool_call_id', { messages: [QUESTION, { role: 'tool', tool_call_id: 'nobody', content: 'x' }] }],
     ['messages.2.tool_call_id', { messages: [QUESTION, call, { role: 'tool', content: 'x' }] }], ['messages.1.content', { messages: [QUESTION, { role: 'assistant', content: null }] }],
     ['messages.1.tool_calls.0.type', { messages: [QUESTION, { ...call, tool_calls: [{ id: 'a', type: 'custom', custom: {} }] }] }],

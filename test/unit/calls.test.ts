@@ -8,7 +8,7 @@ import { hermes } from '../../engine/model/calls/hermes.ts';
 import { llama } from '../../engine/model/calls/llama.ts';
 import { mistral, mistralArgs } from '../../engine/model/calls/mistral.ts';
 import { CallParser, type Said } from '../../engine/model/calls/parser.ts';
-import type { Call, CallSyntax } from '../../engine/model/calls/syntax.ts';
+import { type Call, type CallSyntax, writeCalls } from '../../engine/model/calls/syntax.ts';
 
 const SYNTAXES = [hermes, llama, mistral, mistralArgs, deepseek];
 const OFFERED = new Set(['f', 'get_weather', 'read-file']);
@@ -43,28 +43,28 @@ describe.each(SYNTAXES.map((syntax) => [syntax.name, syntax] as const))('%s', (_
   const calls = [f('{"a": [1, {"b": "}\\"{"}], "c": null}'), f('{}', 'get_weather'), f('{"path": "/x y"}', 'read-file')];
 
   test('reads what it writes, one call and several', () => {
-    expect(parse(syntax, [syntax.write(calls.slice(0, 1))])).toEqual(calls.slice(0, 1));
-    expect(parse(syntax, [syntax.write(calls)])).toEqual(calls);
+    expect(parse(syntax, [writeCalls(syntax, calls.slice(0, 1))])).toEqual(calls.slice(0, 1));
+    expect(parse(syntax, [writeCalls(syntax, calls)])).toEqual(calls);
   });
 
   test('with one call at most says that one and nothing after it', () => {
-    expect(parse(syntax, [`${syntax.write(calls)} and so on`], 1)).toEqual(calls.slice(0, 1));
+    expect(parse(syntax, [`${writeCalls(syntax, calls)} and so on`], 1)).toEqual(calls.slice(0, 1));
   });
 
   test('gives text beside calls, without the white space between', () => {
     const [before, after] = syntax.bare.first ? ['', 'It may rain.'] : ['I look it up.', 'It may rain.'];
-    expect(parse(syntax, [`${before}\n\n${syntax.write(calls)}\n${after}`])).toEqual([...(before === '' ? [] : [before]), ...calls, after]);
+    expect(parse(syntax, [`${before}\n\n${writeCalls(syntax, calls)}\n${after}`])).toEqual([...(before === '' ? [] : [before]), ...calls, after]);
   });
 
   test('takes a call of what was not offered for text, as it was written', () => {
-    for (const text of [syntax.write([f('{}', 'g')]), syntax.write([f('{}', 'F')]), syntax.write([f('[]')])]) {
+    for (const text of [writeCalls(syntax, [f('{}', 'g')]), writeCalls(syntax, [f('{}', 'F')]), writeCalls(syntax, [f('[]')])]) {
       expect(parse(syntax, [text]).filter((item) => typeof item !== 'string')).toEqual([]);
       expect(parse(syntax, [text]).join('')).toContain(syntax.markers[0] !== undefined && text.includes(syntax.markers[0]) ? syntax.markers[0] : '{');
     }
   });
 
   test('cut anywhere gives a part of what the whole gives', () => {
-    const whole = syntax.write(calls.slice(0, 1));
+    const whole = writeCalls(syntax, calls.slice(0, 1));
     for (let end = 0; end < whole.length; end++) {
       const [said] = parse(syntax, [whole.slice(0, end)]);
       if (typeof said === 'object') expect((calls[0]?.arguments ?? '').startsWith(said.arguments)).toBe(true);
@@ -74,15 +74,15 @@ describe.each(SYNTAXES.map((syntax) => [syntax.name, syntax] as const))('%s', (_
 
   test('says arguments as they come', () => {
     const parser = new CallParser({ syntax, offered: OFFERED, most: 128 });
-    const told = [...syntax.write(calls.slice(0, 1))].map((char) => parser.push(char)).filter((said) => said.length > 0);
+    const told = [...writeCalls(syntax, calls.slice(0, 1))].map((char) => parser.push(char)).filter((said) => said.length > 0);
     expect(told.length).toBe(calls[0]?.arguments.length);
     expect(told[0]).toEqual([{ kind: 'call', index: 0, name: 'f', arguments: '{' }]);
   });
 
   test('gives the same whatever pieces the text comes in, of any text', () => {
     const words = [
-      ...syntax.opens, ...syntax.silent, ...syntax.markers, ...syntax.markers.map((marker) => marker.slice(0, -2)), syntax.write(calls), syntax.write(calls.slice(1, 2)),
-      syntax.write(calls).slice(0, 40), '{', '}', '"name"', '"f"', ': ', ', ', '"arguments"', '"parameters"', '{"name": "f", "arguments": {}}', '[', ']', '\\', '"', ' ', '\n', ' '.repeat(70),
+      ...syntax.opens, ...syntax.silent, ...syntax.markers, ...syntax.markers.map((marker) => marker.slice(0, -2)), writeCalls(syntax, calls), writeCalls(syntax, calls.slice(1, 2)),
+      writeCalls(syntax, calls).slice(0, 40), '{', '}', '"name"', '"f"', ': ', ', ', '"arguments"', '"parameters"', '{"name": "f", "arguments": {}}', '[', ']', '\\', '"', ' ', '\n', ' '.repeat(70), `${syntax.opens[0]} `.repeat(25), `${syntax.opens.at(-1)} `.repeat(25),
       'function', 'null', 'a', '<', '💡', 'x'.repeat(300), '',
     ];
     for (let seed = 0; seed < 300; seed++) {
@@ -104,7 +104,7 @@ describe.each(SYNTAXES.map((syntax) => [syntax.name, syntax] as const))('%s', (_
   });
 
   test('is quick on a long text that is made to keep it busy', () => {
-    for (const unit of [...syntax.opens, '{', '[', ' ', '\n', `${syntax.opens[0]}{"`, `${syntax.opens[0]} `, syntax.write(calls.slice(1, 2)), '{"name": "f", "arguments": {', '{"arguments": "']) {
+    for (const unit of [...syntax.opens, '{', '[', ' ', '\n', `${syntax.opens[0]}{"`, `${syntax.opens[0]} `, writeCalls(syntax, calls.slice(1, 2)), '{"name": "f", "arguments": {', '{"arguments": "']) {
       const text = unit.repeat(Math.ceil(60_000 / unit.length));
       const start = performance.now();
       parse(syntax, [text]);

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 
 import { type Turn, conversationOf, toolsOf } from '../../engine/model/calls/prompt.ts';
+import { writeCalls } from '../../engine/model/calls/syntax.ts';
 import { ChatTemplate } from '../../engine/model/template.ts';
 import { TIME, WEATHER } from '../helpers/tool-models.ts';
 
@@ -53,7 +54,7 @@ describe.each<[string, string, object, string]>([
   });
 
   test('what it shows as a call is read as one', () => {
-    expect(toolsOf(template, TOKENS).syntax.write([call('', 'Paris')]).replace(/\s/g, '')).toContain(written.replace(/\s/g, '').replace(/,"id":"$/, ''));
+    expect(writeCalls(toolsOf(template, TOKENS).syntax, [call('', 'Paris')]).replace(/\s/g, '')).toContain(written.replace(/\s/g, '').replace(/,"id":"$/, ''));
   });
 });
 

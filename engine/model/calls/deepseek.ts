@@ -19,5 +19,5 @@ export const deepseek: CallSyntax = {
   silent: [FENCE, CLOSE, END],
   bare: { first: false, next: false },
   reader: (isOffered) => new NamedCall(isOffered, BEFORE),
-  write: (calls) => `${LIST}${calls.map((call) => `${OPEN}function${BREAK}${call.name}\n${FENCE}json\n${call.arguments}\n${FENCE}${CLOSE}`).join('\n')}${END}`,
+  form: { start: LIST, separator: '\n', end: END, call: (name) => [`${OPEN}function${BREAK}${name}\n${FENCE}json\n`, `\n${FENCE}${CLOSE}`] },
 };

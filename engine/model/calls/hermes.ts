@@ -12,5 +12,5 @@ export const hermes: CallSyntax = {
   silent: [CLOSE],
   bare: { first: false, next: false },
   reader: (isOffered) => new JsonCall(isOffered),
-  write: (calls) => calls.map((call) => `${OPEN}\n{"name": ${JSON.stringify(call.name)}, "arguments": ${call.arguments}}\n${CLOSE}`).join('\n'),
+  form: { start: '', separator: '\n', end: '', call: (name) => [`${OPEN}\n{"name": "${name}", "arguments": `, `}\n${CLOSE}`] },
 };

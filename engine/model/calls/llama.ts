@@ -11,5 +11,5 @@ export const llama: CallSyntax = {
   silent: [';'],
   bare: { first: true, next: true },
   reader: (isOffered) => new JsonCall(isOffered),
-  write: (calls) => calls.map((call) => `{"name": ${JSON.stringify(call.name)}, "parameters": ${call.arguments}}`).join('; '),
+  form: { start: '', separator: '; ', end: '', call: (name) => [`{"name": "${name}", "parameters": `, '}'] },
 };

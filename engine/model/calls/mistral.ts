@@ -15,7 +15,7 @@ export const mistral: CallSyntax = {
   silent: ['[', ',', ']'],
   bare: { first: false, next: true },
   reader: (isOffered) => new JsonCall(isOffered),
-  write: (calls) => `${OPEN}[${calls.map((call) => `{"name": ${JSON.stringify(call.name)}, "arguments": ${call.arguments}}`).join(', ')}]`,
+  form: { start: `${OPEN}[`, separator: ', ', end: ']', call: (name) => [`{"name": "${name}", "arguments": `, '}'] },
 };
 
 const ARGS = '[ARGS]';
@@ -29,5 +29,5 @@ export const mistralArgs: CallSyntax = {
   bare: { first: false, next: false },
   // The identifier that some write between the two is theirs: ours is a function of the job.
   reader: (isOffered) => new NamedCall(isOffered, /^([\w-]+)\s*(?:\[CALL_ID\]\w*)?\s*(?:\[ARGS\])?\s*$/),
-  write: (calls) => calls.map((call) => `${OPEN}${call.name}${ARGS}${call.arguments}`).join(''),
+  form: { start: '', separator: '', end: '', call: (name) => [`${OPEN}${name}${ARGS}`, ''] },
 };

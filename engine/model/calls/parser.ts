@@ -140,7 +140,7 @@ export class CallParser {
   /** White space; after an opening it is text if no call comes of it. */
   #skip(): void {
     const space = this.#held.length - this.#held.trimStart().length;
-    if (this.#opened) this.#raw += this.#take(Math.min(space, LIMITS.CALL_HEAD_CHARS_MAX + 1 - this.#raw.length));
+    if (this.#opened) this.#raw += this.#take(Math.min(space, Math.max(0, LIMITS.CALL_HEAD_CHARS_MAX + 1 - this.#raw.length)));
     else this.#take(space);
   }
 

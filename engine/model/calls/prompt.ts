@@ -9,7 +9,7 @@ import { deepseek } from './deepseek.ts';
 import { hermes } from './hermes.ts';
 import { llama } from './llama.ts';
 import { mistral, mistralArgs } from './mistral.ts';
-import type { Call, CallSyntax, Tool } from './syntax.ts';
+import { type Call, type CallSyntax, type Tool, writeCalls } from './syntax.ts';
 
 type Tokens = Pick<TemplateVariables, 'bosToken' | 'eosToken'>;
 
@@ -130,7 +130,7 @@ export function conversationOf(turns: readonly Turn[], tools: readonly Tool[], {
     } else if (shows.calls) {
       messages.push(turnOf(turn, calls.map((call) => ({ ...call, id: idOf(call.id) })), form));
     } else {
-      messages.push({ ...turn, content: [turn.content, syntax.write(calls)].filter((text) => text !== '').join('\n') });
+      messages.push({ ...turn, content: [turn.content, writeCalls(syntax, calls)].filter((text) => text !== '').join('\n') });
     }
   }
   if (tools.length === 0 || shows.tools) return { messages, tools: tools.length === 0 ? undefined : tools.map(shown) };
@@ -149,7 +149,7 @@ function shown({ type, function: { name, description = '', parameters = { type: 
 
 /** In the words that Hermes and Qwen are trained with, which other models see most often, too. */
 function toldOf(tools: readonly Tool[], syntax: CallSyntax): string {
-  const example = syntax.write([{ name: '<function-name>', arguments: '<args-json-object>' }]).replace('"<function-name>"', '<function-name>');
+  const example = writeCalls(syntax, [{ name: '<function-name>', arguments: '<args-json-object>' }]).replace('"<function-name>"', '<function-name>');
   return [
     '# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function signatures within <tools></tools> XML tags:',
     `<tools>\n${tools.map((tool) => JSON.stringify(shown(tool))).join('\n')}\n</tools>\n`,

@@ -45,6 +45,20 @@ export interface CallSyntax {
   /** Whether a call needs no opening: where the text begins, and after another call. */
   readonly bare: { readonly first: boolean; readonly next: boolean };
   reader(isOffered: (name: string) => boolean): CallReader;
-  /** Calls as the model would have written them, for a template that has no words for them. Arguments are JSON. */
-  write(calls: readonly Call[]): string;
+  /** How the model is trained to write them. */
+  readonly form: CallForm;
+}
+
+/** `start call (separator call)* end`, where a call is its arguments as JSON between two texts. */
+export interface CallForm {
+  readonly start: string;
+  readonly separator: string;
+  readonly end: string;
+  /** @example (name) => [`<tool_call>\n{"name": "${name}", "arguments": `, '}\n</tool_call>'] */
+  call(name: string): readonly [before: string, after: string];
+}
+
+/** Calls as the model would have written them, for a template that has no words for them. Arguments are JSON. */
+export function writeCalls({ form: { start, separator, end, call } }: CallSyntax, calls: readonly Call[]): string {
+  return `${start}${calls.map(({ name, arguments: json }) => call(name).join(json)).join(separator)}${end}`;
 }
