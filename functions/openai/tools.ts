@@ -70,7 +70,8 @@ export function checkAnswers(messages: readonly Message[], param: (index: number
   for (const [index, { role, tool_calls: calls = [], tool_call_id: answered }] of messages.entries()) {
     for (const { id } of calls) made.add(id ?? '');
     if (role !== 'tool' || made.has(answered ?? '')) continue;
-    throw new HttpError('invalid_value', `${param(index)} must be that of a call in an earlier turn of the assistant.`, { param: param(index) });
+    const id = JSON.stringify((answered ?? '').slice(0, 64));
+    throw new HttpError('invalid_value', `${param(index)} must answer a call of an earlier turn; none has the identifier ${id}.`, { param: param(index) });
   }
 }
 

@@ -1,10 +1,11 @@
 /** Functions that models call, through the real clients, with real models (test/helpers/tool-models.ts). */
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { generateText, stepCountIs, streamText, tool } from 'ai';
-import OpenAI from 'openai';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import OpenAI, { toFile } from 'openai';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { z } from 'zod';
 
+import { Fronts } from '../helpers/fronts.ts';
 import { type HttpApi, startApi } from '../helpers/http-api.ts';
 import { folder, removeFolders } from '../helpers/models.ts';
 import { TIME, WEATHER, writeToolModels } from '../helpers/tool-models.ts';
@@ -204,6 +205,26 @@ describe('the AI SDK', () => {
     for await (const part of streamed.textStream) text += part;
     expect(text).toBe(ANSWER);
     expect(asked).toEqual([{ city: 'Paris' }, { zone: 'CET' }]);
+  });
+});
+
+describe('a batch with tools', () => {
+  test('has the call in its line, and another instance gives the same response', async () => {
+    await using fronts = new Fronts();
+    fronts.work();
+    const [one, other] = [(await fronts.front()).openai(), (await fronts.front()).openai()];
+    const line = JSON.stringify({ custom_id: 'a', method: 'POST', url: '/v1/chat/completions', body: ASK });
+    const { id: input } = await one.files.create({ purpose: 'batch', file: await toFile(Buffer.from(line), 'lines.jsonl') });
+    const { id } = await one.batches.create({ endpoint: '/v1/chat/completions', completion_window: '24h', input_file_id: input });
+    const output = await vi.waitFor(async () => {
+      const batch = await one.batches.retrieve(id);
+      expect(batch.status).toBe('completed');
+      return batch.output_file_id ?? '';
+    }, { timeout: 60_000, interval: 20 });
+    const { response } = JSON.parse(await (await other.files.content(output)).text()) as { response: { body: OpenAI.ChatCompletion } };
+    expect(response.body.choices[0]).toMatchObject({ finish_reason: 'tool_calls', message: { tool_calls: [{ function: { name: 'get_weather' } }] } });
+    const made = await one.responses.create({ model: 'weather-twice', input: QUESTION.content, tools: FLAT });
+    expect((await other.responses.retrieve(made.id)).output).toEqual(made.output);
   });
 });
 
