@@ -18,6 +18,7 @@ export interface ServeFlags extends PolicyFlags {
   readonly threads?: number;
   readonly sliceTime?: number;
   readonly apiKeys?: string;
+  readonly proxies?: number;
   readonly logLevel?: string;
 }
 
@@ -42,6 +43,7 @@ export function serveCommand(): Command {
     .option('--store <url>', `where jobs are kept: a directory, file:/… or s3://bucket/prefix (default: RUMINATE_STORE, else ./${STORE})`)
     .option('--model <name>', 'a model that may be asked for, as name or name@variant (repeatable; default: all that are here)', repeated)
     .option('--api-keys <file>', 'who may ask, as JSON (default: whoever reaches this machine\'s own address is tenant local)')
+    .option('--proxies <n>', 'reverse proxies of yours before it, whose X-Forwarded-For is believed (default: none)', integer)
     .optionsGroup('Worker:')
     .option('--threads <n>', 'threads (default: all of this machine)', integer)
     .option('--slice-time <time>', 'how long a job runs before the next one\'s turn (default: 10m)', durationMs);
@@ -67,6 +69,7 @@ async function serve(flags: ServeFlags): Promise<void> {
     sliceMs: flags.sliceTime ?? null,
     policy: policyOf(flags),
     auth,
+    proxies: flags.proxies ?? 0,
     logLevel: flags.logLevel ?? (process.stderr.isTTY ? 'warn' : 'info'),
     signal: interrupt.signal,
   });
@@ -81,9 +84,10 @@ async function serve(flags: ServeFlags): Promise<void> {
   process.exit(isDrained ? EXIT.done : EXIT.failed);
 }
 
-function check({ port, host, apiKeys, sliceTime, threads }: ServeFlags): void {
+function check({ port, host, apiKeys, proxies, sliceTime, threads }: ServeFlags): void {
   if (port < 0 || port > 65_535) throw new EngineError('ERR_OPTION', `port must be from 0 to 65535; got ${port}.`);
   if (sliceTime !== undefined && sliceTime < 1) throw new EngineError('ERR_OPTION', `slice-time must be at least 1ms; got ${sliceTime}.`);
+  if (proxies !== undefined && (proxies < 0 || proxies > 10)) throw new EngineError('ERR_OPTION', `proxies must be from 0 to 10; got ${proxies}.`);
   if (threads !== undefined && threads < 1) throw new EngineError('ERR_OPTION', `threads must be at least 1; got ${threads}.`);
   if (apiKeys === undefined && !LOOPBACK.includes(host)) {
     throw new EngineError('ERR_OPTION', `--host ${host} lets other machines in: say who may ask with --api-keys FILE.`);

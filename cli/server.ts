@@ -28,6 +28,8 @@ export interface ServerOptions {
   readonly policy: Partial<CheckpointPolicy>;
   /** null: whoever reaches it is the one tenant. */
   readonly auth: KeyLookup | null;
+  /** Of ours, before it. */
+  readonly proxies: number;
   readonly logLevel: string;
   readonly signal: AbortSignal;
 }
@@ -41,7 +43,7 @@ export interface OpenServer {
 }
 
 /** @throws EngineError ERR_STORE_CONFIG, ERR_STORE, ERR_KEY, ERR_OPTION, ERR_CANCELLED: before anything listens. */
-export async function openServer({ host, port, store: url, names, threads, sliceMs, policy, auth, logLevel, signal }: ServerOptions): Promise<OpenServer> {
+export async function openServer({ host, port, store: url, names, threads, sliceMs, policy, auth, proxies, logLevel, signal }: ServerOptions): Promise<OpenServer> {
   const clock = systemClock;
   // Not synchronous: a reader of the log that is slow must not stop requests.
   const lines = pino.destination({ dest: 2, sync: false });
@@ -73,7 +75,7 @@ export async function openServer({ host, port, store: url, names, threads, slice
   const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, clock, onCancelled: (where) => worker.interrupt(where) });
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
   const app = createApp({ platform, storage: openBatches({ store, keys, platform, log, clock }), auth, log, metrics: metrics.scrape, clock });
-  const listening = await listen({ fetch: (request) => app.fetch(request), host, port, onServer: (server) => metrics.watch(server) });
+  const listening = await listen({ fetch: (request, from) => app.fetch(request, from), host, port, proxies, onServer: (server) => metrics.watch(server) });
   worker.start();
   return {
     url: listening.url,

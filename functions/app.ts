@@ -17,13 +17,13 @@ import { files } from './openai/files.ts';
 import { models } from './openai/models.ts';
 import { responses } from './openai/responses.ts';
 import { problemResponse } from './problem.ts';
-import { Rates } from './rates.ts';
+import { Guesses, Rates } from './rates.ts';
 
 /** @example serve({ fetch: createApp({ platform, auth: null, log: pino() }).fetch, port: 8787, hostname: '127.0.0.1' }) */
 export function createApp(options: AppOptions): App {
   const app: App = new OpenAPIHono<AppEnv>();
   const services = servicesOf(options);
-  const registry: Registry = { app, services, auth: options.auth, rates: new Rates(services.clock), methods: new Map() };
+  const registry: Registry = { app, services, auth: options.auth, rates: new Rates(services.clock), guesses: new Guesses(services.clock), methods: new Map() };
 
   app.use(async (c, next) => {
     const start = services.clock.nowMs();

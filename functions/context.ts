@@ -48,6 +48,11 @@ export interface Services extends AppLimits {
 }
 
 export interface AppEnv {
+  /** What whoever serves the app knows of a request: `app.fetch(request, { remote })`. */
+  Bindings: {
+    /** The address that asks, as the server sees it and not as a header says it; absent: not known, and its failures are not limited. */
+    readonly remote?: string | undefined;
+  };
   Variables: { requestId: string; caller?: Caller; job?: string };
 }
 

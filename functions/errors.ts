@@ -57,6 +57,8 @@ export const HTTP_CODES = {
   unsupported_media_type: [415, 'invalid_request_error'],
   rate_limit_exceeded: [429, 'rate_limit_error'],
   too_many_requests_at_once: [429, 'rate_limit_error'],
+  /** From one address: whoever guesses is slowed. */
+  too_many_bad_keys: [429, 'rate_limit_error'],
   job_failed: [500, 'server_error'],
   internal_error: [500, 'server_error'],
   overloaded: [503, 'server_error'],
@@ -117,7 +119,7 @@ export function failureOf(error: unknown): Failure {
     code,
     type: status >= 500 ? 'server_error' : 'invalid_request_error',
     param: error.code === 'ERR_OPTION' ? fieldOf(error.message) : param,
-    message: masked ? ERROR_CODES[error.code][1] : error.message,
+    message: masked ? ERROR_CODES[error.code][1] : withoutGiven(error.message),
     headers: status === 503 ? { 'retry-after': '5' } : {},
   };
 }
@@ -127,6 +129,11 @@ const ERROR_SENTENCE = { internal: 'The server failed; the request id says where
 /** By shape: a bundle may hold the class twice. */
 function isEngineError(error: unknown): error is EngineError {
   return error instanceof Error && error.name === 'EngineError' && Object.hasOwn(ENGINE_CODES, String((error as Partial<EngineError>).code));
+}
+
+/** The engine's sentences end with what was given, in quotes, for people at a terminal; it may be the start of somebody's prompt. */
+function withoutGiven(message: string): string {
+  return message.replace(/(?:[;,]? got|:) "(?:[^"\\]|\\.)*"(?: and "(?:[^"\\]|\\.)*")*/g, '');
 }
 
 /** The engine's sentences begin with the field: `budget.width must be …`, `sampling.top is not an option`. */

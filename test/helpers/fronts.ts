@@ -50,7 +50,7 @@ export class Fronts implements AsyncDisposable {
     };
     const log = { info: note, warn: note, error: note };
     const app = createApp({ platform, storage: openBatches({ store, keys: this.keys, platform, log }), auth: TENANTS, log });
-    const listening = await listen({ fetch: (request) => app.fetch(request), host: '127.0.0.1', port: 0 });
+    const listening = await listen({ fetch: (request, from) => app.fetch(request, from), host: '127.0.0.1', port: 0 });
     this.#listening.push(listening);
     return { url: listening.url, openai: (tenant = 'acme') => new OpenAI({ baseURL: `${listening.url}/v1`, apiKey: tenant, maxRetries: 0 }) };
   }
