@@ -68,6 +68,9 @@ export const endRecord = z.strictObject({
   errorFileId: z.string().nullable(),
 });
 
+/** Which id an Idempotency-Key stands for, and for what body. */
+export const claimRecord = z.strictObject({ kind: z.literal('claim'), tenant: z.string(), id: z.string(), body: z.string().regex(/^[0-9a-f]{64}$/), target: z.string() });
+
 export type FileRecord = Readonly<z.infer<typeof fileRecord>>;
 export type BatchRecord = Readonly<z.infer<typeof batchRecord>>;
 export type Fault = Readonly<z.infer<typeof faultSchema>>;
@@ -75,7 +78,7 @@ export type Verdict = Readonly<z.infer<typeof verdictRecord>>;
 export type Stop = Readonly<z.infer<typeof stopRecord>>;
 export type End = Readonly<z.infer<typeof endRecord>>;
 
-type AnyRecord = FileRecord | BatchRecord | Verdict | Stop | End;
+type AnyRecord = FileRecord | BatchRecord | Verdict | Stop | End | Readonly<z.infer<typeof claimRecord>>;
 type Schema<T> = z.ZodType<T>;
 
 /** null: it was not written. @throws EngineError ERR_CHECKPOINT, ERR_STORE, ERR_CANCELLED. */
