@@ -19,6 +19,8 @@ export interface ServeFlags extends PolicyFlags {
   readonly sliceTime?: number;
   readonly apiKeys?: string;
   readonly proxies?: number;
+  readonly publicUrl?: string;
+  readonly webhooksToLoopback?: boolean;
   readonly logLevel?: string;
 }
 
@@ -44,6 +46,9 @@ export function serveCommand(): Command {
     .option('--model <name>', 'a model that may be asked for, as name or name@variant (repeatable; default: all that are here)', repeated)
     .option('--api-keys <file>', 'who may ask, as JSON (default: whoever reaches this machine\'s own address is tenant local)')
     .option('--proxies <n>', 'reverse proxies of yours before it, whose X-Forwarded-For is believed (default: none)', integer)
+    .optionsGroup('Webhooks:')
+    .option('--public-url <url>', 'as what clients know this server, for links in webhooks (default: links are paths)')
+    .option('--webhooks-to-loopback', 'for development: allow webhooks to this machine itself, and http://')
     .optionsGroup('Worker:')
     .option('--threads <n>', 'threads (default: all of this machine)', integer)
     .option('--slice-time <time>', 'how long a job runs before the next one\'s turn (default: 10m)', durationMs);
@@ -70,6 +75,8 @@ async function serve(flags: ServeFlags): Promise<void> {
     policy: policyOf(flags),
     auth,
     proxies: flags.proxies ?? 0,
+    publicUrl: flags.publicUrl ?? null,
+    webhooksToLoopback: flags.webhooksToLoopback ?? false,
     logLevel: flags.logLevel ?? (process.stderr.isTTY ? 'warn' : 'info'),
     signal: interrupt.signal,
   });
@@ -84,9 +91,10 @@ async function serve(flags: ServeFlags): Promise<void> {
   process.exit(isDrained ? EXIT.done : EXIT.failed);
 }
 
-function check({ port, host, apiKeys, proxies, sliceTime, threads }: ServeFlags): void {
+function check({ port, host, apiKeys, proxies, publicUrl, sliceTime, threads }: ServeFlags): void {
   if (port < 0 || port > 65_535) throw new EngineError('ERR_OPTION', `port must be from 0 to 65535; got ${port}.`);
   if (sliceTime !== undefined && sliceTime < 1) throw new EngineError('ERR_OPTION', `slice-time must be at least 1ms; got ${sliceTime}.`);
+  if (publicUrl !== undefined && !(URL.canParse(publicUrl) && /^https?:$/.test(new URL(publicUrl).protocol))) throw new EngineError('ERR_OPTION', `public-url must begin with https:// or http://; got ${publicUrl}.`);
   if (proxies !== undefined && (proxies < 0 || proxies > 10)) throw new EngineError('ERR_OPTION', `proxies must be from 0 to 10; got ${proxies}.`);
   if (threads !== undefined && threads < 1) throw new EngineError('ERR_OPTION', `threads must be at least 1; got ${threads}.`);
   if (apiKeys === undefined && !LOOPBACK.includes(host)) {

@@ -3,11 +3,16 @@ import pino from 'pino';
 
 import { keyProviderOf } from '../engine/adapters/key-url.ts';
 import { createLocalQueue } from '../engine/adapters/queue-local.ts';
+import { createNodeSender } from '../engine/adapters/sender-node.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
 import { NativeShelf } from '../engine/control/native-shelf.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
 import { systemClock } from '../engine/core/clock.ts';
+import { Rounds } from '../engine/core/rounds.ts';
 import type { CheckpointPolicy } from '../engine/job/checkpointer.ts';
+import { Deliverer } from '../engine/webhook/deliverer.ts';
+import { Outbox } from '../engine/webhook/outbox.ts';
+import { Webhooks } from '../engine/webhook/webhooks.ts';
 import { Worker } from '../engine/worker/worker.ts';
 import { createApp } from '../functions/app.ts';
 import type { KeyLookup } from '../functions/auth.ts';
@@ -15,7 +20,7 @@ import { Metrics } from '../functions/metrics.ts';
 import { listen } from '../functions/node.ts';
 import { openBatches } from '../functions/open-batches.ts';
 import { modelFinder } from './finder.ts';
-import { workerLog } from './worker-log.ts';
+import { webhookLog, workerLog } from './worker-log.ts';
 
 export interface ServerOptions {
   readonly host: string;
@@ -30,9 +35,16 @@ export interface ServerOptions {
   readonly auth: KeyLookup | null;
   /** Of ours, before it. */
   readonly proxies: number;
+  /** As what clients know it; null: not known, and webhooks link by path. */
+  readonly publicUrl: string | null;
+  /** For development: webhooks may go to this machine, and without TLS. */
+  readonly webhooksToLoopback: boolean;
   readonly logLevel: string;
   readonly signal: AbortSignal;
 }
+
+/** How long a batch waits that nobody asks for. */
+const WALK_MS = 60_000;
 
 export interface OpenServer {
   readonly url: string;
@@ -43,7 +55,7 @@ export interface OpenServer {
 }
 
 /** @throws EngineError ERR_STORE_CONFIG, ERR_STORE, ERR_KEY, ERR_OPTION, ERR_CANCELLED: before anything listens. */
-export async function openServer({ host, port, store: url, names, threads, sliceMs, policy, auth, proxies, logLevel, signal }: ServerOptions): Promise<OpenServer> {
+export async function openServer({ host, port, store: url, names, threads, sliceMs, policy, auth, proxies, publicUrl, webhooksToLoopback, logLevel, signal }: ServerOptions): Promise<OpenServer> {
   const clock = systemClock;
   // Not synchronous: a reader of the log that is slow must not stop requests.
   const lines = pino.destination({ dest: 2, sync: false });
@@ -54,6 +66,17 @@ export async function openServer({ host, port, store: url, names, threads, slice
   const keys = await keyProviderOf();
   const finder = modelFinder();
   const queue = createLocalQueue({ clock });
+  const hookRules = { allowLoopback: webhooksToLoopback };
+  const deliverer = new Deliverer({
+    store, keys, clock, publicUrl,
+    sender: createNodeSender(hookRules),
+    onEvent: (event) => {
+      metrics.webhook(event);
+      webhookLog(log, event);
+    },
+  });
+  const onRecorded = () => deliverer.ring();
+  const outbox = new Outbox({ store, clock, onRecorded });
   let parked = 0;
   const worker = new Worker({
     store,
@@ -63,6 +86,7 @@ export async function openServer({ host, port, store: url, names, threads, slice
     policy,
     clock,
     isQueueNew: true,
+    outbox,
     ...(threads === null ? {} : { threads }),
     ...(sliceMs === null ? {} : { sliceMs }),
     onEvent: (event) => {
@@ -72,18 +96,22 @@ export async function openServer({ host, port, store: url, names, threads, slice
     },
   });
   const shelf = new NativeShelf({ finder, ...(names === null ? {} : { names: () => names }) });
-  const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, clock, onCancelled: (where) => worker.interrupt(where) });
+  const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, outbox, clock, onCancelled: (where) => worker.interrupt(where) });
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
-  const app = createApp({ platform, storage: openBatches({ store, keys, platform, log, clock }), auth, log, metrics: metrics.scrape, clock });
+  const storage = openBatches({ store, keys, platform, outbox, log, clock });
+  const webhooks = new Webhooks({ store, keys, clock, onRecorded, ...hookRules });
+  const app = createApp({ platform, storage, webhooks, auth, log, metrics: metrics.scrape, clock });
   const listening = await listen({ fetch: (request, from) => app.fetch(request, from), host, port, proxies, onServer: (server) => metrics.watch(server) });
   worker.start();
+  deliverer.start();
+  const walk = new Rounds({ everyMs: WALK_MS, work: (signal) => storage.batches.walk({ signal }), onTrouble: (error) => log.warn({ err: error }, 'batches could not be walked'), clock });
   return {
     url: listening.url,
     store: store.url,
     models,
     async close(deadlineMs) {
       listening.close();
-      const isDrained = await worker.drain({ deadlineMs });
+      const [isDrained] = await Promise.all([worker.drain({ deadlineMs }), deliverer.stop(), walk.stop()]);
       await listening.end();
       shelf[Symbol.dispose]();
       lines.flushSync();

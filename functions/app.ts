@@ -18,6 +18,7 @@ import { models } from './openai/models.ts';
 import { responses } from './openai/responses.ts';
 import { problemResponse } from './problem.ts';
 import { Guesses, Rates } from './rates.ts';
+import { webhooks } from './webhooks/webhooks.ts';
 
 /** @example serve({ fetch: createApp({ platform, auth: null, log: pino() }).fetch, port: 8787, hostname: '127.0.0.1' }) */
 export function createApp(options: AppOptions): App {
@@ -50,6 +51,7 @@ export function createApp(options: AppOptions): App {
     files(registry, options.storage.files);
     batches(registry, options.storage.batches);
   }
+  if (options.webhooks !== undefined) webhooks(registry, options.webhooks);
   health(registry);
   if (options.metrics !== undefined) metrics(registry, options.metrics);
   docs(registry, options.version ?? '0');
@@ -83,7 +85,7 @@ function servicesOf({ platform, log, clock, limits }: AppOptions): Services {
 
 /** OpenAI's envelope where its clients ask, problem details elsewhere. */
 function failed(path: string, request: string, failure: Failure): Response {
-  const native = !path.startsWith('/v1/') || /^\/v1\/(jobs|quotes|checkpoints)(\/|$)/.test(path);
+  const native = !path.startsWith('/v1/') || /^\/v1\/(jobs|quotes|checkpoints|webhooks)(\/|$)/.test(path);
   return native ? problemResponse(failure, request) : envelopeResponse(failure);
 }
 

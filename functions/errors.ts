@@ -93,6 +93,7 @@ export const ENGINE_CODES: Readonly<Record<ErrorCode, readonly [number, string, 
   ERR_JOB_NOT_FOUND: [404, 'job_not_found', null],
   ERR_FILE_NOT_FOUND: [404, 'file_not_found', null],
   ERR_BATCH_NOT_FOUND: [404, 'batch_not_found', null],
+  ERR_WEBHOOK_NOT_FOUND: [404, 'webhook_not_found', null],
   ERR_JOB_CONFLICT: [409, 'job_conflict', null],
   ERR_FENCED: [409, 'fenced', null],
   ERR_CHECKPOINT: [500, 'checkpoint_damaged', null],
@@ -104,7 +105,7 @@ export const ENGINE_CODES: Readonly<Record<ErrorCode, readonly [number, string, 
 };
 
 /** Below 500, but with a message that may name this machine's folders or another's job. */
-const MASKED: readonly ErrorCode[] = ['ERR_MODEL_NOT_FOUND', 'ERR_JOB_NOT_FOUND', 'ERR_FILE_NOT_FOUND', 'ERR_BATCH_NOT_FOUND', 'ERR_FENCED', 'ERR_CANCELLED'];
+const MASKED: readonly ErrorCode[] = ['ERR_MODEL_NOT_FOUND', 'ERR_JOB_NOT_FOUND', 'ERR_FILE_NOT_FOUND', 'ERR_BATCH_NOT_FOUND', 'ERR_WEBHOOK_NOT_FOUND', 'ERR_FENCED', 'ERR_CANCELLED'];
 
 /** Whatever was thrown, as a client may see it. */
 export function failureOf(error: unknown): Failure {

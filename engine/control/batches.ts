@@ -13,6 +13,7 @@ import { isNamePart, tenantPrefix } from '../kv/names.ts';
 import { readHead } from '../kv/read.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
+import { Outbox } from '../webhook/outbox.ts';
 import { writeAnswers } from './batch-answers.ts';
 import { type BatchEndpoint, type Line, judgeLines, lineJobId, parseLines } from './batch-lines.ts';
 import { type BatchState, type BatchView, WINDOW_MS, batchView, isOver } from './batch-view.ts';
@@ -21,7 +22,7 @@ import { claimId } from './claims.ts';
 import { type Files, idsUnder } from './files.ts';
 import { jobIds, timeOf } from './ids.ts';
 import type { CallerOptions, ListOptions, Platform } from './platform.ts';
-import { type BatchRecord, batchRecord, endRecord, readOnce, stopRecord, verdictRecord, writeOnce } from './records.ts';
+import { type BatchRecord, type End, batchRecord, endRecord, readOnce, stopRecord, verdictRecord, writeOnce } from './records.ts';
 
 export interface BatchesOptions {
   readonly store: ObjectStore;
@@ -32,6 +33,8 @@ export interface BatchesOptions {
   readonly endpoints: readonly BatchEndpoint[];
   /** What kept a batch from going on; whoever asks next tries again. */
   readonly onTrouble?: ((batch: string, error: unknown) => void) | undefined;
+  /** Who is told that a batch has ended. Default: one over `store`. */
+  readonly outbox?: Outbox | undefined;
   /** How long whoever asks waits for a batch to be moved on. */
   readonly waitMs?: number | undefined;
   readonly clock?: Clock | undefined;
@@ -75,11 +78,13 @@ export class Batches {
   readonly #clock: Clock;
   readonly #nowMs: () => number;
   readonly #newId = jobIds();
+  readonly #outbox: Outbox;
   /** One move of a batch at a time in this process. */
   readonly #moves = new Map<string, Promise<BatchView>>();
 
   constructor(options: BatchesOptions) {
     this.#o = options;
+    this.#outbox = options.outbox ?? new Outbox(options);
     this.#clock = options.clock ?? systemClock;
     this.#nowMs = options.nowMs ?? wallClockMs;
   }
@@ -134,7 +139,8 @@ export class Batches {
         const view = isBorn ? await this.#moving(key) : null;
         // Whoever was about to make it died, or to close it.
         const isStillborn = !isBorn && this.#nowMs() - (timeOf(key.id.slice(ID_PREFIX.length)) ?? 0) > BIRTH_MS_MAX;
-        if (isStillborn || (view !== null && (view.endedMs ?? view.failedMs) !== null)) await this.#close(key, stop);
+        if (isStillborn) await this.#close(key, null, stop);
+        if (view !== null && isEnd(view.status)) await this.#close(key, view.status, stop);
       } catch (error) {
         if (stop.aborted) throw error;
       }
@@ -196,7 +202,7 @@ export class Batches {
     const state = await this.#judged(found, signal);
     const { record, verdict, end } = state;
     if (end !== null || verdict.faults.length > 0) {
-      if (found.verdict === null) await this.#close(key, signal);
+      if (found.verdict === null) await this.#close(key, 'failed', signal);
       return batchView(state, []);
     }
     const isLate = this.#nowMs() >= record.createdMs + WINDOW_MS;
@@ -235,7 +241,7 @@ export class Batches {
         await nextTurn();
         try {
           const { spec } = await this.#endpoint(record.endpoint).parse(lines[index]?.body, { tenant, signal: stop });
-          await this.#o.platform.submit(spec, { tenant, id: lineJobId(record.id, index), signal: stop });
+          await this.#o.platform.submit(spec, { tenant, id: lineJobId(record.id, index), via: 'batch', signal: stop });
         } catch (error) {
           // One line that is refused now, though it was not when it was judged, does not keep the others waiting; it is tried again.
           if (stop.aborted || !(error instanceof EngineError) || error.code === 'ERR_STORE') throw error;
@@ -260,14 +266,15 @@ export class Batches {
     const end = await writeOnce(store, keyOf(record, 'end.json'), endRecord, {
       kind: 'end', tenant: record.tenant, id: record.id, atMs: this.#nowMs(), status: stop?.why ?? 'completed', ...written,
     }, { clock: this.#clock, signal });
-    await this.#close(record, signal);
+    await this.#close(record, end.status, signal);
     return batchView({ ...state, end }, []);
   }
 
-  /** Nothing of it will change: its copy of the prompts is needed no more, and no walk need find it. What fails here `ruminate gc` does. */
-  async #close(key: Key, signal: AbortSignal): Promise<void> {
+  /** Nothing of it will change: who waits for its end is told, its copy of the prompts is needed no more, and no walk need find it. */
+  async #close(key: Key, as: End['status'] | 'failed' | null, signal: AbortSignal): Promise<void> {
     const { store } = this.#o;
     try {
+      if (as !== null) await this.#outbox.batchEnded(key.tenant, key.id, `batch.${as}`, { signal });
       const pieces: string[] = [];
       for await (const object of store.list(keyOf(key, ''), { signal })) if (!object.key.endsWith('.json')) pieces.push(object.key);
       if (pieces.length > 0) await store.delete(pieces, { signal });
@@ -348,6 +355,10 @@ function folderOf(tenant: string): string {
 
 function keyOf({ tenant, id }: Key, name: string): string {
   return `${folderOf(tenant)}${id}/${name}`;
+}
+
+function isEnd(status: BatchView['status']): status is End['status'] | 'failed' {
+  return status === 'completed' || status === 'cancelled' || status === 'expired' || status === 'failed';
 }
 
 function openKey({ tenant, id }: Key): string {

@@ -22,6 +22,7 @@ export const ERROR_CODES = {
   ERR_STORE: ['machine', 'The object store failed or did not answer in time.'],
   ERR_STORE_CONFIG: ['caller', 'The object store is wrongly named, denies access or cannot do what a checkpoint needs.'],
   ERR_JOB_NOT_FOUND: ['caller', 'No job of that name in this store.'],
+  ERR_WEBHOOK_NOT_FOUND: ['caller', 'No webhook or delivery of that name.'],
   ERR_JOB_CONFLICT: ['caller', 'The job exists with another spec, or is in a state that does not allow this.'],
   ERR_FILE_NOT_FOUND: ['caller', 'No file of that name.'],
   ERR_BATCH_NOT_FOUND: ['caller', 'No batch of that name.'],

@@ -21,6 +21,7 @@ import type { KeyProvider } from '../ports/keys.ts';
 import type { ModelFinder } from '../ports/models.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import type { Queue, ReceivedMessage } from '../ports/queue.ts';
+import { Outbox } from '../webhook/outbox.ts';
 import type { WorkerEvent } from './events.ts';
 import { Live } from './live.ts';
 import { Running } from './running.ts';
@@ -42,6 +43,8 @@ export interface WorkerOptions {
   /** Takes in a row without progress after which a job is poisoned. Default: 5. */
   readonly strikesMax?: number | undefined;
   readonly reconcileMs?: number | undefined;
+  /** Who is told that a job has ended. Default: one over `store`. */
+  readonly outbox?: Outbox | undefined;
   /** The queue began with this process, and so knows nothing of the jobs in the store: all that live are sent again at the start. */
   readonly isQueueNew?: boolean | undefined;
   readonly onEvent?: ((event: WorkerEvent) => void) | undefined;
@@ -83,11 +86,13 @@ export class Worker implements LiveFeed {
   /** What a job met last, for the day that it is poisoned. */
   readonly #faults = new Map<string, unknown>();
   readonly #rates = new Map<string, number>();
+  readonly #outbox: Outbox;
   #session: Session;
   #loops: Promise<unknown> | null = null;
 
   constructor(options: WorkerOptions) {
     this.#o = options;
+    this.#outbox = options.outbox ?? new Outbox(options);
     this.#clock = options.clock ?? systemClock;
     this.#live = new Live(this.#clock);
     this.#session = new Session(options.models);
@@ -227,6 +232,7 @@ export class Worker implements LiveFeed {
     const slice = () => resumeStored({
       store, where, keys, policy, signal,
       session: this.#session,
+      outbox: this.#outbox,
       ...(threads === undefined ? {} : { threads }),
       clock: this.#clock,
       take: force,
@@ -290,6 +296,7 @@ export class Worker implements LiveFeed {
       const lease = await takeJob(this.#o.store, where, { owner: ownerHint(), clock: this.#clock, waitMs: 0 });
       await lease.commit({ state: 'failed', manifest: null, objects: [] });
       this.#say({ kind: 'refused', where, error });
+      await this.#ended(where);
       return true;
     } catch {
       return false;
@@ -301,7 +308,13 @@ export class Worker implements LiveFeed {
     const key = jobPrefix(where);
     if (changed) this.#say({ kind: 'poisoned', where, strikes, error: this.#faults.get(key) ?? null });
     this.#faults.delete(key);
+    await this.#ended(where);
     return REMOVE;
+  }
+
+  /** A marker that stays is found by the reconciler. */
+  async #ended(where: JobKey): Promise<void> {
+    await this.#outbox.jobEnded(where).catch(() => undefined);
   }
 
   /** A continuation is sent before the old message is removed: a crash between leaves two, which are as good as one. */
@@ -331,7 +344,7 @@ export class Worker implements LiveFeed {
     const { store, queue } = this.#o;
     const { signal } = this.#stop;
     let sent = 0;
-    for await (const found of reconcile(store, this.#seen, { clock: this.#clock, signal, unmovedMs: all ? 0 : SILENT_MS })) {
+    for await (const found of reconcile(store, this.#seen, { clock: this.#clock, signal, unmovedMs: all ? 0 : SILENT_MS, onEnded: (where, options) => this.#outbox.jobEnded(where, options) })) {
       if (found.kind === 'unreadable') this.#say(found);
       else if (!this.#running.has(jobPrefix(found.where))) {
         await queue.send({ v: 1, ...found.where, slice: found.head.slice }, { signal });
