@@ -18,8 +18,9 @@ import { liveKey } from '../kv/hints.ts';
 import { type JobKey, jobPrefix } from '../kv/names.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
-import type { Queue, QueueDepth } from '../ports/queue.ts';
+import type { Queue } from '../ports/queue.ts';
 import type { Shelf } from '../ports/shelf.ts';
+import { Backlog } from './backlog.ts';
 import type { LiveFeed } from './feed.ts';
 import { jobIds, timeOf } from './ids.ts';
 import { listNewest } from './listing.ts';
@@ -27,7 +28,7 @@ import type {
   CallerOptions, ExtendOptions, ForkOptions, JobEvent, JobView, ListOptions, ModelView, Platform, PlatformHealth, QuoteView, SubmitOptions,
 } from './platform.ts';
 import { admitJob, quoteView } from './quotes.ts';
-import { keyOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
+import { keyOf, messageOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
 import { RestoredJobs } from './restored.ts';
 import { streamJob } from './stream.ts';
 import { NO_WORKERS, type WorkerState } from './workers.ts';
@@ -46,6 +47,8 @@ export interface StorePlatformOptions {
   readonly onCancelled?: ((where: JobKey) => void) | undefined;
   /** Of a machine that runs jobs, for quotes; null: not known. */
   readonly usdPerHour?: number | null | undefined;
+  /** What the queue said so long ago or less need not be asked again. Default: 0. */
+  readonly depthFreshMs?: number | undefined;
   readonly clock?: Clock | undefined;
   /** Of the wall clock, for ids and listings. */
   readonly nowMs?: (() => number) | undefined;
@@ -54,8 +57,6 @@ export interface StorePlatformOptions {
 /** Most jobs of one page of a list. */
 export const LIST_MAX = 100;
 
-const NO_DEPTH: QueueDepth = { visible: 0, inFlight: 0, oldestAgeMs: 0 };
-
 /** @example new StorePlatform({ store, keys: null, queue, shelf: new NativeShelf(), feed: worker }) */
 export class StorePlatform implements Platform {
   readonly #options: StorePlatformOptions;
@@ -63,15 +64,15 @@ export class StorePlatform implements Platform {
   readonly #nowMs: () => number;
   readonly #jobs: RestoredJobs;
   readonly #newId = jobIds();
-  #depth = NO_DEPTH;
-  #asking = false;
+  readonly #backlog: Backlog;
 
   constructor(options: StorePlatformOptions) {
     this.#options = options;
     this.#jobs = new RestoredJobs(options.shelf);
     this.#clock = options.clock ?? systemClock;
     this.#nowMs = options.nowMs ?? wallClockMs;
-    this.#askDepth();
+    const { queue, store, depthFreshMs: freshMs = 0 } = options;
+    this.#backlog = new Backlog({ queue, store, clock: this.#clock, freshMs });
   }
 
   async submit(spec: JobSpec, { tenant, id, idempotencyKey, signal }: SubmitOptions): Promise<JobView> {
@@ -160,29 +161,13 @@ export class StorePlatform implements Platform {
     return await this.#options.shelf.models({ signal });
   }
 
-  /** The queue is asked behind it, for the next one who asks: a probe must not wait for it. */
-  health(): PlatformHealth {
-    this.#askDepth();
+  async health(): Promise<PlatformHealth> {
     const { state, running } = this.#workers;
-    return { state, running, queued: this.#depth.visible, queueAgeMs: this.#depth.oldestAgeMs };
+    return { state, running, ...(await this.#backlog.now()) };
   }
 
   get #workers(): WorkerState {
     return this.#options.workers ?? NO_WORKERS;
-  }
-
-  #askDepth(): void {
-    if (this.#asking) return;
-    this.#asking = true;
-    this.#options.queue.depth().then(
-      (depth) => {
-        this.#depth = depth;
-        this.#asking = false;
-      },
-      () => {
-        this.#asking = false;
-      },
-    );
   }
 
   /** @throws EngineError ERR_OPTION: no name of a tenant or a job. */
@@ -219,8 +204,11 @@ export class StorePlatform implements Platform {
   async #announced(where: JobKey, signal: AbortSignal | undefined): Promise<JobView> {
     const { store, queue } = this.#options;
     const record = await readRecord(store, where, { signal });
-    const { state, slice } = record.head;
-    if (!isTerminal(state)) await queue.send({ v: 1, tenant: where.tenant, job: where.job, slice }, { signal }).catch(() => undefined);
+    if (!isTerminal(record.head.state)) {
+      const message = await messageOf(store, where, record.head, record.spec, { signal });
+      await queue.send(message, { signal }).catch(() => undefined);
+      if (record.head.state === 'queued' && message.priority === undefined) this.#backlog.sent(where);
+    }
     return await viewOf(store, record, { signal });
   }
 }
