@@ -6,6 +6,7 @@ import { createLocalQueue } from '../engine/adapters/queue-local.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
 import { NativeShelf } from '../engine/control/native-shelf.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
+import { NO_WORKERS, type WorkerState } from '../engine/control/workers.ts';
 import { systemClock } from '../engine/core/clock.ts';
 import type { CheckpointPolicy } from '../engine/job/checkpointer.ts';
 import { Worker } from '../engine/worker/worker.ts';
@@ -15,12 +16,16 @@ import { Metrics } from '../functions/metrics.ts';
 import { listen } from '../functions/node.ts';
 import { openBatches } from '../functions/open-batches.ts';
 import { modelFinder } from './finder.ts';
+import { type QueueFlags, openQueueFor, requireQueueFor } from './queue-options.ts';
 import { workerLog } from './worker-log.ts';
 
 export interface ServerOptions {
   readonly host: string;
   readonly port: number;
   readonly store: string;
+  readonly queue: QueueFlags;
+  /** false: jobs run elsewhere. */
+  readonly worker: boolean;
   /** null: what the registry lists. */
   readonly names: readonly string[] | null;
   readonly threads: number | null;
@@ -35,13 +40,17 @@ export interface ServerOptions {
 export interface OpenServer {
   readonly url: string;
   readonly store: string;
+  readonly queue: string;
   readonly models: readonly string[];
   /** Stops accepting, parks what runs, ends every stream: their readers come back to whoever serves the store next. */
   close(deadlineMs: number): Promise<{ readonly isDrained: boolean; readonly parked: number }>;
 }
 
-/** @throws EngineError ERR_STORE_CONFIG, ERR_STORE, ERR_KEY, ERR_OPTION, ERR_CANCELLED: before anything listens. */
-export async function openServer({ host, port, store: url, names, threads, sliceMs, policy, auth, logLevel, signal }: ServerOptions): Promise<OpenServer> {
+/** Every request for work asks how long others wait. */
+const DEPTH_FRESH_MS = 500;
+
+/** @throws EngineError ERR_STORE_CONFIG, ERR_STORE, ERR_QUEUE_CONFIG, ERR_QUEUE, ERR_KEY, ERR_OPTION, ERR_CANCELLED: before anything listens. */
+export async function openServer({ host, port, store: url, queue: queueFlags, worker: works, names, threads, sliceMs, policy, auth, logLevel, signal }: ServerOptions): Promise<OpenServer> {
   const clock = systemClock;
   // Not synchronous: a reader of the log that is slow must not stop requests.
   const lines = pino.destination({ dest: 2, sync: false });
@@ -51,7 +60,9 @@ export async function openServer({ host, port, store: url, names, threads, slice
   await store.probe({ signal });
   const keys = await keyProviderOf();
   const finder = modelFinder();
-  const queue = createLocalQueue({ clock });
+  // A worker in this process can do with a queue in its memory.
+  const { queue, isNew } = works ? await openQueueFor(store.url, queueFlags) ?? { queue: createLocalQueue({ clock }), isNew: true } : await requireQueueFor(store.url, queueFlags);
+  await queue.depth({ signal });
   let parked = 0;
   const worker = new Worker({
     store,
@@ -60,7 +71,7 @@ export async function openServer({ host, port, store: url, names, threads, slice
     models: finder,
     policy,
     clock,
-    isQueueNew: true,
+    isQueueNew: isNew,
     ...(threads === null ? {} : { threads }),
     ...(sliceMs === null ? {} : { sliceMs }),
     onEvent: (event) => {
@@ -70,16 +81,26 @@ export async function openServer({ host, port, store: url, names, threads, slice
     },
   });
   const shelf = new NativeShelf({ finder, ...(names === null ? {} : { names: () => names }) });
-  const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, clock, onCancelled: (where) => worker.interrupt(where) });
+  let isClosing = false;
+  const nowhere: WorkerState = { ...NO_WORKERS, get state() { return isClosing ? 'draining' as const : 'ready' as const; } };
+  const platform = new StorePlatform({
+    store, keys, queue, shelf, clock,
+    feed: works ? worker : null,
+    workers: works ? worker : nowhere,
+    onCancelled: (where) => worker.interrupt(where),
+    depthFreshMs: DEPTH_FRESH_MS,
+  });
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
   const app = createApp({ platform, storage: openBatches({ store, keys, platform, log, clock }), auth, log, metrics: metrics.scrape, clock });
   const listening = await listen({ fetch: (request) => app.fetch(request), host, port, onServer: (server) => metrics.watch(server) });
-  worker.start();
+  if (works) worker.start();
   return {
     url: listening.url,
     store: store.url,
+    queue: queue.url,
     models,
     async close(deadlineMs) {
+      isClosing = true;
       listening.close();
       const isDrained = await worker.drain({ deadlineMs });
       await listening.end();

@@ -14,6 +14,8 @@ export interface OpenQueueOptions {
   readonly clock?: Clock | undefined;
 }
 
+/** Within a store that is a directory: no key of an object begins so. */
+const OF_STORE = '#queue';
 const SCHEME = /^([A-Za-z][A-Za-z0-9+.-]+):/;
 /** `/<account>/<name>`, perhaps under a path of a server that is not AWS's. */
 const SQS_PATH = /^(?:\/[\w.-]+)*\/[\w-]{1,80}$/;
@@ -37,6 +39,11 @@ export async function openQueue(url: string, { batchUrl = null, environment = pr
     return { queue: createLocalQueue({ clock }), isNew: true };
   }
   throw refused(url, `has the unknown scheme "${scheme}:"`);
+}
+
+/** The queue of a store that is a directory, for whoever does not name another; null: the store is elsewhere. @param store its url. */
+export async function openQueueOf(store: string, { clock = systemClock }: Pick<OpenQueueOptions, 'clock'> = {}): Promise<OpenedQueue | null> {
+  return store.startsWith('file:') ? await openDirectoryQueue(path.join(store.slice('file:'.length), OF_STORE), { clock }) : null;
 }
 
 /** The SDK is loaded only here, so that a local run does without its start-up time. */

@@ -33,7 +33,7 @@ export function strikesPrefix(where: JobKey): string {
 /** The first to say what became of a take is believed: the worker itself, if it could. @throws EngineError ERR_STORE, ERR_CANCELLED. */
 export async function putStrike(store: ObjectStore, where: JobKey, strike: Strike, { signal }: CallOptions = {}): Promise<void> {
   const text = JSON.stringify({ ...strike, message: strike.message.slice(0, MESSAGE_CHARS_MAX) });
-  await store.put(`${strikesPrefix(where)}${strike.epoch}.json`, [Buffer.from(text)], { condition: { kind: 'if_absent' }, signal });
+  await store.put(`${strikesPrefix(where)}${strike.epoch}.json`, [new TextEncoder().encode(text)], { condition: { kind: 'if_absent' }, signal });
 }
 
 /** Oldest first; what cannot be read is left out. @throws EngineError ERR_STORE, ERR_CANCELLED. */

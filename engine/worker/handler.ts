@@ -19,7 +19,7 @@ import { putStrike, readStrikes } from '../kv/strikes.ts';
 import { COMMIT_INTERVAL_MS, takeJob } from '../kv/take.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ModelFinder } from '../ports/models.ts';
-import type { ObjectStore } from '../ports/object-store.ts';
+import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { HELD_MS_MAX, type Queue, type ReceivedMessage, type SliceMessage } from '../ports/queue.ts';
 import { Company } from './company.ts';
 import type { StopReason, WorkerEvent } from './events.ts';
@@ -96,6 +96,14 @@ export class Handler implements Disposable {
   stop(why: StopReason, where?: JobKey): void {
     if (where !== undefined) this.#running.get(jobPrefix(where))?.stop(why);
     else for (const running of this.#running.values()) running.stop(why);
+  }
+
+  async warm(names: readonly string[], { signal }: CallOptions): Promise<void> {
+    for (let slot = 0; slot < this.#o.slots && names.length > 0; slot++) {
+      const session = new Session(this.#o.models);
+      this.#sessions.push(session);
+      for (const model of names) await session.open({ model, prompt: '0', budget: { length: 1, width: 1 } }, { ...this.#threads(), ...(signal === undefined ? {} : { signal }) });
+    }
   }
 
   /** Throws nothing: what cannot be settled comes back by itself. */

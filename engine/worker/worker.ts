@@ -9,7 +9,7 @@ import type { CheckpointPolicy } from '../job/checkpointer.ts';
 import type { JobKey } from '../kv/names.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ModelFinder } from '../ports/models.ts';
-import type { ObjectStore } from '../ports/object-store.ts';
+import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { Queue, ReceivedMessage } from '../ports/queue.ts';
 import type { WorkerEvent } from './events.ts';
 import { type Handled, Handler } from './handler.ts';
@@ -88,6 +88,11 @@ export class Worker implements LiveFeed {
   /** Idempotent. */
   start(): void {
     this.#loops ??= Promise.all([...Array.from({ length: this.#slots }, () => this.#work()), this.#watch()]);
+  }
+
+  /** Has models loaded, for every slot, before they are asked for. @throws EngineError ERR_MODEL_NOT_FOUND and others of models; ERR_MEMORY; ERR_CANCELLED. */
+  async warm(names: readonly string[], options: CallOptions = {}): Promise<void> {
+    await this.#handler.warm(names, options);
   }
 
   /** One message that came in another way than by asking the queue: as an invocation does. It is settled with the queue as any other. */
