@@ -7,14 +7,18 @@ import { EngineError } from '../engine/core/errors.ts';
 import { readApiKeys } from './api-keys.ts';
 import { EXIT, onInterrupt } from './exit.ts';
 import { command, durationMs, integer, repeated } from './options.ts';
+import { type QueueFlags, queueOptions } from './queue-options.ts';
+import type { OpenServer } from './server.ts';
 import { type PolicyFlags, policyOf, policyOptions } from './stored.ts';
 import { paintFor } from './text.ts';
 
-export interface ServeFlags extends PolicyFlags {
+export interface ServeFlags extends PolicyFlags, QueueFlags {
   readonly port: number;
   readonly host: string;
   readonly store?: string;
   readonly model?: readonly string[];
+  /** false: --no-worker. */
+  readonly worker: boolean;
   readonly threads?: number;
   readonly sliceTime?: number;
   readonly apiKeys?: string;
@@ -34,6 +38,7 @@ Examples:
   $ ruminate serve
   $ ruminate serve --store s3://bucket/prefix --host 0.0.0.0 --api-keys keys.json
   $ ruminate serve --slice-time 30s    (long jobs take turns)
+  $ ruminate serve --no-worker         (and \`ruminate worker --store ./.ruminate\`, as often as you like)
 
 An API key stands in the file of --api-keys by its hash: [{ "sha256": "…", "tenant": "acme", "rpm": 600, "concurrent": 32 }]`;
 
@@ -50,9 +55,10 @@ export function serveCommand(): Command {
     .option('--public-url <url>', 'as what clients know this server, for links in webhooks (default: links are paths)')
     .option('--webhooks-to-loopback', 'for development: allow webhooks to this machine itself, and http://')
     .optionsGroup('Worker:')
+    .option('--no-worker', 'only answers: `ruminate worker` runs the jobs')
     .option('--threads <n>', 'threads (default: all of this machine)', integer)
     .option('--slice-time <time>', 'how long a job runs before the next one\'s turn (default: 10m)', durationMs);
-  return policyOptions(options)
+  return policyOptions(queueOptions(options))
     .optionsGroup('Output:')
     .addOption(new Option('--log-level <level>', 'of the log on stderr (default: warn on a terminal, else info)').choices(['debug', 'info', 'warn', 'error', 'silent']))
     .addHelpText('after', EXAMPLES)
@@ -69,6 +75,8 @@ async function serve(flags: ServeFlags): Promise<void> {
     host: flags.host,
     port: flags.port,
     store: flags.store ?? process.env.RUMINATE_STORE ?? path.resolve(STORE),
+    queue: flags,
+    worker: flags.worker,
     names: flags.model ?? null,
     threads: flags.threads ?? null,
     sliceMs: flags.sliceTime ?? null,
@@ -102,13 +110,13 @@ function check({ port, host, apiKeys, proxies, publicUrl, sliceTime, threads }: 
   }
 }
 
-function banner({ url, store, models }: { readonly url: string; readonly store: string; readonly models: readonly string[] }, { apiKeys, threads }: ServeFlags): string {
+function banner({ url, store, models, queue }: Pick<OpenServer, 'url' | 'store' | 'models' | 'queue'>, { apiKeys, threads, worker }: ServeFlags): string {
   const { bold, dim } = paintFor(process.stdout);
   const model = models[0] ?? 'MODEL';
   const key = apiKeys === undefined ? '' : ' -H "authorization: Bearer $KEY"';
   const body = JSON.stringify({ model, messages: [{ role: 'user', content: '4 20 8 13 target 59' }], hyperscale: { width: 8 }, stream: true });
   return `${bold(`Ruminate listens on ${url}`)}, docs at ${url}/docs
-${dim(`jobs in ${store}, models ${models.join(', ') || '(none)'}, ${threads ?? availableParallelism()} threads`)}
+${dim(`jobs in ${store}, models ${models.join(', ') || '(none)'}, ${worker ? `${threads ?? availableParallelism()} threads` : 'no worker here'}, queue ${queue}`)}
 
   curl -N ${url}/v1/chat/completions -H 'content-type: application/json'${key} \\
     -d '${body}'

@@ -13,6 +13,8 @@ const LEVELS: Readonly<Record<WorkerEvent['kind'], 'debug' | 'info' | 'warn' | '
   failed: 'warn',
   refused: 'warn',
   poisoned: 'error',
+  expired: 'info',
+  foreign: 'warn',
   dropped: 'debug',
   reconciled: 'info',
   unreadable: 'error',

@@ -80,7 +80,7 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
     try {
       // After the rate: refusals count too.
       requireScope(caller, declared.scope);
-      if (declared.loads === true) shed(services);
+      if (declared.loads === true) await shed(services);
       const query = declared.query === undefined ? undefined : check(declared.query, c.req.query());
       const body = declared.body === undefined ? undefined : check(declared.body, await readJson(c.req.raw, services.clock));
       const response = await answer({
@@ -128,8 +128,8 @@ function document<B extends z.ZodType, Q extends z.ZodType>(app: App, { body, fo
   });
 }
 
-function shed({ platform, queueAgeMs }: Services): void {
-  const health = platform.health();
+async function shed({ platform, queueAgeMs }: Services): Promise<void> {
+  const health = await platform.health();
   const headers = { 'retry-after': `${HTTP_LIMITS.SHED_RETRY_S}` };
   if (health.state === 'draining') throw new HttpError('draining', 'The server is going down and takes no new work.', { headers });
   if (health.queueAgeMs > queueAgeMs) throw new HttpError('overloaded', `Jobs have waited for ${Math.round(health.queueAgeMs)} ms; try again later.`, { headers });

@@ -36,11 +36,11 @@ export class Metrics {
   readonly #objects = this.#counter('checkpoint_objects_total', 'Objects of jobs that went to the store or came from it.', ['op']);
 
   /** @param health asked at each scrape. */
-  constructor(health: () => PlatformHealth) {
+  constructor(health: () => Promise<PlatformHealth>) {
     collectDefaultMetrics({ register: this.#registry, prefix: PREFIX });
-    this.#asked('num_requests_running', 'Jobs that a worker runs.', () => health().running);
-    this.#asked('num_requests_waiting', 'Jobs that wait for a worker.', () => health().queued);
-    this.#asked('queue_age_seconds', 'How long the oldest of them has waited.', () => health().queueAgeMs / 1_000);
+    this.#asked('num_requests_running', 'Jobs that a worker runs.', async () => (await health()).running);
+    this.#asked('num_requests_waiting', 'Jobs that wait for a worker.', async () => (await health()).queued);
+    this.#asked('queue_age_seconds', 'How long the oldest of them has waited that is of no batch.', async () => (await health()).queueAgeMs / 1_000);
   }
 
   readonly scrape = async (): Promise<{ readonly contentType: string; readonly body: string }> => {
@@ -76,6 +76,8 @@ export class Metrics {
         return;
       }
       case 'refused': return void this.#jobs.inc({ state: 'failed' });
+      case 'expired': return void this.#jobs.inc({ state: 'expired' });
+      case 'foreign': return void this.#messages.inc({ why: 'foreign' });
       case 'poisoned': return void this.#jobs.inc({ state: 'poisoned' });
       case 'failed': return void this.#slices.inc({ outcome: 'failed' });
       case 'dropped': return void this.#messages.inc({ why: event.why });
@@ -119,8 +121,8 @@ export class Metrics {
     };
   }
 
-  #asked(name: string, help: string, ask: () => number): void {
-    const gauge = this.#gauge(name, help, () => gauge.set(ask()));
+  #asked(name: string, help: string, ask: () => Promise<number>): void {
+    const gauge = this.#gauge(name, help, async () => gauge.set(await ask()));
   }
 
   #counter<T extends string = never>(name: string, help: string, labelNames: readonly T[] = []): Counter<T> {
@@ -131,7 +133,7 @@ export class Metrics {
     return new Histogram({ name: PREFIX + name, help, labelNames, buckets: SECONDS, registers: [this.#registry] });
   }
 
-  #gauge(name: string, help: string, collect?: () => void): Gauge {
+  #gauge(name: string, help: string, collect?: () => Promise<void>): Gauge {
     return new Gauge({ name: PREFIX + name, help, registers: [this.#registry], ...(collect === undefined ? {} : { collect }) });
   }
 }

@@ -241,7 +241,7 @@ export class Batches {
         await nextTurn();
         try {
           const { spec } = await this.#endpoint(record.endpoint).parse(lines[index]?.body, { tenant, signal: stop });
-          await this.#o.platform.submit(spec, { tenant, id: lineJobId(record.id, index), via: 'batch', signal: stop });
+          await this.#o.platform.submit({ ...spec, priority: 'batch' }, { tenant, id: lineJobId(record.id, index), via: 'batch', signal: stop });
         } catch (error) {
           // One line that is refused now, though it was not when it was judged, does not keep the others waiting; it is tried again.
           if (stop.aborted || !(error instanceof EngineError) || error.code === 'ERR_STORE') throw error;

@@ -115,10 +115,10 @@ export interface ListOptions extends CallerOptions {
 
 export interface PlatformHealth {
   readonly state: 'starting' | 'ready' | 'draining';
-  /** Jobs that wait for a worker. */
+  /** Jobs that wait for a worker, those of batches too. */
   readonly queued: number;
   readonly running: number;
-  /** Of the oldest that waits; 0: none does. */
+  /** Of the oldest that waits and is of no batch; 0: none does. */
   readonly queueAgeMs: number;
 }
 
@@ -140,5 +140,6 @@ export interface Platform {
   extend(id: string, options: ExtendOptions): Promise<JobView>;
   quote(spec: JobSpec, options: CallerOptions): Promise<QuoteView>;
   models(options: CallerOptions): Promise<readonly ModelView[]>;
-  health(): PlatformHealth;
+  /** As it is now, also of the queue, unless that does not answer soon. */
+  health(): Promise<PlatformHealth>;
 }

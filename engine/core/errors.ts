@@ -21,6 +21,8 @@ export const ERROR_CODES = {
   ERR_NUMERICS: ['machine', 'The model produced a logit that is not finite.'],
   ERR_STORE: ['machine', 'The object store failed or did not answer in time.'],
   ERR_STORE_CONFIG: ['caller', 'The object store is wrongly named, denies access or cannot do what a checkpoint needs.'],
+  ERR_QUEUE: ['machine', 'The queue failed or did not answer in time.'],
+  ERR_QUEUE_CONFIG: ['caller', 'The queue is wrongly named, denies access or cannot do what a worker needs.'],
   ERR_JOB_NOT_FOUND: ['caller', 'No job of that name in this store.'],
   ERR_WEBHOOK_NOT_FOUND: ['caller', 'No webhook or delivery of that name.'],
   ERR_JOB_CONFLICT: ['caller', 'The job exists with another spec, or is in a state that does not allow this.'],

@@ -14,6 +14,8 @@ export const LIMITS = {
   COMPRESSION_RATIO_MAX: 64,
   /** One day: longer work belongs to a job that outlives its process. */
   DEADLINE_MS_MAX: 86_400_000,
+  /** Two weeks: as long as SQS keeps a message. */
+  WAIT_MS_MAX: 14 * 86_400_000,
   /** The whole prompt as text: 2^20 tokens of four bytes. Bounds the tokenizer's work. */
   PROMPT_BYTES_MAX: 4 << 20,
   /** Turns of a chat: bounds the template's loop. */
