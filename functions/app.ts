@@ -1,8 +1,8 @@
 /** The HTTP API on any Platform: the same code on Node, as a Lambda handler and on workerd. */
 import { OpenAPIHono } from '@hono/zod-openapi';
 
+import { systemClock } from '../engine/core/clock.ts';
 import { type App, type AppEnv, type AppOptions, type Services } from './context.ts';
-import { webClock } from './clock.ts';
 import { docs } from './docs.ts';
 import type { Registry } from './endpoint.ts';
 import { type Failure, HttpError, failureOf } from './errors.ts';
@@ -73,7 +73,7 @@ function servicesOf({ platform, log, clock, limits }: AppOptions): Services {
   return {
     platform,
     log,
-    clock: clock ?? webClock,
+    clock: clock ?? systemClock,
     keepAliveMs: limits?.keepAliveMs ?? HTTP_LIMITS.KEEP_ALIVE_MS,
     progressMs: limits?.progressMs ?? HTTP_LIMITS.PROGRESS_MS,
     foregroundMs: limits?.foregroundMs ?? HTTP_LIMITS.FOREGROUND_MS,

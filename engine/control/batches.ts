@@ -3,6 +3,7 @@
  * each by whoever comes first; how far it is follows from which of them are there and from its jobs' heads. So any instance may go on
  * with any batch, several at once, and one that dies leaves nothing to clean up. Whoever asks for a batch moves it on.
  */
+import { joined } from '../core/bytes.ts';
 import { type Clock, systemClock, wallClockMs } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
@@ -262,7 +263,7 @@ export class Batches {
   async #input(record: BatchRecord, signal: AbortSignal): Promise<Uint8Array> {
     const chunks: Uint8Array[] = [];
     for await (const chunk of readBlob(this.#place(record), record.input, { signal })) chunks.push(chunk);
-    return Buffer.concat(chunks);
+    return joined(chunks);
   }
 
   #endpoint(url: string): BatchEndpoint {

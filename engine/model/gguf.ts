@@ -2,6 +2,7 @@
 import { EngineError } from '../core/errors.ts';
 import type { GgufTokenizer } from '../runtime/gguf-tokenizer.ts';
 import { readGgufTokenizer } from '../runtime/native.ts';
+import { tokenizerIn } from './directory.ts';
 import { Tokenizer } from './tokenizer.ts';
 
 const TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, byte: 6 } as const;
@@ -14,7 +15,7 @@ type Json = Readonly<Record<string, unknown>>;
  */
 export async function loadTokenizer(path: string): Promise<Tokenizer> {
   const gguf = await readGgufTokenizer(path);
-  return gguf === null ? Tokenizer.load(path) : tokenizerOf(gguf, path);
+  return gguf === null ? tokenizerIn(path) : tokenizerOf(gguf, path);
 }
 
 /** @throws EngineError ERR_TOKENIZER */

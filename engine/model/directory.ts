@@ -1,0 +1,25 @@
+/** What a model directory says about texts: its tokenizer and its chat template. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { EngineError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
+import { readBounded } from './registry.ts';
+import { ChatTemplate, templateSource } from './template.ts';
+import { Tokenizer } from './tokenizer.ts';
+
+/** Of tokenizer.json and, if it is there, tokenizer_config.json. @throws EngineError ERR_TOKENIZER, ERR_MODEL_FILE */
+export function tokenizerIn(directory: string): Tokenizer {
+  const path = join(directory, 'tokenizer.json');
+  if (!existsSync(path)) throw new EngineError('ERR_TOKENIZER', `${directory} has no tokenizer.json.`);
+  const configPath = join(directory, 'tokenizer_config.json');
+  const config = existsSync(configPath) ? readBounded(configPath, LIMITS.JSON_BYTES_MAX) : '{}';
+  return Tokenizer.parse(readBounded(path, LIMITS.TOKENIZER_BYTES_MAX), config, path);
+}
+
+/** null: the model has none, and prompts are used as they are. The file wins over the config, as in transformers. @throws EngineError ERR_TEMPLATE */
+export function templateIn(directory: string, tokenizerConfig: Readonly<Record<string, unknown>>): ChatTemplate | null {
+  const path = join(directory, 'chat_template.jinja');
+  const source = existsSync(path) ? readBounded(path, LIMITS.TEMPLATE_BYTES_MAX) : templateSource(tokenizerConfig.chat_template);
+  return source === null ? null : new ChatTemplate(source);
+}
