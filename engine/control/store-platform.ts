@@ -68,8 +68,8 @@ export class StorePlatform implements Platform {
 
   constructor(options: StorePlatformOptions) {
     this.#options = options;
-    this.#jobs = new RestoredJobs(options.shelf);
     this.#clock = options.clock ?? systemClock;
+    this.#jobs = new RestoredJobs(options.shelf, this.#clock);
     this.#nowMs = options.nowMs ?? wallClockMs;
     this.#askDepth();
   }

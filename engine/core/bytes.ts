@@ -28,7 +28,7 @@ export function joined(chunks: readonly Uint8Array[]): Uint8Array {
 
 /** Invalid bytes become U+FFFD. */
 export function textOfBytes(chunks: readonly Uint8Array[]): string {
-  return new TextDecoder().decode(joined(chunks));
+  return new TextDecoder('utf-8', { ignoreBOM: true }).decode(joined(chunks));
 }
 
 export function hexOf(bytes: Uint8Array): string {

@@ -126,7 +126,7 @@ function fold(folded: Folded, job: Job, chains: readonly Chain[]): void {
   if (job.decided.first !== 0 || job.decided.end !== decided || !follows) throw astray();
   folded.job = job;
   for (const { chain, firstToken, report, decided: { first, end } } of chains.toSorted((a, b) => a.chain - b.chain)) {
-    const known = folded.chains.get(chain) ?? { report: null, tokens: [], count: 0, decidedEnd: job.promptTokens };
+    const known = folded.chains.get(chain) ?? { report: null, tokens: [] as Int32Array[], count: 0, decidedEnd: job.promptTokens };
     // A chain that said it was done never goes on; any other may have been given more length or a larger budget.
     if (firstToken !== known.count || first !== known.decidedEnd || known.report?.finish === 'stop') throw astray();
     known.tokens.push(report.tokens);
