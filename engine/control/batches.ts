@@ -6,6 +6,7 @@
 import { joined } from '../core/bytes.ts';
 import { type Clock, systemClock, wallClockMs } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
+import { areRequestsIsolated } from '../core/host.ts';
 import { LIMITS } from '../core/limits.ts';
 import { nextTurn } from '../core/turns.ts';
 import { inParallel, untilAborted } from '../core/waiting.ts';
@@ -140,7 +141,8 @@ export class Batches {
       timer[Symbol.dispose]();
       this.#moves.delete(name);
     });
-    this.#moves.set(name, move);
+    // Where a request ends with all that it waits for, no other may wait for it.
+    if (!areRequestsIsolated) this.#moves.set(name, move);
     move.catch((error: unknown) => this.#o.onTrouble?.(key.id, error));
     return move;
   }
