@@ -113,7 +113,7 @@ describe('identifiers', () => {
 
 test('a model with a template of its own for tools uses it for chats with tools', () => {
   const chat_template = [{ name: 'default', template: 'plain' }, { name: 'tool_use', template: 'with tools' }];
-  const template = ChatTemplate.load('nowhere', { chat_template });
+  const template = ChatTemplate.of(null, chat_template);
   expect([template?.source, template?.forTools.source]).toEqual(['plain', 'with tools']);
-  expect(ChatTemplate.load('nowhere', { chat_template: 'plain' })?.forTools.source).toBe('plain');
+  expect(ChatTemplate.of(null, 'plain')?.forTools.source).toBe('plain');
 });

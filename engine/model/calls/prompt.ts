@@ -2,8 +2,8 @@
  * What a chat template knows of tools, found by asking it: it is shown a call of a function that nobody has, and what it makes of it says which
  * syntax its model writes, and in which form it wants calls. What it does not show at all is told in words of ours.
  */
-import { createHash } from 'node:crypto';
 import { EngineError } from '../../core/errors.ts';
+import { sha256 } from '../../kv/canonical.ts';
 import type { ChatTemplate, Message, TemplateVariables } from '../template.ts';
 import { deepseek } from './deepseek.ts';
 import { hermes } from './hermes.ts';
@@ -159,7 +159,7 @@ function toldOf(tools: readonly Tool[], syntax: CallSyntax): string {
 
 /** The same nine letters and digits for the same identifier. */
 function nineOf(id: string): string {
-  return /^[A-Za-z0-9]{9}$/.test(id) ? id : createHash('sha256').update(id).digest('hex').slice(0, 9);
+  return /^[A-Za-z0-9]{9}$/.test(id) ? id : sha256(id).slice(0, 9);
 }
 
 function turnOf({ content, ...turn }: Turn, calls: readonly MadeCall[], form: Form): Message {
