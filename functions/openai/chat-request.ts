@@ -11,17 +11,15 @@ import { callId, chatCalls, chatToolChoice, chatTools, checkAnswers, toolsSpec }
 
 const name = z.string().min(1).max(256).optional();
 
-/** What a completion's own message has beside its text, when a client hands it back. */
-const handedBack = { refusal: z.null().optional(), audio: z.null().optional(), function_call: z.null().optional(), annotations: emptyList.optional() };
-
 const assistant = z.strictObject({
   role: z.literal('assistant'),
-  content: content.nullable().optional(),
+  content: content.optional(),
   name,
-  reasoning_content: z.string().nullable().optional(),
-  tool_calls: chatCalls.nullable().optional(),
-  ...handedBack,
-}).refine((turn) => typeof turn.content === 'string' || Array.isArray(turn.content) || (turn.tool_calls ?? []).length > 0, { path: ['content'], error: 'must be text in a turn without tool_calls' });
+  reasoning_content: z.string().optional(),
+  tool_calls: chatCalls.optional(),
+  /** Of a completion's own message, handed back. */
+  annotations: emptyList.optional(),
+}).refine((turn) => turn.content !== undefined || (turn.tool_calls ?? []).length > 0, { path: ['content'], error: 'must be text in a turn without tool_calls' });
 
 const message = z.discriminatedUnion('role', [
   z.strictObject({ role: z.literal('system'), content, name }),
@@ -93,15 +91,15 @@ function chatSpec(request: ChatRequest, budget: ChosenBudget): JobSpec {
 function messageOf(turn: ChatRequest['messages'][number]): NonNullable<JobSpec['messages']>[number] {
   const said = {
     role: turn.role === 'developer' ? 'system' : turn.role,
-    content: turn.content === undefined || turn.content === null ? '' : textOf(turn.content),
+    content: turn.content === undefined ? '' : textOf(turn.content),
     ...(turn.name === undefined ? {} : { name: turn.name }),
   };
   if (turn.role === 'tool') return { ...said, tool_call_id: turn.tool_call_id };
   if (turn.role !== 'assistant') return said;
-  const { reasoning_content: reasoning, tool_calls: calls } = turn;
+  const { reasoning_content: reasoning, tool_calls: calls = [] } = turn;
   return {
     ...said,
-    ...(typeof reasoning === 'string' ? { reasoning_content: reasoning } : {}),
-    ...(Array.isArray(calls) && calls.length > 0 ? { tool_calls: calls } : {}),
+    ...(reasoning === undefined ? {} : { reasoning_content: reasoning }),
+    ...(calls.length === 0 ? {} : { tool_calls: calls }),
   };
 }

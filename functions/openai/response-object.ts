@@ -7,7 +7,7 @@ import { endError } from '../foreground.ts';
 import { STATUS, type JobStatus } from '../jobs/views.ts';
 import { type ChainText, type Transcript, electedChain } from '../transcript.ts';
 import { emptyList } from './fields.ts';
-import { callIdOf, responseToolChoice, responseTools, responseToolsOf } from './tools.ts';
+import { callIdOf, repeatedTools, responseToolChoice, responseToolsOf } from './tools.ts';
 import { hyperscaleUsage, outcomeOf, outcomeSchema } from './usage.ts';
 
 const reasoningText = z.object({ type: z.literal('reasoning_text'), text: z.string() });
@@ -38,7 +38,7 @@ export const responseSchema = z.object({
     hyperscale: z.record(z.string(), z.number()),
   }).nullable(),
   hyperscale: z.union([outcomeSchema, z.null()]),
-  tools: responseTools,
+  tools: repeatedTools,
   tool_choice: responseToolChoice,
   parallel_tool_calls: z.boolean(),
 }).openapi('Response');

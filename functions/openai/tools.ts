@@ -13,9 +13,9 @@ const name = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, { error: 'must be 1 to 64
 const type = z.literal('function', { error: 'must be "function": no other type of tool is supported' });
 const declaration = {
   name,
-  description: z.string().nullable().optional(),
-  parameters: z.record(z.string(), z.unknown()).nullable().optional().openapi({ description: 'A JSON schema of an object.' }),
-  strict: z.boolean().nullable().optional(),
+  description: z.string().optional(),
+  parameters: z.record(z.string(), z.unknown()).optional().openapi({ description: 'A JSON schema of an object.' }),
+  strict: z.boolean().optional(),
 } as const;
 const declared = z.strictObject(declaration);
 const words = z.enum(['none', 'auto', 'required']);
@@ -32,6 +32,9 @@ export const chatCalls = z.array(z.strictObject({ id: callId, type: z.literal('f
 
 export const responseTool = z.strictObject({ type, ...declaration }).openapi('ResponseTool');
 export const responseTools = z.array(responseTool).max(LIMITS.TOOLS_MAX);
+/** As a response repeats it: OpenAI's clients expect these fields. */
+export const repeatedTools = z.array(responseTool.extend({ parameters: declaration.parameters.nullable(), strict: z.boolean().nullable() }).openapi('RepeatedTool'));
+
 export const responseToolChoice = z.union([words, z.strictObject({ type: z.literal('function'), name })], choiceError);
 
 export interface AskedTools {
@@ -52,9 +55,9 @@ export function toolsSpec({ tools = [], choice, parallel }: AskedTools): Pick<Jo
       type: 'function',
       function: {
         name: tool.name,
-        ...(typeof tool.description === 'string' ? { description: tool.description } : {}),
-        ...(typeof tool.parameters === 'object' && tool.parameters !== null ? { parameters: tool.parameters } : {}),
-        ...(typeof tool.strict === 'boolean' ? { strict: tool.strict } : {}),
+        ...(tool.description === undefined ? {} : { description: tool.description }),
+        ...(tool.parameters === undefined ? {} : { parameters: tool.parameters }),
+        ...(tool.strict === undefined ? {} : { strict: tool.strict }),
       },
     })),
     ...(choice === undefined ? {} : { tool_choice: choice }),
@@ -81,12 +84,12 @@ export function callIdOf(job: string, chain: number, index: number): string {
 }
 
 /** As a response repeats it. */
-export function responseToolsOf(offered: OfferedTools | null): { tools: z.infer<typeof responseTool>[]; tool_choice: z.infer<typeof responseToolChoice>; parallel_tool_calls: boolean } {
+export function responseToolsOf(offered: OfferedTools | null): { tools: z.infer<typeof repeatedTools>; tool_choice: z.infer<typeof responseToolChoice>; parallel_tool_calls: boolean } {
   if (offered === null) return { tools: [], tool_choice: 'none', parallel_tool_calls: false };
   const { tools, choice, parallel } = offered;
   return {
     tools: tools.map(({ function: { name: named, description, parameters, strict } }: Tools[number]) => ({
-      type: 'function', name: named, description: description ?? null, parameters: parameters ?? null, strict: strict ?? null,
+      type: 'function', name: named, ...(description === undefined ? {} : { description }), parameters: parameters ?? null, strict: strict ?? null,
     })),
     tool_choice: typeof choice === 'string' ? choice : { type: 'function', name: choice.name },
     parallel_tool_calls: parallel,
