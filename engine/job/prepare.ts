@@ -56,7 +56,7 @@ export interface PreparedJob {
   readonly bytesPerToken: number;
 }
 
-/** @throws EngineError ERR_OPTION, ERR_TEMPLATE, ERR_TOKENIZER, ERR_PROMPT_TOO_LONG */
+/** @throws EngineError ERR_OPTION, ERR_TEMPLATE, ERR_TOOLS, ERR_TOKENIZER, ERR_PROMPT_TOO_LONG */
 export function prepare(spec: JobSpec, model: LoadedModel): PreparedJob {
   const { info, resolved } = model;
   checkRatio(spec, model);

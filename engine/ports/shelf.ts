@@ -8,7 +8,7 @@ import type { StoredSpec } from '../job/stored-spec.ts';
 import type { CallOptions } from './object-store.ts';
 
 export interface Shelf {
-  /** @throws EngineError ERR_OPTION, ERR_MODEL_NOT_FOUND and the other faults of models, ERR_TEMPLATE, ERR_PROMPT_TOO_LONG, ERR_CANCELLED. */
+  /** @throws EngineError ERR_OPTION, ERR_MODEL_NOT_FOUND and the other faults of models, ERR_TEMPLATE, ERR_TOOLS, ERR_PROMPT_TOO_LONG, ERR_CANCELLED. */
   prepare(spec: JobSpec, options?: CallOptions): Promise<PreparedJob>;
   /** Of the model by value (model/identity.ts): a job goes on only where it is the same. */
   modelId(job: PreparedJob, options?: CallOptions): Promise<string>;
