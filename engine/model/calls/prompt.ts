@@ -17,16 +17,16 @@ export interface TemplateTools {
   readonly syntax: CallSyntax;
   /** What it shows of the three; the others are told in words of ours. */
   readonly shows: { readonly tools: boolean; readonly calls: boolean; readonly results: boolean };
-  readonly form: Form;
+  readonly turnForm: TurnForm;
 }
 
 /** How a template wants a turn that calls: some read the arguments as an object, some as text; some compare the content with none. */
-interface Form {
+interface TurnForm {
   readonly content: null | '';
   readonly arguments: 'object' | 'text';
 }
 
-const FORMS: readonly Form[] = [
+const TURN_FORMS: readonly TurnForm[] = [
   { content: null, arguments: 'object' },
   { content: '', arguments: 'object' },
   { content: null, arguments: 'text' },
@@ -70,19 +70,19 @@ function ask(template: ChatTemplate, { bosToken, eosToken }: Tokens): TemplateTo
   const tools = render([USER], [PROBE])?.includes(NAME) === true;
   // Some templates know how to go on after a call only where its result follows.
   for (const after of [[RESULT_TURN], []]) {
-    for (const form of FORMS) {
-      const turns = [USER, turnOf({ role: 'assistant', content: '' }, [{ ...CALL, id: ID }], form)];
+    for (const turnForm of TURN_FORMS) {
+      const turns = [USER, turnOf({ role: 'assistant', content: '' }, [{ ...CALL, id: ID }], turnForm)];
       const text = render([...turns, ...after], [PROBE]);
       // As Python writes a content that is not there.
-      const syntax = text === null || (form.content === null && text.includes('None')) ? undefined : writtenAs(text);
+      const syntax = text === null || (turnForm.content === null && text.includes('None')) ? undefined : writtenAs(text);
       if (text === null || syntax === undefined) continue;
-      return { syntax, form, shows: { tools, calls: true, results: text.includes(RESULT) } };
+      return { syntax, turnForm, shows: { tools, calls: true, results: text.includes(RESULT) } };
     }
   }
   if (tools) {
     throw new EngineError('ERR_TOOLS', 'The chat template of this model shows tools, but writes calls in a way that is not known here; known are those of Hermes and Qwen, Llama 3, Mistral and DeepSeek.');
   }
-  return { syntax: hermes, form: { content: '', arguments: 'object' }, shows: { tools: false, calls: false, results: false } };
+  return { syntax: hermes, turnForm: { content: '', arguments: 'object' }, shows: { tools: false, calls: false, results: false } };
 }
 
 function writtenAs(text: string): CallSyntax | undefined {
@@ -114,7 +114,7 @@ export interface Turn extends Omit<Message, 'tool_calls' | 'content'> {
  * The turns as the template shows them. What it does not show is put in words: tools into the system turn, calls into their turn as the model
  * would write them, results into a turn of the user.
  */
-export function conversationOf(turns: readonly Turn[], tools: readonly Tool[], { syntax, shows, form }: TemplateTools): { readonly messages: readonly Message[]; readonly tools: readonly Tool[] | undefined } {
+export function conversationOf(turns: readonly Turn[], tools: readonly Tool[], { syntax, shows, turnForm }: TemplateTools): { readonly messages: readonly Message[]; readonly tools: readonly Tool[] | undefined } {
   const messages: Message[] = [];
   const names = new Map(turns.flatMap(({ calls = [] }) => calls.map(({ id, name }) => [id, name] as const)));
   const idOf = syntax === mistral || syntax === mistralArgs ? nineOf : (id: string) => id;
@@ -128,7 +128,7 @@ export function conversationOf(turns: readonly Turn[], tools: readonly Tool[], {
     } else if (calls.length === 0) {
       messages.push(turn);
     } else if (shows.calls) {
-      messages.push(turnOf(turn, calls.map((call) => ({ ...call, id: idOf(call.id) })), form));
+      messages.push(turnOf(turn, calls.map((call) => ({ ...call, id: idOf(call.id) })), turnForm));
     } else {
       messages.push({ ...turn, content: [turn.content, writeCalls(syntax, calls)].filter((text) => text !== '').join('\n') });
     }
@@ -162,11 +162,11 @@ function nineOf(id: string): string {
   return /^[A-Za-z0-9]{9}$/.test(id) ? id : sha256(id).slice(0, 9);
 }
 
-function turnOf({ content, ...turn }: Turn, calls: readonly MadeCall[], form: Form): Message {
+function turnOf({ content, ...turn }: Turn, calls: readonly MadeCall[], turnForm: TurnForm): Message {
   return {
     ...turn,
-    content: content === '' ? form.content : content,
-    tool_calls: calls.map(({ id, name, arguments: json }) => ({ id, type: 'function', function: { name, arguments: form.arguments === 'text' ? json : objectOf(json) } })),
+    content: content === '' ? turnForm.content : content,
+    tool_calls: calls.map(({ id, name, arguments: json }) => ({ id, type: 'function', function: { name, arguments: turnForm.arguments === 'text' ? json : objectOf(json) } })),
   };
 }
 
