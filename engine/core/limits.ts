@@ -144,6 +144,8 @@ export const LIMITS = {
   METADATA_MAX: 16,
   METADATA_KEY_CHARS_MAX: 64,
   METADATA_VALUE_CHARS_MAX: 512,
+  /** Of the name of whom a caller asks for: a hash or an address. */
+  USER_BYTES_MAX: 512,
   /** The record of a batch, with metadata and faults at their longest. */
   BATCH_RECORD_BYTES_MAX: 256 << 10,
 } as const;

@@ -2,10 +2,11 @@
 import { z } from '@hono/zod-openapi';
 
 import type { JobView } from '../../engine/control/platform.ts';
+import { electedChain } from '../../engine/job/elected.ts';
 import type { JobResult } from '../../engine/job/generate.ts';
 import { endError } from '../foreground.ts';
 import { STATUS, type JobStatus } from '../jobs/views.ts';
-import { type ChainText, type Transcript, electedChain } from '../transcript.ts';
+import type { ChainText, Transcript } from '../transcript.ts';
 import { emptyList } from './fields.ts';
 import { hyperscaleUsage, outcomeOf, outcomeSchema } from './usage.ts';
 

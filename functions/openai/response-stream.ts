@@ -6,8 +6,9 @@
  */
 import type { JobEvent, JobView } from '../../engine/control/platform.ts';
 import { EngineError } from '../../engine/core/errors.ts';
+import { electedChain } from '../../engine/job/elected.ts';
 import { frame } from '../sse.ts';
-import { Transcript, electedChain } from '../transcript.ts';
+import { Transcript } from '../transcript.ts';
 import { type OutputItem, endedResponse, messageItem, pendingResponse, reasoningItem } from './response-object.ts';
 
 /** No job event becomes more: two items opened, written and closed, and the end. */
