@@ -16,6 +16,7 @@ import { envelopeResponse } from './openai/errors.ts';
 import { files } from './openai/files.ts';
 import { models } from './openai/models.ts';
 import { responses } from './openai/responses.ts';
+import { textCompletions } from './openai/text.ts';
 import { problemResponse } from './problem.ts';
 import { Rates } from './rates.ts';
 
@@ -42,6 +43,7 @@ export function createApp(options: AppOptions): App {
   });
 
   chatCompletions(registry);
+  textCompletions(registry);
   responses(registry);
   models(registry);
   jobs(registry);

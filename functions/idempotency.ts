@@ -25,18 +25,25 @@ export interface SubmitAs {
   /** The client's own name of the job (PUT). */
   readonly id?: string | undefined;
   readonly key: string | undefined;
+  /** The job whose answer the request goes on from, by the name that the client gave it. */
+  readonly previous?: { readonly job: string; readonly param: string } | undefined;
 }
 
 /**
  * Not cut short by a client that goes: half a job could be neither found nor cancelled.
- * @throws HttpError used_for_another, EngineError
+ * @throws HttpError used_for_another, previous_response_not_found, EngineError
  */
-export async function submit({ platform, clock }: Services, spec: JobSpec, { tenant, id, key }: SubmitAs): Promise<JobView> {
+export async function submit({ platform, clock }: Services, spec: JobSpec, { tenant, id, key, previous }: SubmitAs): Promise<JobView> {
   using timer = clock.timeout(HTTP_LIMITS.SUBMIT_MS);
   try {
-    return await platform.submit(spec, { tenant, id, idempotencyKey: key, signal: timer.signal });
+    return await platform.submit(spec, { tenant, id, idempotencyKey: key, previous: previous?.job, signal: timer.signal });
   } catch (error) {
-    if (failureOf(error).code !== 'job_conflict') throw error;
+    const { code } = failureOf(error);
+    // A job that is being made cannot be missing itself.
+    if (previous !== undefined && code === 'job_not_found') {
+      throw new HttpError('previous_response_not_found', `${previous.param} names no response of yours.`, { param: previous.param });
+    }
+    if (code !== 'job_conflict') throw error;
     const param = id === undefined ? 'idempotency-key' : 'id';
     throw new HttpError('used_for_another', `${param} was used for another request: the same one again gives its job, another one needs another.`, { param });
   }

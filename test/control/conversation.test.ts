@@ -1,6 +1,4 @@
 /** The next turn of a conversation: the same tokens as the whole text asked for at once, with what the turn before has left taken from there. */
-import { cpSync, readFileSync, writeFileSync } from 'node:fs';
-import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { MemoryStore } from '../../engine/adapters/memory.ts';
@@ -12,28 +10,18 @@ import { resumeStored } from '../../engine/job/stored.ts';
 import { readJob } from '../../engine/kv/create.ts';
 import { jobPrefix } from '../../engine/kv/names.ts';
 import type { KeyProvider } from '../../engine/ports/keys.ts';
-import { COUNTDOWN, folder, removeFolders } from '../helpers/models.ts';
+import { removeFolders } from '../helpers/models.ts';
 import { keyFile } from '../helpers/stored-job.ts';
+import { talkers } from '../helpers/talker.ts';
 import { TENANT, platformOn } from './support.ts';
 
 const me = { tenant: TENANT };
 const FIRST = '7 18 17 7 target 35';
 const NEXT = '4 20 8 13 target 59';
 
-/** As models that do not hide their thinking from themselves: every turn stays what was generated. */
-const TEMPLATE = `{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' %} <think> {{ m['reasoning_content'] }} </think> {{ m['content'] }} {{ eos_token }}`
-  + `{% else %} {{ m['role'] }} {{ m['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %} <think>{% endif %}`;
-
 let shelf: NativeShelf;
 beforeAll(() => {
-  const models = folder();
-  for (const variant of ['cr2', 'dense']) {
-    const model = path.join(models, `talker-${variant}`);
-    cpSync(path.join(COUNTDOWN, variant), model, { recursive: true });
-    const file = path.join(model, 'tokenizer_config.json');
-    writeFileSync(file, JSON.stringify({ ...(JSON.parse(readFileSync(file, 'utf8')) as object), chat_template: TEMPLATE }));
-  }
-  vi.stubEnv('RUMINATE_MODELS', models);
+  vi.stubEnv('RUMINATE_MODELS', talkers('cr2', 'dense'));
   shelf = new NativeShelf();
 });
 afterAll(() => {
