@@ -4,6 +4,8 @@ import pino from 'pino';
 import { keyProviderOf } from '../engine/adapters/key-url.ts';
 import { createLocalQueue } from '../engine/adapters/queue-local.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
+import { Catalogue } from '../engine/checkpoint/catalogue.ts';
+import { PRICE_PER_GB_MONTH } from '../engine/checkpoint/survey.ts';
 import { NativeShelf } from '../engine/control/native-shelf.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
 import { systemClock } from '../engine/core/clock.ts';
@@ -71,8 +73,9 @@ export async function openServer({ host, port, store: url, names, threads, slice
   });
   const shelf = new NativeShelf({ finder, ...(names === null ? {} : { names: () => names }) });
   const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, clock, onCancelled: (where) => worker.interrupt(where) });
+  const catalogue = new Catalogue({ store, keys, usdPerGbMonth: store.url.startsWith('s3:') ? PRICE_PER_GB_MONTH : null });
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
-  const app = createApp({ platform, storage: openBatches({ store, keys, platform, log, clock }), auth, log, metrics: metrics.scrape, clock });
+  const app = createApp({ platform, checkpoints: catalogue, storage: openBatches({ store, keys, platform, log, clock }), auth, log, metrics: metrics.scrape, clock });
   const listening = await listen({ fetch: (request) => app.fetch(request), host, port, onServer: (server) => metrics.watch(server) });
   worker.start();
   return {

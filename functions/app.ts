@@ -8,6 +8,7 @@ import type { Registry } from './endpoint.ts';
 import { type Failure, HttpError, failureOf } from './errors.ts';
 import { health, metrics } from './health.ts';
 import { HTTP_LIMITS } from './limits.ts';
+import { checkpoints } from './jobs/checkpoints.ts';
 import { jobEvents } from './jobs/events.ts';
 import { jobs } from './jobs/jobs.ts';
 import { batches } from './openai/batches.ts';
@@ -48,6 +49,7 @@ export function createApp(options: AppOptions): App {
   models(registry);
   jobs(registry);
   jobEvents(registry);
+  if (options.checkpoints !== undefined) checkpoints(registry, options.checkpoints);
   if (options.storage !== undefined) {
     files(registry, options.storage.files);
     batches(registry, options.storage.batches);

@@ -90,6 +90,6 @@ async function writtenMs(store: ObjectStore, where: JobKey, { spec }: Head, opti
   return 0;
 }
 
-function notFound(id: string): EngineError {
+export function notFound(id: string): EngineError {
   return new EngineError('ERR_JOB_NOT_FOUND', `There is no job ${JSON.stringify(id.slice(0, 80))}.`);
 }

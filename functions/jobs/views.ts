@@ -4,7 +4,7 @@ import { z } from '@hono/zod-openapi';
 import type { JobView } from '../../engine/control/platform.ts';
 import type { JobState } from '../../engine/kv/head.ts';
 
-const states = ['queued', 'running', 'parked', 'done', 'incomplete', 'failed', 'cancelled', 'expired', 'poisoned', 'erased'] as const satisfies readonly JobState[];
+export const states = ['queued', 'running', 'parked', 'done', 'incomplete', 'failed', 'cancelled', 'expired', 'poisoned', 'erased'] as const satisfies readonly JobState[];
 const statuses = ['queued', 'in_progress', 'completed', 'incomplete', 'failed', 'cancelled'] as const;
 export type JobStatus = (typeof statuses)[number];
 
