@@ -7,7 +7,7 @@ export const PAGE = `<!doctype html>
 <link rel="stylesheet" href="/docs/docs.css">
 <link rel="icon" href="data:,">
 <header>
-  <a class="brand" href="#top">Ruminate <small>API</small></a><span id="version"></span>
+  <a class="brand" href="/docs">Ruminate <small>API</small></a><span id="version"></span>
   <form id="key" hidden><label>API key <input type="password" autocomplete="off" placeholder="kept in this page only"></label></form>
   <a href="/openapi.json">openapi.json</a>
 </header>

@@ -11,6 +11,8 @@ import { NATIVE_FAILURES, jobId } from './common.ts';
 import { jobName } from './request.ts';
 import { states } from './views.ts';
 
+/** Of a job that runs a minute at a time: the last hours. */
+const SLICES_SHOWN = 100;
 const TAG = 'Checkpoints';
 
 const common = {
@@ -41,6 +43,9 @@ const checkpointSchema = z.object({
     chain: z.int(), tokens: z.int(), finish: z.string().nullable(),
     tails: z.array(z.int()).openapi({ description: 'Tokens from which a fork computes nothing again; from elsewhere it computes what comes after the tail before.' }),
   })),
+  slices: z.array(z.object({
+    slice: z.int(), outcome: z.enum(['started', 'restored', 'recomputed', 'replayed']), reason: z.string().nullable(), from_step: z.int(), tokens_recomputed: z.int(),
+  })).openapi({ description: `How the last ${SLICES_SHOWN} slices began.` }),
   missing: z.array(z.string()).openapi({ description: 'Objects that are needed and not there.' }),
   numerics: z.string().nullable(),
 }).openapi('Checkpoint');
@@ -145,6 +150,7 @@ function checkpointOf({ head, manifest, objects, bytes, bytesByKind, writtenAtMs
     chains: (manifest?.chains ?? []).map(({ tokens, finish, tails }, chain) => ({
       chain, tokens, finish, tails: [...(manifest?.promptTail === null ? [] : [0]), ...tails.map(({ at }) => at).filter((at) => at > 0)],
     })),
+    slices: (manifest?.slices ?? []).slice(-SLICES_SHOWN).map(({ slice, outcome, reason, from, recomputed }) => ({ slice, outcome, reason, from_step: from, tokens_recomputed: recomputed })),
     missing: [...missing],
     numerics: manifest?.numericsId ?? null,
   };

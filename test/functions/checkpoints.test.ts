@@ -45,7 +45,7 @@ describe('checkpoints', () => {
 
   test('say what they consist of, and where a fork computes nothing again', async () => {
     const { bytes, chains, ...rest } = await get<Checkpoint & Record<string, unknown>>('/v1/checkpoints/a');
-    expect(rest).toMatchObject({ object: 'checkpoint', id: 'a', state: 'done', sealed: false, missing: [], bytes_by_kind: { tail: expect.any(Number) as number } });
+    expect(rest).toMatchObject({ object: 'checkpoint', id: 'a', state: 'done', sealed: false, missing: [], slices: [{ outcome: 'started', from_step: 0, tokens_recomputed: 0 }], bytes_by_kind: { tail: expect.any(Number) as number } });
     expect(bytes).toBe(objectsOf('a').reduce((sum, [, content]) => sum + content.byteLength, 0));
     expect(chains.map(({ tails, tokens }) => [tails[0], tails.at(-1) === tokens])).toEqual([[0, true], [0, true]]);
     const at = chains[0]?.tails.at(-1) ?? 0;

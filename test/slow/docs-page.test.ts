@@ -47,7 +47,7 @@ describe.skipIf(executable === null)('the page of the API', () => {
   }
 
   const operation = (page: Page, id: string) => page.locator(`details.operation[id="${id}"]`);
-  const copied = async (page: Page) => await page.evaluate(() => navigator.clipboard.readText());
+  const copied = async (page: Page) => await page.evaluate<string>('navigator.clipboard.readText()');
 
   test.each([['light', 1_200], ['dark', 1_200], ['light', 390], ['dark', 390]] as const)('%s, %i pixels wide, is whole and asks nobody else for anything', async (scheme, width) => {
     const { page, complaints, asked } = await open(`${api.url}/docs`, { scheme, width });
@@ -58,12 +58,12 @@ describe.skipIf(executable === null)('the page of the API', () => {
     expect(await page.locator('details.operation').count()).toBe(ids.length);
     // Each opens, has its answers, and fits.
     for (const id of ids) await operation(page, id).locator('summary').first().click();
-    await page.waitForFunction((count) => document.querySelectorAll('details.operation[open] .inside').length === count, ids.length);
-    expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(width);
+    await page.waitForFunction(`document.querySelectorAll('details.operation[open] .inside').length === ${ids.length}`);
+    expect(await page.evaluate<number>('document.documentElement.scrollWidth')).toBeLessThanOrEqual(width);
     expect(asked.every((url) => url.startsWith(`${api.url}/`) || url.startsWith('data:'))).toBe(true);
     expect(complaints).toEqual([]);
     // Ink on paper in either scheme.
-    const [ink, paper] = await page.evaluate(() => ['color', 'background-color'].map((name) => getComputedStyle(document.body).getPropertyValue(name).match(/\d+/g)?.map(Number) ?? []));
+    const [ink, paper] = await page.evaluate<number[][]>("['color', 'background-color'].map((name) => getComputedStyle(document.body).getPropertyValue(name).match(/\\d+/g).map(Number))");
     const lightness = (color: readonly number[] | undefined) => (color ?? []).reduce((sum, part) => sum + part, 0) / 3;
     expect(Math.abs(lightness(ink) - lightness(paper))).toBeGreaterThan(150);
     expect(lightness(paper) > 128).toBe(scheme === 'light');
