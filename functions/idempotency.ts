@@ -27,24 +27,32 @@ export interface SubmitAs {
   readonly key: string | undefined;
   /** The job whose answer the request goes on from, by the name that the client gave it. */
   readonly previous?: { readonly job: string; readonly param: string } | undefined;
+  /** As what it is asked for, for webhooks. Default: as a job. */
+  readonly via?: 'response' | undefined;
 }
 
 /**
  * Not cut short by a client that goes: half a job could be neither found nor cancelled.
  * @throws HttpError used_for_another, previous_response_not_found, EngineError
  */
-export async function submit({ platform, clock }: Services, spec: JobSpec, { tenant, id, key, previous }: SubmitAs): Promise<JobView> {
+export async function submit({ platform, clock }: Services, spec: JobSpec, { tenant, id, key, previous, via }: SubmitAs): Promise<JobView> {
   using timer = clock.timeout(HTTP_LIMITS.SUBMIT_MS);
+  const options = { tenant, id, idempotencyKey: key, previous: previous?.job, via, signal: timer.signal };
   try {
-    return await platform.submit(spec, { tenant, id, idempotencyKey: key, previous: previous?.job, signal: timer.signal });
+    return await once(id === undefined ? 'idempotency-key' : 'id', async () => await platform.submit(spec, options));
   } catch (error) {
-    const { code } = failureOf(error);
     // A job that is being made cannot be missing itself.
-    if (previous !== undefined && code === 'job_not_found') {
-      throw new HttpError('previous_response_not_found', `${previous.param} names no response of yours.`, { param: previous.param });
-    }
-    if (code !== 'job_conflict') throw error;
-    const param = id === undefined ? 'idempotency-key' : 'id';
-    throw new HttpError('used_for_another', `${param} was used for another request: the same one again gives its job, another one needs another.`, { param });
+    if (previous === undefined || failureOf(error).code !== 'job_not_found') throw error;
+    throw new HttpError('previous_response_not_found', `${previous.param} names no response of yours.`, { param: previous.param });
+  }
+}
+
+/** @param param what stands for the request. @throws HttpError used_for_another; what `make` throws. */
+export async function once<T>(param: 'idempotency-key' | 'id', make: () => Promise<T>): Promise<T> {
+  try {
+    return await make();
+  } catch (error) {
+    if (failureOf(error).code !== 'job_conflict') throw error;
+    throw new HttpError('used_for_another', `${param} was used for another request: the same one again gives what it made, another one needs another.`, { param });
   }
 }

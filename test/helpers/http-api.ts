@@ -29,7 +29,7 @@ export async function startApi(change: Partial<AppOptions> = {}): Promise<HttpAp
   const app = createApp({
     platform, auth: null, log, storage: openBatches({ store, keys: null, platform, log }), checkpoints: new Catalogue({ store, keys: null, usdPerGbMonth: 0.5 }), ...change,
   });
-  const listening = await listen({ fetch: (request) => app.fetch(request), host: '127.0.0.1', port: 0 });
+  const listening = await listen({ fetch: (request, from) => app.fetch(request, from), host: '127.0.0.1', port: 0 });
   const { url } = listening;
   return {
     url,
