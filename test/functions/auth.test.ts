@@ -46,7 +46,8 @@ async function belongings(key: string): Promise<Record<string, string>> {
   const file = await client.files.create({ file: new File([JSON.stringify(line)], 'lines.jsonl'), purpose: 'batch' });
   const batch = await client.batches.create({ input_file_id: file.id, endpoint: '/v1/chat/completions', completion_window: '24h' });
   await vi.waitFor(async () => expect((await client.batches.retrieve(batch.id)).status).toBe('completed'), WAIT);
-  return { '/v1/jobs': id, '/v1/checkpoints': id, '/v1/responses': `resp_${id}`, '/v1/files': file.id, '/v1/batches': batch.id };
+  const hook = (await (await api.post('/v1/webhooks', { url: 'http://127.0.0.1:9/hook', events: ['job.completed'] }, bearer(key))).json()) as { id: string };
+  return { '/v1/jobs': id, '/v1/checkpoints': id, '/v1/responses': `resp_${id}`, '/v1/files': file.id, '/v1/batches': batch.id, '/v1/webhooks': hook.id };
 }
 
 interface Operation {
@@ -77,7 +78,7 @@ const FREE = ['id', 'tool_call_id', 'custom_id'];
 /** Every way in which an operation can be told another's id: in its path, as the place in a list, in its body. */
 function attempts(path: string, { parameters = [], requestBody }: Operation, theirs: Readonly<Record<string, string>>, id: string): readonly (readonly [string, object | null])[] {
   const schema = schemas[requestBody?.content['application/json']?.schema.$ref?.split('/').at(-1) ?? ''];
-  if (path.includes('{id}')) return [[path.replace('{id}', id), requestBody === undefined ? null : (schema?.example ?? {})]];
+  if (path.includes('{id}')) return [[path.replace('{id}', id).replace(/\{\w+\}/, 'any'), requestBody === undefined ? null : (schema?.example ?? {})]];
   const named = Object.keys(schema?.properties ?? {}).filter((name) => /(^|_)ids?$/.test(name));
   expect(named.filter((name) => !(name in NAMING) && !FREE.includes(name))).toEqual([]);
   const bodies = named.flatMap((name) => (name in NAMING ? [[path, NAMING[name]?.(theirs) ?? null] as const] : []));
@@ -126,7 +127,7 @@ describe('a key', () => {
 });
 
 describe('a tenant', () => {
-  test('gets 404 for another\'s job, checkpoint, response, file and batch under every endpoint, and all of it is as it was', async () => {
+  test('gets 404 for another\'s job, checkpoint, response, file, batch and webhook under every endpoint, and all of it is as it was', async () => {
     const theirs = await belongings('key-of-anna');
     const stored = () => [...api.platform.store.snapshot()].map(([key, bytes]) => `${key} ${Buffer.from(bytes).toString('base64')}`).filter((line) => !line.startsWith('idx/bert')).sort();
     const before = stored();
@@ -150,9 +151,9 @@ describe('a tenant', () => {
         tried.push(`${method} ${path}`);
       }
     }
-    expect(new Set(tried).size).toBeGreaterThanOrEqual(24);
+    expect(new Set(tried).size).toBeGreaterThanOrEqual(30);
     expect(stored()).toEqual(before);
-    for (const list of ['/v1/jobs', '/v1/checkpoints', '/v1/files', '/v1/batches']) {
+    for (const list of ['/v1/jobs', '/v1/checkpoints', '/v1/files', '/v1/batches', '/v1/webhooks']) {
       expect(await (await api.get(list, bearer('key-of-bert'))).json()).toMatchObject({ data: [] });
     }
   });

@@ -2,6 +2,7 @@
 import OpenAI from 'openai';
 
 import { Catalogue } from '../../engine/checkpoint/catalogue.ts';
+import { Webhooks } from '../../engine/webhook/webhooks.ts';
 import { createApp } from '../../functions/app.ts';
 import type { AppOptions } from '../../functions/context.ts';
 import { listen } from '../../functions/node.ts';
@@ -27,7 +28,8 @@ export async function startApi(change: Partial<AppOptions> = {}): Promise<HttpAp
   const log = { info: note, warn: note, error: note };
   const { store } = platform;
   const app = createApp({
-    platform, auth: null, log, storage: openBatches({ store, keys: null, platform, log }), checkpoints: new Catalogue({ store, keys: null, usdPerGbMonth: 0.5 }), ...change,
+    platform, auth: null, log, storage: openBatches({ store, keys: null, platform, log }), checkpoints: new Catalogue({ store, keys: null, usdPerGbMonth: 0.5 }),
+    webhooks: new Webhooks({ store, keys: null, allowLoopback: true }), ...change,
   });
   const listening = await listen({ fetch: (request, from) => app.fetch(request, from), host: '127.0.0.1', port: 0 });
   const { url } = listening;
