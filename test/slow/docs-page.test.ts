@@ -58,7 +58,7 @@ describe.skipIf(executable === null)('the page of the API', () => {
     expect(await page.locator('details.operation').count()).toBe(ids.length);
     // Each opens, has its answers, and fits.
     for (const id of ids) await operation(page, id).locator('summary').first().click();
-    await page.waitForFunction(`document.querySelectorAll('details.operation[open] .inside').length === ${ids.length}`);
+    await expect.poll(() => page.locator('details.operation[open] .inside').count(), { timeout: 20_000 }).toBe(ids.length);
     expect(await page.evaluate<number>('document.documentElement.scrollWidth')).toBeLessThanOrEqual(width);
     expect(asked.every((url) => url.startsWith(`${api.url}/`) || url.startsWith('data:'))).toBe(true);
     expect(complaints).toEqual([]);
