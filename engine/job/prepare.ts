@@ -72,7 +72,7 @@ export function prepare(spec: JobSpec, model: LoadedModel): PreparedJob {
   return {
     model,
     promptIds: ids,
-    question: spec.prompt ?? spec.messages?.findLast((message) => message.role === 'user')?.content ?? '',
+    question: spec.prompt ?? (typeof spec.raw_prompt === 'string' ? spec.raw_prompt : null) ?? spec.messages?.findLast((message) => message.role === 'user')?.content ?? '',
     calls,
     keptIds,
     opened: thinking !== null && text.trimEnd().endsWith(thinking.open),

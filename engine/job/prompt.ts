@@ -18,6 +18,7 @@ export interface Prompt {
 
 export interface PromptModel {
   readonly resolved: { readonly name: string };
+  readonly info: { readonly vocabSize: number };
   readonly tokenizer: Tokenizer;
   readonly template: ChatTemplate | null;
 }
@@ -28,14 +29,17 @@ const NO_IDS: ReadonlySet<number> = new Set();
  * A template writes its own special tokens, so none are added to what it renders.
  * @throws EngineError ERR_OPTION, ERR_TEMPLATE, ERR_TOOLS, ERR_TOKENIZER
  */
-export function promptOf(spec: JobSpec, { template, tokenizer, resolved }: PromptModel): Prompt {
+export function promptOf(spec: JobSpec, { template, tokenizer, resolved, info }: PromptModel): Prompt {
+  if (spec.raw_prompt !== undefined) return { ...rawPrompt(spec.raw_prompt, tokenizer, info.vocabSize), calls: null, keptIds: NO_IDS };
   if (template === null && spec.messages !== undefined) {
     throw new EngineError('ERR_TEMPLATE', `${resolved.name} has no chat template for messages; give a prompt, which is used as it is.`);
   }
   if (spec.tool_choice === 'required' || typeof spec.tool_choice === 'object') throw new EngineError('ERR_OPTION', 'tool_choice must be auto or none so far: no call can be made certain.');
   const tools = spec.tool_choice === 'none' ? [] : (spec.tools ?? []);
   if (template === null && tools.length > 0) throw new EngineError('ERR_TOOLS', `${resolved.name} has no chat template, which would tell it of tools.`);
-  const turns = (spec.messages ?? [{ role: 'user', content: spec.prompt ?? '' }]).map(turnOf);
+  const system = spec.instructions === undefined ? [] : [{ role: 'system', content: spec.instructions }];
+  const turns = [...system, ...(spec.messages ?? [{ role: 'user', content: spec.prompt ?? '' }])].map(turnOf);
+  checkResults(turns);
   const speaksOfTools = tools.length > 0 || turns.some(({ role, calls }) => role === 'tool' || calls !== undefined);
   const known = template === null || !speaksOfTools ? null : toolsOf(template.forTools, tokenizer);
   const text = template === null ? (spec.prompt ?? '') : rendered(spec, turns, tools, template, known, tokenizer);
@@ -44,6 +48,24 @@ export function promptOf(spec: JobSpec, { template, tokenizer, resolved }: Promp
   if (known === null || tools.length === 0) return { ids, text, calls: null, keptIds: NO_IDS };
   const calls: CallRules = { syntax: known.syntax, offered: new Set(tools.map((tool) => tool.function.name)), most: spec.parallel_tool_calls === false ? 1 : LIMITS.TOOLS_MAX };
   return { ids, text, calls, keptIds: new Set(known.syntax.markers.flatMap((marker) => tokenizer.tokenToId(marker) ?? [])) };
+}
+
+/** Text as a tokenizer takes it by itself: with what it puts before every text. */
+function rawPrompt(prompt: string | readonly number[], tokenizer: Tokenizer, vocabSize: number): Pick<Prompt, 'ids' | 'text'> {
+  if (typeof prompt === 'string') return { ids: tokenizer.encode(prompt, { addSpecial: true }), text: prompt };
+  const strange = prompt.find((id) => id >= vocabSize);
+  if (strange !== undefined) throw new EngineError('ERR_OPTION', `raw_prompt must have token ids below ${vocabSize}; got ${strange}.`);
+  return { ids: prompt, text: tokenizer.decode(prompt, { skipSpecial: false }) };
+}
+
+/** A result answers a call that was made before it; of whom it is may be left out. */
+function checkResults(turns: readonly Turn[]): void {
+  const made = new Set<string>();
+  for (const [i, { role, calls = [], tool_call_id: answered }] of turns.entries()) {
+    for (const { id } of calls) made.add(id);
+    if (role !== 'tool' || answered === undefined || made.has(answered)) continue;
+    throw new EngineError('ERR_OPTION', `messages.${i}.tool_call_id must be that of a call in an earlier turn; none is ${JSON.stringify(answered.slice(0, 64))}.`);
+  }
 }
 
 function rendered(spec: JobSpec, turns: readonly Turn[], tools: readonly Tool[], template: ChatTemplate, known: TemplateTools | null, { bosToken, eosToken }: Tokenizer): string {

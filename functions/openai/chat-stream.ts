@@ -5,13 +5,14 @@
  */
 import type { JobEvent, JobView } from '../../engine/control/platform.ts';
 import type { Clock } from '../../engine/core/clock.ts';
+import { callIdOf } from '../../engine/job/call-id.ts';
+import { electedChain } from '../../engine/job/elected.ts';
 import type { JobResult } from '../../engine/job/generate.ts';
 import type { CallDelta } from '../../engine/job/splitter.ts';
 import { endOf } from '../foreground.ts';
 import { frame } from '../sse.ts';
-import { Transcript, callsOf, contentOf, electedChain, saidIn } from '../transcript.ts';
-import { callIdOf } from './tools.ts';
-import { chatUsage, openaiFinish, outcomeOf } from './usage.ts';
+import { Transcript, callsOf, contentOf, saidIn } from '../transcript.ts';
+import { chatFinish, chatUsage, outcomeOf } from './usage.ts';
 
 export interface ChatStreamOptions {
   readonly view: JobView;
@@ -84,7 +85,7 @@ function callDelta(job: string, chain: number, { index, name, arguments: json }:
 function* lastFrames(options: ChatStreamOptions, transcript: Transcript, result: Omit<JobResult, 'timing'>, elected: number | null): Generator<string> {
   const shown = elected === null ? result.chains.map((_, chain) => chain) : [elected];
   for (const [index, chain] of shown.entries()) {
-    const finish = openaiFinish(result.chains[chain]?.finish_reason ?? 'stop', callsOf(transcript.chain(chain)).length);
+    const finish = chatFinish(result.chains[chain]?.finish_reason ?? 'stop', callsOf(transcript.chain(chain)).length);
     const outcome = index === shown.length - 1 ? { hyperscale: outcomeOf(result, elected) } : {};
     yield chunk(options, index, {}, outcome, finish);
   }

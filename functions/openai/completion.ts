@@ -2,11 +2,13 @@
 import { z } from '@hono/zod-openapi';
 
 import type { JobView } from '../../engine/control/platform.ts';
+import { callIdOf } from '../../engine/job/call-id.ts';
+import { electedChain } from '../../engine/job/elected.ts';
 import type { Waited } from '../foreground.ts';
-import { type ChainText, callsOf, contentOf, electedChain } from '../transcript.ts';
+import { type ChainText, callsOf, contentOf } from '../transcript.ts';
 import type { ChosenBudget } from './budget.ts';
-import { callIdOf, chatCalls } from './tools.ts';
-import { chatUsage, openaiFinish, outcomeOf, outcomeSchema, usageSchema } from './usage.ts';
+import { chatCalls } from './tools.ts';
+import { chatFinish, chatUsage, outcomeOf, outcomeSchema, usageSchema } from './usage.ts';
 
 export const completionSchema = z.object({
   id: z.string().openapi({ example: 'chatcmpl-01J9ZK0T9WQ2Y4ZJ4N5T6V7X8Y' }),
@@ -48,7 +50,7 @@ export function completionOf(view: JobView, { separate }: Pick<ChosenBudget, 'se
         ...(calls.length === 0 ? {} : { tool_calls: calls }),
         refusal: null,
       };
-      return { index, message, finish_reason: openaiFinish(result.chains[chain]?.finish_reason ?? 'stop', calls.length), logprobs: null };
+      return { index, message, finish_reason: chatFinish(result.chains[chain]?.finish_reason ?? 'stop', calls.length), logprobs: null };
     }),
     usage: chatUsage(result.usage, transcript),
     hyperscale: outcomeOf(result, elected),

@@ -2,12 +2,14 @@
 import { z } from '@hono/zod-openapi';
 
 import type { JobView } from '../../engine/control/platform.ts';
+import { callIdOf } from '../../engine/job/call-id.ts';
+import { electedChain } from '../../engine/job/elected.ts';
 import type { JobResult } from '../../engine/job/generate.ts';
 import { endError } from '../foreground.ts';
 import { STATUS, type JobStatus } from '../jobs/views.ts';
-import { type ChainText, type Transcript, electedChain } from '../transcript.ts';
+import type { ChainText, Transcript } from '../transcript.ts';
 import { emptyList } from './fields.ts';
-import { callIdOf, repeatedTools, responseToolChoice, responseToolsOf } from './tools.ts';
+import { repeatedTools, responseToolChoice, responseToolsOf } from './tools.ts';
 import { hyperscaleUsage, outcomeOf, outcomeSchema } from './usage.ts';
 
 const reasoningText = z.object({ type: z.literal('reasoning_text'), text: z.string() });
@@ -38,6 +40,10 @@ export const responseSchema = z.object({
     hyperscale: z.record(z.string(), z.number()),
   }).nullable(),
   hyperscale: z.union([outcomeSchema, z.null()]),
+  previous_response_id: z.string().nullable(),
+  metadata: z.record(z.string(), z.string()),
+  user: z.string().nullable(),
+  service_tier: z.literal('default'),
   tools: repeatedTools,
   tool_choice: responseToolChoice,
   parallel_tool_calls: z.boolean(),
@@ -70,11 +76,18 @@ export function pendingResponse(view: JobView, status: JobStatus): ResponseObjec
     incomplete_details: null,
     usage: null,
     hyperscale: null,
+    previous_response_id: view.parent?.kind === 'continue' ? responseId(view.parent.job) : null,
+    metadata: { ...view.metadata },
+    user: view.user,
+    service_tier: 'default',
     ...responseToolsOf(view.tools),
   };
 }
 
-/** After the last event. A job that ended without a result is cancelled or failed. */
+/**
+ * After the last event. A job that ended without a result is cancelled or failed.
+ * @param view of a conversation that goes on, as it is now: how much of its prompt was read is known when it has begun.
+ */
 export function endedResponse(view: JobView, transcript: Transcript): ResponseObject {
   const { result, state } = transcript;
   if (result === null) {
@@ -88,7 +101,7 @@ export function endedResponse(view: JobView, transcript: Transcript): ResponseOb
     ...pendingResponse(view, whole ? 'completed' : 'incomplete'),
     output: outputOf({ job: view.id, chain: elected }, transcript.chain(elected), whole),
     incomplete_details: whole ? null : { reason: 'max_output_tokens' },
-    usage: usageOf(result, transcript),
+    usage: usageOf(view, result, transcript),
     hyperscale: outcomeOf(result, elected),
   };
 }
@@ -125,10 +138,10 @@ export function itemOf({ job, chain }: Whose, part: ItemPart, status: OutputItem
   }
 }
 
-function usageOf({ usage }: Omit<JobResult, 'timing'>, transcript: Transcript): ResponseObject['usage'] {
+function usageOf({ cachedTokens }: JobView, { usage }: Omit<JobResult, 'timing'>, transcript: Transcript): ResponseObject['usage'] {
   return {
     input_tokens: usage.prompt_tokens,
-    input_tokens_details: { cached_tokens: 0 },
+    input_tokens_details: { cached_tokens: cachedTokens },
     output_tokens: usage.completion_tokens,
     output_tokens_details: { reasoning_tokens: transcript.reasoningTokens() },
     total_tokens: usage.prompt_tokens + usage.completion_tokens,

@@ -4,7 +4,7 @@ import { z } from '@hono/zod-openapi';
 import { LIMITS } from '../../engine/core/limits.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import type { ChosenBudget } from './budget.ts';
-import { content, effort, emptyList, hyperscale, length, modelName, sampling, samplingOf, seed, textOf } from './fields.ts';
+import { content, effort, emptyList, hyperscale, labels, labelsOf, length, modelName, sampling, samplingOf, seed, serviceTier, textOf } from './fields.ts';
 import { call, callId, checkAnswers, responseToolChoice, responseTools, toolsSpec } from './tools.ts';
 
 /** Of an item that a response gave and a client hands back. */
@@ -36,7 +36,9 @@ export const responseRequest = z.strictObject({
   model: modelName,
   input,
   instructions: z.string().min(1).optional().openapi({ description: 'The first system turn.' }),
+  previous_response_id: z.string().min(1).max(128).optional().openapi({ description: 'The response to whose answer the input is the next turn. Its instructions are not inherited.' }),
   stream: z.boolean().optional(),
+  stream_options: z.strictObject({ include_obfuscation: z.literal(false).optional() }).optional(),
   background: z.boolean().optional().openapi({ description: 'Answer at once; the response goes on without its client.' }),
   max_output_tokens: length.optional(),
   ...sampling,
@@ -49,7 +51,10 @@ export const responseRequest = z.strictObject({
   // Values that say what is done anyway.
   text: z.strictObject({ format: z.strictObject({ type: z.literal('text') }).optional() }).optional(),
   truncation: z.literal('disabled').optional(),
-  store: z.literal(true).optional().openapi({ description: 'Every request is a stored job.' }),
+  include: emptyList.optional(),
+  service_tier: serviceTier,
+  ...labels,
+  store: z.boolean().optional().openapi({ description: 'Every request is a stored job. `false`: erased once it is answered.' }),
 }).openapi('ResponseRequest', { example: { model: 'countdown', input: '4 20 8 13 target 59', reasoning: { effort: 'medium' } } });
 
 export type ResponseRequest = z.infer<typeof responseRequest>;
@@ -59,13 +64,16 @@ type Messages = NonNullable<JobSpec['messages']>;
 export function responseSpec(request: ResponseRequest, budget: ChosenBudget): JobSpec {
   const { tool_choice: choice } = request;
   const samplingSpec = samplingOf(request);
-  const system = request.instructions === undefined ? [] : [{ role: 'system', content: request.instructions }];
-  const turns = typeof request.input === 'string' ? [{ role: 'user', content: request.input }] : messagesOf(request.input);
+  const messages = typeof request.input === 'string' ? [{ role: 'user', content: request.input }] : messagesOf(request.input);
+  // Of a response before this one there may be calls to answer: the engine knows them.
+  if (request.previous_response_id === undefined) checkAnswers(messages, () => 'input');
   return {
     model: request.model,
-    messages: [...system, ...turns],
+    messages,
+    ...(request.instructions === undefined ? {} : { instructions: request.instructions }),
     ...toolsSpec({ tools: request.tools, choice: typeof choice === 'object' ? { name: choice.name } : choice, parallel: request.parallel_tool_calls }),
     ...budget.spec,
+    ...labelsOf(request),
     ...(samplingSpec === undefined ? {} : { sampling: samplingSpec }),
     ...(request.seed === undefined ? {} : { seed: request.seed }),
   };
@@ -93,6 +101,5 @@ function messagesOf(items: Exclude<ResponseRequest['input'], string>): Messages 
     }
     thought = null;
   }
-  checkAnswers(messages, () => 'input');
   return messages;
 }

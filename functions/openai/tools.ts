@@ -78,11 +78,6 @@ export function checkAnswers(messages: readonly Message[], param: (index: number
   }
 }
 
-/** A call's identifier: a function of the job, so that every instance gives the same. */
-export function callIdOf(job: string, chain: number, index: number): string {
-  return `call_${job}_${chain}_${index}`;
-}
-
 /** As a response repeats it. */
 export function responseToolsOf(offered: OfferedTools | null): { tools: z.infer<typeof repeatedTools>; tool_choice: z.infer<typeof responseToolChoice>; parallel_tool_calls: boolean } {
   if (offered === null) return { tools: [], tool_choice: 'none', parallel_tool_calls: false };

@@ -35,9 +35,14 @@ export function hyperscaleUsage({ prompt_tokens: _, completion_tokens: __, ...re
   return rest;
 }
 
-/** OpenAI knows the ends of a text by itself, with calls or without, and by a bound. The exact one is under `hyperscale`. */
-export function openaiFinish(reason: FinishReason, calls: number): 'stop' | 'tool_calls' | 'length' {
-  return reason !== 'stop' ? 'length' : calls > 0 ? 'tool_calls' : 'stop';
+/** OpenAI knows two ends of a text: by itself, or by a bound. The exact one is under `hyperscale`. */
+export function openaiFinish(reason: FinishReason): 'stop' | 'length' {
+  return reason === 'stop' ? 'stop' : 'length';
+}
+
+/** And of a chat that ended by itself, whether it is to go on with what its calls come to. */
+export function chatFinish(reason: FinishReason, calls: number): 'stop' | 'tool_calls' | 'length' {
+  return reason === 'stop' && calls > 0 ? 'tool_calls' : openaiFinish(reason);
 }
 
 export const outcomeSchema = z.object({

@@ -155,6 +155,19 @@ describe('a response with tools', () => {
     }
   });
 
+  test('goes on by previous_response_id with nothing but the result', async () => {
+    for (const model of ['weather-hermes', 'weather-twice', 'weather-mistral', 'weather-untold']) {
+      const first = await api.openai.responses.create({ ...REQUEST, model });
+      const results = first.output.flatMap((item) => (item.type === 'function_call' ? [{ type: 'function_call_output' as const, call_id: item.call_id, output: 'blue' }] : []));
+      const second = await api.openai.responses.create({ ...REQUEST, model, input: results, previous_response_id: first.id });
+      expect(second.output_text, model).toBe(ANSWER);
+      const whole = await api.openai.responses.create({ ...REQUEST, model, input: [QUESTION, ...first.output, ...results] as OpenAI.Responses.ResponseInput });
+      expect(second.usage?.input_tokens).toBe(whole.usage?.input_tokens);
+      const nobody = api.openai.responses.create({ ...REQUEST, model, input: [{ type: 'function_call_output', call_id: 'nobody', output: 'x' }], previous_response_id: first.id });
+      await expect(nobody).rejects.toMatchObject({ status: 400, message: expect.stringContaining('none is "nobody"') as string });
+    }
+  });
+
   test('streams typed events that add up, from any number on', async () => {
     for (const change of [{}, { model: 'weather-twice' }, { hyperscale: { width: 3 } }, { model: 'weather-cut', max_output_tokens: 6 }]) {
       const request = { ...REQUEST, ...change, stream: true } as OpenAI.Responses.ResponseCreateParamsStreaming;
