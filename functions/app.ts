@@ -10,6 +10,7 @@ import { chatCompletions } from './openai/chat.ts';
 import { files } from './openai/files.ts';
 import { models } from './openai/models.ts';
 import { responses } from './openai/responses.ts';
+import { webhooks } from './webhooks/webhooks.ts';
 
 /** @example serve({ fetch: createApp({ platform, auth: null, log: pino() }).fetch, port: 8787, hostname: '127.0.0.1' }) */
 export function createApp(options: AppOptions): App {
@@ -27,5 +28,6 @@ export function addAll(registry: Registry, options: AppOptions): void {
     files(registry, options.storage.files);
     batches(registry, options.storage.batches);
   }
+  if (options.webhooks !== undefined) webhooks(registry, options.webhooks);
   if (options.metrics !== undefined) metrics(registry, options.metrics);
 }

@@ -10,7 +10,7 @@ import { health } from './health.ts';
 import { HTTP_LIMITS } from './limits.ts';
 import { envelopeResponse } from './openai/errors.ts';
 import { problemResponse } from './problem.ts';
-import { Rates } from './rates.ts';
+import { Guesses, Rates } from './rates.ts';
 
 /** Declares some of them. */
 export type AddEndpoints = (registry: Registry, options: AppOptions) => void;
@@ -18,7 +18,7 @@ export type AddEndpoints = (registry: Registry, options: AppOptions) => void;
 export function assemble(options: AppOptions, add: AddEndpoints): App {
   const app: App = new OpenAPIHono<AppEnv>();
   const services = servicesOf(options);
-  const registry: Registry = { app, services, auth: options.auth, rates: new Rates(services.clock), methods: new Map() };
+  const registry: Registry = { app, services, auth: options.auth, rates: new Rates(services.clock), guesses: new Guesses(services.clock), methods: new Map() };
 
   app.use(async (c, next) => {
     const start = services.clock.nowMs();
@@ -69,7 +69,7 @@ function servicesOf({ platform, log, clock, limits }: AppOptions): Services {
 
 /** OpenAI's envelope where its clients ask, problem details elsewhere. */
 function failed(path: string, request: string, failure: Failure): Response {
-  const native = !path.startsWith('/v1/') || /^\/v1\/(jobs|quotes|checkpoints)(\/|$)/.test(path);
+  const native = !path.startsWith('/v1/') || /^\/v1\/(jobs|quotes|checkpoints|webhooks)(\/|$)/.test(path);
   return native ? problemResponse(failure, request) : envelopeResponse(failure);
 }
 

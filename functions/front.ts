@@ -70,7 +70,8 @@ function openApp(config: FrontConfig, { add, storage }: Function_): App {
   return assemble({ platform, auth, log, version: typeof VERSION === 'string' ? VERSION : '0', ...(opened === undefined ? {} : { storage: opened }) }, add);
 }
 
-const NO_QUEUE = { send: async () => undefined, depth: async () => ({ visible: 0, inFlight: 0, oldestAgeMs: 0 }) };
+const NOTHING = { visible: 0, inFlight: 0, oldestAgeMs: 0 };
+const NO_QUEUE = { send: async () => undefined, depth: async () => ({ ...NOTHING, batch: NOTHING }) };
 
 function storeAt(place: StorePlace, { aws }: FrontConfig): ObjectStore {
   if (place.kind === 'memory') return new MemoryStore();

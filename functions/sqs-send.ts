@@ -12,7 +12,7 @@ export function sqsSender(url: string, { credentials, region, sqsEndpoint }: Aws
     },
     async depth({ signal } = {}) {
       const { Attributes = {} } = await client.send(new GetQueueAttributesCommand({ QueueUrl: url, AttributeNames: ['All'] }), signal === undefined ? {} : { abortSignal: signal });
-      return { visible: Number(Attributes.ApproximateNumberOfMessages ?? 0), inFlight: Number(Attributes.ApproximateNumberOfMessagesNotVisible ?? 0), oldestAgeMs: 0 };
+      return { visible: Number(Attributes.ApproximateNumberOfMessages ?? 0), inFlight: Number(Attributes.ApproximateNumberOfMessagesNotVisible ?? 0), oldestAgeMs: 0, batch: { visible: 0, inFlight: 0, oldestAgeMs: 0 } };
     },
   };
 }

@@ -121,11 +121,6 @@ export async function* readBlob(place: BlobPlace, blob: Blob, { signal }: CallOp
   }
 }
 
-/** The pieces; whoever calls has removed the record that named them. */
-export async function deleteBlob(place: BlobPlace, blob: Blob, options: CallOptions = {}): Promise<void> {
-  await place.store.delete(Array.from({ length: piecesOf(blob) }, (_, i) => pieceKey(place, blob.nonce, i)), options);
-}
-
 function piecesOf({ bytes }: Blob): number {
   return Math.max(1, Math.ceil(bytes / LIMITS.FILE_PIECE_BYTES));
 }

@@ -118,6 +118,10 @@ const jobSpecSchema = z.strictObject({
   date: rule<string>('must be a date like 2024-07-26 or 2024-07-26T14:30:05', (v) => typeof v === 'string' && parseDate(v) !== null).optional(),
   /** Whatever else the template knows: `date_string`, `builtin_tools`, `thinking_budget`. */
   template_variables: jsonObject().optional(),
+  /** `batch`: nobody waits for it, so that it runs only while nothing interactive waits. Default: interactive. */
+  priority: choice('interactive', 'batch').optional(),
+  /** How long it may wait for its first worker; after that it is `expired`. Default: as long as it takes. */
+  wait_ms_max: integer(1, LIMITS.WAIT_MS_MAX).optional(),
   backend: choice('cpu', 'reference').optional(),
   /** Default: f32 for F32 weights, else bf16. */
   kv: choice('f32', 'bf16').optional(),

@@ -7,13 +7,13 @@ import { EngineError } from '../core/errors.ts';
 import { createJob, readJob } from '../kv/create.ts';
 import { collectGarbage } from '../kv/gc.ts';
 import { isTerminal, type Head } from '../kv/head.ts';
-import { liveKey } from '../kv/hints.ts';
 import type { Lease } from '../kv/lease.ts';
 import type { JobKey } from '../kv/names.ts';
 import { readSpec } from '../kv/read.ts';
 import { openKeys } from '../kv/seal.ts';
 import { takeJob } from '../kv/take.ts';
 import { modelIdOf } from '../model/identity.ts';
+import { Outbox } from '../webhook/outbox.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import { type EngineIdentity, type NativeEngine, decodeJournals } from '../runtime/native.ts';
@@ -45,6 +45,8 @@ export interface StoredOptions extends GenerateOptions {
   readonly isFollowed?: SliceContext['isFollowed'];
   /** Keeps models loaded between jobs. Default: one for this call. */
   readonly session?: Session | undefined;
+  /** Who is told that it has ended. Default: one over `store`. */
+  readonly outbox?: Pick<Outbox, 'jobEnded'> | undefined;
   /** How long to watch a running job whose owner may be alive (see takeJob). */
   readonly waitMs?: number | undefined;
 }
@@ -58,7 +60,7 @@ export type StoredOutcome = SliceOutcome & { readonly where: JobKey };
  */
 export async function runStored(spec: JobSpec, options: StoredOptions): Promise<StoredOutcome> {
   using held = sessionOf(options);
-  const opened = await held.session.open(parseSpec(spec), options);
+  using opened = await held.session.open(parseSpec(spec), options);
   const identity = await identityOf(opened.engine);
   const text = JSON.stringify(storedSpecOf(spec, opened.job, modelIdOf(opened.job.model, identity.weightsDigest), null));
   const { head } = await createJob(options.store, options.where, text, { signal: options.signal });
@@ -72,7 +74,7 @@ export async function resumeStored(options: StoredOptions): Promise<StoredOutcom
   if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} was erased.`);
   const stored = parseStoredSpec(await readSpec(store, where, head.spec, { signal }));
   using held = sessionOf(options);
-  const opened = await held.session.open(jobSpecOf(stored, options.model ?? null), options);
+  using opened = await held.session.open(jobSpecOf(stored, options.model ?? null), options);
   const identity = await identityOf(opened.engine);
   checkSame(stored, opened.job, modelIdOf(opened.job.model, identity.weightsDigest), where.job);
   options.onOpened?.(opened.job);
@@ -142,10 +144,9 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
     cancelled: signal ?? null,
     deadline: deadline?.signal ?? null,
   });
-  // What the slice replaced, and the marker of a job that needs no worker any more. Economy, so nobody waits for a store that fails now:
-  // `ruminate gc` and the reconciler do the same.
+  // Nobody waits for a store that fails now: the reconciler tells of the end, and `ruminate gc` removes what the slice replaced.
+  if (outcome.kind === 'ended') await (options.outbox ?? new Outbox({ store })).jobEnded(where).catch(() => undefined);
   await collectGarbage(store, where, { clock, deadlineMs: GC_MS_MAX }).catch(() => undefined);
-  if (outcome.kind === 'ended') await store.delete([liveKey(where)]).catch(() => undefined);
   return { ...outcome, where };
 }
 

@@ -6,7 +6,7 @@ import { LIMITS } from '../core/limits.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { checkFormat, checkOf, digestOf, parseCanonical, textOf } from './canonical.ts';
 import { FORMAT, formatHead, isTerminal, parseHead, type Head } from './head.ts';
-import { putIndex, putMarker } from './hints.ts';
+import { putIndex, putMarker, type Via } from './hints.ts';
 import type { Manifest } from './manifest.ts';
 import { HEAD, isNamePart, jobPrefix, specName, tenantPrefix, type JobKey } from './names.ts';
 import { putIfAbsent } from './once.ts';
@@ -17,6 +17,8 @@ import { isMissing, readHead, readManifest, requireHead, type ReadOptions } from
 export interface CreateOptions extends ProtocolOptions {
   /** Two calls with one key make one job: the first's. */
   readonly idempotencyKey?: string | undefined;
+  /** As what it is asked for; of a job that is there already nothing is changed. Default: as itself. */
+  readonly via?: Via | undefined;
   /** Of the wall clock, for the listing. Default: now. */
   readonly createdMs?: number | undefined;
 }
@@ -49,7 +51,7 @@ export async function createJob(store: ObjectStore, where: JobKey, spec: string,
     if (ownerOf(kept, digest, where).job !== where.job) return await createJob(store, where, spec, options);
   }
   await putIndex(store, target, options.createdMs ?? wallClockMs(), { signal });
-  await putMarker(store, target, digest, { signal });
+  await putMarker(store, target, { spec: digest, via: options.via ?? null }, { signal });
   const head = await putFirstHead(protocol, target, digest, signal);
   // Someone else was first, and may have erased the job since: a prompt must not stay behind a tombstone.
   if (head.spec !== digest) await store.delete([jobPrefix(target) + specName(digest)], { signal });
@@ -70,7 +72,7 @@ export async function createWith(store: ObjectStore, head: Head, options: Protoc
   const found = await putIfAbsent(protocol, jobPrefix(where) + HEAD, text, options.signal);
   if (found !== text) throw new EngineError('ERR_JOB_CONFLICT', `There is a job ${where.job} already.`);
   // After the head: a walk that found the marker without it would begin the job anew from its spec.
-  if (!isTerminal(proposal.state)) await putMarker(store, where, proposal.spec, { signal: options.signal });
+  if (!isTerminal(proposal.state)) await putMarker(store, where, { spec: proposal.spec, via: null }, { signal: options.signal });
   return proposal;
 }
 

@@ -7,6 +7,7 @@ import { liveKey } from './hints.ts';
 import { HEAD, jobPrefix, parseName, type JobKey } from './names.ts';
 import { attempts, protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
 import { requireHead } from './read.ts';
+import { deleteStrikes } from './strikes.ts';
 import { decided, swapHead } from './swap.ts';
 
 export interface Erased {
@@ -73,6 +74,7 @@ export async function sweepErased(store: ObjectStore, where: JobKey, { signal }:
     bytes += object.bytes;
   }
   for (const rank of [0, 1, 2]) await store.delete(found.filter((object) => object.rank === rank).map(({ key }) => key), { signal });
+  await deleteStrikes(store, where, { signal });
   // It names the spec by its digest.
   await store.delete([liveKey(where)], { signal });
   return { objects: found.length, bytes };

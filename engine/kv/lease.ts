@@ -86,12 +86,14 @@ export class Lease {
     return await this.#inTurn(objects, signal, async (uploads, stop) => {
       let manifest = this.#manifest;
       await this.#swap(uploads, stop, async (head, refs) => {
-        if (contentOf === null) return { state };
+        // Let go in good health, because it was asked to: its take is no strike, however little it could do.
+        const spared = state === 'parked' ? Math.max(0, head.strikes - 1) : head.strikes;
+        if (contentOf === null) return { state, strikes: spared };
         const { ref, content } = await this.#publish(contentOf(refs, head), head, refs, stop);
         manifest = content;
         const folded = new Set([...content.objects.map(({ name }) => name), ...(forget ?? [])]);
         const advanced = content.step > (this.#manifest?.step ?? 0);
-        return { state, manifest: ref, journal: head.journal.filter(({ name }) => !folded.has(name)), strikes: advanced ? 0 : head.strikes };
+        return { state, manifest: ref, journal: head.journal.filter(({ name }) => !folded.has(name)), strikes: advanced ? 0 : spared };
       });
       this.#manifest = manifest;
       this.#hasWritten ||= contentOf !== null;

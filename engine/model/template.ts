@@ -58,7 +58,7 @@ export class ChatTemplate {
   render(variables: TemplateVariables): string {
     const { date, extra } = variables;
     const now = date === undefined ? null : parseDate(date);
-    if (date !== undefined && now === null) throw new EngineError('ERR_TEMPLATE', `The date must be like 2024-07-26 or 2024-07-26T14:30:05; got ${date.slice(0, 40)}.`);
+    if (date !== undefined && now === null) throw new EngineError('ERR_TEMPLATE', `The date must be like 2024-07-26 or 2024-07-26T14:30:05; got ${JSON.stringify(date.slice(0, 40))}.`);
     const asksForDate = now === null && /\bstrftime_now\b/.test(this.source);
     return bounded('cannot be rendered', () => render(this.#template.parsed, {
       ...extra,
@@ -71,16 +71,18 @@ export class ChatTemplate {
       documents: variables.documents?.map(given) ?? null,
       ...(variables.enableThinking === undefined ? {} : { enable_thinking: variables.enableThinking }),
       strftime_now: now === null ? undefined : (format: unknown) => strftime(now, String(format)),
-    }), asksForDate ? ' (it may need a date, and none was given)' : '');
+    }), { hint: asksForDate ? ' (it may need a date, and none was given)' : '', own: this.source });
   }
 }
 
-function bounded<T>(what: string, work: () => T, hint = ''): T {
+/** @param own the template: words that are not from it may be the messages', and stand in quotes, as everything that was given does. */
+function bounded<T>(what: string, work: () => T, { hint = '', own }: { readonly hint?: string; readonly own?: string } = {}): T {
   const refuse = (why: string, cause?: unknown) => new EngineError('ERR_TEMPLATE', `The chat template ${what}: ${why}${hint}.`, { cause });
   try {
     return withinMs(LIMITS.TEMPLATE_MS_MAX, work, () => refuse(`not done after ${LIMITS.TEMPLATE_MS_MAX / 1000} s`));
   } catch (cause) {
-    throw cause instanceof EngineError ? cause : refuse(messageOf(cause), cause);
+    const why = messageOf(cause);
+    throw cause instanceof EngineError ? cause : refuse(own === undefined || own.includes(why) ? why : JSON.stringify(why), cause);
   }
 }
 
