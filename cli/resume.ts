@@ -32,7 +32,7 @@ Examples:
   $ ruminate resume sums --store ./jobs
   $ ruminate resume sums --store s3://bucket/prefix --take`)
     .action(async (name: string, flags: ResumeFlags) => {
-      await watchStored(`${name}, resumed`, name, flags, null, (options) => resumeStored({ ...options, model: flags.model }));
+      await watchStored(`${name}, resumed`, name, 'existing', flags, null, (options) => resumeStored({ ...options, model: flags.model }));
     });
 }
 
@@ -52,9 +52,9 @@ Examples:
     .action(async (name: string, flags: ChildFlags & { readonly at: number; readonly chain: number; readonly width: number; readonly seed?: bigint }) => {
       const { at, chain, width, length } = flags;
       const as = flags.as ?? `${name}-fork-${chain}-${at}-${width}-${flags.seed ?? 'same'}`;
-      const store = await openJobStore(flags);
+      const store = await openJobStore(flags, 'existing');
       await forkJob({ at, chain, width, seed: flags.seed, length, as }, { store, where: { tenant: flags.tenant, job: name } });
-      await watchStored(`${as}, from token ${at} of ${name}`, as, flags, length ?? null, (options) => resumeStored({ ...options, model: flags.model }));
+      await watchStored(`${as}, from token ${at} of ${name}`, as, 'existing', flags, length ?? null, (options) => resumeStored({ ...options, model: flags.model }));
     });
 }
 
@@ -73,8 +73,8 @@ Examples:
     .action(async (name: string, flags: ChildFlags & { readonly width?: string; readonly kvReadBudget?: number }) => {
       const { length, kvReadBudget } = flags;
       const as = flags.as ?? `${name}-extend-${[length, flags.width?.replace('+', 'plus'), kvReadBudget].filter((part) => part !== undefined).join('-')}`;
-      const store = await openJobStore(flags);
+      const store = await openJobStore(flags, 'existing');
       await extendJob({ length, width: flags.width, kvReadBudget, as }, { store, where: { tenant: flags.tenant, job: name } });
-      await watchStored(`${as}, from ${name}`, as, flags, length ?? null, (options) => resumeStored({ ...options, model: flags.model }));
+      await watchStored(`${as}, from ${name}`, as, 'existing', flags, length ?? null, (options) => resumeStored({ ...options, model: flags.model }));
     });
 }
