@@ -134,7 +134,7 @@ function inspectCommand(): Command {
         // A wrapped key is no secret, and nobody's business either.
         const { manifest, spec, ...rest } = anatomy;
         const shown = manifest === null ? null : { ...manifest, keys: manifest.keys === null ? null : Object.keys(manifest.keys) };
-        process.stdout.write(`${JSON.stringify({ ...rest, manifest: shown, spec: spec === null ? null : { ...spec, prompt: spec.prompt.length } })}\n`);
+        process.stdout.write(`${JSON.stringify({ ...rest, manifest: shown, spec: spec === null ? null : { ...spec, prompt: spec.prompt?.length ?? null } })}\n`);
         return;
       }
       process.stdout.write(anatomyText(anatomy, { paint: paintFor(process.stdout), columns: process.stdout.columns ?? 100, nowMs: Date.now() }));

@@ -1,6 +1,7 @@
 /** `ruminate resume | fork | extend`: jobs that are in a store already. */
 import { type Command } from 'commander';
 
+import { keyProviderOf } from '../engine/adapters/key-url.ts';
 import { extendJob, forkJob } from '../engine/job/children.ts';
 import { resumeStored } from '../engine/job/stored.ts';
 import { command, integer, seed } from './options.ts';
@@ -53,7 +54,7 @@ Examples:
       const { at, chain, width, length } = flags;
       const as = flags.as ?? `${name}-fork-${chain}-${at}-${width}-${flags.seed ?? 'same'}`;
       const store = await openJobStore(flags, 'existing');
-      await forkJob({ at, chain, width, seed: flags.seed, length, as }, { store, where: { tenant: flags.tenant, job: name } });
+      await forkJob({ at, chain, width, seed: flags.seed, length, as }, { store, where: { tenant: flags.tenant, job: name }, keys: await keyProviderOf() });
       await watchStored(`${as}, from token ${at} of ${name}`, as, 'existing', flags, length ?? null, (options) => resumeStored({ ...options, model: flags.model }));
     });
 }
@@ -74,7 +75,7 @@ Examples:
       const { length, kvReadBudget } = flags;
       const as = flags.as ?? `${name}-extend-${[length, flags.width?.replace('+', 'plus'), kvReadBudget].filter((part) => part !== undefined).join('-')}`;
       const store = await openJobStore(flags, 'existing');
-      await extendJob({ length, width: flags.width, kvReadBudget, as }, { store, where: { tenant: flags.tenant, job: name } });
+      await extendJob({ length, width: flags.width, kvReadBudget, as }, { store, where: { tenant: flags.tenant, job: name }, keys: await keyProviderOf() });
       await watchStored(`${as}, from ${name}`, as, 'existing', flags, length ?? null, (options) => resumeStored({ ...options, model: flags.model }));
     });
 }

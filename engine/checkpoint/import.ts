@@ -4,6 +4,7 @@ import type { Readable } from 'node:stream';
 
 import { assert } from '../core/assert.ts';
 import { EngineError } from '../core/errors.ts';
+import { isSealed, openSpec, sealSpec } from '../job/sealed-spec.ts';
 import { sha256 } from '../kv/canonical.ts';
 import { createWith } from '../kv/create.ts';
 import { formatHead, isTerminal, type Head, type Ref } from '../kv/head.ts';
@@ -40,10 +41,10 @@ export interface Imported {
 export async function importJob(store: ObjectStore, tenant: string, open: () => Readable, options: ImportOptions): Promise<Imported> {
   const { signal } = options;
   const top = await readVerified(open(), options, 'verifying', {
-    before: async ({ where, manifest }) => {
+    before: async ({ where, manifest, spec }) => {
       const target = { tenant, job: options.as ?? where.job };
       jobPrefix(target);
-      if (manifest !== null && manifest.keys !== null) checkSealed(where, target, options);
+      if (isSealed(spec) || (manifest !== null && manifest.keys !== null)) checkSealed(where, target, options);
       if ((await readHead(store, target, { signal })) !== null) throw new EngineError('ERR_JOB_CONFLICT', `There is a job ${target.job} already, or was; give this one another name with --as.`);
     },
   });
@@ -53,7 +54,7 @@ export async function importJob(store: ObjectStore, tenant: string, open: () => 
   const put = async (name: string, body: Body) => {
     const key = jobPrefix(target) + name;
     // A spec's name is a digest, so another job of the same name may have it too by now.
-    if (name !== specName(top.head.spec)) written.push(key);
+    if (parseName(name)?.kind !== 'spec') written.push(key);
     const outcome = await store.put(key, body, { signal });
     if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${store.url}: ${key} was not written (${outcome.kind}).`);
   };
@@ -62,7 +63,7 @@ export async function importJob(store: ObjectStore, tenant: string, open: () => 
     const again = await readVerified(open(), options, 'writing', { onObject: (ref, body) => put(names.get(ref.name) ?? changed(), body) });
     if (formatHead(again.head) !== formatHead(top.head)) changed();
     const moved = await movedTo(target, again, names, options);
-    await put(specName(top.head.spec), [Buffer.from(again.spec)]);
+    await put(specName(moved.head.spec), [Buffer.from(moved.spec)]);
     if (moved.manifest !== null) await put(moved.manifest.ref.name, [Buffer.from(moved.manifest.text)]);
     head = moved.head;
   } catch (error) {
@@ -122,29 +123,32 @@ function renamed(name: string): string {
 
 interface Moved {
   readonly head: Head;
+  readonly spec: string;
   readonly manifest: { readonly ref: Ref; readonly text: string } | null;
 }
 
 /** Head and manifest as the target's, over the new names. */
-async function movedTo(target: JobKey, { where, head, manifest, objects: all }: ArchiveTop, names: ReadonlyMap<string, string>, options: ImportOptions): Promise<Moved> {
+async function movedTo(target: JobKey, { where, head, spec: text, manifest, objects: all }: ArchiveTop, names: ReadonlyMap<string, string>, options: ImportOptions): Promise<Moved> {
   const rename = <T extends Ref>(ref: T): T => ({ ...ref, name: names.get(ref.name) ?? ref.name });
-  const next: Head = { ...head, ...target, state: isTerminal(head.state) ? head.state : 'parked', strikes: 0, owner: '' };
-  if (manifest === null) return { head: { ...next, journal: head.journal.map(rename) }, manifest: null };
+  const spec = isSealed(text) && target.job !== where.job ? await sealSpec(await openSpec(text, where, options.keys, options), target, options.keys, options) : text;
+  const next: Head = { ...head, ...target, state: isTerminal(head.state) ? head.state : 'parked', spec: sha256(spec), strikes: 0, owner: '' };
+  if (manifest === null) return { head: { ...next, journal: head.journal.map(rename) }, spec, manifest: null };
   const isResealed = manifest.keys !== null && target.job !== where.job;
   // A head's journal is the job's own: under another name, what the old one has sealed must be listed with its origin.
   const listed = isResealed ? all : manifest.objects;
   const moved: Manifest = {
     ...manifest,
     ...target,
+    spec: next.spec,
     objects: listed.map(rename),
     journal: [...manifest.journal, ...listed.slice(manifest.objects.length).map((_, i) => manifest.objects.length + i)],
     keys: isResealed ? await rewrapped(target, where, manifest, listed, options) : manifest.keys,
   };
-  const text = JSON.stringify(moved);
-  parseManifest(text, target);
-  const digest = sha256(text);
-  const ref = { name: manifestName(moved.version, digest), bytes: Buffer.byteLength(text), digest };
-  return { head: { ...next, manifest: ref, journal: isResealed ? [] : head.journal.map(rename) }, manifest: { ref, text } };
+  const content = JSON.stringify(moved);
+  parseManifest(content, target);
+  const digest = sha256(content);
+  const ref = { name: manifestName(moved.version, digest), bytes: Buffer.byteLength(content), digest };
+  return { head: { ...next, manifest: ref, journal: isResealed ? [] : head.journal.map(rename) }, spec, manifest: { ref, text: content } };
 }
 
 async function rewrapped(target: JobKey, where: JobKey, manifest: Manifest, objects: readonly ObjectRef[], options: KeyOptions & CallOptions): Promise<Manifest['keys']> {

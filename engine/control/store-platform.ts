@@ -8,6 +8,7 @@ import { type ChildOptions, extendJob, forkJob } from '../job/children.ts';
 import type { JobResult } from '../job/generate.ts';
 import { JournalReader, endReason } from '../job/journals.ts';
 import { resultOf } from '../job/run.ts';
+import { holds, sealSpec } from '../job/sealed-spec.ts';
 import { type JobSpec, parseSpec } from '../job/spec.ts';
 import { storedSpecOf } from '../job/stored-spec.ts';
 import { createJob } from '../kv/create.ts';
@@ -68,20 +69,21 @@ export class StorePlatform implements Platform {
 
   constructor(options: StorePlatformOptions) {
     this.#options = options;
-    this.#jobs = new RestoredJobs(options.shelf);
+    this.#jobs = new RestoredJobs(options.shelf, options.keys);
     this.#clock = options.clock ?? systemClock;
     this.#nowMs = options.nowMs ?? wallClockMs;
     this.#askDepth();
   }
 
   async submit(spec: JobSpec, { tenant, id, idempotencyKey, signal }: SubmitOptions): Promise<JobView> {
-    const { store, shelf } = this.#options;
+    const { store, keys, shelf } = this.#options;
     const { where, createdMs } = this.#newKey(tenant, id);
     const parsed = parseSpec(spec);
     const job = await shelf.prepare(parsed, { signal });
     admitJob(job, shelf);
     const text = JSON.stringify(storedSpecOf(parsed, job, await shelf.modelId(job, { signal }), null));
-    const created = await createJob(store, where, text, { idempotencyKey, createdMs, signal });
+    const sealed = await sealSpec(text, where, keys, { signal });
+    const created = await createJob(store, where, sealed, { idempotencyKey, createdMs, isSame: holds(text, keys, { signal }), signal });
     return await this.#announced(created.where, signal);
   }
 
@@ -196,13 +198,14 @@ export class StorePlatform implements Platform {
   async #child(
     id: string, tenant: string, as: string | undefined, signal: AbortSignal | undefined, make: (name: string, options: ChildOptions) => Promise<JobKey>,
   ): Promise<JobView> {
-    const { store, shelf } = this.#options;
+    const { store, keys, shelf } = this.#options;
     const parent = keyOf(tenant, id);
     const { where, createdMs } = this.#newKey(tenant, as);
     await readLive(store, parent, { signal });
     const made = await make(where.job, {
       store,
       where: parent,
+      keys,
       createdMs,
       admit: async (child) => admitJob(await shelf.restore(child, id, { signal }), shelf),
       signal,
