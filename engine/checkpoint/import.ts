@@ -6,7 +6,7 @@ import { assert } from '../core/assert.ts';
 import { EngineError } from '../core/errors.ts';
 import { isSealed, openSpec, sealSpec } from '../job/sealed-spec.ts';
 import { sha256 } from '../kv/canonical.ts';
-import { createWith } from '../kv/create.ts';
+import { createWith, thereAlready } from '../kv/create.ts';
 import { formatHead, isTerminal, type Head, type Ref } from '../kv/head.ts';
 import { parseManifest, type Manifest, type ObjectRef } from '../kv/manifest.ts';
 import { jobPrefix, manifestName, objectName, parseName, specName, type JobKey } from '../kv/names.ts';
@@ -45,7 +45,8 @@ export async function importJob(store: ObjectStore, tenant: string, open: () => 
       const target = { tenant, job: options.as ?? where.job };
       jobPrefix(target);
       if (isSealed(spec) || (manifest !== null && manifest.keys !== null)) checkSealed(where, target, options);
-      if ((await readHead(store, target, { signal })) !== null) throw new EngineError('ERR_JOB_CONFLICT', `There is a job ${target.job} already, or was; give this one another name with --as.`);
+      const existing = await readHead(store, target, { signal });
+      if (existing !== null) throw await thereAlready(store, existing.head, { signal });
     },
   });
   const target = { tenant, job: options.as ?? top.where.job };
@@ -53,26 +54,34 @@ export async function importJob(store: ObjectStore, tenant: string, open: () => 
   const written: string[] = [];
   const put = async (name: string, body: Body) => {
     const key = jobPrefix(target) + name;
-    // A spec's name is a digest, so another job of the same name may have it too by now.
-    if (parseName(name)?.kind !== 'spec') written.push(key);
+    written.push(key);
     const outcome = await store.put(key, body, { signal });
     if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${store.url}: ${key} was not written (${outcome.kind}).`);
   };
-  let head: Head;
+  let created: Head;
+  let isNamed = false;
   try {
     const again = await readVerified(open(), options, 'writing', { onObject: (ref, body) => put(names.get(ref.name) ?? changed(), body) });
     if (formatHead(again.head) !== formatHead(top.head)) changed();
     const moved = await movedTo(target, again, names, options);
     await put(specName(moved.head.spec), [Buffer.from(moved.spec)]);
     if (moved.manifest !== null) await put(moved.manifest.ref.name, [Buffer.from(moved.manifest.text)]);
-    head = moved.head;
+    isNamed = true;
+    created = await createWith(store, moved.head, { signal });
   } catch (error) {
-    // No head has named them. Left alone if that fails too: then they cost something, and hurt nobody.
-    await store.delete(written).catch(() => undefined);
+    // No head names them, unless it is not known whether ours was written. Left alone if that fails too: then they cost something, and hurt nobody.
+    if (!isNamed || (error instanceof EngineError && error.code === 'ERR_JOB_CONFLICT')) await discard(store, target, written).catch(() => undefined);
     throw error;
   }
-  const created = await createWith(store, head, { signal });
   return { head: created, objects: top.objects.length, bytes: top.objects.reduce((sum, { bytes }) => sum + bytes, 0), complete: top.complete };
+}
+
+/** A spec's name is a digest: while there is no head another job that is being born under this name may have it too. */
+async function discard(store: ObjectStore, where: JobKey, keys: readonly string[]): Promise<void> {
+  const prefix = jobPrefix(where);
+  const found = await readHead(store, where);
+  const isLost = (name: string) => (parseName(name)?.kind === 'spec' ? found !== null && name !== specName(found.head.spec) : true);
+  await store.delete(keys.filter((key) => isLost(key.slice(prefix.length))));
 }
 
 function changed(): never {

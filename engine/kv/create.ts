@@ -76,10 +76,16 @@ export async function createWith(store: ObjectStore, head: Head, options: Protoc
   const proposal = parseHead(text, where);
   await putIndex(store, where, wallClockMs(), { signal: options.signal });
   const found = await putIfAbsent(protocol, jobPrefix(where) + HEAD, text, options.signal);
-  if (found !== text) throw new EngineError('ERR_JOB_CONFLICT', `There is a job ${where.job} already.`);
+  if (found !== text) throw await thereAlready(store, parseHead(found, where), options);
   // After the head: a walk that found the marker without it would begin the job anew from its spec.
   if (!isTerminal(proposal.state)) await putMarker(store, where, proposal.spec, { signal: options.signal });
   return proposal;
+}
+
+/** Whoever made the job may have died before its marker was there, and is the one who asks again (docs/PROTOCOL.md, M5). */
+export async function thereAlready(store: ObjectStore, { tenant, job, state, spec }: Head, options: CallOptions): Promise<EngineError> {
+  if (!isTerminal(state)) await putMarker(store, { tenant, job }, spec, options);
+  return new EngineError('ERR_JOB_CONFLICT', `There is a job ${job} already, or was; give this one another name.`);
 }
 
 /** The head that is there afterwards: a new one, or that of whoever came first. */
