@@ -28,19 +28,25 @@ const char* FrameCheck::Finish() const {
   return found == entry_->digest ? nullptr : "has another digest";
 }
 
-void FrameStream::Read(uint8_t* to, int64_t count) {
+void FrameStream::ReadAcross(uint8_t* to, int64_t count) {
   if (!ok_ || count < 0 || count > count_ - at_) {
     ok_ = false;
+    here_left_ = 0;
     if (count > 0) std::memset(to, 0, static_cast<size_t>(count));
     return;
   }
-  for (const int64_t end = at_ + count; at_ < end;) {
-    const int64_t piece_end = checked_ + kPieceBytes;
-    const std::span<const uint8_t> piece = bytes_.Piece(begin_ + at_, std::min(end, piece_end) - at_);
-    std::memcpy(to, piece.data(), piece.size());
-    to += piece.size();
-    at_ += static_cast<int64_t>(piece.size());
-    if (at_ >= piece_end) CheckTo(piece_end);
+  while (count > 0) {
+    if (here_left_ == 0) {
+      if (at_ - checked_ == kPieceBytes) CheckTo(at_);
+      const std::span<const uint8_t> piece = bytes_.Piece(begin_ + at_, std::min(count_, checked_ + kPieceBytes) - at_);
+      here_ = piece.data();
+      here_left_ = static_cast<int64_t>(piece.size());
+    }
+    const int64_t part = std::min(count, here_left_);
+    std::memcpy(to, here_, static_cast<size_t>(part));
+    to += part;
+    count -= part;
+    Advance(part);
   }
 }
 

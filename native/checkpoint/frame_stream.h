@@ -1,6 +1,7 @@
 // The bytes of one frame in order, and the check of them as they go by, so that each comes from memory once.
 #pragma once
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <span>
 
@@ -37,7 +38,11 @@ class FrameStream {
     Read(reinterpret_cast<uint8_t*>(&value), sizeof value);
     return value;
   }
-  void Read(uint8_t* to, int64_t count);
+  void Read(uint8_t* to, int64_t count) {
+    if (count < 0 || count > here_left_) return ReadAcross(to, count);
+    std::memcpy(to, here_, static_cast<size_t>(count));
+    Advance(count);
+  }
   // `rows` rows of `row_bytes`, to_stride apart; one read where they touch.
   void ReadRows(uint8_t* to, int64_t to_stride, int64_t row_bytes, int64_t rows);
   bool ok() const { return ok_; }
@@ -47,11 +52,19 @@ class FrameStream {
   const char* Finish();
 
  private:
+  void ReadAcross(uint8_t* to, int64_t count);
   void CheckTo(int64_t end);
+  void Advance(int64_t count) {
+    here_ += count;
+    here_left_ -= count;
+    at_ += count;
+  }
 
   const ChunkedBytes& bytes_;
   const int64_t begin_, count_;
   int64_t at_ = 0, checked_ = 0;
+  const uint8_t* here_ = nullptr;  // what comes next, as far as it lies in one chunk and within what is checked next
+  int64_t here_left_ = 0;
   std::optional<FrameCheck> check_;
   bool ok_ = true;
 };
