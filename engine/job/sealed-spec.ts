@@ -5,9 +5,11 @@
  * AES-256-GCM with a key of the spec's own, used once, wrapped as the job's keys are and bound to tenant and job; authenticated are also what is
  * left in the clear. A spec in the clear is read as it is, also where there is a key: jobs that were made before specs were sealed are.
  */
-import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
+import type { webcrypto } from 'node:crypto';
 import { z } from 'zod';
 
+import { assert } from '../core/assert.ts';
+import { base64Of, bytesOfBase64, randomBytes, textOfBytes, utf8Of } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { JobKey } from '../kv/names.ts';
@@ -16,10 +18,12 @@ import { DATA_KEY_BYTES, type KeyProvider } from '../ports/keys.ts';
 import type { CallOptions } from '../ports/object-store.ts';
 import { type StoredSpec, parseStoredSpec, shownParts } from './stored-spec.ts';
 
-const base64 = z.string().regex(/^[A-Za-z0-9+/]+={0,2}$/);
+const base64 = z.string().refine((text) => bytesOfBase64(text) !== null);
+/** What its worker is told before it has the key. */
+const shownOfSpec = { model: z.string(), variant: z.string().optional(), priority: z.string().optional(), wait_ms_max: z.number().optional() };
 const sealed = z.strictObject({
   format: z.literal('ruminate-job/1 sealed'),
-  shown: z.strictObject({ ...shownParts, spec: z.strictObject({ model: z.string(), variant: z.string().optional() }) }),
+  shown: z.strictObject({ ...shownParts, spec: z.strictObject(shownOfSpec) }),
   key: base64.max(LIMITS.WRAPPED_KEY_CHARS_MAX),
   box: base64,
 });
@@ -32,22 +36,19 @@ export type SpecOutline = Pick<StoredSpec, keyof typeof shownParts> & {
   readonly prompt: StoredSpec['prompt'] | null;
 };
 
-const CIPHER = 'aes-256-gcm';
-const TAG_BYTES = 16;
 /** The key seals nothing else. */
-const NONCE = Buffer.alloc(12);
+const IV = new Uint8Array(12);
 
 /** @param text as `storedSpecOf` has it. @param keys null: stored in the clear. @throws EngineError ERR_KEY, ERR_STORE, ERR_CANCELLED. */
 export async function sealSpec(text: string, where: JobKey, keys: KeyProvider | null, options: CallOptions = {}): Promise<string> {
   if (keys === null) return text;
-  const { spec: { model, variant }, lengths, model_id, parent } = parseStoredSpec(text);
-  const shown = sealed.shape.shown.parse({ spec: { model, variant }, lengths, model_id, parent });
+  const { spec: { model, variant, priority, wait_ms_max }, lengths, model_id, parent } = parseStoredSpec(text);
+  const shown = sealed.shape.shown.parse({ spec: { model, variant, priority, wait_ms_max }, lengths, model_id, parent });
   const dataKey = randomBytes(DATA_KEY_BYTES);
   try {
     const wrapped = await keys.wrap(dataKey, { ...where, origin: where.job }, options);
-    const cipher = createCipheriv(CIPHER, dataKey, NONCE).setAAD(boundTo(where, shown));
-    const box = Buffer.concat([cipher.update(text, 'utf8'), cipher.final(), cipher.getAuthTag()]).toString('base64');
-    return JSON.stringify({ format: 'ruminate-job/1 sealed', shown, key: Buffer.from(wrapped).toString('base64'), box } satisfies Sealed);
+    const box = await crypto.subtle.encrypt(boundTo(where, shown), await importKey(dataKey), utf8Of(text));
+    return JSON.stringify({ format: 'ruminate-job/1 sealed', shown, key: base64Of(wrapped), box: base64Of(new Uint8Array(box)) } satisfies Sealed);
   } finally {
     dataKey.fill(0);
   }
@@ -58,11 +59,11 @@ export async function openSpec(text: string, where: JobKey, keys: KeyProvider | 
   const stored = parseSealed(text);
   if (stored === null) return text;
   if (keys === null) throw new EngineError('ERR_KEY', `The job ${where.job} is encrypted: set RUMINATE_KEY to the key that it was sealed under.`);
-  const dataKey = await keys.unwrap(Buffer.from(stored.key, 'base64'), { ...where, origin: where.job }, options);
-  const box = Buffer.from(stored.box, 'base64');
+  const [key, box] = [bytesOfBase64(stored.key), bytesOfBase64(stored.box)];
+  assert(key !== null && box !== null, 'a sealed spec was checked when it was parsed');
+  const dataKey = await keys.unwrap(key, { ...where, origin: where.job }, options);
   try {
-    const decipher = createDecipheriv(CIPHER, dataKey, NONCE, { authTagLength: TAG_BYTES }).setAAD(boundTo(where, stored.shown)).setAuthTag(box.subarray(-TAG_BYTES));
-    return Buffer.concat([decipher.update(box.subarray(0, -TAG_BYTES)), decipher.final()]).toString('utf8');
+    return textOfBytes([new Uint8Array(await crypto.subtle.decrypt(boundTo(where, stored.shown), await importKey(dataKey), box))]);
   } catch (cause) {
     throw checkpointError('identity', `the spec was not sealed with this key for the job ${where.job}`, cause);
   } finally {
@@ -100,6 +101,10 @@ function parseSealed(text: string): Sealed | null {
 }
 
 /** Names hold no NUL. */
-function boundTo({ tenant, job }: JobKey, shown: Sealed['shown']): Buffer {
-  return Buffer.from(`${tenant}\0${job}\0spec\0${JSON.stringify(shown)}`);
+function boundTo({ tenant, job }: JobKey, shown: Sealed['shown']): webcrypto.AesGcmParams {
+  return { name: 'AES-GCM', iv: IV, additionalData: utf8Of(`${tenant}\0${job}\0spec\0${JSON.stringify(shown)}`) };
+}
+
+async function importKey(dataKey: Uint8Array): Promise<webcrypto.CryptoKey> {
+  return await crypto.subtle.importKey('raw', Uint8Array.from(dataKey), 'AES-GCM', false, ['encrypt', 'decrypt']);
 }

@@ -1,11 +1,12 @@
 /** A job's beginning, and finding jobs: for whoever does not own them. */
+import { utf8Bytes, utf8Of } from '../core/bytes.ts';
 import { wallClockMs } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { checkFormat, checkOf, digestOf, parseCanonical, textOf } from './canonical.ts';
 import { FORMAT, formatHead, isTerminal, parseHead, type Head } from './head.ts';
-import { putIndex, putMarker } from './hints.ts';
+import { putIndex, putMarker, readMarker, type Via } from './hints.ts';
 import type { Manifest } from './manifest.ts';
 import { HEAD, isNamePart, jobPrefix, specName, tenantPrefix, type JobKey } from './names.ts';
 import { putIfAbsent } from './once.ts';
@@ -16,6 +17,8 @@ import { isMissing, readHead, readManifest, readSpec, requireHead, type ReadOpti
 export interface CreateOptions extends ProtocolOptions {
   /** Two calls with one key make one job: the first's. */
   readonly idempotencyKey?: string | undefined;
+  /** As what it is asked for; of a job that is there already nothing is changed. Default: as itself. */
+  readonly via?: Via | undefined;
   /** Of the wall clock, for the listing. Default: now. */
   readonly createdMs?: number | undefined;
   /** Whether a stored spec is the one asked for, where that is not its digest alone to say: sealed again it is another text. */
@@ -34,7 +37,7 @@ export interface CreatedJob {
  */
 export async function createJob(store: ObjectStore, where: JobKey, spec: string, options: CreateOptions = {}): Promise<CreatedJob> {
   const { signal, idempotencyKey, digestKey } = options;
-  if (Buffer.byteLength(spec) > LIMITS.SPEC_BYTES_MAX) throw new EngineError('ERR_OPTION', `The spec must have at most ${LIMITS.SPEC_BYTES_MAX} bytes.`);
+  if (utf8Bytes(spec) > LIMITS.SPEC_BYTES_MAX) throw new EngineError('ERR_OPTION', `The spec must have at most ${LIMITS.SPEC_BYTES_MAX} bytes.`);
   const protocol = protocolOf(store, options);
   const own = digestOf(spec, digestKey);
   const isOwn = async (digest: string, at: JobKey) =>
@@ -50,14 +53,14 @@ export async function createJob(store: ObjectStore, where: JobKey, spec: string,
 
   // What the key's record names was there before it, and stays.
   const digest = earlier?.spec ?? own;
-  if (digest === own) await store.put(jobPrefix(target) + specName(own), [Buffer.from(spec)], { signal });
+  if (digest === own) await store.put(jobPrefix(target) + specName(own), [utf8Of(spec)], { signal });
   if (idempotencyKey !== undefined && earlier === null) {
     const record = formatIdempotent(where, own);
     const kept = parseIdempotent(await putIfAbsent(protocol, idempotentKey(protocol, where, idempotencyKey), record, signal), where);
     if (kept.job !== where.job || kept.spec !== own) return await createJob(store, where, spec, options);
   }
   await putIndex(store, target, options.createdMs ?? wallClockMs(), { signal });
-  await putMarker(store, target, digest, { signal });
+  await putMarker(store, target, { spec: digest, via: options.via ?? null }, { signal });
   const head = await putFirstHead(protocol, target, digest, signal);
   // Someone else was first, and may have erased the job since: a prompt must not stay behind a tombstone.
   if (head.spec !== digest) await store.delete([jobPrefix(target) + specName(digest)], { signal });
@@ -78,13 +81,14 @@ export async function createWith(store: ObjectStore, head: Head, options: Protoc
   const found = await putIfAbsent(protocol, jobPrefix(where) + HEAD, text, options.signal);
   if (found !== text) throw await thereAlready(store, parseHead(found, where), options);
   // After the head: a walk that found the marker without it would begin the job anew from its spec.
-  if (!isTerminal(proposal.state)) await putMarker(store, where, proposal.spec, { signal: options.signal });
+  if (!isTerminal(proposal.state)) await putMarker(store, where, { spec: proposal.spec, via: null }, { signal: options.signal });
   return proposal;
 }
 
 /** Whoever made the job may have died before its marker was there, and is the one who asks again (docs/PROTOCOL.md, M5). */
 export async function thereAlready(store: ObjectStore, { tenant, job, state, spec }: Head, options: CallOptions): Promise<EngineError> {
-  if (!isTerminal(state)) await putMarker(store, { tenant, job }, spec, options);
+  const where = { tenant, job };
+  if (!isTerminal(state) && (await readMarker(store, where, options)) === null) await putMarker(store, where, { spec, via: null }, options);
   return new EngineError('ERR_JOB_CONFLICT', `There is a job ${job} already, or was; give this one another name.`);
 }
 
