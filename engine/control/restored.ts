@@ -2,6 +2,9 @@
 import type { Clock } from '../core/clock.ts';
 import { Kept } from '../core/kept.ts';
 import type { PreparedJob } from '../job/prepare.ts';
+import { openSpec } from '../job/sealed-spec.ts';
+import { parseStoredSpec } from '../job/stored-spec.ts';
+import type { KeyProvider } from '../ports/keys.ts';
 import type { Shelf } from '../ports/shelf.ts';
 import type { JobRecord } from './record.ts';
 
@@ -10,16 +13,19 @@ const KEPT = 32;
 
 export class RestoredJobs {
   readonly #shelf: Pick<Shelf, 'restore'>;
+  readonly #keys: KeyProvider | null;
   /** By the digest of the spec, which says all there is to know. */
   readonly #kept: Kept<PreparedJob>;
 
-  constructor(shelf: Pick<Shelf, 'restore'>, clock: Clock) {
+  /** @param keys null: jobs are stored in the clear. */
+  constructor(shelf: Pick<Shelf, 'restore'>, keys: KeyProvider | null, clock: Clock) {
     this.#shelf = shelf;
+    this.#keys = keys;
     this.#kept = new Kept({ most: KEPT, clock });
   }
 
-  /** @throws EngineError ERR_CHECKPOINT model, ERR_MODEL_NOT_FOUND and the other faults of models, ERR_CANCELLED. */
-  async restore({ head, spec, where }: JobRecord, signal: AbortSignal | undefined): Promise<PreparedJob> {
-    return await this.#kept.get(head.spec, () => this.#shelf.restore(spec, where.job), signal);
+  /** @throws EngineError ERR_KEY, ERR_CHECKPOINT model, ERR_MODEL_NOT_FOUND and the other faults of models, ERR_CANCELLED. */
+  async restore({ head, specText, where }: JobRecord, signal: AbortSignal | undefined): Promise<PreparedJob> {
+    return await this.#kept.get(head.spec, async () => this.#shelf.restore(parseStoredSpec(await openSpec(specText, where, this.#keys)), where.job), signal);
   }
 }

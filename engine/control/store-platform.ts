@@ -9,6 +9,7 @@ import { type Said, continuationOf, nextTurn } from '../job/conversation.ts';
 import type { JobResult } from '../job/generate.ts';
 import { JournalReader, endReason } from '../job/journals.ts';
 import { resultOf } from '../job/run.ts';
+import { holds, sealSpec } from '../job/sealed-spec.ts';
 import { type JobSpec, parseSpec } from '../job/spec.ts';
 import { storedSpecOf } from '../job/stored-spec.ts';
 import { createJob } from '../kv/create.ts';
@@ -74,14 +75,14 @@ export class StorePlatform implements Platform {
     this.#options = options;
     this.#outbox = options.outbox ?? new Outbox(options);
     this.#clock = options.clock ?? systemClock;
-    this.#jobs = new RestoredJobs(options.shelf, this.#clock);
+    this.#jobs = new RestoredJobs(options.shelf, options.keys, this.#clock);
     this.#nowMs = options.nowMs ?? wallClockMs;
     const { queue, store, depthFreshMs: freshMs = 0 } = options;
     this.#backlog = new Backlog({ queue, store, clock: this.#clock, freshMs });
   }
 
   async submit(spec: JobSpec, { tenant, id, idempotencyKey, previous, via, signal }: SubmitOptions): Promise<JobView> {
-    const { store, shelf } = this.#options;
+    const { store, keys, shelf } = this.#options;
     const { where, createdMs } = this.#newKey(tenant, id);
     const said = previous === undefined ? null : await this.#said(keyOf(tenant, previous), signal);
     const parsed = parseSpec(said === null ? spec : nextTurn(parseSpec(spec), said));
@@ -89,7 +90,8 @@ export class StorePlatform implements Platform {
     admitJob(job, shelf);
     const modelId = await shelf.modelId(job, { signal });
     const text = JSON.stringify(storedSpecOf(parsed, job, modelId, said === null ? null : continuationOf(job, modelId, said)));
-    const created = await createJob(store, where, text, { idempotencyKey, createdMs, via, signal });
+    const sealed = await sealSpec(text, where, keys, { signal });
+    const created = await createJob(store, where, sealed, { idempotencyKey, createdMs, via, isSame: holds(text, keys, { signal }), signal });
     return await this.#announced(created.where, signal);
   }
 
@@ -199,13 +201,14 @@ export class StorePlatform implements Platform {
   async #child(
     id: string, tenant: string, as: string | undefined, signal: AbortSignal | undefined, make: (name: string, options: ChildOptions) => Promise<JobKey>,
   ): Promise<JobView> {
-    const { store, shelf } = this.#options;
+    const { store, keys, shelf } = this.#options;
     const parent = keyOf(tenant, id);
     const { where, createdMs } = this.#newKey(tenant, as);
     await readLive(store, parent, { signal });
     const made = await make(where.job, {
       store,
       where: parent,
+      keys,
       createdMs,
       admit: async (child) => admitJob(await shelf.restore(child, id, { signal }), shelf),
       signal,
