@@ -7,7 +7,7 @@ import { readJob } from '../kv/create.ts';
 import { type Head, isTerminal } from '../kv/head.ts';
 import type { Manifest } from '../kv/manifest.ts';
 import { type JobKey, isNamePart, jobPrefix, specName } from '../kv/names.ts';
-import { isMissing, readSpec } from '../kv/read.ts';
+import { isMissing, readHead, readSpec } from '../kv/read.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { timeOf } from './ids.ts';
 import type { JobView } from './platform.ts';
@@ -44,6 +44,12 @@ export async function readLive(store: ObjectStore, where: JobKey, options: CallO
   });
   if (found.head.state === 'erased') throw notFound(where.job);
   return found;
+}
+
+/** Only that it is there, for little. @throws EngineError ERR_JOB_NOT_FOUND, ERR_CHECKPOINT, ERR_STORE, ERR_CANCELLED. */
+export async function requireThere(store: ObjectStore, where: JobKey, signal: AbortSignal | undefined): Promise<void> {
+  const found = await readHead(store, where, { signal });
+  if (found === null || found.head.state === 'erased') throw notFound(where.job);
 }
 
 /** Where the store lies is nobody's business who asks for a job that is not there. */

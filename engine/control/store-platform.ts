@@ -29,7 +29,7 @@ import type {
 import { admitJob, quoteView } from './quotes.ts';
 import { keyOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
 import { RestoredJobs } from './restored.ts';
-import { streamJob } from './stream.ts';
+import { type EventOptions, Streams } from './stream.ts';
 import { NO_WORKERS, type WorkerState } from './workers.ts';
 
 export interface StorePlatformOptions {
@@ -46,6 +46,8 @@ export interface StorePlatformOptions {
   readonly onCancelled?: ((where: JobKey) => void) | undefined;
   /** Of a machine that runs jobs, for quotes; null: not known. */
   readonly usdPerHour?: number | null | undefined;
+  /** Events of a job that are kept for readers who are behind. Default: a million. */
+  readonly eventsMax?: number | undefined;
   readonly clock?: Clock | undefined;
   /** Of the wall clock, for ids and listings. */
   readonly nowMs?: (() => number) | undefined;
@@ -62,6 +64,7 @@ export class StorePlatform implements Platform {
   readonly #clock: Clock;
   readonly #nowMs: () => number;
   readonly #jobs: RestoredJobs;
+  readonly #streams: Streams;
   readonly #newId = jobIds();
   #depth = NO_DEPTH;
   #asking = false;
@@ -71,6 +74,8 @@ export class StorePlatform implements Platform {
     this.#jobs = new RestoredJobs(options.shelf);
     this.#clock = options.clock ?? systemClock;
     this.#nowMs = options.nowMs ?? wallClockMs;
+    const { store, keys, shelf, feed, eventsMax } = options;
+    this.#streams = new Streams({ store, keys, shelf, feed, jobs: this.#jobs, clock: this.#clock, eventsMax });
     this.#askDepth();
   }
 
@@ -134,12 +139,11 @@ export class StorePlatform implements Platform {
     using journals = new JournalReader({ store, where, keys, decode: shelf.decodeJournals });
     // A job that has ended is written no more: what its head names stays until it is erased.
     const report = await journals.read(job, record.head, record.manifest, signal);
-    return resultOf(job, report, endReason(record.head.state, record.manifest));
+    return await resultOf(job, report, endReason(record.head.state, record.manifest));
   }
 
-  events(id: string, { tenant, after, signal }: CallerOptions & { readonly after?: number | undefined }): AsyncIterable<JobEvent> {
-    const { store, keys, shelf, feed } = this.#options;
-    return streamJob(tenant, id, { store, keys, shelf, jobs: this.#jobs, feed, clock: this.#clock, after: after ?? -1, signal });
+  events(id: string, options: EventOptions): AsyncIterable<JobEvent> {
+    return this.#streams.read(id, options);
   }
 
   async fork(id: string, { tenant, as, at, chain, width, seed, length, signal }: ForkOptions): Promise<JobView> {

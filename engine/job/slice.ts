@@ -164,7 +164,7 @@ async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | nu
   const state = stateAfter(played);
   if (prefilled) await checkpointer.close(state, played.ended);
   else await lease.commit({ state, manifest: null, objects: [] });
-  const result = { ...resultOf(job, played.report, played.ended), timing: { ...timingOf(played, context), save_ms: checkpointer.waitedMs }, resumed: resumptions(slicesNow()) };
+  const result = { ...(await resultOf(job, played.report, played.ended)), timing: { ...timingOf(played, context), save_ms: checkpointer.waitedMs }, resumed: resumptions(slicesNow()) };
   return { kind: 'ended', state, result };
 }
 

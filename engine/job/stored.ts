@@ -181,5 +181,5 @@ async function resultInStore({ job, engine, threads, loadMs }: OpenedJob, { stor
   };
   using journals = new JournalReader({ store, where, keys: provider ?? null, decode: decodeJournals });
   const report = await journals.read(job, head, manifest, signal);
-  return { kind: 'ended', state: head.state, result: { ...resultOf(job, report, endReason(head.state, manifest)), timing, resumed: resumptions(manifest?.slices ?? []) } };
+  return { kind: 'ended', state: head.state, result: { ...(await resultOf(job, report, endReason(head.state, manifest))), timing, resumed: resumptions(manifest?.slices ?? []) } };
 }

@@ -44,6 +44,8 @@ export class Tokenizer {
   readonly #rule: PieceRule;
   readonly #tokens: readonly (string | undefined)[];
   readonly #added: ReadonlyMap<number, AddedToken>;
+  /** Of the ids that were asked for: a text has the same few thousand again and again. */
+  readonly #bytes: (Uint8Array | undefined)[] = [];
 
   private constructor(json: Record<string, unknown>, config: Record<string, unknown>, digest: string) {
     this.digest = digest;
@@ -119,6 +121,10 @@ export class Tokenizer {
   piece(id: number, skipSpecial: boolean): Uint8Array {
     const token = this.#tokens[id];
     if (token === undefined || (skipSpecial && this.specialIds.has(id))) return NO_BYTES;
+    return (this.#bytes[id] ??= this.#bytesOf(id, token));
+  }
+
+  #bytesOf(id: number, token: string): Uint8Array {
     const bytes = this.#added.has(id) && this.#rule.addedAsText ? utf8.encode(token) : this.#rule.bytesOf(token);
     if (bytes.length > LIMITS.TOKEN_BYTES_MAX) throw new EngineError('ERR_TOKENIZER', `The token ${id} has more than ${LIMITS.TOKEN_BYTES_MAX} bytes.`);
     return bytes;
