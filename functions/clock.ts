@@ -11,3 +11,11 @@ export const webClock: Clock = {
     return { signal: controller.signal, [Symbol.dispose]: () => clearTimeout(timer as number) };
   },
 };
+
+/** Not of the web, but wherever this runs; a timer would make every frame wait for a millisecond. */
+const soon = (globalThis as { readonly setImmediate?: (work: () => void) => unknown }).setImmediate ?? ((work: () => void) => setTimeout(work, 0));
+
+/** null once all that could go on without waiting has gone on: in the next round of the event loop. */
+export function nextRound(): Promise<null> {
+  return new Promise((resolve) => void soon(() => resolve(null)));
+}

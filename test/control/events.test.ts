@@ -130,6 +130,46 @@ describe('a job that runs', () => {
     expect(new Set(journals).size).toBe(journals.length);
   });
 
+  test('is looked at once for all who read it, whenever they come and go', async () => {
+    const readsOf = async (readers: number): Promise<{ readonly gets: readonly string[]; readonly told: readonly (readonly Numbered[])[] }> => {
+      const store = new MemoryStore();
+      const { platform } = platformOn(store.as('reader'), shelf);
+      const { id } = await platform.submit(SPEC, { ...me, id: 'sums' });
+      const chance = seededRandom(readers);
+      const reading = Array.from({ length: readers }, async (_, i) => {
+        if (i === 0) return numbered(await eventsOf(platform.events(id, me)));
+        const left = await some(platform, id, -1, 1 + Math.floor(chance() * 300));
+        return [...left, ...numbered(await eventsOf(platform.events(id, { ...me, after: left.at(-1)?.seq })))];
+      });
+      await runLive(store, { ...me, job: id }, new TestFeed());
+      const told = await Promise.all(reading);
+      return { told, gets: store.log.flatMap(({ kind, key, actor }) => (kind === 'get' && actor === 'reader' && /\/[jm]\//.test(key) ? [key] : [])) };
+    };
+    const { gets, told } = await readsOf(50);
+    expect(new Set(gets.filter((key) => key.includes('/j/'))).size).toBeGreaterThan(3);
+    expect(gets.length).toBe(new Set(gets).size);
+    for (const events of told) expect(events).toEqual(told[0]);
+    expect(told[0]?.at(-1)?.kind).toBe('result');
+  });
+
+  test('is told whole to who is so far behind that what he missed is not kept', async () => {
+    const store = new MemoryStore();
+    const { platform } = platformOn(store, shelf, { eventsMax: 0 });
+    const { id } = await platform.submit({ ...SPEC, budget: { length: 800, width: 3 }, sampling: { logit_bias: [[2, -100]] } }, me);
+    // One who keeps up, one who reads an event and then nothing until the end, one who comes late.
+    const quick = eventsOf(platform.events(id, me));
+    const slow = platform.events(id, me)[Symbol.asyncIterator]();
+    const first = await slow.next();
+    await runLive(store, { ...me, job: id }, new TestFeed());
+    const all = numbered(await quick);
+    expect(all.length).toBeGreaterThan(2_400);
+    const rest: JobEvent[] = first.done === true ? [] : [first.value];
+    const late = eventsOf(platform.events(id, { ...me, after: 100 }));
+    for (let next = await slow.next(); next.done !== true; next = await slow.next()) rest.push(next.value);
+    expect(numbered(rest)).toEqual(all);
+    expect(numbered(await late)).toEqual(all.slice(101));
+  });
+
   test('is not read again when its head is written without news', async () => {
     const store = new MemoryStore();
     const { platform } = platformOn(store.as('reader'), shelf);
