@@ -2,6 +2,7 @@
 import pino from 'pino';
 
 import { keyProviderOf } from '../engine/adapters/key-url.ts';
+import { PromptThreads } from '../engine/adapters/prompt-threads.ts';
 import { createLocalQueue } from '../engine/adapters/queue-local.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
 import { NativeShelf } from '../engine/control/native-shelf.ts';
@@ -51,6 +52,7 @@ export async function openServer({ host, port, store: url, names, threads, slice
   await store.probe({ signal });
   const keys = await keyProviderOf();
   const finder = modelFinder();
+  const prompts = new PromptThreads({ clock });
   const queue = createLocalQueue({ clock });
   let parked = 0;
   const worker = new Worker({
@@ -58,6 +60,7 @@ export async function openServer({ host, port, store: url, names, threads, slice
     queue,
     keys,
     models: finder,
+    prompts,
     policy,
     clock,
     isQueueNew: true,
@@ -69,7 +72,7 @@ export async function openServer({ host, port, store: url, names, threads, slice
       workerLog(log, event);
     },
   });
-  const shelf = new NativeShelf({ finder, ...(names === null ? {} : { names: () => names }) });
+  const shelf = new NativeShelf({ finder, prompts, ...(names === null ? {} : { names: () => names }) });
   const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, clock, onCancelled: (where) => worker.interrupt(where) });
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
   const app = createApp({ platform, storage: openBatches({ store, keys, platform, log, clock }), auth, log, metrics: metrics.scrape, clock });
@@ -84,6 +87,7 @@ export async function openServer({ host, port, store: url, names, threads, slice
       const isDrained = await worker.drain({ deadlineMs });
       await listening.end();
       shelf[Symbol.dispose]();
+      prompts[Symbol.dispose]();
       lines.flushSync();
       return { isDrained, parked };
     },

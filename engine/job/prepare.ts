@@ -10,6 +10,7 @@ import type { Tokenizer } from '../model/tokenizer.ts';
 import { type KvType, type ModelInfo, type Sampling, inspectModel } from '../runtime/native.ts';
 import { type AnswerRule, DEFAULT_THINKING, type Thinking } from './answer.ts';
 import { type Quote, cacheGeometry, cacheShape, defaultKvType, kvBytesPerToken, plan } from './budget.ts';
+import type { Prompt, PromptModel } from './prompt.ts';
 import { type JobSpec, type SamplingSpec, parseGenerationConfig } from './spec.ts';
 import { type Verifier, verifierNamed } from './verifier.ts';
 import type { VoteRule } from './vote.ts';
@@ -63,12 +64,17 @@ export async function loadModel(resolved: ResolvedModel, overrides: LoadedModel[
   return { resolved, overrides, info, tokenizer, template: ChatTemplate.load(directory, tokenizer.config), samplingDefaults };
 }
 
-/** @throws EngineError ERR_OPTION, ERR_TEMPLATE, ERR_TOKENIZER, ERR_PROMPT_TOO_LONG */
-export function prepare(spec: JobSpec, model: LoadedModel): PreparedJob {
+export function promptModel({ resolved, template, tokenizer, info }: LoadedModel): PromptModel {
+  return { name: resolved.name, template, tokenizer, context: info.maxPositions };
+}
+
+/**
+ * @param prompt as `promptOf` gives it for this spec and model.
+ * @throws EngineError ERR_OPTION, ERR_PROMPT_TOO_LONG
+ */
+export function prepare(spec: JobSpec, model: LoadedModel, { ids, end }: Prompt): PreparedJob {
   const { info, resolved } = model;
-  checkRatio(spec, model);
   const task = resolved.card?.task ?? null;
-  const { ids, text } = promptOf(spec, model);
   const vote = spec.vote ?? task?.vote ?? 'majority';
   const verifierName = spec.verifier ?? task?.verifier ?? null;
   if (vote === 'verifier' && verifierName === null) {
@@ -80,7 +86,7 @@ export function prepare(spec: JobSpec, model: LoadedModel): PreparedJob {
     model,
     promptIds: ids,
     question: spec.prompt ?? spec.messages?.findLast((message) => message.role === 'user')?.content ?? '',
-    opened: thinking !== null && text.trimEnd().endsWith(thinking.open),
+    opened: thinking !== null && end.endsWith(thinking.open),
     lengths: lengthsOf(spec, ids.length, info.maxPositions),
     seed: BigInt(spec.seed ?? 0),
     sampling: samplingOf({ ...model.samplingDefaults, ...spec.sampling }),
@@ -100,8 +106,8 @@ export function prepare(spec: JobSpec, model: LoadedModel): PreparedJob {
   };
 }
 
-/** A model with a card has chosen its variant by the ratio; a plain directory is what it is. */
-function checkRatio({ budget }: JobSpec, { resolved, info }: LoadedModel): void {
+/** A model with a card has chosen its variant by the ratio; a plain directory is what it is. @throws EngineError ERR_OPTION */
+export function checkRatio({ budget }: JobSpec, { resolved, info }: LoadedModel): void {
   const asked = budget?.compression_ratio;
   if (asked === undefined || resolved.card !== null) return;
   const ratio = Math.max(1, info.policy.targetCr);
@@ -122,28 +128,6 @@ export function quoteOf(job: PreparedJob, weightBytes: number): Quote {
     kvReadBudget: job.kvReadBudget,
     weightBytes,
   });
-}
-
-/** A template writes its own special tokens, so none are added to what it renders. */
-function promptOf(spec: JobSpec, { template, tokenizer, resolved }: LoadedModel): { ids: readonly number[]; text: string } {
-  if (template === null && spec.messages !== undefined) {
-    throw new EngineError('ERR_TEMPLATE', `${resolved.name} has no chat template for messages; give a prompt, which is used as it is.`);
-  }
-  const messages = spec.messages ?? [{ role: 'user', content: spec.prompt ?? '' }];
-  const text = template?.render({
-    messages,
-    addGenerationPrompt: true,
-    bosToken: tokenizer.bosToken,
-    eosToken: tokenizer.eosToken,
-    enableThinking: spec.enable_thinking,
-    tools: spec.tools,
-    documents: spec.documents,
-    date: spec.date,
-    extra: spec.template_variables,
-  }) ?? spec.prompt ?? '';
-  const ids = tokenizer.encode(text, { addSpecial: template === null });
-  if (ids.length === 0) throw new EngineError('ERR_OPTION', 'prompt must have at least one token; got none.');
-  return { ids, text };
 }
 
 function lengthsOf({ budget }: JobSpec, promptTokens: number, maxPositions: number): readonly number[] {

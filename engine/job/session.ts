@@ -4,12 +4,14 @@ import { type Clock, systemClock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { localModels } from '../model/finder.ts';
 import type { FoundModel, ModelFinder } from '../ports/models.ts';
+import type { Prompts } from '../ports/prompts.ts';
 import { type NativeEngine, openEngine } from '../runtime/native.ts';
 import { type Quote, admit } from './budget.ts';
 import type { GenerateOptions, JobResult, ModelTiming } from './generate.ts';
 import { availableMemory } from './memory.ts';
-import { type LoadedModel, type PreparedJob, loadModel, prepare, quoteOf } from './prepare.ts';
+import { type LoadedModel, type PreparedJob, checkRatio, loadModel, prepare, promptModel, quoteOf } from './prepare.ts';
 import { emptyPicture, fetchPicture } from './progress.ts';
+import { promptOf } from './prompt.ts';
 import { type RunContext, runJob } from './run.ts';
 import { type JobSpec, modelName, parseSpec, policyOverrides } from './spec.ts';
 
@@ -29,10 +31,13 @@ export class Session {
   readonly #engines = new Map<string, NativeEngine>();
   readonly #found = new Map<string, FoundModel>();
   readonly #finder: ModelFinder;
+  readonly #prompts: Prompts;
   #disposed = false;
 
-  constructor(finder: ModelFinder = localModels) {
+  /** @param prompts where prompts are encoded; default: here, on this thread. */
+  constructor(finder: ModelFinder = localModels, prompts: Prompts = INLINE) {
     this.#finder = finder;
+    this.#prompts = prompts;
   }
 
   /** What there is to know of a model before its weights are read. */
@@ -105,7 +110,8 @@ export class Session {
     const { timing, ...found } = await this.#find(parsed, options);
     const here = clock.nowMs();
     const model = await this.#load(found.resolved, policyOverrides(parsed));
-    const job = prepare(parsed, model);
+    checkRatio(parsed, model);
+    const job = prepare(parsed, model, await this.#prompts.encode(parsed, model, { signal: options.signal }));
     const fetched = timing ?? { resolve_ms: here - start, fetch_ms: 0, verify_ms: 0, fetched_bytes: 0, bytes: model.info.fileBytes };
     return { job, ...fetched, map_ms: clock.nowMs() - here };
   }
@@ -147,6 +153,8 @@ export class Session {
 export function openSession(finder?: ModelFinder): Session {
   return new Session(finder);
 }
+
+const INLINE: Prompts = { encode: async (spec, model) => promptOf(spec, promptModel(model)) };
 
 function threadsOf(spec: JobSpec): number {
   return spec.threads ?? availableParallelism();

@@ -6,6 +6,7 @@ import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { withinMs } from '../core/within.ts';
+import { mostBytesPerToken } from './coverage.ts';
 import { type AddedToken, Encoder } from './encoder.ts';
 import { Measure } from './measure.ts';
 import { type PieceRule, pieceRule } from './pieces.ts';
@@ -42,6 +43,7 @@ export class Tokenizer {
   readonly #library: HuggingFaceTokenizer;
   readonly #encoder: Encoder;
   readonly #rule: PieceRule;
+  readonly #mostBytes: number | null;
   readonly #tokens: readonly (string | undefined)[];
   readonly #added: ReadonlyMap<number, AddedToken>;
   /** Of the ids that were asked for: a text has the same few thousand again and again. */
@@ -51,6 +53,7 @@ export class Tokenizer {
     this.digest = digest;
     const vocab = vocabularyOf(json);
     const added = addedTokensOf(json);
+    this.#mostBytes = mostBytesPerToken(json, vocab, added);
     this.config = config;
     this.#rule = pieceRule((json.decoder ?? null) as never);
     this.stripLeadingSpace = this.#rule.stripLeadingSpace;
@@ -94,8 +97,18 @@ export class Tokenizer {
   }
 
   /** @throws EngineError ERR_TOKENIZER if a part has no token, or the file's regular expressions do not come to an end on the text. */
-  encode(text: string, options: { readonly addSpecial: boolean }): number[] {
-    return bounded(LIMITS.TOKENIZER_MS_MAX, 'The text cannot be tokenized', () => this.#encoder.encode(text, options.addSpecial));
+  encode(text: string, { addSpecial }: { readonly addSpecial: boolean }): number[] {
+    return this.encodeAtMost(text, { addSpecial, most: Infinity }) ?? [];
+  }
+
+  /** As `encode`; null: they are more than `most`, of which not all were made. */
+  encodeAtMost(text: string, { addSpecial, most }: { readonly addSpecial: boolean; readonly most: number }): number[] | null {
+    return bounded(LIMITS.TOKENIZER_MS_MAX, 'The text cannot be tokenized', () => this.#encoder.encode(text, addSpecial, most));
+  }
+
+  /** The text has at least so many, which is known without encoding it. */
+  leastTokens(text: string): number {
+    return this.#mostBytes === null ? 0 : Math.ceil(Buffer.byteLength(text) / this.#mostBytes);
   }
 
   /**

@@ -20,6 +20,7 @@ import { COMMIT_INTERVAL_MS, STILL_INTERVALS, takeJob } from '../kv/take.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ModelFinder } from '../ports/models.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
+import type { Prompts } from '../ports/prompts.ts';
 import type { Queue, ReceivedMessage } from '../ports/queue.ts';
 import type { WorkerEvent } from './events.ts';
 import { Live } from './live.ts';
@@ -32,6 +33,8 @@ export interface WorkerOptions {
   /** null: jobs are stored in the clear. */
   readonly keys?: KeyProvider | null | undefined;
   readonly models?: ModelFinder | undefined;
+  /** Where prompts are encoded. Default: on this thread. */
+  readonly prompts?: Prompts | undefined;
   readonly policy?: Partial<CheckpointPolicy> | undefined;
   /** Default: all of this machine. */
   readonly threads?: number | undefined;
@@ -90,7 +93,7 @@ export class Worker implements LiveFeed {
     this.#o = options;
     this.#clock = options.clock ?? systemClock;
     this.#live = new Live(this.#clock);
-    this.#session = new Session(options.models);
+    this.#session = new Session(options.models, options.prompts);
   }
 
   /** Idempotent. */
@@ -222,7 +225,7 @@ export class Worker implements LiveFeed {
   }
 
   async #slice(running: Running, force: boolean): Promise<StoredOutcome> {
-    const { store, keys, policy, threads, models } = this.#o;
+    const { store, keys, policy, threads, models, prompts } = this.#o;
     const { where, signal } = running;
     const slice = () => resumeStored({
       store, where, keys, policy, signal,
@@ -246,7 +249,7 @@ export class Worker implements LiveFeed {
       if (codeOf(error) !== 'ERR_MEMORY' || signal.aborted) throw error;
       // Models of jobs before may be what is in the way.
       this.#session[Symbol.dispose]();
-      this.#session = new Session(models);
+      this.#session = new Session(models, prompts);
       return await slice();
     }
   }
