@@ -73,7 +73,7 @@ export async function openServer({ host, port, store: url, names, threads, slice
     },
   });
   const shelf = new NativeShelf({ finder, prompts, ...(names === null ? {} : { names: () => names }) });
-  const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, clock, onCancelled: (where) => worker.interrupt(where) });
+  const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, clock, onCancelled: (where) => worker.interrupt(where), letGo: (where, options) => worker.letGo(where, options) });
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
   const app = createApp({ platform, storage: openBatches({ store, keys, platform, log, clock }), auth, log, metrics: metrics.scrape, clock });
   const listening = await listen({ fetch: (request) => app.fetch(request), host, port, onServer: (server) => metrics.watch(server) });

@@ -4,6 +4,7 @@
  */
 import { type Clock, systemClock, wallClockMs } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
+import { linkSignals, throwIfCancelled } from '../core/waiting.ts';
 import { type ChildOptions, extendJob, forkJob } from '../job/children.ts';
 import type { JobResult } from '../job/generate.ts';
 import { JournalReader, endReason } from '../job/journals.ts';
@@ -14,10 +15,10 @@ import { createJob } from '../kv/create.ts';
 import { endJob } from '../kv/end.ts';
 import { eraseJob } from '../kv/erase.ts';
 import { isTerminal } from '../kv/head.ts';
-import { liveKey } from '../kv/hints.ts';
+import { liveHints } from '../kv/hints.ts';
 import { type JobKey, jobPrefix } from '../kv/names.ts';
 import type { KeyProvider } from '../ports/keys.ts';
-import type { ObjectStore } from '../ports/object-store.ts';
+import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { Queue, QueueDepth } from '../ports/queue.ts';
 import type { Shelf } from '../ports/shelf.ts';
 import type { LiveFeed } from './feed.ts';
@@ -42,6 +43,8 @@ export interface StorePlatformOptions {
   readonly feed: LiveFeed | null;
   /** Default: there are none in this process. */
   readonly workers?: WorkerState | undefined;
+  /** A worker in this process that runs the job stops it within a step, commits what it has, and does not go on. */
+  readonly letGo?: ((where: JobKey, options: CallOptions) => Promise<void>) | undefined;
   /** A job was ended from here: a worker in this process need not wait for its next commit to notice. */
   readonly onCancelled?: ((where: JobKey) => void) | undefined;
   /** Of a machine that runs jobs, for quotes; null: not known. */
@@ -52,6 +55,9 @@ export interface StorePlatformOptions {
   /** Of the wall clock, for ids and listings. */
   readonly nowMs?: (() => number) | undefined;
 }
+
+/** Encoding a journal and writing it: far less, if the store answers. */
+const LET_GO_MS = 5_000;
 
 /** Most jobs of one page of a list. */
 export const LIST_MAX = 100;
@@ -111,11 +117,12 @@ export class StorePlatform implements Platform {
   async cancel(id: string, { tenant, signal }: CallerOptions): Promise<JobView> {
     const { store, onCancelled } = this.#options;
     const where = keyOf(tenant, id);
-    await readLive(store, where, { signal });
+    const { head } = await readLive(store, where, { signal });
+    if (!isTerminal(head.state)) await this.#letGo(where, signal);
     const { changed } = await endJob(store, where, 'cancelled', { clock: this.#clock, signal });
     if (changed) onCancelled?.(where);
     // A marker that stays is found by the reconciler.
-    if (changed) await store.delete([liveKey(where)], { signal }).catch(() => undefined);
+    if (changed) await store.delete(liveHints(where), { signal }).catch(() => undefined);
     return await this.#view(where, signal);
   }
 
@@ -169,6 +176,14 @@ export class StorePlatform implements Platform {
     this.#askDepth();
     const { state, running } = this.#workers;
     return { state, running, queued: this.#depth.visible, queueAgeMs: this.#depth.oldestAgeMs };
+  }
+
+  /** What readers here were told ahead of the store is committed first, so that it is in what the job leaves. One that takes too long is fenced. */
+  async #letGo(where: JobKey, signal: AbortSignal | undefined): Promise<void> {
+    using late = this.#clock.timeout(LET_GO_MS);
+    using stop = linkSignals(signal, late.signal);
+    await this.#options.letGo?.(where, { signal: stop.signal }).catch(() => undefined);
+    throwIfCancelled(signal);
   }
 
   get #workers(): WorkerState {

@@ -7,7 +7,7 @@ import { EngineError } from '../core/errors.ts';
 import { createJob, readJob } from '../kv/create.ts';
 import { collectGarbage } from '../kv/gc.ts';
 import { isTerminal, type Head } from '../kv/head.ts';
-import { liveKey } from '../kv/hints.ts';
+import { liveHints } from '../kv/hints.ts';
 import type { Lease } from '../kv/lease.ts';
 import type { JobKey } from '../kv/names.ts';
 import { readSpec } from '../kv/read.ts';
@@ -43,6 +43,8 @@ export interface StoredOptions extends GenerateOptions {
   /** See PlayContext. */
   readonly onReport?: SliceContext['onReport'];
   readonly isFollowed?: SliceContext['isFollowed'];
+  /** See SliceContext. */
+  readonly isEnding?: SliceContext['isEnding'];
   /** Keeps models loaded between jobs. Default: one for this call. */
   readonly session?: Session | undefined;
   /** How long to watch a running job whose owner may be alive (see takeJob). */
@@ -139,13 +141,14 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
     onCommit: options.onCommit,
     onReport: options.onReport,
     isFollowed: options.isFollowed,
+    isEnding: options.isEnding,
     cancelled: signal ?? null,
     deadline: deadline?.signal ?? null,
   });
   // What the slice replaced, and the marker of a job that needs no worker any more. Economy, so nobody waits for a store that fails now:
   // `ruminate gc` and the reconciler do the same.
-  await collectGarbage(store, where, { clock, deadlineMs: GC_MS_MAX }).catch(() => undefined);
-  if (outcome.kind === 'ended') await store.delete([liveKey(where)]).catch(() => undefined);
+  if (options.isEnding?.() !== true) await collectGarbage(store, where, { clock, deadlineMs: GC_MS_MAX }).catch(() => undefined);
+  if (outcome.kind === 'ended') await store.delete(liveHints(where)).catch(() => undefined);
   return { ...outcome, where };
 }
 

@@ -2,6 +2,8 @@
  * What finds jobs without knowing their names: a marker while a job may need a worker, and an index by day for people. Hints, both: the
  * head alone decides, and losing or repeating any of them changes nothing (DESIGN.md 2).
  */
+import { randomUUID } from 'node:crypto';
+
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
@@ -93,6 +95,25 @@ function indexPrefix(tenant: string, day: string): string {
 function tenantIndex(tenant: string): string {
   jobPrefix({ tenant, job: 'any' });
   return `idx/${tenant}/`;
+}
+
+/** How often a reader writes his sign anew. */
+export const READING_MS = 20_000;
+
+/** `read/<tenant>/<job>`: somebody reads along where the job does not run. */
+export function readingKey(where: JobKey): string {
+  jobPrefix(where);
+  return `read/${where.tenant}/${where.job}`;
+}
+
+/** Another content each time, and so another etag. */
+export async function putReading(store: ObjectStore, where: JobKey, { signal }: CallOptions): Promise<void> {
+  await put(store, readingKey(where), randomUUID(), signal);
+}
+
+/** All that finds the job, or says something about it, and is of no use when it has ended. */
+export function liveHints(where: JobKey): readonly string[] {
+  return [liveKey(where), readingKey(where)];
 }
 
 async function put(store: ObjectStore, key: string, text: string, signal: AbortSignal | undefined): Promise<void> {

@@ -4,7 +4,7 @@ import type { JobState } from '../kv/head.ts';
 import type { JobKey } from '../kv/names.ts';
 
 /** Why a run was asked to let go. */
-export type StopReason = 'slice' | 'drain' | 'interrupt';
+export type StopReason = 'slice' | 'drain' | 'interrupt' | 'cancel';
 
 export type WorkerEvent =
   | { readonly kind: 'started'; readonly where: JobKey; readonly slice: number }

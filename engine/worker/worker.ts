@@ -8,7 +8,7 @@ import { EngineError, type ErrorCode } from '../core/errors.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
 import { Session } from '../job/session.ts';
-import { ownerHint } from '../job/slice.ts';
+import { isOwnerGone, isOwnerHere, ownerHint } from '../job/slice.ts';
 import { resumeStored, type StoredOutcome } from '../job/stored.ts';
 import { endJob } from '../kv/end.ts';
 import { isTerminal, type Head } from '../kv/head.ts';
@@ -19,11 +19,12 @@ import { isUnmoved, reconcile, type Sightings } from '../kv/reconcile.ts';
 import { COMMIT_INTERVAL_MS, STILL_INTERVALS, takeJob } from '../kv/take.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ModelFinder } from '../ports/models.ts';
-import type { ObjectStore } from '../ports/object-store.ts';
+import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { Prompts } from '../ports/prompts.ts';
 import type { Queue, ReceivedMessage } from '../ports/queue.ts';
 import type { WorkerEvent } from './events.ts';
 import { Live } from './live.ts';
+import { RemoteReaders } from './remote-readers.ts';
 import { Running } from './running.ts';
 import { type Verdict, verdictOf } from './verdict.ts';
 
@@ -63,6 +64,8 @@ const SLICE_MS = 10 * 60_000;
 const VISIBILITY_MS = 120_000;
 const STRIKES_MAX = 5;
 const RECONCILE_MS = 60_000;
+/** Looking whether a process lives asks no store. */
+const NEIGHBOURS_MS = 1_000;
 /** The longest wait that SQS knows. */
 const RECEIVE_MS = 20_000;
 const BACKOFF_MS = 1_000;
@@ -86,6 +89,8 @@ export class Worker implements LiveFeed {
   /** What a job met last, for the day that it is poisoned. */
   readonly #faults = new Map<string, unknown>();
   readonly #rates = new Map<string, number>();
+  /** Living processes of this machine that own jobs, as of the last walk. */
+  readonly #neighbours = new Set<string>();
   #session: Session;
   #loops: Promise<unknown> | null = null;
 
@@ -120,6 +125,13 @@ export class Worker implements LiveFeed {
   /** The job was ended or taken from outside: if it runs here it stops within a step, and the worker goes on with the next. */
   interrupt(where: JobKey): void {
     this.#running.get(jobPrefix(where))?.stop('interrupt');
+  }
+
+  /** If the job runs here: as `interrupt`, and it resolves when what the job has is committed; nobody goes on with it. @throws EngineError ERR_CANCELLED. */
+  async letGo(where: JobKey, { signal }: CallOptions = {}): Promise<void> {
+    const running = this.#running.get(jobPrefix(where));
+    running?.stop('cancel');
+    await running?.ended(signal);
   }
 
   get state(): 'starting' | 'ready' | 'draining' {
@@ -200,16 +212,17 @@ export class Worker implements LiveFeed {
     const key = jobPrefix(where);
     using running = new Running(where, this.#o.sliceMs ?? SLICE_MS, this.#clock);
     using _ = this.#keep(received.receipt);
+    using elsewhere = new RemoteReaders(this.#o.store, where, this.#clock);
     this.#running.set(key, running);
     this.#say({ kind: 'started', where, slice });
     try {
-      const outcome = await this.#slice(running, force);
+      const outcome = await this.#slice(running, elsewhere, force);
       const { ranMs, tokensPerSecond } = running;
       if (tokensPerSecond !== null) this.#rates.set(running.model, tokensPerSecond);
       this.#faults.delete(key);
       if (outcome.kind === 'parked') {
         this.#say({ ...outcome, where, why: running.why ?? 'interrupt', ranMs });
-        return { kind: 'again', delayMs: 0 };
+        return running.why === 'cancel' ? REMOVE : { kind: 'again', delayMs: 0 };
       }
       this.#say({ kind: 'ended', where, state: outcome.state, usage: outcome.result.usage, ranMs });
       return REMOVE;
@@ -224,7 +237,7 @@ export class Worker implements LiveFeed {
     }
   }
 
-  async #slice(running: Running, force: boolean): Promise<StoredOutcome> {
+  async #slice(running: Running, elsewhere: RemoteReaders, force: boolean): Promise<StoredOutcome> {
     const { store, keys, policy, threads, models, prompts } = this.#o;
     const { where, signal } = running;
     const slice = () => resumeStored({
@@ -241,7 +254,8 @@ export class Worker implements LiveFeed {
         running.look(report);
         this.#live.publish(where, report);
       },
-      isFollowed: () => this.#live.isFollowed(where),
+      isFollowed: () => this.#live.isFollowed(where) || elsewhere.areThere,
+      isEnding: () => running.why === 'cancel',
     });
     try {
       return await slice();
@@ -326,7 +340,16 @@ export class Worker implements LiveFeed {
       } catch (error) {
         if (!signal.aborted) this.#say({ kind: 'trouble', doing: 'reconcile', error });
       }
-      await untilAborted(this.#clock, this.#o.reconcileMs ?? RECONCILE_MS, signal);
+      await this.#untilNextWalk(signal);
+    }
+  }
+
+  /** Sooner, if a process of this machine that owned a job has ended: it will not say so itself. */
+  async #untilNextWalk(signal: AbortSignal): Promise<void> {
+    const endsMs = this.#clock.nowMs() + (this.#o.reconcileMs ?? RECONCILE_MS);
+    for (let leftMs = endsMs - this.#clock.nowMs(); leftMs > 0 && !signal.aborted; leftMs = endsMs - this.#clock.nowMs()) {
+      if ([...this.#neighbours].some(isOwnerGone)) return;
+      await untilAborted(this.#clock, this.#neighbours.size > 0 ? Math.min(leftMs, NEIGHBOURS_MS) : leftMs, signal);
     }
   }
 
@@ -334,7 +357,11 @@ export class Worker implements LiveFeed {
     const { store, queue } = this.#o;
     const { signal } = this.#stop;
     let sent = 0;
-    for await (const found of reconcile(store, this.#seen, { clock: this.#clock, signal, unmovedMs: all ? 0 : SILENT_MS })) {
+    this.#neighbours.clear();
+    const onOwner = (owner: string): void => {
+      if (isOwnerHere(owner) && !isOwnerGone(owner)) this.#neighbours.add(owner);
+    };
+    for await (const found of reconcile(store, this.#seen, { clock: this.#clock, signal, unmovedMs: all ? 0 : SILENT_MS, isOwnerGone, onOwner })) {
       if (found.kind === 'unreadable') this.#say(found);
       else if (!this.#running.has(jobPrefix(found.where))) {
         await queue.send({ v: 1, ...found.where, slice: found.head.slice }, { signal });
