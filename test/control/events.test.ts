@@ -9,6 +9,9 @@ import { systemClock } from '../../engine/core/clock.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { endJob } from '../../engine/kv/end.ts';
 import { collectGarbage } from '../../engine/kv/gc.ts';
+import { putReading, readingKey } from '../../engine/kv/hints.ts';
+import { RemoteReaders } from '../../engine/worker/remote-readers.ts';
+import { ManualClock } from '../helpers/clock.ts';
 import { type Numbered, TENANT, TestFeed, eventsOf, numbered, platformOn, runLive, runToEnd } from './support.ts';
 
 const shelf = new NativeShelf();
@@ -128,6 +131,63 @@ describe('a job that runs', () => {
     const journals = store.log.filter(({ kind, key, actor }) => kind === 'get' && actor === 'reader' && key.includes('/j/')).map(({ key }) => key);
     expect(journals.length).toBeGreaterThan(3);
     expect(new Set(journals).size).toBe(journals.length);
+  });
+
+  test('is written every second while somebody reads along, else every ten', async () => {
+    const journals = async (isFollowed: boolean): Promise<number> => {
+      const store = new MemoryStore();
+      const clock = new ManualClock();
+      const { platform } = platformOn(store, shelf);
+      const { id } = await platform.submit(SPEC, { ...me, id: 'sums' });
+      let untilMs = 0;
+      await runLive(store, { ...me, job: id }, new TestFeed(), {
+        clock, isFollowed: () => isFollowed, policy: { deltaTokens: 1_000, deltaMs: 1e6 },
+        onReport: async () => {
+          // Half a second a report, once what was written before is there.
+          await clock.settle();
+          clock.advance(500);
+          untilMs = clock.nowMs();
+        },
+      });
+      expect(untilMs).toBeGreaterThan(20_000);
+      return new Set(store.log.flatMap(({ kind, key }) => (kind === 'put' && key.includes('/j/') ? [key] : []))).size;
+    };
+    expect(await journals(true)).toBeGreaterThan(3 * (await journals(false)));
+  });
+
+  test('and is read elsewhere is told so by a sign in the store, which goes when it ends', async () => {
+    const store = new MemoryStore();
+    const clock = new ManualClock();
+    const { platform } = platformOn(store.as('reader'), shelf, { clock: systemClock });
+    const { id } = await platform.submit(SPEC, me);
+    const where = { ...me, job: id };
+    using nobody = new RemoteReaders(store, { ...me, job: 'another' }, clock);
+    using readers = new RemoteReaders(store, where, clock);
+    await clock.settle();
+    expect(readers.areThere).toBe(false);
+    const reading = eventsOf(platform.events(id, me));
+    await runLive(store, where, new TestFeed(), {
+      onReport: async ({ step }) => {
+        if (step !== 100) return;
+        while (store.snapshot().get(readingKey(where)) === undefined) await new Promise((resolve) => setImmediate(resolve));
+        clock.advance(10_000);
+        await clock.settle();
+        expect([readers.areThere, nobody.areThere]).toEqual([true, false]);
+        // The sign is not written anew: whoever left it has gone.
+        for (let looks = 0; looks < 4; looks++) {
+          clock.advance(10_000);
+          await clock.settle();
+        }
+        expect(readers.areThere).toBe(false);
+        await putReading(store, where, {});
+        clock.advance(10_000);
+        await clock.settle();
+        expect(readers.areThere).toBe(true);
+      },
+    });
+    await reading;
+    await platform.erase(id, me);
+    expect([...store.snapshot().keys()].filter((key) => key.startsWith('read/'))).toEqual([]);
   });
 
   test('is looked at once for all who read it, whenever they come and go', async () => {
