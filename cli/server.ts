@@ -9,6 +9,7 @@ import { NativeShelf } from '../engine/control/native-shelf.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
 import { systemClock } from '../engine/core/clock.ts';
 import type { CheckpointPolicy } from '../engine/job/checkpointer.ts';
+import { LoadedModels } from '../engine/job/loaded-models.ts';
 import { Worker } from '../engine/worker/worker.ts';
 import { createApp } from '../functions/app.ts';
 import type { KeyLookup } from '../functions/auth.ts';
@@ -53,6 +54,7 @@ export async function openServer({ host, port, store: url, names, threads, slice
   const keys = await keyProviderOf();
   const finder = modelFinder();
   const prompts = new PromptThreads({ clock });
+  const loaded = new LoadedModels();
   const queue = createLocalQueue({ clock });
   let parked = 0;
   const worker = new Worker({
@@ -61,6 +63,7 @@ export async function openServer({ host, port, store: url, names, threads, slice
     keys,
     models: finder,
     prompts,
+    loaded,
     policy,
     clock,
     isQueueNew: true,
@@ -72,7 +75,7 @@ export async function openServer({ host, port, store: url, names, threads, slice
       workerLog(log, event);
     },
   });
-  const shelf = new NativeShelf({ finder, prompts, ...(names === null ? {} : { names: () => names }) });
+  const shelf = new NativeShelf({ finder, prompts, loaded, ...(names === null ? {} : { names: () => names }) });
   const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, clock, onCancelled: (where) => worker.interrupt(where), letGo: (where, options) => worker.letGo(where, options) });
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
   const app = createApp({ platform, storage: openBatches({ store, keys, platform, log, clock }), auth, log, metrics: metrics.scrape, clock });

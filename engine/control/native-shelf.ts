@@ -5,23 +5,20 @@ import { unlessCancelled } from '../core/waiting.ts';
 import type { Quote } from '../job/budget.ts';
 import { availableMemory } from '../job/memory.ts';
 import { type LoadedModel, type PreparedJob, quoteOf } from '../job/prepare.ts';
-import { Session } from '../job/session.ts';
+import { Session, type SessionOptions } from '../job/session.ts';
 import { type JobSpec, modelName, parseSpec } from '../job/spec.ts';
 import { type StoredSpec, checkSame, jobSpecOf } from '../job/stored-spec.ts';
 import { modelIdOf } from '../model/identity.ts';
 import { listModels } from '../model/registry.ts';
 import type { ModelFinder } from '../ports/models.ts';
 import type { CallOptions } from '../ports/object-store.ts';
-import type { Prompts } from '../ports/prompts.ts';
 import type { Shelf } from '../ports/shelf.ts';
 import { decodeJournals, openEngine } from '../runtime/native.ts';
 import type { ModelView } from './platform.ts';
 
-export interface NativeShelfOptions {
+export interface NativeShelfOptions extends SessionOptions {
   /** Default: what is on this machine. */
   readonly finder?: ModelFinder | undefined;
-  /** Where prompts are encoded. Default: on this thread. */
-  readonly prompts?: Prompts | undefined;
   /** What jobs may ask for, as `model` or `model@variant`; default: what the registry lists. */
   readonly names?: (() => readonly string[]) | undefined;
   /** What an idle worker has for a job and its weights. Default: what this process has now. */
@@ -42,7 +39,7 @@ export class NativeShelf implements Shelf, Disposable {
     this.#options = options;
     // Once: a job is admitted or refused for what it is, and not for what else runs when it is asked for.
     this.freeBytes = options.freeBytes ?? availableMemory();
-    this.#session = new Session(options.finder, options.prompts);
+    this.#session = new Session(options.finder, options);
   }
 
   async prepare(spec: JobSpec, { signal }: CallOptions = {}): Promise<PreparedJob> {

@@ -8,8 +8,9 @@ import type { Prompts } from '../ports/prompts.ts';
 import { type NativeEngine, openEngine } from '../runtime/native.ts';
 import { type Quote, admit } from './budget.ts';
 import type { GenerateOptions, JobResult, ModelTiming } from './generate.ts';
+import { LoadedModels } from './loaded-models.ts';
 import { availableMemory } from './memory.ts';
-import { type LoadedModel, type PreparedJob, checkRatio, loadModel, prepare, promptModel, quoteOf } from './prepare.ts';
+import { type LoadedModel, type PreparedJob, checkRatio, prepare, promptModel, quoteOf } from './prepare.ts';
 import { emptyPicture, fetchPicture } from './progress.ts';
 import { promptOf } from './prompt.ts';
 import { type RunContext, runJob } from './run.ts';
@@ -20,6 +21,13 @@ export interface OpenedJob extends Pick<RunContext, 'engine' | 'threads' | 'load
   readonly timing: ModelTiming;
 }
 
+export interface SessionOptions {
+  /** Where prompts are encoded. Default: on this thread. */
+  readonly prompts?: Prompts | undefined;
+  /** Shared with others who use the same models in this process. Default: its own. */
+  readonly loaded?: LoadedModels | undefined;
+}
+
 /**
  * Keeps every model and engine that its jobs used until it is disposed. Jobs may follow each other; they are not run at the same time.
  * @example
@@ -27,22 +35,24 @@ export interface OpenedJob extends Pick<RunContext, 'engine' | 'threads' | 'load
  * for (const prompt of prompts) console.log((await session.generate({ model: 'countdown', prompt })).answer);
  */
 export class Session {
-  readonly #models = new Map<string, LoadedModel>();
   readonly #engines = new Map<string, NativeEngine>();
   readonly #found = new Map<string, FoundModel>();
   readonly #finder: ModelFinder;
   readonly #prompts: Prompts;
+  readonly #models: LoadedModels;
+  readonly #ownsModels: boolean;
   #disposed = false;
 
-  /** @param prompts where prompts are encoded; default: here, on this thread. */
-  constructor(finder: ModelFinder = localModels, prompts: Prompts = INLINE) {
+  constructor(finder: ModelFinder = localModels, { prompts = INLINE, loaded }: SessionOptions = {}) {
     this.#finder = finder;
     this.#prompts = prompts;
+    this.#models = loaded ?? new LoadedModels();
+    this.#ownsModels = loaded === undefined;
   }
 
   /** What there is to know of a model before its weights are read. */
   async model(name: string, options: GenerateOptions = {}): Promise<LoadedModel> {
-    return await this.#load((await this.#find({ model: name }, options)).resolved, []);
+    return await this.#models.get((await this.#find({ model: name }, options)).resolved, []);
   }
 
   /** A spec with nothing left open, without weights being read. */
@@ -109,19 +119,11 @@ export class Session {
     const start = clock.nowMs();
     const { timing, ...found } = await this.#find(parsed, options);
     const here = clock.nowMs();
-    const model = await this.#load(found.resolved, policyOverrides(parsed));
+    const model = await this.#models.get(found.resolved, policyOverrides(parsed));
     checkRatio(parsed, model);
     const job = prepare(parsed, model, await this.#prompts.encode(parsed, model, { signal: options.signal }));
     const fetched = timing ?? { resolve_ms: here - start, fetch_ms: 0, verify_ms: 0, fetched_bytes: 0, bytes: model.info.fileBytes };
     return { job, ...fetched, map_ms: clock.nowMs() - here };
-  }
-
-  async #load(resolved: LoadedModel['resolved'], overrides: LoadedModel['overrides']): Promise<LoadedModel> {
-    const key = JSON.stringify([resolved.directory, overrides]);
-    const model = this.#models.get(key) ?? (await loadModel(resolved, overrides));
-    this.#models.set(key, model);
-    // The same directory may be asked for by another name: with a card or without.
-    return { ...model, resolved };
   }
 
   /** A model that was found stays where it is, and is not looked for again, while the session lasts. */
@@ -142,7 +144,7 @@ export class Session {
     this.#disposed = true;
     for (const engine of this.#engines.values()) engine.close();
     this.#engines.clear();
-    this.#models.clear();
+    if (this.#ownsModels) this.#models.clear();
     // A pin that is not taken back in time ends with this process.
     for (const found of this.#found.values()) found[Symbol.asyncDispose]().then(undefined, () => {});
     this.#found.clear();

@@ -47,6 +47,7 @@ export class Tokenizer {
   readonly #tokens: readonly (string | undefined)[];
   readonly #added: ReadonlyMap<number, AddedToken>;
   /** Of the ids that were asked for: a text has the same few thousand again and again. */
+  #table: Pieces | null = null;
   readonly #bytes: (Uint8Array | undefined)[] = [];
 
   private constructor(json: Record<string, unknown>, config: Record<string, unknown>, digest: string) {
@@ -145,12 +146,13 @@ export class Tokenizer {
 
   /** `piece` of every row of the embedding, special tokens skipped: what native stop strings are matched against. */
   pieces(rows: number): Pieces {
+    if (this.#table?.offsets.length === rows + 1) return this.#table;
     this.checkFits(rows);
     const ids = Array.from({ length: rows }, (_, id) => id);
     const all = bounded(LIMITS.TOKENIZER_MS_MAX, 'The tokens have no text', () => this.#piecesOf(ids, true));
     const offsets = new Uint32Array(rows + 1);
     for (const [id, piece] of all.entries()) offsets[id + 1] = (offsets[id] ?? 0) + piece.length;
-    return { bytes: concat(all), offsets };
+    return (this.#table = { bytes: concat(all), offsets });
   }
 
   #piecesOf(ids: readonly number[], skipSpecial: boolean): readonly Uint8Array[] {

@@ -7,7 +7,7 @@ import { type Clock, systemClock } from '../core/clock.ts';
 import { EngineError, type ErrorCode } from '../core/errors.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
-import { Session } from '../job/session.ts';
+import { Session, type SessionOptions } from '../job/session.ts';
 import { isOwnerGone, isOwnerHere, ownerHint } from '../job/slice.ts';
 import { resumeStored, type StoredOutcome } from '../job/stored.ts';
 import { endJob } from '../kv/end.ts';
@@ -20,7 +20,6 @@ import { COMMIT_INTERVAL_MS, STILL_INTERVALS, takeJob } from '../kv/take.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ModelFinder } from '../ports/models.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
-import type { Prompts } from '../ports/prompts.ts';
 import type { Queue, ReceivedMessage } from '../ports/queue.ts';
 import type { WorkerEvent } from './events.ts';
 import { Live } from './live.ts';
@@ -28,14 +27,12 @@ import { RemoteReaders } from './remote-readers.ts';
 import { Running } from './running.ts';
 import { type Verdict, verdictOf } from './verdict.ts';
 
-export interface WorkerOptions {
+export interface WorkerOptions extends SessionOptions {
   readonly store: ObjectStore;
   readonly queue: Queue;
   /** null: jobs are stored in the clear. */
   readonly keys?: KeyProvider | null | undefined;
   readonly models?: ModelFinder | undefined;
-  /** Where prompts are encoded. Default: on this thread. */
-  readonly prompts?: Prompts | undefined;
   readonly policy?: Partial<CheckpointPolicy> | undefined;
   /** Default: all of this machine. */
   readonly threads?: number | undefined;
@@ -98,7 +95,7 @@ export class Worker implements LiveFeed {
     this.#o = options;
     this.#clock = options.clock ?? systemClock;
     this.#live = new Live(this.#clock);
-    this.#session = new Session(options.models, options.prompts);
+    this.#session = new Session(options.models, options);
   }
 
   /** Idempotent. */
@@ -238,7 +235,7 @@ export class Worker implements LiveFeed {
   }
 
   async #slice(running: Running, elsewhere: RemoteReaders, force: boolean): Promise<StoredOutcome> {
-    const { store, keys, policy, threads, models, prompts } = this.#o;
+    const { store, keys, policy, threads, models } = this.#o;
     const { where, signal } = running;
     const slice = () => resumeStored({
       store, where, keys, policy, signal,
@@ -263,7 +260,7 @@ export class Worker implements LiveFeed {
       if (codeOf(error) !== 'ERR_MEMORY' || signal.aborted) throw error;
       // Models of jobs before may be what is in the way.
       this.#session[Symbol.dispose]();
-      this.#session = new Session(models, prompts);
+      this.#session = new Session(models, this.#o);
       return await slice();
     }
   }
