@@ -1,4 +1,5 @@
 /** The models of this machine, read by the native engine: for a platform whose control plane and workers are one process. */
+import { systemClock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { unlessCancelled } from '../core/waiting.ts';
@@ -27,12 +28,15 @@ export interface NativeShelfOptions extends SessionOptions {
   readonly weightsDigest?: ((model: LoadedModel) => Promise<string>) | undefined;
 }
 
+const NAMES_MS = 1_000;
+
 /** Keeps what it has read of its models until it is disposed: the files of a model in use are not replaced. */
 export class NativeShelf implements Shelf, Disposable {
   readonly decodeJournals = decodeJournals;
   readonly freeBytes: number;
   readonly #options: NativeShelfOptions;
   readonly #session: Session;
+  #listed: { readonly atMs: number; readonly names: readonly string[] } | null = null;
   readonly #digests = new Map<string, Promise<string>>();
 
   constructor(options: NativeShelfOptions = {}) {
@@ -87,8 +91,11 @@ export class NativeShelf implements Shelf, Disposable {
     return views;
   }
 
+  /** The folders are looked through once a second at most: every request asks. */
   #names(): readonly string[] {
-    return (this.#options.names ?? listModels)();
+    const nowMs = systemClock.nowMs();
+    if (this.#listed === null || nowMs - this.#listed.atMs > NAMES_MS) this.#listed = { atMs: nowMs, names: (this.#options.names ?? listModels)() };
+    return this.#listed.names;
   }
 
   [Symbol.dispose](): void {

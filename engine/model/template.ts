@@ -5,7 +5,7 @@ import { Template } from '@huggingface/jinja';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { withinMs } from '../core/within.ts';
-import { render } from './interpreter.ts';
+import { render, tooLate } from './interpreter.ts';
 import { readBounded } from './registry.ts';
 import { parseDate, strftime } from './strftime.ts';
 
@@ -50,7 +50,7 @@ export class ChatTemplate {
       throw new EngineError('ERR_TEMPLATE', `The chat template is larger than ${LIMITS.TEMPLATE_BYTES_MAX} bytes.`);
     }
     this.source = source;
-    this.#template = bounded('does not parse', () => new Template(source));
+    this.#template = refusing('does not parse', () => withinMs(LIMITS.TEMPLATE_MS_MAX, () => new Template(source), tooLate));
   }
 
   /** null: the model has none, and prompts are used as they are. The file wins over the config, as in transformers. */
@@ -69,7 +69,7 @@ export class ChatTemplate {
     const now = date === undefined ? null : parseDate(date);
     if (date !== undefined && now === null) throw new EngineError('ERR_TEMPLATE', `The date must be like 2024-07-26 or 2024-07-26T14:30:05; got ${date.slice(0, 40)}.`);
     const asksForDate = now === null && /\bstrftime_now\b/.test(this.source);
-    return bounded('cannot be rendered', () => render(this.#template.parsed, {
+    return refusing('cannot be rendered', () => render(this.#template.parsed, {
       ...extra,
       messages: variables.messages.map(given),
       add_generation_prompt: variables.addGenerationPrompt,
@@ -84,12 +84,11 @@ export class ChatTemplate {
   }
 }
 
-function bounded<T>(what: string, work: () => T, hint = ''): T {
-  const refuse = (why: string, cause?: unknown) => new EngineError('ERR_TEMPLATE', `The chat template ${what}: ${why}${hint}.`, { cause });
+function refusing<T>(what: string, work: () => T, hint = ''): T {
   try {
-    return withinMs(LIMITS.TEMPLATE_MS_MAX, work, () => refuse(`not done after ${LIMITS.TEMPLATE_MS_MAX / 1000} s`));
+    return work();
   } catch (cause) {
-    throw cause instanceof EngineError ? cause : refuse(messageOf(cause), cause);
+    throw new EngineError('ERR_TEMPLATE', `The chat template ${what}: ${messageOf(cause)}${hint}.`, { cause });
   }
 }
 

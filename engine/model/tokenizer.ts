@@ -9,6 +9,7 @@ import { withinMs } from '../core/within.ts';
 import { mostBytesPerToken } from './coverage.ts';
 import { type AddedToken, Encoder } from './encoder.ts';
 import { Measure } from './measure.ts';
+import { hasOnlyKnownPatterns } from './patterns.ts';
 import { type PieceRule, pieceRule } from './pieces.ts';
 import { readBounded } from './registry.ts';
 import { correct } from './splits.ts';
@@ -21,6 +22,7 @@ export interface Pieces {
 
 const utf8 = new TextEncoder();
 const NO_BYTES = new Uint8Array(0);
+const UNWATCHED_CHARS = 16_384;
 
 /**
  * @example
@@ -44,6 +46,8 @@ export class Tokenizer {
   readonly #encoder: Encoder;
   readonly #rule: PieceRule;
   readonly #mostBytes: number | null;
+  /** No text makes it work longer than a multiple of its length. */
+  readonly #isLinear: boolean;
   readonly #tokens: readonly (string | undefined)[];
   readonly #added: ReadonlyMap<number, AddedToken>;
   /** Of the ids that were asked for: a text has the same few thousand again and again. */
@@ -54,6 +58,7 @@ export class Tokenizer {
     this.digest = digest;
     const vocab = vocabularyOf(json);
     const added = addedTokensOf(json);
+    this.#isLinear = hasOnlyKnownPatterns(json);
     this.#mostBytes = mostBytesPerToken(json, vocab, added);
     this.config = config;
     this.#rule = pieceRule((json.decoder ?? null) as never);
@@ -104,7 +109,10 @@ export class Tokenizer {
 
   /** As `encode`; null: they are more than `most`, of which not all were made. */
   encodeAtMost(text: string, { addSpecial, most }: { readonly addSpecial: boolean; readonly most: number }): number[] | null {
-    return bounded(LIMITS.TOKENIZER_MS_MAX, 'The text cannot be tokenized', () => this.#encoder.encode(text, addSpecial, most));
+    const work = (): number[] | null => this.#encoder.encode(text, addSpecial, most);
+    const what = 'The text cannot be tokenized';
+    // A watchdog is a thread of its own, which costs more than a short text.
+    return this.#isLinear && text.length <= UNWATCHED_CHARS ? refusing(what, work) : bounded(LIMITS.TOKENIZER_MS_MAX, what, work);
   }
 
   /** The text has at least so many, which is known without encoding it. */
@@ -122,7 +130,7 @@ export class Tokenizer {
 
   /** The concatenated pieces. */
   bytesOf(ids: readonly number[], options: { readonly skipSpecial: boolean }): Uint8Array {
-    return bounded(LIMITS.TOKENIZER_MS_MAX, 'The tokens have no text', () => concat(this.#piecesOf(ids, options.skipSpecial)));
+    return refusing('The tokens have no text', () => concat(this.#piecesOf(ids, options.skipSpecial)));
   }
 
   /** Pieces to text: one leading space less where the vocabulary writes one before each word; invalid UTF-8 becomes U+FFFD. */
@@ -149,7 +157,7 @@ export class Tokenizer {
     if (this.#table?.offsets.length === rows + 1) return this.#table;
     this.checkFits(rows);
     const ids = Array.from({ length: rows }, (_, id) => id);
-    const all = bounded(LIMITS.TOKENIZER_MS_MAX, 'The tokens have no text', () => this.#piecesOf(ids, true));
+    const all = refusing('The tokens have no text', () => this.#piecesOf(ids, true));
     const offsets = new Uint32Array(rows + 1);
     for (const [id, piece] of all.entries()) offsets[id + 1] = (offsets[id] ?? 0) + piece.length;
     return (this.#table = { bytes: concat(all), offsets });
@@ -179,8 +187,12 @@ export class Tokenizer {
 
 /** Whatever a file makes the library throw, or not come to an end with, is the file's fault. */
 function bounded<T>(limitMs: number, where: string, work: () => T): T {
+  return refusing(where, () => withinMs(limitMs, work, () => new EngineError('ERR_TOKENIZER', `${where}: not done after ${limitMs / 1000} s.`)));
+}
+
+function refusing<T>(where: string, work: () => T): T {
   try {
-    return withinMs(limitMs, work, () => new EngineError('ERR_TOKENIZER', `${where}: not done after ${limitMs / 1000} s.`));
+    return work();
   } catch (cause) {
     if (cause instanceof EngineError) throw cause;
     throw new EngineError('ERR_TOKENIZER', `${where}: ${cause instanceof Error ? cause.message : 'unreadable'}.`, { cause });
