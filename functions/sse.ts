@@ -2,7 +2,7 @@
 import { z } from '@hono/zod-openapi';
 
 import type { Clock } from '../engine/core/clock.ts';
-import { nextRound } from './clock.ts';
+import { nextRound } from '../engine/core/turns.ts';
 
 export interface SseOptions {
   readonly clock: Clock;

@@ -1,4 +1,5 @@
 /** What one reader of a job gets: its events from where he left off, and beside them how the job fares. All readers of a job share what is behind it. */
+import { areRequestsIsolated } from '../core/host.ts';
 import { nextTurn } from '../core/turns.ts';
 import { throwIfCancelled, unlessCancelled } from '../core/waiting.ts';
 import { jobPrefix, type JobKey } from '../kv/names.ts';
@@ -44,7 +45,7 @@ export class Streams {
     const key = jobPrefix(where);
     const known = this.#shared.get(key);
     const shared = known ?? this.#open(where);
-    this.#shared.set(key, shared);
+    if (!areRequestsIsolated) this.#shared.set(key, shared);
     shared.readers += 1;
     try {
       // Erased since it was opened?

@@ -1,4 +1,5 @@
 /** Long work on the one JavaScript thread, cut into turns. */
+import { areRequestsIsolated } from './host.ts';
 
 const waiting: (() => void)[] = [];
 
@@ -8,11 +9,21 @@ const waiting: (() => void)[] = [];
  */
 export function nextTurn(): Promise<void> {
   return new Promise((resolve) => {
-    if (waiting.push(resolve) === 1) setImmediate(letOneGo);
+    // Each by itself: the timer of one request wakes no other.
+    if (areRequestsIsolated) setTimeout(resolve, 0);
+    else if (waiting.push(resolve) === 1) setImmediate(letOneGo);
   });
 }
 
 function letOneGo(): void {
   waiting.shift()?.();
   if (waiting.length > 0) setImmediate(letOneGo);
+}
+
+/** null once all that could go on without waiting has gone on: in the next round of the event loop. */
+export function nextRound(): Promise<null> {
+  return new Promise((resolve) => {
+    if (areRequestsIsolated) setTimeout(resolve, 0, null);
+    else setImmediate(resolve, null);
+  });
 }

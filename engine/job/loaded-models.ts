@@ -1,5 +1,6 @@
 /** Models as they are read before their weights, once for all who use them: a large tokenizer takes seconds and hundreds of megabytes. */
-import { type LoadedModel, loadModel } from './prepare.ts';
+import { loadModel } from './load.ts';
+import type { LoadedModel } from './prepare.ts';
 
 export class LoadedModels {
   readonly #models = new Map<string, Promise<LoadedModel>>();

@@ -1,17 +1,14 @@
 /** A spec and the model it names, made into everything a run needs. Allocates nothing large and starts nothing. */
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
-import { loadTokenizer } from '../model/gguf.ts';
-import { type ResolvedModel, readBounded } from '../model/registry.ts';
-import { ChatTemplate } from '../model/template.ts';
+import type { ResolvedModel } from '../model/registry.ts';
+import type { ChatTemplate } from '../model/template.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
-import { type KvType, type ModelInfo, type Sampling, inspectModel } from '../runtime/native.ts';
+import type { KvType, ModelInfo, Sampling } from '../runtime/native.ts';
 import { type AnswerRule, DEFAULT_THINKING, type Thinking } from './answer.ts';
 import { type Quote, cacheGeometry, cacheShape, defaultKvType, kvBytesPerToken, plan } from './budget.ts';
-import type { Prompt, PromptModel } from './prompt.ts';
-import { type JobSpec, type SamplingSpec, parseGenerationConfig } from './spec.ts';
+import { type Prompt, type PromptModel, promptOf } from './prompt.ts';
+import type { JobSpec, SamplingSpec } from './spec.ts';
 import { type Verifier, verifierNamed } from './verifier.ts';
 import type { VoteRule } from './vote.ts';
 
@@ -54,26 +51,18 @@ export interface PreparedJob {
   readonly bytesPerToken: number;
 }
 
-export async function loadModel(resolved: ResolvedModel, overrides: LoadedModel['overrides']): Promise<LoadedModel> {
-  const { directory } = resolved;
-  const info = await inspectModel(directory, overrides);
-  const tokenizer = await loadTokenizer(directory);
-  tokenizer.checkFits(info.vocabSize);
-  const path = join(directory, 'generation_config.json');
-  const samplingDefaults = existsSync(path) ? parseGenerationConfig(readBounded(path, LIMITS.JSON_BYTES_MAX), path) : {};
-  return { resolved, overrides, info, tokenizer, template: ChatTemplate.load(directory, tokenizer.config), samplingDefaults };
-}
-
 export function promptModel({ resolved, template, tokenizer, info }: LoadedModel): PromptModel {
   return { name: resolved.name, template, tokenizer, context: info.maxPositions };
 }
 
 /**
- * @param prompt as `promptOf` gives it for this spec and model.
- * @throws EngineError ERR_OPTION, ERR_PROMPT_TOO_LONG
+ * @param prompt of this spec and model, if it was encoded elsewhere.
+ * @throws EngineError ERR_OPTION, ERR_TEMPLATE, ERR_TOKENIZER, ERR_PROMPT_TOO_LONG
  */
-export function prepare(spec: JobSpec, model: LoadedModel, { ids, end }: Prompt): PreparedJob {
+export function prepare(spec: JobSpec, model: LoadedModel, prompt?: Prompt): PreparedJob {
   const { info, resolved } = model;
+  checkRatio(spec, model);
+  const { ids, end } = prompt ?? promptOf(spec, promptModel(model));
   const task = resolved.card?.task ?? null;
   const vote = spec.vote ?? task?.vote ?? 'majority';
   const verifierName = spec.verifier ?? task?.verifier ?? null;
@@ -106,8 +95,8 @@ export function prepare(spec: JobSpec, model: LoadedModel, { ids, end }: Prompt)
   };
 }
 
-/** A model with a card has chosen its variant by the ratio; a plain directory is what it is. @throws EngineError ERR_OPTION */
-export function checkRatio({ budget }: JobSpec, { resolved, info }: LoadedModel): void {
+/** A model with a card has chosen its variant by the ratio; a plain directory is what it is. */
+function checkRatio({ budget }: JobSpec, { resolved, info }: LoadedModel): void {
   const asked = budget?.compression_ratio;
   if (asked === undefined || resolved.card !== null) return;
   const ratio = Math.max(1, info.policy.targetCr);

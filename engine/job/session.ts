@@ -10,7 +10,7 @@ import { type Quote, admit } from './budget.ts';
 import type { GenerateOptions, JobResult, ModelTiming } from './generate.ts';
 import { LoadedModels } from './loaded-models.ts';
 import { availableMemory } from './memory.ts';
-import { type LoadedModel, type PreparedJob, checkRatio, prepare, promptModel, quoteOf } from './prepare.ts';
+import { type LoadedModel, type PreparedJob, prepare, promptModel, quoteOf } from './prepare.ts';
 import { emptyPicture, fetchPicture } from './progress.ts';
 import { promptOf } from './prompt.ts';
 import { type RunContext, runJob } from './run.ts';
@@ -185,7 +185,6 @@ export class Session {
     const { timing, ...found } = await this.#find(parsed, options);
     const here = clock.nowMs();
     const model = await this.#models.get(found.resolved, policyOverrides(parsed));
-    checkRatio(parsed, model);
     const job = prepare(parsed, model, await this.#prompts.encode(parsed, model, { signal: options.signal }));
     const fetched = timing ?? { resolve_ms: here - start, fetch_ms: 0, verify_ms: 0, fetched_bytes: 0, bytes: model.info.fileBytes };
     return { job, ...fetched, map_ms: clock.nowMs() - here };

@@ -2,6 +2,7 @@
  * How many bytes of text one token can stand for, where that can be said: byte-level BPE keeps every byte. Vocabularies that drop spaces, fold
  * text or have one token for all that is unknown cover any length with one.
  */
+import { utf8Bytes } from '../core/bytes.ts';
 import type { AddedToken } from './encoder.ts';
 import { BYTE_OF_CHAR } from './pieces.ts';
 
@@ -19,7 +20,7 @@ export function mostBytesPerToken(json: Json, tokens: Iterable<readonly [string,
     // A character a byte.
     most = Math.max(most, token.length);
   }
-  for (const { content } of added) most = Math.max(most, Buffer.byteLength(content));
+  for (const { content } of added) most = Math.max(most, utf8Bytes(content));
   return bytes === BYTE_OF_CHAR.size ? most : null;
 }
 

@@ -1,6 +1,7 @@
 /** @huggingface/jinja with a measure: a template comes from the model's files, and a few characters of Jinja can ask for any amount of work. */
 import { Environment, Interpreter } from '@huggingface/jinja';
 import { systemClock } from '../core/clock.ts';
+import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 
 /** The library's own declarations do not resolve under NodeNext; this is what we use of them. */
@@ -138,5 +139,5 @@ function textOf(value: Value): string {
   return value.type === 'BooleanValue' ? (value.value === true ? 'True' : 'False') : String(value);
 }
 
-export const tooLate = () => new Error(`not done after ${LIMITS.TEMPLATE_MS_MAX / 1_000} s`);
+export const tooLate = () => new EngineError('ERR_TEMPLATE', `The chat template is not done after ${LIMITS.TEMPLATE_MS_MAX / 1_000} s.`);
 const tooMuch = (what: string, limit: number) => new Error(`it needs more than ${limit} ${what}`);
