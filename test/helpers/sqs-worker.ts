@@ -49,7 +49,7 @@ const queue: Queue = {
   extend: async (receipt, ms) => void (await sqs.send(new ChangeMessageVisibilityCommand({ QueueUrl: queueUrl, ReceiptHandle: receipt, VisibilityTimeout: Math.ceil(ms / 1_000) }))),
   release: async (receipt, ms) => void (await sqs.send(new ChangeMessageVisibilityCommand({ QueueUrl: queueUrl, ReceiptHandle: receipt, VisibilityTimeout: Math.ceil(ms / 1_000) }))),
   remove: async (receipt) => void (await sqs.send(new DeleteMessageCommand({ QueueUrl: queueUrl, ReceiptHandle: receipt }))),
-  depth: async () => ({ visible: 0, inFlight: 0, oldestAgeMs: 0 }),
+  depth: async () => ({ visible: 0, inFlight: 0, oldestAgeMs: 0, batch: { visible: 0, inFlight: 0, oldestAgeMs: 0 } }),
 };
 
 // Not through a stream: what was said before it stopped must have been said.
