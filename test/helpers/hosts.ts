@@ -2,6 +2,7 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import type { Readable } from 'node:stream';
 import { pathToFileURL } from 'node:url';
 
 import { Log, LogLevel, Miniflare } from 'miniflare';
@@ -49,7 +50,7 @@ export class Bundles implements Disposable {
   async onWorkerd(name: string, environment: Environment): Promise<Instance> {
     const miniflare = new Miniflare({
       modules: [{ type: 'ESModule', path: 'front.mjs', contents: this.texts.get(name) ?? '' }],
-      compatibilityDate: COMPATIBILITY, bindings: environment, host: '127.0.0.1', port: 0, cf: false, log: new Log(LogLevel.ERROR), handleRuntimeStdio: (stdout, stderr) => {
+      compatibilityDate: COMPATIBILITY, bindings: environment, host: '127.0.0.1', port: 0, cf: false, log: new Log(LogLevel.ERROR), handleRuntimeStdio: (stdout: Readable, stderr: Readable) => {
         stdout.resume();
         stderr.resume();
       },
