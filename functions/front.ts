@@ -6,20 +6,23 @@
 import { KmsKeys } from '../engine/adapters/kms.ts';
 import { MemoryStore } from '../engine/adapters/memory.ts';
 import { S3Store } from '../engine/adapters/s3.ts';
+import { createSqsQueue } from '../engine/adapters/sqs.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
 import { StoreShelf } from '../engine/control/store-shelf.ts';
 import type { ObjectStore } from '../engine/ports/object-store.ts';
+import type { Queue } from '../engine/ports/queue.ts';
 import { type AddEndpoints, assemble } from './assemble.ts';
 import { consoleLog } from './console-log.ts';
 import type { App, AppOptions } from './context.ts';
 import { type Environment, type FrontConfig, type StorePlace, readEnv } from './env.ts';
 import type { OpenBatchesOptions } from './open-batches.ts';
-import { sqsSender } from './sqs-send.ts';
 
-export interface Function_ {
+export interface FunctionParts {
   readonly add: AddEndpoints;
   /** Of a function with files and batches. */
   readonly storage?: ((options: OpenBatchesOptions) => AppOptions['storage']) | undefined;
+  /** Of a function that manages webhooks; whoever runs jobs delivers them. */
+  readonly webhooks?: ((options: Pick<OpenBatchesOptions, 'store' | 'keys'>) => AppOptions['webhooks']) | undefined;
 }
 
 export interface Front {
@@ -39,7 +42,7 @@ interface ExecutionContext {
 declare const VERSION: string | undefined;
 
 /** @example export default front({ add: chatCompletions }); */
-export function front(made: Function_): Front {
+export function front(made: FunctionParts): Front {
   let app: App | null = null;
   const opened = (environment: Environment | undefined): App => (app ??= openApp(readEnv(environment ?? processEnvironment()), made));
   return {
@@ -58,19 +61,27 @@ export function front(made: Function_): Front {
   };
 }
 
-function openApp(config: FrontConfig, { add, storage }: Function_): App {
+function openApp(config: FrontConfig, { add, storage, webhooks }: FunctionParts): App {
   const log = consoleLog(config.logLevel);
   const { aws, auth, usdPerHour } = config;
   const store = storeAt(config.store, config);
   const keys = config.keyId === null ? null : new KmsKeys({ keyId: config.keyId, endpoint: aws.kmsEndpoint, region: aws.region, ...(aws.credentials === null ? {} : { credentials: aws.credentials }) });
   const shelf = new StoreShelf({ models: storeAt(config.models, config), names: config.modelNames, workerBytes: config.workerBytes });
-  const queue = config.queue === null ? NO_QUEUE : sqsSender(config.queue.url, aws);
-  const platform = new StorePlatform({ store, keys, queue, shelf, feed: null, usdPerHour });
-  const opened = storage?.({ store, keys, platform, log });
-  return assemble({ platform, auth, log, version: typeof VERSION === 'string' ? VERSION : '0', ...(opened === undefined ? {} : { storage: opened }) }, add);
+  const queue = queueAt(config);
+  const platform = new StorePlatform({ store, keys, queue, shelf, feed: null, usdPerHour, depthFreshMs: DEPTH_FRESH_MS });
+  return assemble({ platform, auth, log, version: typeof VERSION === 'string' ? VERSION : '0', storage: storage?.({ store, keys, platform, log }), webhooks: webhooks?.({ store, keys }) }, add);
+}
+
+/** Every request for work asks how long others wait. */
+const DEPTH_FRESH_MS = 1_000;
+
+function queueAt({ queue, aws: { credentials, region, sqsEndpoint } }: FrontConfig): Pick<Queue, 'send' | 'depth'> {
+  if (queue === null) return NO_QUEUE;
+  return createSqsQueue({ ...queue, region, ...(credentials === null ? {} : { credentials }), ...(sqsEndpoint === null ? {} : { endpoint: sqsEndpoint }) });
 }
 
 const NOTHING = { visible: 0, inFlight: 0, oldestAgeMs: 0 };
+/** Workers find jobs by their walk. */
 const NO_QUEUE = { send: async () => undefined, depth: async () => ({ ...NOTHING, batch: NOTHING }) };
 
 function storeAt(place: StorePlace, { aws }: FrontConfig): ObjectStore {

@@ -8,13 +8,12 @@ import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { CreateQueueCommand, SQSClient } from '@aws-sdk/client-sqs';
-import { buildApp } from 'fauxqs';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { openStore } from '../../engine/adapters/store-url.ts';
 import { push } from '../../engine/model/push.ts';
 import { ensurePeer } from '../../scripts/peers/build.mjs';
+import { startFauxqs } from '../helpers/fauxqs.ts';
 import { Bundles, type Environment, type Instance, openaiAt } from '../helpers/hosts.ts';
 import { ensureRic } from '../helpers/lambda.ts';
 import { COUNTDOWN } from '../helpers/models.ts';
@@ -22,8 +21,11 @@ import type { S3Peer } from '../helpers/s3-peer.ts';
 import { type Served, serve } from '../helpers/served.ts';
 import { ROOT } from '../helpers/setup.ts';
 import { type SseEvent, readSse } from '../helpers/sse.ts';
+import type { SqsPeer } from '../helpers/sqs-peer.ts';
 import type { SqsWork } from '../helpers/sqs-worker.ts';
 import { startVersitygw } from '../helpers/versitygw.ts';
+
+type Spoken = ChildProcess & { said: string };
 
 const KEY = 'acme-key';
 const ASKED = { model: 'countdown@cr2', messages: [{ role: 'user' as const, content: '4 20 8 13 target 59' }], seed: 7, max_tokens: 200 };
@@ -38,8 +40,8 @@ if (ric === null) process.stdout.write('skipped: functions on Lambda: npm could 
 describe.skipIf('missing' in peer)('one bundle', () => {
   const folder = mkdtempSync(path.join(os.tmpdir(), 'ruminate-edge-'));
   const children: ChildProcess[] = [];
-  const sqs = buildApp({ logger: false });
   let s3: S3Peer;
+  let sqs: SqsPeer;
   let bundles: Bundles;
   let environment: Environment;
   let local: Served;
@@ -47,15 +49,11 @@ describe.skipIf('missing' in peer)('one bundle', () => {
   beforeAll(async () => {
     s3 = await startVersitygw('binary' in peer ? peer.binary : '');
     Object.assign(process.env, s3.environment);
-    const endpoint = await sqs.listen({ port: 0, host: '127.0.0.1' });
-    const client = new SQSClient({ endpoint });
-    const { QueueUrl = '' } = await client.send(new CreateQueueCommand({ QueueName: 'jobs' }));
-    // Its own address has a host that not every machine resolves.
-    const queue = endpoint + new URL(QueueUrl).pathname;
-    client.destroy();
+    sqs = await startFauxqs();
+    const { url } = await sqs.urls(100);
     await push(COUNTDOWN, await openStore(`s3://${s3.bucket}/models`));
     environment = {
-      ...s3.environment, RUMINATE_STORE: `s3://${s3.bucket}/platform`, RUMINATE_MODELS_STORE: `s3://${s3.bucket}/models`, RUMINATE_QUEUE: queue, RUMINATE_SQS_ENDPOINT: endpoint, RUMINATE_LOG_LEVEL: 'error',
+      ...s3.environment, RUMINATE_STORE: `s3://${s3.bucket}/platform`, RUMINATE_MODELS_STORE: `s3://${s3.bucket}/models`, RUMINATE_QUEUE: url, RUMINATE_SQS_ENDPOINT: sqs.endpoint, RUMINATE_LOG_LEVEL: 'error',
       RUMINATE_API_KEYS: JSON.stringify([{ sha256: createHash('sha256').update(KEY).digest('hex'), tenant: 'acme' }]),
     };
     bundles = await Bundles.build('api', 'chat');
@@ -66,24 +64,29 @@ describe.skipIf('missing' in peer)('one bundle', () => {
     for (const child of children) child.kill('SIGKILL');
     await local?.[Symbol.asyncDispose]();
     bundles?.[Symbol.dispose]();
-    await sqs.close();
+    await sqs?.[Symbol.asyncDispose]();
     await s3?.[Symbol.asyncDispose]();
     rmSync(folder, { recursive: true, force: true });
   });
 
   /** On a machine that has no model of its own: it pulls from the models store. */
-  async function worker(stopAfterHeads: number | null = null): Promise<ChildProcess & { said: string }> {
-    const work: SqsWork = { store: environment.RUMINATE_STORE ?? '', models: environment.RUMINATE_MODELS_STORE ?? '', queue: environment.RUMINATE_QUEUE ?? '', stopAfterHeads };
-    const child = spawn(process.execPath, ['--import', 'tsx', path.join(ROOT, 'test', 'helpers', 'sqs-worker.ts'), JSON.stringify(work)], {
-      cwd: ROOT,
-      env: { ...process.env, ...s3.environment, AWS_ENDPOINT_URL_SQS: environment.RUMINATE_SQS_ENDPOINT, RUMINATE_CACHE: path.join(folder, 'cache'), RUMINATE_MODELS: '' },
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
+  async function worker(): Promise<Spoken> {
+    return await started(['bin/ruminate.mjs', 'worker', '--threads', '1', '--checkpoint-tokens', '40', '--journal-time', '100ms'], 'working for');
+  }
+
+  async function stoppingWorker(stopAfterHeads: number): Promise<Spoken> {
+    const work: SqsWork = { store: environment.RUMINATE_STORE ?? '', queue: environment.RUMINATE_QUEUE ?? '', stopAfterHeads };
+    return await started(['--import', 'tsx', 'test/helpers/sqs-worker.ts', JSON.stringify(work)], 'ready');
+  }
+
+  async function started(args: readonly string[], sign: string): Promise<Spoken> {
+    const { RUMINATE_LOG_LEVEL: _, ...where } = environment;
+    const child = spawn(process.execPath, args, { cwd: ROOT, env: { ...process.env, ...where, RUMINATE_CACHE: path.join(folder, 'cache'), RUMINATE_MODELS: path.join(folder, 'none') }, stdio: ['ignore', 'pipe', 'pipe'] });
     children.push(child);
-    const speaking = Object.assign(child, { said: '' });
-    child.stdout?.on('data', (chunk: Buffer) => { speaking.said += chunk.toString(); });
-    await said(speaking, 'ready');
-    return speaking;
+    const spoken = Object.assign(child, { said: '' });
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => { spoken.said += chunk.toString(); });
+    await said(spoken, sign);
+    return spoken;
   }
 
   async function said(child: { said: string }, word: string): Promise<void> {
@@ -172,7 +175,7 @@ describe.skipIf('missing' in peer)('one bundle', () => {
     expect(made.status, JSON.stringify(body)).toBe(201);
 
     // Take, then commits; it stands still after the fourth write, with about a hundred steps told.
-    const child = await worker(4);
+    const child = await stoppingWorker(4);
     const seen: SseEvent[] = [];
     seen.push(...await events(first, body.id, null, ({ id }) => id === '30'));
     await said(child, 'stopped');
