@@ -1,5 +1,4 @@
 /** One bundle on what runs functions: Node, Lambda, workerd. Each start is an instance of its own. */
-import type { Readable } from 'node:stream';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
