@@ -177,7 +177,7 @@ async function clearSpec(): Promise<{ readonly text: string }> {
   return { text: Buffer.from(found?.[1] ?? []).toString() };
 }
 
-/** Objects, marker and listing of the job `sums` of a tenant. */
+/** Objects, marker and listing of the job `sums` of a tenant, and whom its end is told. */
 function ownKeys(tenant: string): RegExp {
-  return new RegExp(`^(kv/${tenant}/sums/|live/[0-9a-f]/${tenant}/sums$|idx/${tenant}/)`);
+  return new RegExp(`^(kv/${tenant}/sums/|live/[0-9a-f]/${tenant}/sums$|idx/${tenant}/|hooks/${tenant}/)`);
 }
