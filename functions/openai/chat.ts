@@ -1,5 +1,5 @@
 /** POST /v1/chat/completions. Every request is a stored job: its id is in `x-ruminate-job`, and `chatcmpl-<id>` is the completion's. */
-import { type Registry, endpoint, noteFailed } from '../endpoint.ts';
+import { behind, endpoint, noteFailed, type Registry } from '../endpoint.ts';
 import { cancelQuietly, waitFor } from '../foreground.ts';
 import { idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
 import { frame, sseResponse, sseSchema } from '../sse.ts';
@@ -50,7 +50,7 @@ export function chatCompletions(registry: Registry): void {
       onError: (error) => frame(JSON.stringify(envelopeOf(noteFailed(services, c, error)))),
       onEnd: (gone) => {
         release();
-        if (gone && key === undefined) void cancelQuietly(services, view.id, tenant);
+        if (gone && key === undefined) behind(c, cancelQuietly(services, view.id, tenant));
       },
     });
   });

@@ -4,7 +4,7 @@ import type { Context } from 'hono';
 
 import type { JobView } from '../../engine/control/platform.ts';
 import type { AppEnv } from '../context.ts';
-import { type Registry, endpoint, noteFailed } from '../endpoint.ts';
+import { behind, endpoint, noteFailed, type Registry } from '../endpoint.ts';
 import { HttpError } from '../errors.ts';
 import { cancelQuietly, waitFor } from '../foreground.ts';
 import { idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
@@ -106,7 +106,7 @@ export function responses(registry: Registry): void {
       onError: (error) => frame(JSON.stringify({ type: 'error', ...envelopeOf(noteFailed(services, c, error)) }), { event: 'error' }),
       onEnd: (gone) => {
         release();
-        if (gone && !keep) void cancelQuietly(services, view.id, tenant);
+        if (gone && !keep) behind(c, cancelQuietly(services, view.id, tenant));
       },
     });
   }
