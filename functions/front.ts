@@ -1,6 +1,6 @@
 /**
  * A function: some endpoints over a store and a queue that are reached by fetch. Nothing here is Node's, so the same bundle is a Worker
- * (`export default`), the inside of a Lambda handler (lambda.ts) and a server on Node (`node bundle.mjs`'s fetch with any adapter). Its state is
+ * (`export default`), the inside of a Lambda handler (lambda.ts) and of any server on Node. Its state is
  * in the store: an instance keeps connections, caches and rates only.
  */
 import { KmsKeys } from '../engine/adapters/kms.ts';
@@ -26,8 +26,10 @@ export interface FunctionParts {
 }
 
 export interface Front {
-  /** @param environment of a Worker; default: the process's. */
+  /** Of a Worker. @param environment default: the process's. */
   fetch(request: Request, environment?: Environment, context?: ExecutionContext): Promise<Response>;
+  /** Of any other host. @param remote the address that asks, if the host knows it. */
+  answer(request: Request, remote?: string): Promise<Response>;
   /** What a host that starts before it serves does first. @throws EngineError ERR_OPTION: the configuration is wrong. */
   open(environment?: Environment): void;
 }
@@ -47,6 +49,7 @@ export function front(made: FunctionParts): Front {
   const opened = (environment: Environment | undefined): App => (app ??= openApp(readEnv(environment ?? processEnvironment()), made));
   return {
     open: (environment) => void opened(environment),
+    answer: async (request, remote) => await opened(undefined).fetch(request, { remote }),
     async fetch(request, environment, context) {
       let ready: App;
       try {
@@ -56,9 +59,24 @@ export function front(made: FunctionParts): Front {
         console.error((error as Error).message);
         return Response.json({ error: { message: 'The function is not configured; its log says what is wrong.', type: 'server_error', param: null, code: 'misconfigured' } }, { status: 500 });
       }
-      return await ready.fetch(request, environment, context);
+      if (context === undefined) return await ready.fetch(request);
+      // Cloudflare writes it; anywhere else it would be the client's word.
+      const answering = Promise.resolve(ready.fetch(request, { remote: request.headers.get('cf-connecting-ip') ?? undefined }, context));
+      context.waitUntil(answering.catch(() => undefined));
+      return untilGone(await answering, request, context);
     },
   };
+}
+
+/**
+ * A Worker's request ends with its client, and with it all that it waits for: what is to be done then (the job of a client that has gone is
+ * cancelled) is done behind it, and begins when the request's signal says so (`enable_request_signal`), else at the next write.
+ */
+function untilGone(response: Response, request: Request, context: ExecutionContext): Response {
+  if (response.body === null) return response;
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  context.waitUntil(response.body.pipeTo(writable, { signal: request.signal }).catch(() => undefined));
+  return new Response(readable, response);
 }
 
 function openApp(config: FrontConfig, { add, storage, webhooks }: FunctionParts): App {

@@ -21,6 +21,8 @@ export interface Instance extends AsyncDisposable {
 
 /** Of workerd: what it promises to be for ever. */
 const COMPATIBILITY = '2026-04-01';
+/** As docs/FUNCTIONS.md says. */
+const FLAGS = ['enable_request_signal'];
 
 /** Bundles of functions in a folder of their own. */
 export class Bundles implements Disposable {
@@ -43,14 +45,14 @@ export class Bundles implements Disposable {
   async onNode(name: string, environment: Environment): Promise<Instance> {
     const { default: front } = (await import(`${pathToFileURL(path.join(this.#at(name), 'front.mjs')).href}?instance=${this.#instances++}`)) as { default: Front };
     front.open(environment);
-    const { url, end } = await listen({ fetch: (request) => front.fetch(request), host: '127.0.0.1', port: 0 });
+    const { url, end } = await listen({ fetch: (request) => front.answer(request), host: '127.0.0.1', port: 0 });
     return { url, [Symbol.asyncDispose]: end };
   }
 
   async onWorkerd(name: string, environment: Environment): Promise<Instance> {
     const miniflare = new Miniflare({
       modules: [{ type: 'ESModule', path: 'front.mjs', contents: this.texts.get(name) ?? '' }],
-      compatibilityDate: COMPATIBILITY, bindings: environment, host: '127.0.0.1', port: 0, cf: false, log: new Log(LogLevel.ERROR), handleRuntimeStdio: (stdout: Readable, stderr: Readable) => {
+      compatibilityDate: COMPATIBILITY, compatibilityFlags: FLAGS, bindings: environment, host: '127.0.0.1', port: 0, cf: false, log: new Log(LogLevel.ERROR), handleRuntimeStdio: (stdout: Readable, stderr: Readable) => {
         stdout.resume();
         stderr.resume();
       },
