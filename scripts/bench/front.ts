@@ -62,13 +62,15 @@ const CHAT = { model: 'countdown@cr8', messages: [{ role: 'user', content: '4 20
 export async function measureFront(plan: FrontPlan, say: (line: string) => void, signal: AbortSignal): Promise<FrontFigures> {
   const folder = mkdtempSync(path.join(tmpdir(), 'ruminate-bench-'));
   try {
-    await using bare = await FrontProcess.bare();
-    await using front = await FrontProcess.served(path.join(folder, 'store'));
-    const rates = await ratesOf(front, bare, plan, say);
-    say(`/health/live beside ${CHAINS} chains`);
-    const saturated = await saturatedBy(front, bare, plan, signal);
-    await using fresh = await FrontProcess.served(path.join(folder, 'streams'));
-    return { rates, saturated, streams: await streamsOf(fresh, plan, say, signal) };
+    const alone = await (async () => {
+      await using bare = await FrontProcess.bare();
+      await using front = await FrontProcess.served(path.join(folder, 'store'));
+      const rates = await ratesOf(front, bare, plan, say);
+      say(`/health/live beside ${CHAINS} chains`);
+      return { rates, saturated: await saturatedBy(front, bare, plan, signal) };
+    })();
+    await using front = await FrontProcess.served(path.join(folder, 'streams'));
+    return { ...alone, streams: await streamsOf(front, plan, say, signal) };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
