@@ -19,6 +19,7 @@ export interface PromptRequest {
   readonly tokenizerDigest: string;
   /** null: the model has none. */
   readonly template: string | null;
+  readonly vocabSize: number;
   readonly context: number;
 }
 
@@ -69,8 +70,8 @@ export class PromptThreads implements Prompts, Disposable {
 
   async encode(spec: JobSpec, model: LoadedModel, { signal }: CallOptions = {}): Promise<Prompt> {
     throwIfCancelled(signal);
-    const { messages, prompt, tools, documents, template_variables: variables } = spec;
-    if (isShort([messages, prompt, tools, documents, variables])) return promptOf(spec, promptModel(model));
+    const { messages, prompt, raw_prompt: raw, instructions, tools, documents, template_variables: variables } = spec;
+    if (isShort([messages, prompt, raw, instructions, tools, documents, variables])) return promptOf(spec, promptModel(model));
     const answer = await this.#ask(requestOf(spec, model), signal);
     if (answer.kind === 'refused') throw new EngineError(answer.code, answer.message);
     return { ids: [...answer.ids], end: answer.end };
@@ -182,8 +183,8 @@ class PromptThread {
 }
 
 function requestOf(spec: JobSpec, model: LoadedModel): PromptRequest {
-  const { name, template, tokenizer, context } = promptModel(model);
-  return { spec, name, context, directory: model.resolved.directory, tokenizerDigest: tokenizer.digest, template: template?.source ?? null };
+  const { name, template, tokenizer, vocabSize, context } = promptModel(model);
+  return { spec, name, vocabSize, context, directory: model.resolved.directory, tokenizerDigest: tokenizer.digest, template: template?.source ?? null };
 }
 
 /** Counted until it is too much for this thread. */

@@ -52,7 +52,7 @@ export interface PreparedJob {
 }
 
 export function promptModel({ resolved, template, tokenizer, info }: LoadedModel): PromptModel {
-  return { name: resolved.name, template, tokenizer, context: info.maxPositions };
+  return { name: resolved.name, template, tokenizer, vocabSize: info.vocabSize, context: info.maxPositions };
 }
 
 /**
@@ -74,7 +74,7 @@ export function prepare(spec: JobSpec, model: LoadedModel, prompt?: Prompt): Pre
   return {
     model,
     promptIds: ids,
-    question: spec.prompt ?? spec.messages?.findLast((message) => message.role === 'user')?.content ?? '',
+    question: spec.prompt ?? (typeof spec.raw_prompt === 'string' ? spec.raw_prompt : null) ?? spec.messages?.findLast((message) => message.role === 'user')?.content ?? '',
     opened: thinking !== null && end.endsWith(thinking.open),
     lengths: lengthsOf(spec, ids.length, info.maxPositions),
     seed: BigInt(spec.seed ?? 0),

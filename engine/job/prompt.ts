@@ -15,6 +15,8 @@ export interface PromptModel {
   readonly name: string;
   readonly template: ChatTemplate | null;
   readonly tokenizer: Tokenizer;
+  /** Rows of the embedding. */
+  readonly vocabSize: number;
   /** Tokens of prompt and answer. */
   readonly context: number;
 }
@@ -25,11 +27,13 @@ const END_CHARS = 256;
  * A template writes its own special tokens, so none are added to what it renders.
  * @throws EngineError ERR_OPTION, ERR_TEMPLATE, ERR_TOKENIZER, ERR_PROMPT_TOO_LONG
  */
-export function promptOf(spec: JobSpec, { name, template, tokenizer, context }: PromptModel): Prompt {
+export function promptOf(spec: JobSpec, { name, template, tokenizer, vocabSize, context }: PromptModel): Prompt {
+  if (spec.raw_prompt !== undefined) return rawPrompt(spec.raw_prompt, tokenizer, vocabSize, context);
   if (template === null && spec.messages !== undefined) {
     throw new EngineError('ERR_TEMPLATE', `${name} has no chat template for messages; give a prompt, which is used as it is.`);
   }
-  const messages = spec.messages ?? [{ role: 'user', content: spec.prompt ?? '' }];
+  const system = spec.instructions === undefined ? [] : [{ role: 'system', content: spec.instructions }];
+  const messages = [...system, ...(spec.messages ?? [{ role: 'user', content: spec.prompt ?? '' }])];
   const text = template?.render({
     messages,
     addGenerationPrompt: true,
@@ -41,11 +45,26 @@ export function promptOf(spec: JobSpec, { name, template, tokenizer, context }: 
     date: spec.date,
     extra: spec.template_variables,
   }) ?? spec.prompt ?? '';
-  const least = tokenizer.leastTokens(text);
-  const ids = least >= context ? null : tokenizer.encodeAtMost(text, { addSpecial: template === null, most: context - 1 });
-  if (ids === null) {
-    throw new EngineError('ERR_PROMPT_TOO_LONG', `The prompt must leave room for an answer in the context of ${context} tokens; it has at least ${Math.max(least, context)}.`);
-  }
+  const ids = encoded(text, template === null, tokenizer, context);
   if (ids.length === 0) throw new EngineError('ERR_OPTION', 'prompt must have at least one token; got none.');
-  return { ids, end: text.trimEnd().slice(-END_CHARS) };
+  return { ids, end: endOf(text) };
+}
+
+/** Text as a tokenizer takes it by itself: with what it puts before every text. */
+function rawPrompt(prompt: string | readonly number[], tokenizer: Tokenizer, vocabSize: number, context: number): Prompt {
+  if (typeof prompt === 'string') return { ids: encoded(prompt, true, tokenizer, context), end: endOf(prompt) };
+  const strange = prompt.find((id) => id >= vocabSize);
+  if (strange !== undefined) throw new EngineError('ERR_OPTION', `raw_prompt must have token ids below ${vocabSize}; got ${strange}.`);
+  return { ids: prompt, end: endOf(tokenizer.decode(prompt, { skipSpecial: false })) };
+}
+
+function encoded(text: string, addSpecial: boolean, tokenizer: Tokenizer, context: number): readonly number[] {
+  const least = tokenizer.leastTokens(text);
+  const ids = least >= context ? null : tokenizer.encodeAtMost(text, { addSpecial, most: context - 1 });
+  if (ids !== null) return ids;
+  throw new EngineError('ERR_PROMPT_TOO_LONG', `The prompt must leave room for an answer in the context of ${context} tokens; it has at least ${Math.max(least, context)}.`);
+}
+
+function endOf(text: string): string {
+  return text.trimEnd().slice(-END_CHARS);
 }

@@ -42,13 +42,14 @@ test(`${STREAMS} streams of one process are complete and in order, and hold litt
     const requestOf = (i: number): StreamRequest => i < CHATS
       ? { url: `${server.url}/v1/chat/completions`, body: { model: 'countdown@dense', messages: [{ role: 'user', content: '4 20 8 13 target 59' }], max_tokens: 8, seed: i, stream: true } }
       : { url: `${server.url}/v1/jobs/${id}/events` };
-    const streams = await openStreams(Array.from({ length: STREAMS }, (_, i) => requestOf(STREAMS - 1 - i)));
+    // Chats first: before jobs have waited so long that more are sent away.
+    const streams = await openStreams(Array.from({ length: STREAMS }, (_, i) => requestOf(i)));
     const open = rssKib(server);
     for (const job of busy) await server.post(`/v1/jobs/${job.id}/cancel`, {});
     await Promise.all(streams.map(({ ended }) => ended));
     const after = rssKib(server);
-    const readers = streams.slice(0, STREAMS - CHATS);
-    const chats = streams.slice(STREAMS - CHATS);
+    const chats = streams.slice(0, CHATS);
+    const readers = streams.slice(CHATS);
     // A token of each chain and step, the end of each chain, the result.
     expect(new Set(readers.map(({ events }) => events))).toEqual(new Set([CHAINS * LENGTH + CHAINS + 1]));
     expect(readers.every(({ inOrder, last }) => inOrder && last.includes('event: end\n'))).toBe(true);
