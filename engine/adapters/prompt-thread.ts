@@ -28,7 +28,7 @@ async function modelOf({ directory, tokenizerDigest, template }: PromptRequest):
 
 async function answerTo(request: PromptRequest): Promise<PromptAnswer> {
   try {
-    const { ids, end } = promptOf(request.spec, { ...(await modelOf(request)), name: request.name, context: request.context, vocabSize: request.vocabSize });
+    const { ids, end } = promptOf(request.spec, { ...(await modelOf(request)), name: request.name, vocabSize: request.vocabSize, context: request.context });
     return { kind: 'prompt', ids: Int32Array.from(ids), end };
   } catch (error) {
     if (error instanceof EngineError) return { kind: 'refused', code: error.code, message: error.message };

@@ -19,8 +19,8 @@ export interface PromptRequest {
   readonly tokenizerDigest: string;
   /** null: the model has none. */
   readonly template: string | null;
-  readonly context: number;
   readonly vocabSize: number;
+  readonly context: number;
 }
 
 export type PromptAnswer =
@@ -183,8 +183,8 @@ class PromptThread {
 }
 
 function requestOf(spec: JobSpec, model: LoadedModel): PromptRequest {
-  const { name, template, tokenizer, context, vocabSize } = promptModel(model);
-  return { spec, name, context, vocabSize, directory: model.resolved.directory, tokenizerDigest: tokenizer.digest, template: template?.source ?? null };
+  const { name, template, tokenizer, vocabSize, context } = promptModel(model);
+  return { spec, name, vocabSize, context, directory: model.resolved.directory, tokenizerDigest: tokenizer.digest, template: template?.source ?? null };
 }
 
 /** Counted until it is too much for this thread. */

@@ -52,7 +52,7 @@ export interface PreparedJob {
 }
 
 export function promptModel({ resolved, template, tokenizer, info }: LoadedModel): PromptModel {
-  return { name: resolved.name, template, tokenizer, context: info.maxPositions, vocabSize: info.vocabSize };
+  return { name: resolved.name, template, tokenizer, vocabSize: info.vocabSize, context: info.maxPositions };
 }
 
 /**

@@ -186,8 +186,7 @@ export class Handler implements Disposable {
       if (tokensPerSecond !== null) this.#rates.set(running.model, tokensPerSecond);
       if (outcome.kind === 'parked') {
         say({ ...outcome, where, why: running.why ?? 'interrupt', ranMs });
-        if (running.why === 'cancel') return REMOVE;
-        return running.why === 'memory' ? this.#later : AT_ONCE;
+        return running.why === 'cancel' ? REMOVE : running.why === 'memory' ? this.#later : AT_ONCE;
       }
       say({ kind: 'ended', where, state: outcome.state, usage: outcome.result.usage, ranMs });
       return REMOVE;

@@ -54,7 +54,9 @@ const QUOTE = { model: 'countdown', prompt: '4 20 8 13 target 59', budget: { wid
 const CHAINS = 64;
 /** Never ends by itself. */
 const LONG = { model: 'countdown@dense', prompt: '3 5 7 11 13 17 target 997', vote: 'none', early_stop: false, sampling: { logit_bias: [[2, -100]] }, budget: { width: CHAINS, length: 900 } };
-/** What half of the readers follow together: a thousand events. */
+/** Streams that are a job of their own; they come first, before jobs have waited so long that more are sent away. */
+const CHATS = 25;
+/** What all others follow together: a thousand events. */
 const FOLLOWED = { ...LONG, budget: { width: 4, length: 250 } };
 const CHAT = { model: 'countdown@cr8', messages: [{ role: 'user', content: '4 20 8 13 target 59' }], max_tokens: 16, stream: true };
 
@@ -62,13 +64,15 @@ const CHAT = { model: 'countdown@cr8', messages: [{ role: 'user', content: '4 20
 export async function measureFront(plan: FrontPlan, say: (line: string) => void, signal: AbortSignal): Promise<FrontFigures> {
   const folder = mkdtempSync(path.join(tmpdir(), 'ruminate-bench-'));
   try {
-    await using bare = await FrontProcess.bare();
-    await using front = await FrontProcess.served(path.join(folder, 'store'));
-    const rates = await ratesOf(front, bare, plan, say);
-    say(`/health/live beside ${CHAINS} chains`);
-    const saturated = await saturatedBy(front, bare, plan, signal);
-    await using fresh = await FrontProcess.served(path.join(folder, 'streams'));
-    return { rates, saturated, streams: await streamsOf(fresh, plan, say, signal) };
+    const alone = await (async () => {
+      await using bare = await FrontProcess.bare();
+      await using front = await FrontProcess.served(path.join(folder, 'store'));
+      const rates = await ratesOf(front, bare, plan, say);
+      say(`/health/live beside ${CHAINS} chains`);
+      return { rates, saturated: await saturatedBy(front, bare, plan, signal) };
+    })();
+    await using front = await FrontProcess.served(path.join(folder, 'streams'));
+    return { ...alone, streams: await streamsOf(front, plan, say, signal) };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
@@ -110,9 +114,9 @@ async function saturatedBy(front: FrontProcess, bare: FrontProcess, { saturatedS
 
 async function streamsOf(front: FrontProcess, { streams: steps }: FrontPlan, say: (line: string) => void, signal: AbortSignal): Promise<FrontFigures['streams']> {
   // It runs while readers come, so that all of them are there before what they read begins.
-  await front.post('/v1/jobs', LONG);
+  const busy = await front.post<{ readonly id: string }>('/v1/jobs', LONG);
   const { id } = await front.post<{ readonly id: string }>('/v1/jobs', FOLLOWED);
-  const requestOf = (i: number): StreamRequest => (i % 2 === 0 ? { url: `${front.url}/v1/jobs/${id}/events` } : { url: `${front.url}/v1/chat/completions`, body: { ...CHAT, seed: i } });
+  const requestOf = (i: number): StreamRequest => (i < CHATS ? { url: `${front.url}/v1/chat/completions`, body: { ...CHAT, seed: i } } : { url: `${front.url}/v1/jobs/${id}/events` });
   const rss = [{ streams: 0, rss_mib: front.rssMib }];
   const open = [];
   await front.loop();
@@ -122,6 +126,7 @@ async function streamsOf(front: FrontProcess, { streams: steps }: FrontPlan, say
     await pause(systemClock, 1_000, signal);
     rss.push({ streams: count, rss_mib: front.rssMib });
   }
+  await front.post(`/v1/jobs/${busy.id}/cancel`, {});
   let done = false;
   const health = healthOf(front, 3_600, signal, () => done);
   await Promise.all(open.map(({ ended }) => ended));

@@ -25,6 +25,8 @@ process.on('message', () => {
   last = sight();
 });
 process.channel?.unref();
+// Whoever measured has gone.
+process.on('disconnect', () => process.exit());
 
 /** Of the main thread: on a core, and ready but without one. Linux only; elsewhere 0. */
 function sight() {

@@ -59,7 +59,7 @@ describe('chat templates', () => {
     const tokenizer = Tokenizer.parse(byteLevel());
     const told = { enable_thinking: false, tools: [{ a: 1 }], documents: [{ b: 2 }], date: '2024-07-26', template_variables: { thinking_budget: 7, messages: 'no' } };
     const messages = [{ role: 'assistant', content: 'x', reasoning_content: 'r', tool_calls: [{}] }, { role: 'tool', content: 'y', tool_call_id: '1', name: 'f' }];
-    const { ids } = promptOf(parseSpec({ model: 'x', messages, kv: 'f32', ...told }), { name: 'x', template, tokenizer, context: 4_096, vocabSize: 512 });
+    const { ids } = promptOf(parseSpec({ model: 'x', messages, kv: 'f32', ...told }), { name: 'x', template, tokenizer, vocabSize: tokenizer.vocabSize, context: 4_096 });
     expect(JSON.parse(tokenizer.decode(ids, { skipSpecial: false }))).toEqual([messages, false, [{ a: 1 }], [{ b: 2 }], '26 Jul', 7, true]);
   });
 });
