@@ -16,10 +16,13 @@ export function chainText({ model: { tokenizer, info }, keptIds }: PreparedJob, 
   return tokenizer.textOf(chain.stopBytes === null ? bytes : bytes.subarray(0, chain.stopBytes));
 }
 
-/** The ballot of a chain that finished. One that was ended from outside has no answer: the vote did not wait for it. */
-export function castBallot(job: PreparedJob, index: number, chain: ChainReport): CastBallot {
+/**
+ * The ballot of a chain that finished. One that was ended from outside has no answer: the vote did not wait for it.
+ * @param text of the chain, if it is known: making it is most of the work.
+ */
+export function castBallot(job: PreparedJob, index: number, chain: ChainReport, text?: string): CastBallot {
   assert(chain.finish !== null, 'only finished chains vote');
-  const { answer, key, isCall } = chain.finish === 'ended' ? NO_ANSWER : chainAnswer(job, chain);
+  const { answer, key, isCall } = chain.finish === 'ended' ? NO_ANSWER : chainAnswer(job, chain, text ?? chainText(job, chain));
   return {
     chain: index,
     step: chain.tokens.length,
@@ -35,8 +38,8 @@ const NO_ANSWER = { answer: null, key: null, isCall: false } as const;
  * A chain that calls votes for its calls, all of them in their order, whatever it says beside them and however it writes them. One whose
  * arguments are no JSON objects, or that was cut, has no answer.
  */
-function chainAnswer(job: PreparedJob, chain: ChainReport): { readonly answer: string | null; readonly key: string | null; readonly isCall: boolean } {
-  const { content, calls } = chainSays(job, chain);
+function chainAnswer(job: PreparedJob, chain: ChainReport, text: string): { readonly answer: string | null; readonly key: string | null; readonly isCall: boolean } {
+  const { content, calls } = textSays(job, text);
   if (calls.length > 0) {
     const answer = chain.finish === 'stop' ? answerOfCalls(calls) : null;
     return { answer, key: answer === null ? null : `calls ${answer}`, isCall: true };
@@ -46,21 +49,21 @@ function chainAnswer(job: PreparedJob, chain: ChainReport): { readonly answer: s
 }
 
 /** `content` null: it did not come to an answer. */
-function chainSays(job: PreparedJob, chain: ChainReport): { readonly content: string | null; readonly calls: readonly Call[] } {
-  const { answer } = splitThinking(chainText(job, chain), job.thinking, job.opened);
+function textSays(job: PreparedJob, text: string): { readonly content: string | null; readonly calls: readonly Call[] } {
+  const { answer } = splitThinking(text, job.thinking, job.opened);
   return answer === null || job.calls === null ? { content: answer, calls: [] } : splitCalls(answer, job.calls);
 }
 
 /** `ended`: why chains that did not finish by themselves were ended. */
-export function chainResult(job: PreparedJob, chain: ChainReport, ballot: CastBallot, ended: FinishReason | null, headCount: number): ChainResult {
+export function chainResult(job: PreparedJob, chain: ChainReport, text: string, ballot: CastBallot, ended: FinishReason | null, headCount: number): ChainResult {
   const finish = chain.finish === 'ended' ? ended : chain.finish;
   assert(finish !== null, 'a chain of a result has a finish reason');
   return {
     tokens: [...chain.tokens],
-    text: chainText(job, chain),
+    text,
     finish_reason: finish,
     answer: ballot.answer,
-    ...(job.calls === null ? {} : { tool_calls: chainSays(job, chain).calls }),
+    ...(job.calls === null ? {} : { tool_calls: textSays(job, text).calls }),
     live_kv_tokens: chain.liveSum / headCount,
   };
 }

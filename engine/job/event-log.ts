@@ -79,8 +79,9 @@ export class EventLog {
   #finish(i: number, chain: ChainReport, reason: FinishReason): LogEvent {
     const log = this.#logOf(i);
     log.finished = true;
-    const rest = log.splitter.push(chainText(this.#job, chain).slice(log.chars));
-    const { answer } = castBallot(this.#job, i, chain);
+    const text = chainText(this.#job, chain);
+    const rest = log.splitter.push(text.slice(log.chars));
+    const { answer } = castBallot(this.#job, i, chain, text);
     return { kind: 'finish', seq: this.#seq++, chain: i, reason, answer, delta: joinedDelta(rest, log.splitter.flush()) };
   }
 

@@ -8,7 +8,7 @@ import type { Tokenizer } from '../model/tokenizer.ts';
 import type { KvType, ModelInfo, Sampling } from '../runtime/native.ts';
 import { type AnswerRule, DEFAULT_THINKING, type Thinking } from './answer.ts';
 import { type Quote, cacheGeometry, cacheShape, defaultKvType, kvBytesPerToken, plan } from './budget.ts';
-import { promptOf } from './prompt.ts';
+import { type Prompt, type PromptModel, callRulesOf, promptOf } from './prompt.ts';
 import type { JobSpec, SamplingSpec } from './spec.ts';
 import { type Verifier, verifierNamed } from './verifier.ts';
 import type { VoteRule } from './vote.ts';
@@ -56,12 +56,20 @@ export interface PreparedJob {
   readonly bytesPerToken: number;
 }
 
-/** @throws EngineError ERR_OPTION, ERR_TEMPLATE, ERR_TOOLS, ERR_TOKENIZER, ERR_PROMPT_TOO_LONG */
-export function prepare(spec: JobSpec, model: LoadedModel): PreparedJob {
+export function promptModel({ resolved, template, tokenizer, info }: LoadedModel): PromptModel {
+  return { name: resolved.name, template, tokenizer, vocabSize: info.vocabSize, context: info.maxPositions };
+}
+
+/**
+ * @param prompt of this spec and model, if it was encoded elsewhere.
+ * @throws EngineError ERR_OPTION, ERR_TEMPLATE, ERR_TOOLS, ERR_TOKENIZER, ERR_PROMPT_TOO_LONG
+ */
+export function prepare(spec: JobSpec, model: LoadedModel, prompt?: Prompt): PreparedJob {
   const { info, resolved } = model;
   checkRatio(spec, model);
+  const given = prompt ?? promptOf(spec, promptModel(model));
+  const calls = callRulesOf(spec, given);
   const task = resolved.card?.task ?? null;
-  const { ids, text, calls, keptIds } = promptOf(spec, model);
   const vote = spec.vote ?? task?.vote ?? 'majority';
   const verifierName = spec.verifier ?? task?.verifier ?? null;
   if (vote === 'verifier' && verifierName === null) {
@@ -71,12 +79,12 @@ export function prepare(spec: JobSpec, model: LoadedModel): PreparedJob {
   const kv = spec.kv ?? defaultKvType(info);
   return {
     model,
-    promptIds: ids,
+    promptIds: given.ids,
     question: spec.prompt ?? (typeof spec.raw_prompt === 'string' ? spec.raw_prompt : null) ?? spec.messages?.findLast((message) => message.role === 'user')?.content ?? '',
     calls,
-    keptIds,
-    opened: thinking !== null && text.trimEnd().endsWith(thinking.open),
-    lengths: lengthsOf(spec, ids.length, info.maxPositions),
+    keptIds: new Set((calls?.syntax.markers ?? []).flatMap((marker) => model.tokenizer.tokenToId(marker) ?? [])),
+    opened: thinking !== null && given.end.endsWith(thinking.open),
+    lengths: lengthsOf(spec, given.ids.length, info.maxPositions),
     seed: BigInt(spec.seed ?? 0),
     sampling: samplingOf({ ...model.samplingDefaults, ...spec.sampling }),
     stop: spec.stop ?? [],

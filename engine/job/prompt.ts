@@ -1,61 +1,80 @@
-/** From what is asked to the tokens that the model is given, and to how its calls will be known. */
+/** A prompt as its model reads it. */
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { CallRules } from '../model/calls/parser.ts';
-import { type TemplateTools, type Turn, conversationOf, toolsOf } from '../model/calls/prompt.ts';
-import type { Tool } from '../model/calls/syntax.ts';
+import { type TemplateTools, type Turn, conversationOf, syntaxNamed, toolsOf } from '../model/calls/prompt.ts';
+import type { CallSyntax, Tool } from '../model/calls/syntax.ts';
 import type { ChatTemplate, Message } from '../model/template.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
 import type { JobSpec } from './spec.ts';
 
 export interface Prompt {
   readonly ids: readonly number[];
-  readonly text: string;
-  readonly calls: CallRules | null;
-  /** Special tokens that are markup of calls. */
-  readonly keptIds: ReadonlySet<number>;
+  /** What its text ends in, without white space after it: longer than any delimiter. */
+  readonly end: string;
+  /** How its model calls the functions that it offers; null: it offers none. */
+  readonly syntax: CallSyntax['name'] | null;
 }
 
 export interface PromptModel {
-  readonly resolved: { readonly name: string };
-  readonly info: { readonly vocabSize: number };
-  readonly tokenizer: Tokenizer;
+  /** For people. */
+  readonly name: string;
   readonly template: ChatTemplate | null;
+  readonly tokenizer: Tokenizer;
+  /** Rows of the embedding. */
+  readonly vocabSize: number;
+  /** Tokens of prompt and answer. */
+  readonly context: number;
 }
 
-const NO_IDS: ReadonlySet<number> = new Set();
+const END_CHARS = 256;
 
 /**
  * A template writes its own special tokens, so none are added to what it renders.
- * @throws EngineError ERR_OPTION, ERR_TEMPLATE, ERR_TOOLS, ERR_TOKENIZER
+ * @throws EngineError ERR_OPTION, ERR_TEMPLATE, ERR_TOOLS, ERR_TOKENIZER, ERR_PROMPT_TOO_LONG
  */
-export function promptOf(spec: JobSpec, { template, tokenizer, resolved, info }: PromptModel): Prompt {
-  if (spec.raw_prompt !== undefined) return { ...rawPrompt(spec.raw_prompt, tokenizer, info.vocabSize), calls: null, keptIds: NO_IDS };
+export function promptOf(spec: JobSpec, { name, template, tokenizer, vocabSize, context }: PromptModel): Prompt {
+  if (spec.raw_prompt !== undefined) return rawPrompt(spec.raw_prompt, tokenizer, vocabSize, context);
   if (template === null && spec.messages !== undefined) {
-    throw new EngineError('ERR_TEMPLATE', `${resolved.name} has no chat template for messages; give a prompt, which is used as it is.`);
+    throw new EngineError('ERR_TEMPLATE', `${name} has no chat template for messages; give a prompt, which is used as it is.`);
   }
   if (spec.tool_choice === 'required' || typeof spec.tool_choice === 'object') throw new EngineError('ERR_OPTION', 'tool_choice must be auto or none so far: no call can be made certain.');
   const tools = spec.tool_choice === 'none' ? [] : (spec.tools ?? []);
-  if (template === null && tools.length > 0) throw new EngineError('ERR_TOOLS', `${resolved.name} has no chat template, which would tell it of tools.`);
+  if (template === null && tools.length > 0) throw new EngineError('ERR_TOOLS', `${name} has no chat template, which would tell it of tools.`);
   const system = spec.instructions === undefined ? [] : [{ role: 'system', content: spec.instructions }];
   const turns = [...system, ...(spec.messages ?? [{ role: 'user', content: spec.prompt ?? '' }])].map(turnOf);
   checkResults(turns);
   const speaksOfTools = tools.length > 0 || turns.some(({ role, calls }) => role === 'tool' || calls !== undefined);
   const known = template === null || !speaksOfTools ? null : toolsOf(template.forTools, tokenizer);
   const text = template === null ? (spec.prompt ?? '') : rendered(spec, turns, tools, template, known, tokenizer);
-  const ids = tokenizer.encode(text, { addSpecial: template === null });
+  const ids = encoded(text, template === null, tokenizer, context);
   if (ids.length === 0) throw new EngineError('ERR_OPTION', 'prompt must have at least one token; got none.');
-  if (known === null || tools.length === 0) return { ids, text, calls: null, keptIds: NO_IDS };
-  const calls: CallRules = { syntax: known.syntax, offered: new Set(tools.map((tool) => tool.function.name)), most: spec.parallel_tool_calls === false ? 1 : LIMITS.TOOLS_MAX };
-  return { ids, text, calls, keptIds: new Set(known.syntax.markers.flatMap((marker) => tokenizer.tokenToId(marker) ?? [])) };
+  return { ids, end: endOf(text), syntax: known === null || tools.length === 0 ? null : known.syntax.name };
+}
+
+/** How the calls of a spec's chains are known; null: it offers no functions. */
+export function callRulesOf({ tools = [], parallel_tool_calls: parallel = true }: JobSpec, { syntax }: Pick<Prompt, 'syntax'>): CallRules | null {
+  if (syntax === null) return null;
+  return { syntax: syntaxNamed(syntax), offered: new Set(tools.map((tool) => tool.function.name)), most: parallel ? LIMITS.TOOLS_MAX : 1 };
 }
 
 /** Text as a tokenizer takes it by itself: with what it puts before every text. */
-function rawPrompt(prompt: string | readonly number[], tokenizer: Tokenizer, vocabSize: number): Pick<Prompt, 'ids' | 'text'> {
-  if (typeof prompt === 'string') return { ids: tokenizer.encode(prompt, { addSpecial: true }), text: prompt };
+function rawPrompt(prompt: string | readonly number[], tokenizer: Tokenizer, vocabSize: number, context: number): Prompt {
+  if (typeof prompt === 'string') return { ids: encoded(prompt, true, tokenizer, context), end: endOf(prompt), syntax: null };
   const strange = prompt.find((id) => id >= vocabSize);
   if (strange !== undefined) throw new EngineError('ERR_OPTION', `raw_prompt must have token ids below ${vocabSize}; got ${strange}.`);
-  return { ids: prompt, text: tokenizer.decode(prompt, { skipSpecial: false }) };
+  return { ids: prompt, end: endOf(tokenizer.decode(prompt, { skipSpecial: false })), syntax: null };
+}
+
+function encoded(text: string, addSpecial: boolean, tokenizer: Tokenizer, context: number): readonly number[] {
+  const least = tokenizer.leastTokens(text);
+  const ids = least >= context ? null : tokenizer.encodeAtMost(text, { addSpecial, most: context - 1 });
+  if (ids !== null) return ids;
+  throw new EngineError('ERR_PROMPT_TOO_LONG', `The prompt must leave room for an answer in the context of ${context} tokens; it has at least ${Math.max(least, context)}.`);
+}
+
+function endOf(text: string): string {
+  return text.trimEnd().slice(-END_CHARS);
 }
 
 /** A result answers a call that was made before it; of whom it is may be left out. */

@@ -14,6 +14,7 @@ import type { PreparedJob } from '../../engine/job/prepare.ts';
 import { closed } from '../../engine/job/run.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { splitCalls } from '../../engine/job/splitter.ts';
+import { parseStoredSpec } from '../../engine/job/stored-spec.ts';
 import type { RunReport } from '../../engine/runtime/native.ts';
 import { folder, removeFolders } from '../helpers/models.ts';
 import { WEATHER, writeToolModels } from '../helpers/tool-models.ts';
@@ -59,8 +60,8 @@ async function endedJob(spec: JobSpec): Promise<Ended> {
   const { id } = await platform.submit(spec, { tenant: TENANT });
   await runToEnd(store, id);
   const where = { tenant: TENANT, job: id };
-  const { head, manifest, spec: stored } = await readRecord(store, where);
-  const job = await shelf.restore(stored, id);
+  const { head, manifest, specText } = await readRecord(store, where);
+  const job = await shelf.restore(parseStoredSpec(specText), id);
   using journals = new JournalReader({ store, where, keys: null, decode: shelf.decodeJournals });
   return { job, report: closed(await journals.read(job, head, manifest)), ended: endReason(head.state, manifest) };
 }

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { type LoadedModel, prepare } from '../../engine/job/prepare.ts';
+import { promptOf } from '../../engine/job/prompt.ts';
 import { parseSpec } from '../../engine/job/spec.ts';
 import { templateIn, tokenizerIn } from '../../engine/model/directory.ts';
 import { ChatTemplate } from '../../engine/model/template.ts';
@@ -57,11 +57,10 @@ describe('chat templates', () => {
   test('a job hands on what its spec says for the template: thinking, tools, documents, the date, and the rest', () => {
     const template = new ChatTemplate("{{ [messages, enable_thinking, tools, documents, strftime_now('%d %b'), thinking_budget, add_generation_prompt] | tojson }}{% for m in messages %}{% for call in m.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}{% endfor %}");
     const tokenizer = Tokenizer.parse(byteLevel());
-    const model = { template, tokenizer, overrides: [], info: { maxPositions: 4_096 }, resolved: { name: 'x', card: null }, samplingDefaults: {} } as unknown as LoadedModel;
     const told = { enable_thinking: false, tools: [{ type: 'function', function: { name: 'f', description: 'd', parameters: {}, strict: true } }], documents: [{ b: 2 }], date: '2024-07-26', template_variables: { thinking_budget: 7, messages: 'no' } };
     const messages = [{ role: 'assistant', content: 'x', reasoning_content: 'r', tool_calls: [{ id: '1', type: 'function', function: { name: 'f', arguments: { x: 1 } } }] }, { role: 'tool', content: 'y', tool_call_id: '1', name: 'f' }];
-    const { promptIds } = prepare(parseSpec({ model: 'x', messages, kv: 'f32', ...told }), model);
-    const [shown = ''] = tokenizer.decode(promptIds, { skipSpecial: false }).split('<tool_call>');
+    const { ids } = promptOf(parseSpec({ model: 'x', messages, kv: 'f32', ...told }), { name: 'x', template, tokenizer, vocabSize: tokenizer.vocabSize, context: 4_096 });
+    const [shown = ''] = tokenizer.decode(ids, { skipSpecial: false }).split('<tool_call>');
     // `strict` is a word to the engine, not to the model.
     expect(JSON.parse(shown)).toEqual([messages, false, [{ type: 'function', function: { name: 'f', description: 'd', parameters: {} } }], [{ b: 2 }], '26 Jul', 7, true]);
   });

@@ -53,6 +53,11 @@ const WRITTEN: readonly (readonly [CallSyntax, string])[] = [
   [llama, `{"name":"${NAME}","parameters":{"x":1}}`],
 ];
 
+/** @param name of one. */
+export function syntaxNamed(name: CallSyntax['name']): CallSyntax {
+  return WRITTEN.find(([syntax]) => syntax.name === name)?.[0] ?? hermes;
+}
+
 const known = new WeakMap<ChatTemplate, TemplateTools>();
 
 /** @throws EngineError ERR_TOOLS: it shows tools, but a call as nothing that is known here. */
