@@ -10,6 +10,7 @@ import { type LoadedModel, promptModel } from '../../engine/job/prepare.ts';
 import { promptOf } from '../../engine/job/prompt.ts';
 import { Session } from '../../engine/job/session.ts';
 import { type JobSpec, parseSpec } from '../../engine/job/spec.ts';
+import { ChatTemplate } from '../../engine/model/template.ts';
 import { ROOT } from '../helpers/setup.ts';
 
 let program: URL;
@@ -52,6 +53,17 @@ describe('threads for prompts', () => {
     expect(prompt).toEqual(promptOf(spec, promptModel(model)));
     expect(prompt.ids.length).toBeGreaterThan(100_000);
     expect(turns).toBeGreaterThan(10);
+  });
+
+  test('have the template for chats with tools, and say how calls are written', async () => {
+    using prompts = new PromptThreads({ program });
+    const forTools = new ChatTemplate('[TOOL_CALLS]{% for m in messages %}{% for call in m.tool_calls or [] %}[TOOL_CALLS]{{ call.function.name }}[ARGS]{{ call.function.arguments | tojson }}{% endfor %}{{ m.content }}{% endfor %}{{ tools | tojson }}');
+    const of = { ...model, template: new ChatTemplate('{{ messages[0].content }}', forTools) };
+    const spec = parseSpec({ model: 'countdown', prompt: '4 20 8 13 target 59 '.repeat(1_000), tools: [{ type: 'function', function: { name: 'f' } }] });
+    const prompt = await prompts.encode(spec, of);
+    expect(prompt.syntax).toBe('mistral_args');
+    expect(prompt).toEqual(promptOf(spec, promptModel(of)));
+    expect(prompt.ids).not.toEqual((await prompts.encode({ ...spec, tools: [] }, of)).ids);
   });
 
   test('are not begun for a short prompt', async () => {
