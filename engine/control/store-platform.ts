@@ -10,6 +10,7 @@ import { type Said, continuationOf, nextTurn } from '../job/conversation.ts';
 import type { JobResult } from '../job/generate.ts';
 import { JournalReader, endReason } from '../job/journals.ts';
 import { resultOf } from '../job/run.ts';
+import { holds, sealSpec } from '../job/sealed-spec.ts';
 import { type JobSpec, parseSpec } from '../job/spec.ts';
 import { storedSpecOf } from '../job/stored-spec.ts';
 import { createJob } from '../kv/create.ts';
@@ -24,7 +25,6 @@ import type { Shelf } from '../ports/shelf.ts';
 import { Outbox } from '../webhook/outbox.ts';
 import { Backlog } from './backlog.ts';
 import type { LiveFeed } from './feed.ts';
-import { hasResult } from './followed.ts';
 import { jobIds, timeOf } from './ids.ts';
 import { listNewest } from './listing.ts';
 import type {
@@ -33,6 +33,7 @@ import type {
 import { admitJob, quoteView } from './quotes.ts';
 import { type JobRecord, keyOf, messageOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
 import { RestoredJobs } from './restored.ts';
+import { hasResult } from './followed.ts';
 import { type EventOptions, Streams } from './stream.ts';
 import { NO_WORKERS, type WorkerState } from './workers.ts';
 
@@ -84,7 +85,7 @@ export class StorePlatform implements Platform {
     this.#options = options;
     this.#outbox = options.outbox ?? new Outbox(options);
     this.#clock = options.clock ?? systemClock;
-    this.#jobs = new RestoredJobs(options.shelf, this.#clock);
+    this.#jobs = new RestoredJobs(options.shelf, options.keys, this.#clock);
     this.#nowMs = options.nowMs ?? wallClockMs;
     const { store, keys, shelf, feed, queue, eventsMax, depthFreshMs: freshMs = 0 } = options;
     this.#streams = new Streams({ store, keys, shelf, feed, jobs: this.#jobs, clock: this.#clock, eventsMax });
@@ -92,7 +93,7 @@ export class StorePlatform implements Platform {
   }
 
   async submit(spec: JobSpec, { tenant, id, idempotencyKey, previous, via, signal }: SubmitOptions): Promise<JobView> {
-    const { store, shelf } = this.#options;
+    const { store, keys, shelf } = this.#options;
     const { where, createdMs } = this.#newKey(tenant, id);
     const said = previous === undefined ? null : await this.#said(keyOf(tenant, previous), signal);
     const parsed = parseSpec(said === null ? spec : nextTurn(parseSpec(spec), said));
@@ -100,7 +101,8 @@ export class StorePlatform implements Platform {
     admitJob(job, shelf);
     const modelId = await shelf.modelId(job, { signal });
     const text = JSON.stringify(storedSpecOf(parsed, job, modelId, said === null ? null : continuationOf(job, modelId, said)));
-    const created = await createJob(store, where, text, { idempotencyKey, createdMs, via, signal });
+    const sealed = await sealSpec(text, where, keys, { signal });
+    const created = await createJob(store, where, sealed, { idempotencyKey, createdMs, via, isSame: holds(text, keys, { signal }), signal });
     return await this.#announced(created.where, signal);
   }
 
@@ -177,14 +179,6 @@ export class StorePlatform implements Platform {
     return { state, running, ...(await this.#backlog.now()) };
   }
 
-  /** What readers here were told ahead of the store is committed first, so that it is in what the job leaves. One that takes too long is fenced. */
-  async #letGo(where: JobKey, signal: AbortSignal | undefined): Promise<void> {
-    using late = this.#clock.timeout(LET_GO_MS);
-    using stop = linkSignals(signal, late.signal);
-    await this.#options.letGo?.(where, { signal: stop.signal }).catch(() => undefined);
-    throwIfCancelled(signal);
-  }
-
   /** Of a job that is over. */
   async #ended(record: JobRecord, signal: AbortSignal | undefined): Promise<Pick<Said, 'prepared' | 'result'>> {
     const { store, keys, shelf } = this.#options;
@@ -198,9 +192,17 @@ export class StorePlatform implements Platform {
 
   async #said(where: JobKey, signal: AbortSignal | undefined): Promise<Said> {
     const record = await readRecord(this.#options.store, where, { signal });
-    const { head: { state }, manifest, spec } = record;
+    const { head: { state }, manifest } = record;
     if (!hasResult(state) || manifest === null) throw new EngineError('ERR_OPTION', `previous must have ended with an answer; it is ${state}.`);
-    return { job: where.job, version: manifest.version, stored: spec, ...(await this.#ended(record, signal)) };
+    return { job: where.job, version: manifest.version, stored: await this.#jobs.spec(record, signal), ...(await this.#ended(record, signal)) };
+  }
+
+  /** What readers here were told ahead of the store is committed first, so that it is in what the job leaves. One that takes too long is fenced. */
+  async #letGo(where: JobKey, signal: AbortSignal | undefined): Promise<void> {
+    using late = this.#clock.timeout(LET_GO_MS);
+    using stop = linkSignals(signal, late.signal);
+    await this.#options.letGo?.(where, { signal: stop.signal }).catch(() => undefined);
+    throwIfCancelled(signal);
   }
 
   get #workers(): WorkerState {
@@ -218,13 +220,14 @@ export class StorePlatform implements Platform {
   async #child(
     id: string, tenant: string, as: string | undefined, signal: AbortSignal | undefined, make: (name: string, options: ChildOptions) => Promise<JobKey>,
   ): Promise<JobView> {
-    const { store, shelf } = this.#options;
+    const { store, keys, shelf } = this.#options;
     const parent = keyOf(tenant, id);
     const { where, createdMs } = this.#newKey(tenant, as);
     await readLive(store, parent, { signal });
     const made = await make(where.job, {
       store,
       where: parent,
+      keys,
       createdMs,
       admit: async (child) => admitJob(await shelf.restore(child, id, { signal }), shelf),
       signal,
@@ -234,7 +237,8 @@ export class StorePlatform implements Platform {
 
   async #view(where: JobKey, signal: AbortSignal | undefined): Promise<JobView> {
     const { store } = this.#options;
-    return await viewOf(store, await readRecord(store, where, { signal }), { signal });
+    const record = await readRecord(store, where, { signal });
+    return await viewOf(store, record, await this.#jobs.spec(record, signal), { signal });
   }
 
   /** The job is there, whatever becomes of the message: the reconciler finds what no worker has heard of. */
@@ -246,6 +250,6 @@ export class StorePlatform implements Platform {
       await queue.send(message, { signal }).catch(() => undefined);
       if (record.head.state === 'queued' && message.priority === undefined) this.#backlog.sent(where);
     }
-    return await viewOf(store, record, { signal });
+    return await viewOf(store, record, await this.#jobs.spec(record, signal), { signal });
   }
 }

@@ -10,7 +10,7 @@ import type { ObjectRef } from '../kv/manifest.ts';
 import { COMMIT_INTERVAL_MS } from '../kv/take.ts';
 import type { NewObject } from '../kv/uploads.ts';
 import type { NativeRun, RunReport, SavedObject, Seal } from '../runtime/native.ts';
-import { type Checkpoint, contentOf, withCut } from './checkpoint.ts';
+import { type Checkpoint, contentOf, stretchOf, withCut } from './checkpoint.ts';
 
 /** How much work may be lost, and how much is written for it (KV.md 3). Never changes a result. */
 export interface CheckpointPolicy {
@@ -95,11 +95,13 @@ export class Checkpointer {
     if (this.#writing !== null) return;
     const { clock, policy, lease, isFollowed } = this.#o;
     const now = clock.nowMs();
+    const stretch = stretchOf(this.#checkpoint);
     const journalFull = this.#unlisted.length > 0 || lease.head.journal.length >= LIMITS.HEAD_JOURNAL_MAX - 1;
     const journalMs = isFollowed?.() === true ? Math.min(policy.journalMs, FOLLOWED_JOURNAL_MS) : policy.journalMs;
-    const journalDue = now - this.#last.journalMs >= journalMs && report.step > this.#last.journalStep;
+    const journalDue = now - this.#last.journalMs >= journalMs * stretch && report.step > this.#last.journalStep;
     const first = this.#last.deltaStep < 0;
-    const deltaDue = report.step - this.#last.deltaStep >= policy.deltaTokens || now - this.#last.deltaMs >= policy.deltaMs || (journalDue && journalFull);
+    const deltaDue =
+      report.step - this.#last.deltaStep >= policy.deltaTokens * stretch || now - this.#last.deltaMs >= policy.deltaMs * stretch || (journalDue && journalFull);
     if (first || deltaDue) await this.#delta('running', 'raw', null);
     else if (journalDue) await this.#journal();
     this.#waitedMs += clock.nowMs() - now;

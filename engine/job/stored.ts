@@ -24,6 +24,7 @@ import type { PreparedJob } from './prepare.ts';
 import { resultOf } from './run.ts';
 import { type OpenedJob, Session } from './session.ts';
 import { type SliceContext, type SliceOutcome, checkIdentity, isOwnerGone, ownerHint, resumptions, runSlice } from './slice.ts';
+import { holds, openSpec, sealSpec } from './sealed-spec.ts';
 import { type JobSpec, parseSpec } from './spec.ts';
 import { type StoredSpec, checkSame, jobSpecOf, parseStoredSpec, storedSpecOf } from './stored-spec.ts';
 
@@ -65,16 +66,17 @@ export async function runStored(spec: JobSpec, options: StoredOptions): Promise<
   using opened = await held.session.open(parseSpec(spec), options);
   const identity = await identityOf(opened.engine);
   const text = JSON.stringify(storedSpecOf(spec, opened.job, modelIdOf(opened.job.model, identity.weightsDigest), null));
-  const { head } = await createJob(options.store, options.where, text, { signal: options.signal });
+  const { store, where, keys = null, signal } = options;
+  const { head } = await createJob(store, where, await sealSpec(text, where, keys, { signal }), { isSame: holds(text, keys, { signal }), signal });
   return await goOn(head, parseStoredSpec(text), opened, identity, options);
 }
 
 /** @throws EngineError ERR_JOB_NOT_FOUND, ERR_CHECKPOINT model (the model here is another), and as `runStored`. */
 export async function resumeStored(options: StoredOptions): Promise<StoredOutcome> {
-  const { store, where, signal } = options;
+  const { store, where, keys = null, signal } = options;
   const { head } = await readJob(store, where, { signal });
   if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} was erased.`);
-  const stored = parseStoredSpec(await readSpec(store, where, head.spec, { signal }));
+  const stored = parseStoredSpec(await openSpec(await readSpec(store, where, head.spec, { signal }), where, keys, { signal }));
   using held = sessionOf(options);
   using opened = await held.session.open(jobSpecOf(stored, options.model ?? null), options);
   const identity = await identityOf(opened.engine);

@@ -6,8 +6,8 @@
 import { messageOf } from '../control/record.ts';
 import type { Clock } from '../core/clock.ts';
 import { throwIfCancelled, untilAborted } from '../core/waiting.ts';
+import { outlineOf } from '../job/sealed-spec.ts';
 import { isOwnerGone, isOwnerHere } from '../job/slice.ts';
-import { parseStoredSpec } from '../job/stored-spec.ts';
 import type { Head } from '../kv/head.ts';
 import { liveKey } from '../kv/hints.ts';
 import { jobPrefix, type JobKey } from '../kv/names.ts';
@@ -127,7 +127,7 @@ export class Reconciler {
   async #messageOf(where: JobKey, head: Head, options: CallOptions): Promise<SliceMessage> {
     const { store } = this.#o;
     try {
-      return await messageOf(store, where, head, parseStoredSpec(await readSpec(store, where, head.spec, options)), options);
+      return await messageOf(store, where, head, outlineOf(await readSpec(store, where, head.spec, options)), options);
     } catch {
       throwIfCancelled(options.signal);
       return { v: 1, ...where, slice: head.slice };
