@@ -16,7 +16,9 @@ interface Block {
   /** Where the reasoning and then the content of each end in `text`. */
   readonly ends: Uint32Array;
   readonly text: string;
-  /** What a row has no room for: ends of chains, and tokens with more than their text. */
+  /** The job offers functions: each of its events says what was called, mostly nothing. */
+  readonly offers: boolean;
+  /** What a row has no room for: calls, ends of chains, and tokens with more than their text. */
   readonly whole: ReadonlyMap<number, LogEvent>;
 }
 
@@ -88,20 +90,20 @@ function blockOf(events: readonly LogEvent[]): Block {
     }
     ends[2 * row + 1] = text.length;
   }
-  return { chains, indexes, tokens, ends, text, whole };
+  return { chains, indexes, tokens, ends, text, offers: events[0]?.delta.calls !== undefined, whole };
 }
 
 const PLAIN = 6;
 
 function isPlain(event: LogEvent): event is TokenEvent {
-  return event.kind === 'token' && Object.keys(event).length === PLAIN;
+  return event.kind === 'token' && Object.keys(event).length === PLAIN && (event.delta.calls ?? []).length === 0;
 }
 
-function eventOf({ chains, indexes, tokens, ends, text, whole }: Block, row: number, seq: number): LogEvent {
+function eventOf({ chains, indexes, tokens, ends, text, offers, whole }: Block, row: number, seq: number): LogEvent {
   const kept = whole.get(row);
   if (kept !== undefined) return kept;
   const start = row === 0 ? 0 : (ends[2 * row - 1] ?? 0);
   const [middle = 0, end = 0] = [ends[2 * row], ends[2 * row + 1]];
-  const delta = { reasoning: text.slice(start, middle), content: text.slice(middle, end) };
+  const delta = { reasoning: text.slice(start, middle), content: text.slice(middle, end), ...(offers ? { calls: [] } : {}) };
   return { kind: 'token', seq, chain: chains[row] ?? 0, index: indexes[row] ?? 0, token: tokens[row] ?? 0, delta };
 }

@@ -4,12 +4,13 @@ import { describe, expect, test } from 'vitest';
 import type { LogEvent } from '../../engine/job/event-log.ts';
 import { EventTape } from '../../engine/job/tape.ts';
 
-/** A chain of `width` that ends now and then; texts of no, one and many characters, in either part or in both. */
-function events(count: number): readonly LogEvent[] {
+/** Chains that end now and then; texts of no, one and many characters, in either part or in both. `offers`: of a job with functions, which calls now and then. */
+function events(count: number, offers = false): readonly LogEvent[] {
   const texts = ['', 'a', '√2 = ', '\u{1f600}', 'x'.repeat(300)];
   const text = (i: number): string => texts[i % texts.length] ?? '';
   return Array.from({ length: count }, (_, seq): LogEvent => {
-    const delta = { reasoning: text(seq), content: text(Math.floor(seq / 5)) };
+    const calls = seq % 31 === 30 ? [{ index: seq, at: 0, name: 'f', arguments: '{' }] : [];
+    const delta = { reasoning: text(seq), content: text(Math.floor(seq / 5)), ...(offers ? { calls } : {}) };
     if (seq % 97 === 96) return { kind: 'finish', seq, chain: seq % 256, reason: 'stop', answer: seq % 2 === 0 ? null : '42', delta };
     const token = { kind: 'token', seq, chain: seq % 256, index: Math.floor(seq / 256), token: seq * 7, delta } as const;
     // As an event may one day have more to say.
@@ -17,8 +18,7 @@ function events(count: number): readonly LogEvent[] {
   });
 }
 
-describe('a tape', () => {
-  const all = events(5_000);
+describe.each([['', events(5_000)], [' of a job that offers functions', events(5_000, true)]])('a tape%s', (_, all) => {
 
   test('reads the same from anywhere, in any portions, at any time', () => {
     const tape = new EventTape();
