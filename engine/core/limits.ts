@@ -65,6 +65,22 @@ export const LIMITS = {
   TEMPLATE_STEPS_MAX: 1 << 19,
   /** Any text on the way: the prompt twice. */
   TEMPLATE_CHARS_MAX: 8 << 20,
+  /** OpenAI's bound on what a schema may hold is 120,000 characters of names and values. */
+  SCHEMA_BYTES_MAX: 128 << 10,
+  /** OpenAI allows 10 levels of 5,000 properties in all. */
+  SCHEMA_DEPTH_MAX: 64,
+  SCHEMAS_MAX: 8_192,
+  /** A bounded string has a rule for each character that is left, each compiled against the whole vocabulary: a tenth of a second. */
+  SCHEMA_CHARS_MAX: 256,
+  SCHEMA_ITEMS_MAX: 1_024,
+  /** What the largest schemas become. */
+  GRAMMAR_CHARS_MAX: 2 << 20,
+  /** A vocabulary of 150,000 tokens takes a second and a long schema some: what takes longer than this is refused. */
+  GRAMMAR_COMPILE_MS_MAX: 60_000,
+  /** The allowed tokens of all chains for one step take a millisecond. */
+  GRAMMAR_STEP_MS_MAX: 30_000,
+  /** OpenAI's bound on top_logprobs. */
+  TOP_LOGPROBS_MAX: 20,
   /** Any list on the way, `range` among them: a thousand for each turn. */
   TEMPLATE_ITEMS_MAX: 1 << 20,
   /** The last resort, after the counts: loops within loops take 5 s to use their steps up. */

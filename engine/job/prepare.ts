@@ -10,6 +10,7 @@ import type { Tokenizer } from '../model/tokenizer.ts';
 import { type KvType, type ModelInfo, type Sampling, inspectModel } from '../runtime/native.ts';
 import { type AnswerRule, DEFAULT_THINKING, type Thinking } from './answer.ts';
 import { type Quote, cacheGeometry, cacheShape, defaultKvType, kvBytesPerToken, plan } from './budget.ts';
+import type { OutputFormat } from './grammar.ts';
 import { type JobSpec, type SamplingSpec, parseGenerationConfig } from './spec.ts';
 import { type Verifier, verifierNamed } from './verifier.ts';
 import type { VoteRule } from './vote.ts';
@@ -43,6 +44,10 @@ export interface PreparedJob {
   readonly answer: AnswerRule;
   readonly verifier: Verifier | null;
   readonly thinking: Thinking | null;
+  /** null: any text. */
+  readonly format: OutputFormat | null;
+  /** How many alternatives have a log-probability beside the token's; null: none of them has one. */
+  readonly logprobs: number | null;
   readonly kvReadBudget: number | null;
   /** What the quote counts on: as the spec says or, of the model's own policy, its card; null: neither does. */
   readonly keptFraction: number | null;
@@ -87,9 +92,12 @@ export function prepare(spec: JobSpec, model: LoadedModel): PreparedJob {
     stop: spec.stop ?? [],
     vote,
     earlyStop: spec.early_stop ?? true,
-    answer: spec.answer ?? task?.answer ?? { rule: 'auto' },
+    // Text that is made for programs is compared whole.
+    answer: spec.answer ?? (spec.format !== undefined ? { rule: 'exact' } : (task?.answer ?? { rule: 'auto' })),
     verifier: verifierName === null ? null : verifierNamed(verifierName),
     thinking,
+    format: spec.format ?? null,
+    logprobs: spec.logprobs ?? null,
     kvReadBudget: spec.budget?.kv_read_budget ?? null,
     keptFraction: spec.kept_fraction ?? (model.overrides.length > 0 ? null : (resolved.variantCard?.figures?.kept_fraction ?? null)),
     deadlineMs: spec.budget?.deadline_ms ?? null,

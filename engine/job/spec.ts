@@ -4,6 +4,7 @@ import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { parseDate } from '../model/strftime.ts';
 import { patternProblem } from './answer.ts';
+import { checkFormat } from './grammar.ts';
 
 /** Says what is allowed; `parseSpec` adds the field's name before it and what was given after it. */
 function rule<T>(allowed: string, accepts: (value: unknown) => boolean) {
@@ -80,6 +81,20 @@ const answerSchema = z.discriminatedUnion('rule', [
   }),
 ], { error: 'must have a rule: auto, boxed, last_number, choice, exact, after or pattern' });
 
+const toolName = rule<string>('must be a name of 1 to 64 letters, digits, _ and -', (v) => typeof v === 'string' && /^[A-Za-z0-9_-]{1,64}$/.test(v));
+
+/** What the schemas may be: grammar.ts. */
+const formatSchema = z.discriminatedUnion('kind', [
+  z.strictObject({ kind: z.literal('json_object') }),
+  z.strictObject({ kind: z.literal('json_schema'), schema: jsonObject() }),
+  z.strictObject({
+    kind: z.literal('tools'),
+    tools: list(z.strictObject({ name: toolName, parameters: jsonObject().nullable() }), LIMITS.TOOLS_MAX),
+    name: toolName.nullable(),
+    parallel: bool(),
+  }),
+], { error: 'must have a kind: json_object, json_schema or tools' });
+
 const messageSchema = z.strictObject({
   role: text(64),
   content: anyText(),
@@ -107,6 +122,10 @@ const jobSpecSchema = z.strictObject({
   answer: answerSchema.optional(),
   /** Default: the card's. */
   verifier: text(64).optional(),
+  /** What every chain writes, after what it thinks. Default: any text. */
+  format: formatSchema.optional(),
+  /** Log-probability of each token, and of so many of the likeliest in its place. Default: none are kept. */
+  logprobs: integer(0, LIMITS.TOP_LOGPROBS_MAX).optional(),
   /** null: the model does not think. */
   thinking: z.strictObject({ open: marker, close: marker }).nullable().optional(),
   /** What the chat template is told. Default of `enable_thinking`: the template's own. */
@@ -147,6 +166,11 @@ export function parseSpec(input: unknown): JobSpec {
   for (const field of ['tools', 'documents', 'template_variables'] as const) {
     const bytes = jsonBytes(spec[field] ?? null) ?? 0;
     if (bytes > LIMITS.TEMPLATE_BYTES_MAX) throw option(`${field} must have at most ${LIMITS.TEMPLATE_BYTES_MAX} bytes as JSON; got ${bytes}`);
+  }
+  if (spec.format !== undefined) {
+    const bytes = jsonBytes(spec.format) ?? 0;
+    if (bytes > LIMITS.SCHEMA_BYTES_MAX) throw option(`format must have at most ${LIMITS.SCHEMA_BYTES_MAX} bytes as JSON; got ${bytes}`);
+    checkFormat(spec.format);
   }
   const { length, lengths, width } = spec.budget ?? {};
   if (lengths !== undefined) {
