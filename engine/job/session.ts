@@ -7,13 +7,14 @@ import type { FoundModel, ModelFinder } from '../ports/models.ts';
 import { type NativeEngine, openEngine } from '../runtime/native.ts';
 import { type Quote, admit } from './budget.ts';
 import type { GenerateOptions, JobResult, ModelTiming } from './generate.ts';
+import { Constraints } from './constraint.ts';
 import { availableMemory } from './memory.ts';
 import { type LoadedModel, type PreparedJob, loadModel, prepare, quoteOf } from './prepare.ts';
 import { emptyPicture, fetchPicture } from './progress.ts';
 import { type RunContext, runJob } from './run.ts';
 import { type JobSpec, modelName, parseSpec, policyOverrides } from './spec.ts';
 
-export interface OpenedJob extends Pick<RunContext, 'engine' | 'threads' | 'loadMs' | 'memoryLimitBytes'> {
+export interface OpenedJob extends Pick<RunContext, 'engine' | 'threads' | 'loadMs' | 'memoryLimitBytes' | 'constraint'> {
   readonly job: PreparedJob;
   readonly timing: ModelTiming;
 }
@@ -28,6 +29,7 @@ export class Session {
   readonly #models = new Map<string, LoadedModel>();
   readonly #engines = new Map<string, NativeEngine>();
   readonly #found = new Map<string, FoundModel>();
+  readonly #constraints = new Constraints();
   readonly #finder: ModelFinder;
   #disposed = false;
 
@@ -89,9 +91,11 @@ export class Session {
       isa: null,
     }, options.signal));
     this.#engines.set(key, engine);
+    const constraint = await this.#constraints.open(job, options.signal);
     return {
       job,
       engine,
+      constraint,
       threads,
       loadMs: clock.nowMs() - start,
       memoryLimitBytes: Math.max(0, freeBytes - weightBytes),
@@ -134,6 +138,7 @@ export class Session {
   /** Idempotent. */
   [Symbol.dispose](): void {
     this.#disposed = true;
+    this.#constraints[Symbol.dispose]();
     for (const engine of this.#engines.values()) engine.close();
     this.#engines.clear();
     this.#models.clear();

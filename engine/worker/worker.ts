@@ -65,7 +65,7 @@ const RECEIVE_MS = 20_000;
 const BACKOFF_MS = 1_000;
 const BACKOFF_MS_MAX = 5 * 60_000;
 /** Wrong on every machine and at every time. */
-const FINAL: readonly ErrorCode[] = ['ERR_OPTION', 'ERR_BUDGET', 'ERR_PROMPT_TOO_LONG', 'ERR_TEMPLATE', 'ERR_TOKENIZER'];
+const FINAL: readonly ErrorCode[] = ['ERR_OPTION', 'ERR_FORMAT', 'ERR_BUDGET', 'ERR_PROMPT_TOO_LONG', 'ERR_TEMPLATE', 'ERR_TOKENIZER'];
 
 /**
  * @example

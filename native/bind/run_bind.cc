@@ -11,6 +11,7 @@ namespace rum::bind {
 namespace {
 
 constexpr size_t kEndChainsMax = 65536;
+constexpr size_t kMaskWordsMax = size_t{1} << 17;  // the largest vocabulary, a bit a token
 
 bool IsCancelled(const Status& status) { return !status.ok() && std::string_view(status.code) == kErrCancelled; }
 
@@ -19,7 +20,8 @@ bool IsCancelled(const Status& status) { return !status.ok() && std::string_view
 class RunTask final : public Task {
  public:
   static constexpr int32_t kPrefill = 0;
-  RunTask(std::shared_ptr<RunHandle> handle, int32_t steps) : handle_(std::move(handle)), remaining_(steps), step_(handle_->snapshot.step) {}
+  RunTask(std::shared_ptr<RunHandle> handle, int32_t steps, std::vector<TokenMask> masks)
+      : handle_(std::move(handle)), remaining_(steps), masks_(std::move(masks)), step_(handle_->snapshot.step) {}
 
   ~RunTask() override {
     if (handle_->closed) handle_->Release();
@@ -35,7 +37,7 @@ class RunTask final : public Task {
     }
     {
       const SliceClock::Scope scope(handle_->core->clock, [&run] { run.RequestCancel(); });
-      status = remaining_ == kPrefill ? run.Prefill() : run.Step(remaining_);
+      status = remaining_ == kPrefill ? run.Prefill() : run.Step(remaining_, masks_);
     }
     report_ = run.Report();
     memory_ = handle_->core->backend->Memory();
@@ -60,16 +62,17 @@ class RunTask final : public Task {
  private:
   std::shared_ptr<RunHandle> handle_;
   int32_t remaining_;
+  std::vector<TokenMask> masks_;
   int64_t step_;  // of the report before this slice
   RunReport report_;
   MemoryUse memory_;
   bool worked_ = false;
 };
 
-Napi::Value StartTask(Napi::Env env, const std::shared_ptr<RunHandle>& run, int32_t steps) {
+Napi::Value StartTask(Napi::Env env, const std::shared_ptr<RunHandle>& run, int32_t steps, std::vector<TokenMask> masks = {}) {
   const Status status = CheckUsable(*run);
   if (!status.ok()) return Throw(env, status);
-  const auto task = std::make_shared<RunTask>(run, steps);
+  const auto task = std::make_shared<RunTask>(run, steps, std::move(masks));
   run->call = task;
   return run->core->queue->Start(task);
 }
@@ -110,8 +113,10 @@ Napi::Value RunPrefill(Napi::Env env, const std::shared_ptr<RunHandle>& run, Nap
 Napi::Value RunStep(Napi::Env env, const std::shared_ptr<RunHandle>& run, Napi::Value options) {
   Reader reader("step.options", options);
   const int32_t steps = reader.Int32("maxSteps", 1, INT32_MAX);
+  std::vector<TokenMask> masks;
+  if (!reader.IsNull("masks")) masks = reader.Uint32Arrays("masks", run->snapshot.chains.size(), kMaskWordsMax);
   if (!reader.status().ok()) return Throw(env, reader.status());
-  return StartTask(env, run, steps);
+  return StartTask(env, run, steps, std::move(masks));
 }
 
 Napi::Value RunCancel(Napi::Env env, const std::shared_ptr<RunHandle>& run, Napi::Value) {

@@ -74,8 +74,9 @@ struct Run::Impl {
   Status FeedChunk();
   Status ForkChains();
   size_t FindFront();
-  Status StepOnce(bool* finished);
-  void SampleAll();
+  Status StepOnce(const std::vector<TokenMask>& masks, bool* finished);
+  Status CheckMasks(int32_t max_steps, const std::vector<TokenMask>& masks) const;
+  void SampleAll(const std::vector<TokenMask>& masks);
   Finish Accept(ChainState& chain, int32_t index, int32_t token);
   bool BudgetAllowsFeeding() const;
   bool MemoryAllowsFeeding() const;
