@@ -38,12 +38,12 @@ export class Rules {
   }
 }
 
-/** Exactly this text. */
+/** Exactly this text. Control characters as four digits: xgrammar's \\x takes as many as follow. */
 export function literal(text: string): string {
   let out = '';
   for (const char of text) {
     const code = char.codePointAt(0) ?? 0;
-    out += char === '"' || char === '\\' ? `\\${char}` : code < 0x20 || code === 0x7f ? `\\x${code.toString(16).padStart(2, '0')}` : char;
+    out += char === '"' || char === '\\' ? `\\${char}` : code < 0x20 || code === 0x7f ? `\\u${code.toString(16).padStart(4, '0')}` : char;
   }
   return `"${out}"`;
 }

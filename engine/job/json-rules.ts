@@ -3,7 +3,7 @@
  * one that a double holds; an escaped character is never half of a pair. So what is generated always parses, comes to an end, and its strings
  * have as many characters as they seem to.
  */
-import { type Rules, literal } from './ebnf.ts';
+import { type Rules, inClass, literal } from './ebnf.ts';
 
 /** The rules of any value. Strings repeat to the right and end in their own quote: as such xgrammar knows most tokens beforehand. */
 const JSON_RULES: Readonly<Record<string, string>> = {
@@ -76,7 +76,7 @@ function keyRest(rules: Rules, left: readonly (readonly string[])[]): string {
   const byChar = new Map<string, (readonly string[])[]>();
   for (const [first, ...rest] of left) if (first !== undefined) byChar.set(first, [...(byChar.get(first) ?? []), rest]);
   const steps = [...byChar].map(([char, rests]) => `${literal(char)} ${keyRest(rules, rests)}`);
-  const others = [...byChar.keys()].map((char) => (/[\]\\^-]/.test(char) ? `\\${char}` : char)).join('');
+  const others = [...byChar.keys()].map(inClass).join('');
   const end = left.some((rest) => rest.length === 0) ? [] : ['"\\""'];
-  return rules.add('key', [...end, ...steps, `[^"\\\\\\x00-\\x1f${others}] plain_rest`].join(' | '));
+  return rules.add('key', [...end, ...steps, `[^"\\\\${others}\\x00-\\x1f] plain_rest`].join(' | '));
 }

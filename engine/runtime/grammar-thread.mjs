@@ -14,11 +14,21 @@ console.error = (...words) => {
 };
 console.warn = console.log = () => undefined;
 
+// xgrammar lets half a surrogate pair and other bytes that are no UTF-8 pass as a character; decoded they would be several.
+/** Of a character that has begun, what the next byte may be and where that leads: [least, most, next]. */
+const NEXT = [null, [0x80, 0xbf, 0], [0x80, 0xbf, 1], [0x80, 0xbf, 2], [0xa0, 0xbf, 1], [0x80, 0x9f, 1], [0x90, 0xbf, 2], [0x80, 0x8f, 2]];
+const WHOLE = 0;
+const WRONG = -1;
+
 const xgrammar = load();
 const { vocabulary, eosIds } = workerData;
+const utf8 = utf8Masks(vocabulary);
+/** Grammars that are kept compiled, the newest last: clients ask for the same schema again, and one takes megabytes. */
+const COMPILED_MAX = 4;
+const grammars = new Map();
 let compiler = null;
 let compiled = null;
-/** Of each chain: how many tokens it has taken, and what may come next, once that was asked. */
+/** Of each chain: its matcher, how many tokens that has taken, and where in a character they end. */
 let chains = new Map();
 
 parentPort.on('message', async ({ id, grammar, asked }) => {
@@ -32,22 +42,21 @@ parentPort.on('message', async ({ id, grammar, asked }) => {
     parentPort.postMessage({ id, masks });
   } catch (error) {
     parentPort.postMessage({ id, refused: said || String(error?.message ?? error) });
-    process.exit(1);
   }
 });
 
 async function open(grammar) {
-  close();
-  compiler ??= await xgrammar.GrammarCompiler.createGrammarCompiler(
-    await xgrammar.TokenizerInfo.createTokenizerInfo(vocabularyOf(vocabulary), 'byte_level', false, vocabulary.offsets.length - 1, eosIds));
-  compiled = await compiler.compileGrammar(grammar);
-}
-
-function close() {
   for (const { matcher } of chains.values()) matcher.dispose();
   chains = new Map();
-  compiled?.dispose();
-  compiled = null;
+  compiler ??= await xgrammar.GrammarCompiler.createGrammarCompiler(
+    await xgrammar.TokenizerInfo.createTokenizerInfo(vocabularyOf(vocabulary), 'byte_level', false, vocabulary.offsets.length - 1, eosIds), false);
+  compiled = grammars.get(grammar) ?? (await compiler.compileGrammar(grammar));
+  grammars.delete(grammar);
+  grammars.set(grammar, compiled);
+  const [oldest] = grammars;
+  if (grammars.size <= COMPILED_MAX || oldest === undefined) return;
+  grammars.delete(oldest[0]);
+  oldest[1].dispose();
 }
 
 /** null: the tokens are not of the grammar. */
@@ -59,15 +68,41 @@ async function maskOf(chain, from, tokens) {
   }
   if (state === undefined) {
     if (from !== 0) throw new Error(`chain ${chain} was asked for from token ${from} on`);
-    state = { matcher: await xgrammar.GrammarMatcher.createGrammarMatcher(compiled), count: 0 };
+    state = { matcher: await xgrammar.GrammarMatcher.createGrammarMatcher(compiled), count: 0, character: WHOLE };
     chains.set(chain, state);
   }
   for (const token of tokens) {
     if (!state.matcher.acceptToken(token)) return null;
     state.count++;
+    state.character = after(state.character, vocabulary, token);
   }
   const mask = await state.matcher.getNextTokenBitmask();
-  return new Uint32Array(mask.buffer, mask.byteOffset, mask.length);
+  return Uint32Array.from(mask, (word, i) => word & utf8[state.character][i]);
+}
+
+function step(character, byte) {
+  if (character !== WHOLE) return byte >= NEXT[character][0] && byte <= NEXT[character][1] ? NEXT[character][2] : WRONG;
+  if (byte < 0x80) return WHOLE;
+  if (byte < 0xc2 || byte > 0xf4) return WRONG;
+  if (byte < 0xe0) return 1;
+  if (byte < 0xf0) return byte === 0xe0 ? 4 : byte === 0xed ? 5 : 2;
+  return byte === 0xf0 ? 6 : byte === 0xf4 ? 7 : 3;
+}
+
+function after(character, { bytes, offsets }, token) {
+  let now = character;
+  for (let at = offsets[token]; at < offsets[token + 1] && now !== WRONG; at++) now = step(now, bytes[at]);
+  return now;
+}
+
+/** For each place in a character: the tokens that go on from there and are UTF-8 so far. */
+function utf8Masks(vocabulary) {
+  const tokens = vocabulary.offsets.length - 1;
+  return NEXT.map((_, character) => {
+    const mask = new Uint32Array(Math.ceil(tokens / 32));
+    for (let token = 0; token < tokens; token++) if (after(character, vocabulary, token) !== WRONG) mask[token >> 5] |= 1 << (token & 31);
+    return mask;
+  });
 }
 
 /** xgrammar takes tokens as text. In GPT-2's alphabet, one character for each byte, any bytes are; a token without bytes is never drawn. */
