@@ -5,41 +5,61 @@ import type { RunReport, TokenMask } from '../runtime/native.ts';
 import { grammarOf } from './grammar.ts';
 import type { LoadedModel, PreparedJob } from './prepare.ts';
 
-/** Of one job. */
-export interface Constraint {
+/** Of one job, until it is disposed. */
+export interface Constraint extends Disposable {
   /** For the next step, [width]; null for a chain that has finished. @throws EngineError ERR_FORMAT, ERR_CANCELLED. */
   masks(report: RunReport, signal?: AbortSignal): Promise<readonly (TokenMask | null)[]>;
 }
 
-/** The thread of the model that was used last, with its vocabulary, and what xgrammar has compiled for it. */
+interface Held {
+  readonly key: string;
+  readonly thread: GrammarThread;
+}
+
+/** Threads that wait for the next job on their model: a vocabulary takes them a second and 70 MB if it is large. */
+const IDLE_MAX = 2;
+
+/** A thread for each job that has a format, so that none waits for another's grammar or ends with it. */
 export class Constraints implements Disposable {
-  #held: { readonly key: string; readonly thread: GrammarThread } | null = null;
+  /** The one that was used last is the last. */
+  readonly #idle: Held[] = [];
+  #disposed = false;
 
   /**
-   * null: the job may write any text. One job at a time: the constraint of the one before ends here.
+   * null: the job may write any text.
    * @throws EngineError ERR_FORMAT: the model cannot end a text, or the grammar is refused or takes too long; ERR_OPTION; ERR_CANCELLED.
    */
   async open(job: PreparedJob, signal?: AbortSignal): Promise<Constraint | null> {
     if (job.format === null) return null;
     const { model } = job;
     if (model.info.eosIds.length === 0) throw new EngineError('ERR_FORMAT', `${model.resolved.name} has no token that ends a text, so it cannot keep a format.`);
-    const thread = this.#threadOf(model);
+    const held = this.#take(model);
     const thinks = job.thinking !== null && (job.opened || (model.template?.source.includes(job.thinking.open) ?? false));
-    await thread.open(grammarOf(job.format, { thinking: thinks ? job.thinking : null, opened: job.opened, calls: null }), signal);
-    return new ThreadConstraint(thread, job.lengths.length);
+    try {
+      await held.thread.open(grammarOf(job.format, { thinking: thinks ? job.thinking : null, opened: job.opened, calls: null }), signal);
+    } catch (error) {
+      this.#give(held);
+      throw error;
+    }
+    return new ThreadConstraint(held.thread, job.lengths.length, () => this.#give(held));
   }
 
-  #threadOf({ tokenizer, info }: LoadedModel): GrammarThread {
+  #take({ tokenizer, info }: LoadedModel): Held {
     const key = JSON.stringify([tokenizer.digest, info.vocabSize, info.eosIds]);
-    if (this.#held !== null && (this.#held.key !== key || !this.#held.thread.isUsable)) this[Symbol.dispose]();
-    this.#held ??= { key, thread: new GrammarThread({ ...tokenizer.pieces(info.vocabSize), eosIds: info.eosIds }) };
-    return this.#held.thread;
+    const at = this.#idle.findLastIndex((held) => held.key === key);
+    const [held] = at < 0 ? [] : this.#idle.splice(at, 1);
+    return held ?? { key, thread: new GrammarThread({ ...tokenizer.pieces(info.vocabSize), eosIds: info.eosIds }) };
   }
 
-  /** Idempotent; it may be used again. */
+  #give(held: Held): void {
+    if (held.thread.isUsable) this.#idle.push(held);
+    if (this.#disposed || this.#idle.length > IDLE_MAX) this.#idle.shift()?.thread[Symbol.dispose]();
+  }
+
+  /** Idempotent. Threads of jobs that still run end with those. */
   [Symbol.dispose](): void {
-    this.#held?.thread[Symbol.dispose]();
-    this.#held = null;
+    this.#disposed = true;
+    for (const { thread } of this.#idle.splice(0)) thread[Symbol.dispose]();
   }
 }
 
@@ -48,8 +68,11 @@ class ThreadConstraint implements Constraint {
   /** Of each chain: tokens that the thread has seen, and the mask after them. */
   readonly #known: { count: number; mask: TokenMask | null }[];
 
-  constructor(thread: GrammarThread, width: number) {
+  #give: (() => void) | null;
+
+  constructor(thread: GrammarThread, width: number, give: () => void) {
     this.#thread = thread;
+    this.#give = give;
     this.#known = Array.from({ length: width }, () => ({ count: 0, mask: null }));
   }
 
@@ -64,6 +87,11 @@ class ThreadConstraint implements Constraint {
       for (const [i, { chain, from, tokens }] of asked.entries()) this.#known[chain] = { count: from + tokens.length, mask: checked(masks[i] ?? null, chain) };
     }
     return report.chains.map(({ finish }, chain) => (finish === null ? (this.#known[chain]?.mask ?? null) : null));
+  }
+
+  [Symbol.dispose](): void {
+    this.#give?.();
+    this.#give = null;
   }
 }
 

@@ -6,11 +6,12 @@ import { EngineError } from '../core/errors.ts';
 export type ReadText = (path: string) => string | null;
 
 /**
+ * @param heldBytes what jobs of this process hold: RUMINATE_MEMORY_LIMIT is for all of them, the others are measured and know it.
  * @example admit(quote, availableMemory())
  * @throws EngineError ERR_OPTION if RUMINATE_MEMORY_LIMIT is not a number of bytes.
  */
-export function availableMemory(environment: NodeJS.ProcessEnv = process.env, read: ReadText = readSystem): number {
-  const limits = [cgroupV2(read), cgroupV1(read), memAvailable(read), configured(environment)].filter((bytes) => bytes !== null);
+export function availableMemory(environment: NodeJS.ProcessEnv = process.env, read: ReadText = readSystem, heldBytes = 0): number {
+  const limits = [cgroupV2(read), cgroupV1(read), memAvailable(read), configured(environment, heldBytes)].filter((bytes) => bytes !== null);
   return limits.length === 0 ? Number.MAX_SAFE_INTEGER : Math.max(0, Math.min(...limits));
 }
 
@@ -37,12 +38,12 @@ function memAvailable(read: ReadText): number | null {
   return kilobytes === null ? null : kilobytes * 1_024;
 }
 
-function configured(environment: NodeJS.ProcessEnv): number | null {
+function configured(environment: NodeJS.ProcessEnv, heldBytes: number): number | null {
   const text = environment.RUMINATE_MEMORY_LIMIT;
   if (text === undefined || text === '') return null;
   const limit = bytes(text);
   if (limit === null) throw new EngineError('ERR_OPTION', `RUMINATE_MEMORY_LIMIT must be a number of bytes; got ${JSON.stringify(text.slice(0, 40))}.`);
-  return limit;
+  return limit - heldBytes;
 }
 
 function bytes(text: string | null): number | null {

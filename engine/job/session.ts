@@ -14,20 +14,29 @@ import { emptyPicture, fetchPicture } from './progress.ts';
 import { type RunContext, runJob } from './run.ts';
 import { type JobSpec, modelName, parseSpec, policyOverrides } from './spec.ts';
 
-export interface OpenedJob extends Pick<RunContext, 'engine' | 'threads' | 'loadMs' | 'memoryLimitBytes' | 'constraint'> {
+export interface OpenedJob extends Pick<RunContext, 'engine' | 'threads' | 'loadMs' | 'memoryLimitBytes' | 'constraint'>, Disposable {
   readonly job: PreparedJob;
   readonly timing: ModelTiming;
 }
 
+/** Memory that a job was admitted with, until it is over. */
+interface Share {
+  bytes: number;
+}
+
 /**
- * Keeps every model and engine that its jobs used until it is disposed. Jobs may follow each other; they are not run at the same time.
+ * Keeps every model and engine that its jobs used until it is disposed. Jobs may follow each other or run at the same time: those of one
+ * engine then step together, and each is admitted beside what the others may still take.
  * @example
  * using session = openSession();
  * for (const prompt of prompts) console.log((await session.generate({ model: 'countdown', prompt })).answer);
  */
 export class Session {
   readonly #models = new Map<string, LoadedModel>();
-  readonly #engines = new Map<string, NativeEngine>();
+  /** Promises, so that jobs that begin together load it once. */
+  readonly #engines = new Map<string, Promise<NativeEngine>>();
+  readonly #opened = new Set<NativeEngine>();
+  readonly #shares = new Set<Share>();
   readonly #found = new Map<string, FoundModel>();
   readonly #constraints = new Constraints();
   readonly #finder: ModelFinder;
@@ -56,7 +65,8 @@ export class Session {
   /** As `generate`, on this session's engines. */
   async generate(spec: JobSpec, options: GenerateOptions = {}): Promise<JobResult> {
     const clock = options.clock ?? systemClock;
-    const { job, timing, ...opened } = await this.open(spec, options);
+    using open = await this.open(spec, options);
+    const { job, timing, ...opened } = open;
     using deadline = job.deadlineMs === null ? null : clock.timeout(job.deadlineMs);
     const result = await runJob(job, {
       ...opened,
@@ -68,7 +78,7 @@ export class Session {
     return { ...result, timing: { ...result.timing, model: timing } };
   }
 
-  /** A job with its engine ready: admitted, nothing run. */
+  /** A job with its engine ready: admitted, nothing run. Its memory is kept free of other jobs until it is disposed. */
   async open(spec: JobSpec, options: GenerateOptions = {}): Promise<OpenedJob> {
     const clock = options.clock ?? systemClock;
     const start = clock.nowMs();
@@ -76,12 +86,75 @@ export class Session {
     const threads = options.threads ?? threadsOf(spec);
     const key = engineKey(job, threads);
     const weightBytes = this.#engines.has(key) ? 0 : job.model.info.fileBytes;
-    const freeBytes = availableMemory();
-    admit(quoteOf(job, weightBytes), freeBytes);
-    options.onProgress?.(emptyPicture('load', job));
-    throwIfCancelled(options.signal);
-    const opened = clock.nowMs();
-    const engine = this.#engines.get(key) ?? (await openEngine({
+    const availableBytes = this.#availableBytes;
+    const quote = quoteOf(job, weightBytes);
+    admit(quote, Math.max(0, availableBytes - this.#promisedBytes));
+    const share: Share = { bytes: quote.expected.allocated_bytes };
+    this.#shares.add(share);
+    const dispose = () => void this.#shares.delete(share);
+    try {
+      options.onProgress?.(emptyPicture('load', job));
+      throwIfCancelled(options.signal);
+      const opened = clock.nowMs();
+      const engine = await this.#engine(key, job, threads, options.signal);
+      const constraint = await this.#constraints.open(job, options.signal);
+      share.bytes -= weightBytes;
+      return {
+        job,
+        engine,
+        constraint,
+        threads,
+        loadMs: clock.nowMs() - start,
+        // Of all KV of the engine, what other jobs hold included.
+        memoryLimitBytes: Math.max(0, engine.memory().kvAllocatedBytes + availableBytes - weightBytes),
+        timing: { ...phases, warm_ms: clock.nowMs() - opened },
+        [Symbol.dispose]: () => {
+          constraint?.[Symbol.dispose]();
+          dispose();
+        },
+      };
+    } catch (error) {
+      dispose();
+      throw error;
+    }
+  }
+
+  /** Of the memory that KV may take, the part that it has; above 1 is more than there is. */
+  get memoryPressure(): number {
+    const heldBytes = this.#heldBytes;
+    return heldBytes === 0 ? 0 : heldBytes / (heldBytes + this.#availableBytes);
+  }
+
+  /** What running jobs were admitted with and have not taken yet. */
+  get #promisedBytes(): number {
+    return Math.max(0, [...this.#shares].reduce((sum, { bytes }) => sum + bytes, 0) - this.#heldBytes);
+  }
+
+  get #availableBytes(): number {
+    return availableMemory(process.env, undefined, this.#heldBytes);
+  }
+
+  get #heldBytes(): number {
+    return [...this.#opened].reduce((sum, engine) => sum + engine.memory().kvAllocatedBytes, 0);
+  }
+
+  async #engine(key: string, job: PreparedJob, threads: number, signal: AbortSignal | undefined): Promise<NativeEngine> {
+    for (;;) {
+      const others = this.#engines.get(key);
+      const opening = others ?? this.#openEngine(job, threads, signal);
+      this.#engines.set(key, opening);
+      try {
+        return await opening;
+      } catch (error) {
+        if (this.#engines.get(key) === opening) this.#engines.delete(key);
+        // Another job's signal is none of ours.
+        if (others === undefined || signal?.aborted || !(error instanceof EngineError) || error.code !== 'ERR_CANCELLED') throw error;
+      }
+    }
+  }
+
+  async #openEngine(job: PreparedJob, threads: number, signal: AbortSignal | undefined): Promise<NativeEngine> {
+    const engine = await openEngine({
       directory: job.model.resolved.directory,
       overrides: job.model.overrides,
       backend: job.backend,
@@ -89,18 +162,13 @@ export class Session {
       pageSlots: job.pageSlots,
       threads,
       isa: null,
-    }, options.signal));
-    this.#engines.set(key, engine);
-    const constraint = await this.#constraints.open(job, options.signal);
-    return {
-      job,
-      engine,
-      constraint,
-      threads,
-      loadMs: clock.nowMs() - start,
-      memoryLimitBytes: Math.max(0, freeBytes - weightBytes),
-      timing: { ...phases, warm_ms: clock.nowMs() - opened },
-    };
+    }, signal);
+    if (this.#disposed) {
+      engine.close();
+      throw disposed();
+    }
+    this.#opened.add(engine);
+    return engine;
   }
 
   async #prepare(spec: JobSpec, options: GenerateOptions, clock: Clock): Promise<{ readonly job: PreparedJob } & Omit<ModelTiming, 'warm_ms'>> {
@@ -124,7 +192,7 @@ export class Session {
 
   /** A model that was found stays where it is, and is not looked for again, while the session lasts. */
   async #find(spec: Pick<JobSpec, 'model' | 'variant' | 'budget'>, { signal, onProgress }: GenerateOptions): Promise<Pick<FoundModel, 'resolved' | 'timing'>> {
-    if (this.#disposed) throw new EngineError('ERR_DISPOSED', 'The session was used after it was disposed.');
+    if (this.#disposed) throw disposed();
     const name = modelName(spec);
     const cr = spec.budget?.compression_ratio;
     const key = JSON.stringify([name, cr]);
@@ -139,7 +207,8 @@ export class Session {
   [Symbol.dispose](): void {
     this.#disposed = true;
     this.#constraints[Symbol.dispose]();
-    for (const engine of this.#engines.values()) engine.close();
+    for (const engine of this.#opened) engine.close();
+    this.#opened.clear();
     this.#engines.clear();
     this.#models.clear();
     // A pin that is not taken back in time ends with this process.
@@ -151,6 +220,10 @@ export class Session {
 /** @param finder default: what is on this machine. */
 export function openSession(finder?: ModelFinder): Session {
   return new Session(finder);
+}
+
+function disposed(): EngineError {
+  return new EngineError('ERR_DISPOSED', 'The session was used after it was disposed.');
 }
 
 function threadsOf(spec: JobSpec): number {

@@ -58,7 +58,7 @@ export type StoredOutcome = SliceOutcome & { readonly where: JobKey };
  */
 export async function runStored(spec: JobSpec, options: StoredOptions): Promise<StoredOutcome> {
   using held = sessionOf(options);
-  const opened = await held.session.open(parseSpec(spec), options);
+  using opened = await held.session.open(parseSpec(spec), options);
   const identity = await identityOf(opened.engine);
   const text = JSON.stringify(storedSpecOf(spec, opened.job, modelIdOf(opened.job.model, identity.weightsDigest), null));
   const { head } = await createJob(options.store, options.where, text, { signal: options.signal });
@@ -72,7 +72,7 @@ export async function resumeStored(options: StoredOptions): Promise<StoredOutcom
   if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} was erased.`);
   const stored = parseStoredSpec(await readSpec(store, where, head.spec, { signal }));
   using held = sessionOf(options);
-  const opened = await held.session.open(jobSpecOf(stored, options.model ?? null), options);
+  using opened = await held.session.open(jobSpecOf(stored, options.model ?? null), options);
   const identity = await identityOf(opened.engine);
   checkSame(stored, opened.job, modelIdOf(opened.job.model, identity.weightsDigest), where.job);
   options.onOpened?.(opened.job);

@@ -78,7 +78,8 @@ class Backend {
   virtual void FreeChain(ChainId chain) = 0;
 
   // Feeds rows (any number of chains and tokens) and writes logits [rows with want_logits, vocab], in row order.
-  // ERR_NUMERICS if a logit is not finite; ERR_MEMORY if a page cannot be had. After an error the chains of the call are unusable.
+  // ERR_NUMERICS if a logit is not finite, when all rows are fed and all logits written: only that chain is unusable. ERR_MEMORY if a
+  // page cannot be had: after any other error than the first all chains of the call are unusable.
   virtual Status Forward(std::span<const Row> rows, float* logits) = 0;
 
   virtual int32_t Length(ChainId chain) const = 0;  // tokens fed

@@ -1,6 +1,7 @@
 #include "bind/async_task.h"
 
 #include <algorithm>
+#include <iterator>
 #include <new>
 #include <utility>
 
@@ -41,11 +42,24 @@ Status Caught() {
 void Task::Cancel() {
   cancelled_.store(true, std::memory_order_relaxed);
   if (queue_ == nullptr) return;
-  if (queue_->active_.get() == this) {
+  if (queue_->IsActive(this)) {
     Interrupt();
   } else {
     queue_->SettleWaiting(this);
   }
+}
+
+void SharedSlice::Admit(std::vector<std::shared_ptr<Task>>* tasks) {
+  const std::lock_guard lock(queue_.mutex_);
+  tasks->insert(tasks->end(), queue_.active_.begin() + static_cast<std::ptrdiff_t>(admitted_), queue_.active_.end());
+  admitted_ = queue_.active_.size();
+}
+
+bool SharedSlice::IsOver() const { return queue_.over_.load(std::memory_order_relaxed); }
+
+void SharedSlice::Done(Task& task, Status status) {
+  task.status_ = std::move(status);
+  task.progress_ = Progress::kDone;
 }
 
 Napi::Value SerialQueue::Start(std::shared_ptr<Task> task) {
@@ -54,8 +68,16 @@ Napi::Value SerialQueue::Start(std::shared_ptr<Task> task) {
   if (env_.IsExceptionPending() || !CanRunJs()) return Throw(env_, Error(kErrInternal, "the JS environment is shutting down"));
   const Napi::Value promise = deferred.Promise();
   task->queue_ = this;
+  // What was deferred comes first: it may be about the same run.
+  if (task->joins() && deferred_.empty()) {
+    const std::lock_guard lock(mutex_);
+    if (shared_) {
+      active_.push_back(std::move(task));
+      return promise;
+    }
+  }
   waiting_.push_back(std::move(task));
-  if (active_ == nullptr) Next();
+  if (idle()) Next();
   return promise;
 }
 
@@ -64,69 +86,95 @@ void SerialQueue::WhenIdle(std::function<void()> function) {
     function();
   } else {
     deferred_.push_back(std::move(function));
+    over_.store(true, std::memory_order_relaxed);
   }
 }
 
-// Starts the next waiting task that can be started.
+// Starts the next waiting task that can be started, and all that join it.
 void SerialQueue::Next() {
-  while (active_ == nullptr && !waiting_.empty()) {
-    active_ = std::move(waiting_.front());
+  while (idle() && !waiting_.empty()) {
+    active_.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
+    if (active_[0]->joins()) {
+      const auto joined = std::stable_partition(waiting_.begin(), waiting_.end(), [](const auto& task) { return !task->joins(); });
+      std::move(joined, waiting_.end(), std::back_inserter(active_));
+      waiting_.erase(joined, waiting_.end());
+    }
     if (Submit()) return;
-    const std::shared_ptr<Task> failed = std::exchange(active_, nullptr);
-    failed->status_ = Error(kErrInternal, "the JS environment takes no more work");
-    Settle(*failed);
+    for (const std::shared_ptr<Task>& failed : std::exchange(active_, {})) {
+      failed->status_ = Error(kErrInternal, "the JS environment takes no more work");
+      Settle(*failed);
+    }
   }
 }
 
 // Plain Node-API: Napi::AsyncWorker does not say that it could not be made or queued, and its destructor then frees what it never had.
 bool SerialQueue::Submit() {
   const Napi::Value name = Napi::String::New(env_, "ruminate");
-  if (addon_->stopping || napi_create_async_work(env_, nullptr, name, Execute, Complete, this, &active_->work_) != napi_ok) return false;
-  if (napi_queue_async_work(env_, active_->work_) != napi_ok) {
-    napi_delete_async_work(env_, std::exchange(active_->work_, nullptr));
-    return false;
-  }
+  if (addon_->stopping || napi_create_async_work(env_, nullptr, name, Execute, Complete, this, &work_) != napi_ok) return false;
+  shared_ = active_[0]->joins();
+  over_.store(false, std::memory_order_relaxed);
   self_ = shared_from_this();
-  return true;
+  if (napi_queue_async_work(env_, work_) == napi_ok) return true;
+  shared_ = false;
+  self_ = nullptr;
+  napi_delete_async_work(env_, std::exchange(work_, nullptr));
+  return false;
 }
 
 void SerialQueue::Execute(napi_env, void* data) {
-  Task& task = *static_cast<SerialQueue*>(data)->active_;
-  if (task.cancelled()) {
-    task.status_ = Error(kErrCancelled, "the call was cancelled");
+  SerialQueue& queue = *static_cast<SerialQueue*>(data);
+  std::shared_ptr<Task> task;
+  {
+    const std::lock_guard lock(queue.mutex_);
+    task = queue.active_[0];
+  }
+  if (task->joins()) return queue.ExecuteTogether(*task);
+  if (task->cancelled()) {
+    task->status_ = Error(kErrCancelled, "the call was cancelled");
     return;
   }
   try {
-    task.progress_ = task.Work(task.status_);
+    task->progress_ = task->Work(task->status_);
   } catch (...) {
-    task.status_ = Caught();
+    task->status_ = Caught();
+  }
+}
+
+void SerialQueue::ExecuteTogether(Task& first) {
+  Status status = Status::Ok();
+  try {
+    SharedSlice slice(*this);
+    first.WorkTogether(slice);
+  } catch (...) {
+    status = Caught();
+  }
+  const std::lock_guard lock(mutex_);
+  shared_ = false;
+  for (const std::shared_ptr<Task>& task : active_) {
+    if (task->status_.ok()) task->status_ = status;
   }
 }
 
 void SerialQueue::Complete(napi_env env, napi_status status, void* data) {
   SerialQueue& queue = *static_cast<SerialQueue*>(data);
   const std::shared_ptr<SerialQueue> keep = std::move(queue.self_);
-  const std::shared_ptr<Task> task = std::exchange(queue.active_, nullptr);
-  napi_delete_async_work(env, std::exchange(task->work_, nullptr));
-  if (status == napi_cancelled && task->status_.ok()) task->status_ = Error(kErrCancelled, "the environment is shutting down");
-  try {
-    task->AfterSlice();
-    for (const auto& function : std::exchange(queue.deferred_, {})) function();
-  } catch (...) {
-    if (task->status_.ok()) task->status_ = Caught();
-  }
-
+  queue.shared_ = false;  // a slice that was never begun
+  const std::vector<std::shared_ptr<Task>> tasks = std::exchange(queue.active_, {});
+  napi_delete_async_work(env, std::exchange(queue.work_, nullptr));
+  queue.AfterSlice(tasks, status == napi_cancelled);
   const bool lives = queue.CanRunJs();
-  bool done = !task->status_.ok() || task->progress_ == Progress::kDone;
-  if (!done && (task->cancelled() || !lives)) {
-    task->status_ = Error(kErrCancelled, "the call was cancelled");
-    done = true;
-  }
-  if (done) {
-    queue.Settle(*task);
-  } else {
-    queue.waiting_.push_back(task);
+  for (const std::shared_ptr<Task>& task : tasks) {
+    bool done = !task->status_.ok() || task->progress_ == Progress::kDone;
+    if (!done && (task->cancelled() || !lives)) {
+      task->status_ = Error(kErrCancelled, "the call was cancelled");
+      done = true;
+    }
+    if (done) {
+      queue.Settle(*task);
+    } else {
+      queue.waiting_.push_back(task);
+    }
   }
   if (lives) {
     queue.Next();
@@ -134,6 +182,30 @@ void SerialQueue::Complete(napi_env env, napi_status status, void* data) {
     // Nobody can hear of these any more.
     for (const auto& waiting : std::exchange(queue.waiting_, {})) waiting->queue_ = nullptr;
   }
+}
+
+// What the slice did is published before anyone is told.
+void SerialQueue::AfterSlice(const std::vector<std::shared_ptr<Task>>& tasks, bool cancelled) {
+  for (const std::shared_ptr<Task>& task : tasks) {
+    if (cancelled && task->status_.ok()) task->status_ = Error(kErrCancelled, "the environment is shutting down");
+    try {
+      task->AfterSlice();
+    } catch (...) {
+      if (task->status_.ok()) task->status_ = Caught();
+    }
+  }
+  try {
+    for (const auto& function : std::exchange(deferred_, {})) function();
+  } catch (...) {
+    for (const std::shared_ptr<Task>& task : tasks) {
+      if (task->status_.ok()) task->status_ = Caught();
+    }
+  }
+}
+
+bool SerialQueue::IsActive(const Task* task) {
+  const std::lock_guard lock(mutex_);
+  return std::ranges::any_of(active_, [task](const auto& active) { return active.get() == task; });
 }
 
 void SerialQueue::SettleWaiting(Task* task) {

@@ -14,6 +14,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -36,12 +37,17 @@ Status Caught();
 enum class Progress { kDone, kMore };
 
 class SerialQueue;
+class SharedSlice;
 
 class Task {
  public:
   virtual ~Task() = default;
   // Pool thread. kMore: call again. A failure goes to `status`; then the result is kDone whatever is returned.
-  virtual Progress Work(Status& status) = 0;
+  virtual Progress Work(Status& /*status*/) { return Progress::kDone; }
+  // Tasks that join share their slices with all others of the queue that do, also with those that start while a slice is in flight:
+  // in place of Work, WorkTogether of one of them does the work of all.
+  virtual bool joins() const { return false; }
+  virtual void WorkTogether(SharedSlice&) {}
   // JS thread, after each slice and before the promise settles: publish what the slice did.
   virtual void AfterSlice() {}
   // JS thread, once, after success: the value of the promise.
@@ -57,16 +63,32 @@ class Task {
 
  private:
   friend class SerialQueue;
+  friend class SharedSlice;
   std::optional<Napi::Promise::Deferred> deferred_;
-  napi_async_work work_ = nullptr;
   Status status_;
   Progress progress_ = Progress::kMore;
   std::atomic<bool> cancelled_{false};
   SerialQueue* queue_ = nullptr;
 };
 
-// Runs the tasks of one backend one at a time, slice by slice in turn. A waiting task holds no pool thread. JS thread only; it is
-// kept alive by the tasks (`keep`), and nobody but the JS thread touches it, so nothing here is locked.
+// The tasks of a slice that is worked together. Pool thread.
+class SharedSlice {
+ public:
+  explicit SharedSlice(SerialQueue& queue) : queue_(queue) {}
+  // Adds those that have come since the last call; the first call has all that began with the slice.
+  void Admit(std::vector<std::shared_ptr<Task>>* tasks);
+  // Someone waits for the slice to end who should not wait for long.
+  bool IsOver() const;
+  // A task that is not said to be done goes on in the next slice.
+  void Done(Task& task, Status status);
+
+ private:
+  SerialQueue& queue_;
+  size_t admitted_ = 0;
+};
+
+// Runs the tasks of one backend one at a time, or together those that join, slice by slice in turn. A waiting task holds no pool
+// thread. JS thread only, except for what a SharedSlice takes in (mutex_); it is kept alive by the tasks.
 class SerialQueue : public std::enable_shared_from_this<SerialQueue> {
  public:
   explicit SerialQueue(Napi::Env env) : env_(env), addon_(*env.GetInstanceData<std::shared_ptr<AddonData>>()) {}
@@ -74,23 +96,31 @@ class SerialQueue : public std::enable_shared_from_this<SerialQueue> {
   Napi::Value Start(std::shared_ptr<Task> task);
   // Runs now, or when the slice in flight has ended. For the few cheap things that touch the backend outside a task.
   void WhenIdle(std::function<void()> function);
-  bool idle() const { return active_ == nullptr; }
+  bool idle() const { return work_ == nullptr; }
   Napi::Env env() const { return env_; }
 
  private:
   friend class Task;
+  friend class SharedSlice;
   static void Execute(napi_env env, void* data);
   static void Complete(napi_env env, napi_status status, void* data);
+  void ExecuteTogether(Task& first);
   void Next();
   bool Submit();
+  bool IsActive(const Task* task);
+  void AfterSlice(const std::vector<std::shared_ptr<Task>>& tasks, bool cancelled);
   void SettleWaiting(Task* task);
   void Settle(Task& task);
   bool CanRunJs() const;
 
   Napi::Env env_;
   std::shared_ptr<AddonData> addon_;
-  std::shared_ptr<Task> active_;
-  std::shared_ptr<SerialQueue> self_;  // while a slice is in flight
+  std::mutex mutex_;
+  std::vector<std::shared_ptr<Task>> active_;   // of the slice in flight; if it is shared, guarded by mutex_ and only added to
+  bool shared_ = false;                         // whether it still takes tasks in, by mutex_
+  std::atomic<bool> over_{false};               // whether it should end, since functions are deferred until then
+  napi_async_work work_ = nullptr;              // the slice in flight
+  std::shared_ptr<SerialQueue> self_;           // while there is one
   std::deque<std::shared_ptr<Task>> waiting_;
   std::vector<std::function<void()>> deferred_;
 };

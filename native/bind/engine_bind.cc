@@ -134,7 +134,7 @@ class ForwardTask final : public Task {
 EngineCore::EngineCore(std::shared_ptr<SerialQueue> queue_in, std::shared_ptr<const Model> model_in, std::shared_ptr<Backend> backend_in,
                        const BackendOptions& options)
     : queue(std::move(queue_in)), model(std::move(model_in)), backend(std::move(backend_in)), kv(options.kv),
-      layout_id(LayoutIdOf(GeometryOf(model->config, options))), memory(backend->Memory()) {
+      layout_id(LayoutIdOf(GeometryOf(model->config, options))), batch(backend, model->config.vocab_size), memory(backend->Memory()) {
   // V8 sees only a small object; told of the weights behind it, it collects dropped engines in time.
   Napi::MemoryManagement::AdjustExternalMemory(queue->env(), memory.weight_bytes);
 }

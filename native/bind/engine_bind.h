@@ -8,6 +8,7 @@
 #include "bind/async_task.h"
 #include "bind/slice_clock.h"
 #include "checkpoint/object.h"
+#include "run/batch.h"
 
 namespace rum::bind {
 
@@ -24,6 +25,7 @@ struct EngineCore {
   const std::shared_ptr<Backend> backend;
   const KvType kv;
   const LayoutId layout_id;  // of its checkpoints
+  Batch batch;               // what its runs step in
   SliceClock clock;
   MemoryUse memory;  // as of the end of the last slice
 };

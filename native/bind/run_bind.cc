@@ -1,6 +1,8 @@
 #include "bind/run_bind.h"
 
-#include <string_view>
+#include <algorithm>
+#include <atomic>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -13,40 +15,40 @@ namespace {
 constexpr size_t kEndChainsMax = 65536;
 constexpr size_t kMaskWordsMax = size_t{1} << 17;  // the largest vocabulary, a bit a token
 
-bool IsCancelled(const Status& status) { return !status.ok() && std::string_view(status.code) == kErrCancelled; }
-
-// Prefill or step, in slices. The run's cancel flag is the means of both the clock (end of the slice) and the user (end of the
-// call); `cancelled()` tells them apart.
+// Prefill or step, in slices that all runs of the engine share. The user's cancel ends the call, the clock the slice.
 class RunTask final : public Task {
  public:
   static constexpr int32_t kPrefill = 0;
   RunTask(std::shared_ptr<RunHandle> handle, int32_t steps, std::vector<TokenMask> masks)
-      : handle_(std::move(handle)), remaining_(steps), masks_(std::move(masks)), step_(handle_->snapshot.step) {}
+      : handle_(std::move(handle)), steps_(steps), masks_(std::move(masks)) {}
 
   ~RunTask() override {
     if (handle_->closed) handle_->Release();
   }
 
-  Progress Work(Status& status) override {
-    Run& run = *handle_->run;
-    // Cleared first, then looked at: a Cancel() after the look finds the flag for the engine to see.
-    run.ClearCancel();
-    if (cancelled()) {
-      status = Error(kErrCancelled, "the call was cancelled");
-      return Progress::kDone;
-    }
+  bool joins() const override { return true; }
+
+  void WorkTogether(SharedSlice& slice) override {
+    EngineCore& core = *handle_->core;
+    std::vector<std::shared_ptr<Task>> tasks;
+    std::vector<RunTask*> runs;
+    std::vector<RunCall*> calls;
+    std::atomic<bool> over{false};
     {
-      const SliceClock::Scope scope(handle_->core->clock, [&run] { run.RequestCancel(); });
-      status = remaining_ == kPrefill ? run.Prefill() : run.Step(remaining_, masks_);
+      const SliceClock::Scope scope(core.clock, [&over] { over.store(true, std::memory_order_relaxed); });
+      // Whoever is done goes back to JS at once, and comes again while the others' next slice is under way.
+      for (bool any_done = false; !any_done && !slice.IsOver() && !over.load(std::memory_order_relaxed);) {
+        slice.Admit(&tasks);
+        for (size_t i = runs.size(); i < tasks.size(); ++i) {
+          runs.push_back(static_cast<RunTask*>(tasks[i].get()));
+          calls.push_back(runs.back()->Begin());
+        }
+        core.batch.Advance(calls);
+        any_done = std::ranges::any_of(calls, &RunCall::done);
+      }
     }
-    report_ = run.Report();
-    memory_ = handle_->core->backend->Memory();
-    worked_ = true;
-    if (!IsCancelled(status) || cancelled()) return Progress::kDone;
-    // The clock's cancel. A step that was due has not been done, so at least one remains.
-    status = Status::Ok();
-    if (remaining_ != kPrefill) remaining_ -= static_cast<int32_t>(report_.step - std::exchange(step_, report_.step));
-    return Progress::kMore;
+    const MemoryUse memory = core.backend->Memory();
+    for (RunTask* run : runs) run->Pause(memory, slice);
   }
 
   void AfterSlice() override {
@@ -60,10 +62,27 @@ class RunTask final : public Task {
   void Interrupt() override { handle_->run->RequestCancel(); }
 
  private:
+  RunCall* Begin() {
+    if (call_.has_value()) return &*call_;
+    Run& run = *handle_->run;
+    // Cleared first, then looked at: a Cancel() after the look finds the flag for the run to see.
+    run.ClearCancel();
+    if (cancelled()) run.RequestCancel();
+    call_ = steps_ == kPrefill ? RunCall::Prefill(run) : RunCall::Step(run, steps_, std::move(masks_));
+    return &*call_;
+  }
+
+  void Pause(const MemoryUse& memory, SharedSlice& slice) {
+    report_ = handle_->run->Report();
+    memory_ = memory;
+    worked_ = true;
+    if (call_->done()) slice.Done(*this, call_->status());
+  }
+
   std::shared_ptr<RunHandle> handle_;
-  int32_t remaining_;
+  const int32_t steps_;
   std::vector<TokenMask> masks_;
-  int64_t step_;  // of the report before this slice
+  std::optional<RunCall> call_;
   RunReport report_;
   MemoryUse memory_;
   bool worked_ = false;

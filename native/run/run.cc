@@ -1,3 +1,4 @@
+#include "run/batch.h"
 #include "run/run_impl.h"
 
 namespace rum {
@@ -11,7 +12,7 @@ Run::Impl::Impl(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> m
     : backend_(std::move(backend)), model_(std::move(model)), options_(std::move(options)), stop_(std::move(stop)),
       vocab_(static_cast<size_t>(model_->config.vocab_size)),
       head_count_(int64_t{model_->config.num_layers} * model_->config.num_kv_heads),
-      read_sum_max_(std::numeric_limits<int64_t>::max()), meter_(model_->config.num_kv_heads),
+      read_sum_max_(std::numeric_limits<int64_t>::max()), prefill_meter_(model_->config.num_kv_heads), catch_up_meter_(model_->config.num_kv_heads),
       chains_(static_cast<size_t>(options_.width)), logits_(chains_.size() * vocab_),
       scratch_(std::min(chains_.size(), static_cast<size_t>(backend_->threads())), SampleScratch(model_->config.vocab_size, backend_->isa())),
       sampled_(chains_.size()) {
@@ -39,10 +40,10 @@ Run::Impl::~Impl() {
   for (ChainState& chain : chains_) FreeCache(chain);
 }
 
-// For the chains that begin with it; nothing if all have theirs already.
-Status Run::Impl::FeedPrompt(const std::atomic<bool>& cancel) {
+// The next tokens of the prompt for the chains that begin with it; with the last of them comes the first row of logits. false: all is fed.
+Expected<bool> Run::Impl::PlanPrompt() {
   std::erase_if(from_prompt_, [this](size_t i) { return chains_[i].report.finish != Finish::kNone; });
-  if (from_prompt_.empty() || chains_[from_prompt_[0]].id != kNoChain) return Status::Ok();
+  if (from_prompt_.empty() || chains_[from_prompt_[0]].id != kNoChain) return false;
   if (prompt_chain_ == kNoChain) {
     Expected<ChainId> chain = backend_->NewChain();
     if (!chain.ok()) return chain.status();
@@ -51,29 +52,26 @@ Status Run::Impl::FeedPrompt(const std::atomic<bool>& cancel) {
     prefill_read_sum_ = prefill_peak_sum_ = 0;  // a restored run knew them
     RecordDecisions();
   }
-  while (static_cast<size_t>(backend_->Length(prompt_chain_)) < options_.prompt.size()) {
-    if (cancel.load(std::memory_order_relaxed)) return Error(kErrCancelled, "cancelled during prefill");
-    Status status = FeedChunk();
-    if (!status.ok()) return status;
-  }
-  return ForkChains();
-}
-
-// Feeds the next prompt tokens; with the last of them comes the first row of logits.
-Status Run::Impl::FeedChunk() {
   const auto fed = static_cast<size_t>(backend_->Length(prompt_chain_));
   const size_t end = std::min(options_.prompt.size(), fed + static_cast<size_t>(options_.prefill_chunk));
+  if (fed == end) {
+    Status status = ForkChains();
+    if (!status.ok()) return status;
+    return false;
+  }
   rows_.clear();
   for (size_t i = fed; i < end; ++i) {
     const bool last = i + 1 == options_.prompt.size();
     rows_.push_back({prompt_chain_, options_.prompt[i], last, true, last});
   }
-  meter_.Begin(static_cast<int32_t>(fed), end - fed);
-  backend_->SetTrace(&meter_);
-  Status status = backend_->Forward(rows_, LogitsRow(prompt_row_).data());
-  backend_->SetTrace(nullptr);
-  if (!status.ok()) return status;
-  for (const int64_t live_sum : meter_.live_sums()) {
+  prefill_meter_.Begin(static_cast<int32_t>(fed), end - fed);
+  feeding_ = Feeding::kPrompt;
+  feed_ = {rows_, LogitsRow(prompt_row_).data(), end == options_.prompt.size() ? size_t{1} : 0, &prefill_meter_};
+  return true;
+}
+
+void Run::Impl::TakePrompt() {
+  for (const int64_t live_sum : prefill_meter_.live_sums()) {
     prefill_read_sum_ += live_sum;
     prefill_peak_sum_ = std::max(prefill_peak_sum_, live_sum);
   }
@@ -81,9 +79,8 @@ Status Run::Impl::FeedChunk() {
     ChainReport& report = chains_[i].report;
     report.live_sum = report.decode_peak_sum = backend_->LiveSum(prompt_chain_);
     report.peak_sum = prefill_peak_sum_;
-    report.fed = static_cast<int32_t>(end);
+    report.fed = backend_->Length(prompt_chain_);
   }
-  return Status::Ok();
 }
 
 // The first chain takes the prompt's over, the others fork it. All sample their first token from the same logits.
@@ -150,7 +147,11 @@ bool Run::Impl::BudgetAllowsFeeding() const {
   return needed <= read_sum_max_ - read_sum_;
 }
 
-Status Run::Impl::FeedAll() {
+// The newest tokens of the front, if budget and memory allow; else everything ends here. false: there is nothing to feed.
+bool Run::Impl::PlanFront() {
+  if (!BudgetAllowsFeeding()) EndRunning(Finish::kBudget);
+  if (!MemoryAllowsFeeding()) EndRunning(Finish::kMemory);
+  if (front_.empty()) return false;
   // Chains ahead keep their logits in the rows of their own index, where those of a whole batch may lie in order.
   const bool all = front_.size() == running_.size();
   rows_.clear();
@@ -159,9 +160,13 @@ Status Run::Impl::FeedAll() {
     rows_.push_back({chains_[i].id, chains_[i].report.tokens.back(), true});
   }
   if (!all) side_logits_.resize(rows_.size() * vocab_);
-  Status status = backend_->Forward(rows_, all ? logits_.data() : side_logits_.data());
-  if (!status.ok()) return status;
-  for (size_t r = 0; r < rows_.size() && !all; ++r) {
+  feeding_ = Feeding::kFront;
+  feed_ = {rows_, all ? logits_.data() : side_logits_.data(), rows_.size(), nullptr};
+  return true;
+}
+
+void Run::Impl::TakeFront() {
+  for (size_t r = 0; r < rows_.size() && feed_.logits != logits_.data(); ++r) {
     std::ranges::copy(std::span(side_logits_).subspan(r * vocab_, vocab_), LogitsRow(front_[r]).begin());
   }
   for (const size_t i : front_) {
@@ -169,6 +174,13 @@ Status Run::Impl::FeedAll() {
     CountToken(chains_[i].report, backend_->LiveSum(chains_[i].id), reads);
     read_sum_ += reads;
   }
+}
+
+// Memory that ran out while this run alone was fed is the end of its chains; with others it is nobody's in particular.
+Status Run::Impl::FrontFailed(Status status, bool alone) {
+  if (!alone || !IsMemory(status)) return status;
+  for (const size_t i : front_) FreeCache(chains_[i]);  // half a token deep: nothing to go on from
+  EndRunning(Finish::kMemory);
   return Status::Ok();
 }
 
@@ -204,27 +216,31 @@ Status Run::Impl::CheckMasks(int32_t max_steps, const std::vector<TokenMask>& ma
   return Status::Ok();
 }
 
-Status Run::Impl::StepOnce(const std::vector<TokenMask>& masks, bool* finished) {
-  const size_t before = running_.size();
+// The next token of every chain of the front. false: none of them goes on.
+bool Run::Impl::PlanStep(const std::vector<TokenMask>& masks) {
   const size_t tokens = FindFront();
   SampleAll(masks);
   DropFinished();
   steps_ = std::max(steps_, static_cast<int64_t>(tokens) + 1);
-  Status status = FeedFront();
-  *finished = running_.size() < before;
-  return status;
+  return PlanFront();
 }
 
-// The newest tokens of the front, if budget and memory allow; else everything ends here.
-Status Run::Impl::FeedFront() {
-  if (!BudgetAllowsFeeding()) EndRunning(Finish::kBudget);
-  if (!MemoryAllowsFeeding()) EndRunning(Finish::kMemory);
-  if (front_.empty()) return Status::Ok();
-  Status status = FeedAll();
-  if (status.ok() || !IsMemory(status)) return status;
-  for (const size_t i : front_) FreeCache(chains_[i]);  // half a token deep: nothing to go on from
-  EndRunning(Finish::kMemory);
-  return Status::Ok();
+// What a Forward brought.
+Status Run::Impl::Take(Status fed, bool alone) {
+  switch (feeding_) {
+    case Feeding::kPrompt:
+      if (fed.ok()) TakePrompt();
+      return fed;
+    case Feeding::kCatchUp:
+      if (fed.ok()) TakeCatchUp();
+      return fed;
+    case Feeding::kFront:
+      if (fed.ok()) TakeFront();
+      else fed = FrontFailed(std::move(fed), alone);
+      prefilled_ = true;
+      return fed;
+  }
+  return fed;
 }
 
 // A page of each head of each running chain at most is taken past the limit: the check is before a step, and a step adds one token.
@@ -259,6 +275,15 @@ void Run::Impl::DropFinished() {
 Run::Run(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Run::~Run() = default;
 
+// The prompt, then what a restored run had generated, each once.
+Expected<bool> Run::Impl::PlanPrefill() {
+  Expected<bool> planned = PlanPrompt();
+  if (!planned.ok() || *planned) return planned;
+  planned = PlanCatchUp();
+  if (planned.ok() && !*planned) prefilled_ = true;
+  return planned;
+}
+
 Expected<std::unique_ptr<Run>> Run::Create(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> model,
                                            RunOptions options) {
   Status status = CheckRunOptions(options, model->config);
@@ -269,29 +294,72 @@ Expected<std::unique_ptr<Run>> Run::Create(std::shared_ptr<Backend> backend, std
   return std::unique_ptr<Run>(new Run(std::move(impl)));
 }
 
-Status Run::Prefill() {
-  Impl& run = *impl_;
-  if (!run.error_.ok()) return run.error_;
-  if (run.prefilled_ || run.running_.empty()) return Status::Ok();
-  Status status = run.FeedPrompt(cancel_);
-  if (status.ok()) status = run.CatchUp(cancel_);
-  if (status.ok()) run.prefilled_ = true;
-  const bool later = !status.ok() && std::string_view(status.code) == kErrCancelled;
-  return status.ok() || later ? status : run.Fail(std::move(status));
+Status Run::Advance(RunCall call) {
+  while (const Feed* feed = call.Plan()) FeedAlone(*impl_->backend_, call, *feed);
+  return call.status();
 }
 
-Status Run::Step(int32_t max_steps, const std::vector<TokenMask>& masks) {
-  Impl& run = *impl_;
-  if (!run.error_.ok()) return run.error_;
-  if (!run.prefilled_ && !run.running_.empty()) return Error(kErrOption, "call Prefill before Step");
-  if (Status status = run.CheckMasks(max_steps, masks); !status.ok()) return status;
-  bool finished = false;
-  for (int32_t n = 0; n < max_steps && !finished && !run.running_.empty(); ++n) {
-    if (cancel_.load(std::memory_order_relaxed)) return Error(kErrCancelled, "cancelled between steps");
-    Status status = run.StepOnce(masks, &finished);
-    if (!status.ok()) return run.Fail(std::move(status));
+Status Run::Prefill() { return Advance(RunCall::Prefill(*this)); }
+
+Status Run::Step(int32_t max_steps, std::vector<TokenMask> masks) { return Advance(RunCall::Step(*this, max_steps, std::move(masks))); }
+
+RunCall RunCall::Step(Run& run, int32_t max_steps, std::vector<TokenMask> masks) {
+  RunCall call(run, false, max_steps);
+  if (!call.done_ && !run.impl_->prefilled_ && !run.impl_->running_.empty()) call.End(Error(kErrOption, "call Prefill before Step"));
+  if (Status status = run.impl_->CheckMasks(max_steps, masks); !call.done_ && !status.ok()) call.End(std::move(status));
+  call.masks_ = std::move(masks);
+  return call;
+}
+
+RunCall::RunCall(Run& run, bool prefill, int32_t steps) : run_(&run), prefill_(prefill), steps_(steps) {
+  if (!run.impl_->error_.ok()) End(run.impl_->error_);
+}
+
+void RunCall::End(Status status) {
+  status_ = std::move(status);
+  done_ = true;
+}
+
+void RunCall::Fail(Status status) { End(run_->impl_->error_ = std::move(status)); }
+
+const Feed* RunCall::Plan() {
+  const Run::Impl& run = *run_->impl_;
+  while (!done_) {
+    if (run.running_.empty() || (prefill_ ? run.prefilled_ : steps_ <= 0)) {
+      End(Status::Ok());
+    } else if (run_->cancel_.load(std::memory_order_relaxed)) {
+      End(Error(kErrCancelled, "cancelled; every whole step is kept"));
+    } else if (prefill_ ? PlanPrefill() : PlanStep()) {
+      return &run.feed_;
+    }
   }
-  return Status::Ok();
+  return nullptr;
+}
+
+bool RunCall::PlanPrefill() {
+  Expected<bool> planned = run_->impl_->PlanPrefill();
+  if (!planned.ok()) Fail(planned.status());
+  return planned.ok() && *planned;
+}
+
+bool RunCall::PlanStep() {
+  Run::Impl& run = *run_->impl_;
+  running_ = run.running_.size();
+  --steps_;
+  const bool planned = run.PlanStep(masks_);
+  StopAtFinish();
+  return planned;
+}
+
+// The step in which a chain finishes is the call's last one.
+void RunCall::StopAtFinish() {
+  if (run_->impl_->running_.size() < running_) steps_ = 0;
+}
+
+void RunCall::Take(Status fed, bool alone) {
+  Status status = run_->impl_->Take(std::move(fed), alone);
+  if (!status.ok()) return Fail(std::move(status));
+  if (!prefill_) StopAtFinish();
 }
 
 void Run::EndChains(const std::vector<int32_t>& chains) {

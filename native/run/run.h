@@ -110,6 +110,16 @@ struct RestoreOptions {
   std::vector<size_t> journals;  // in order
 };
 
+class RunCall;
+
+// What a run wants fed: rows of its chains, where their logits go, and who is told of them.
+struct Feed {
+  std::span<const Row> rows;
+  float* logits = nullptr;  // [logit_rows, vocab]
+  size_t logit_rows = 0;
+  TraceSink* trace = nullptr;
+};
+
 // Not thread-safe, except RequestCancel.
 class Run {
  public:
@@ -124,7 +134,7 @@ class Run {
   ~Run();  // frees the chains
 
   // Feeds the prompt once, forks the chains. ERR_CANCELLED between chunks if cancelled; may be called again to go on.
-  // Takes the backend's trace for its time (and leaves none): the live lengths inside a chunk are known nowhere else.
+  // Takes the backend's trace for the time of a chunk (and leaves none): the live lengths inside it are known nowhere else.
   Status Prefill();
   // Up to max_steps steps; returns after the step in which a chain finished, or when cancelled (ERR_CANCELLED; nothing is lost:
   // the report holds every whole step and the run can go on after ClearCancel).
@@ -135,7 +145,7 @@ class Run {
   // An error of the backend sticks: every later call returns it again.
   // With `masks`, one for each chain (an empty one allows everything), it is one step at most; a mask that allows nothing is ERR_OPTION, and
   // nothing has happened: whoever makes masks knows what else could come.
-  Status Step(int32_t max_steps, const std::vector<TokenMask>& masks = {});
+  Status Step(int32_t max_steps, std::vector<TokenMask> masks = {});
   // Between two steps, after Prefill, of a checkpointed run. Encodes in memory, on the backend's threads; once it has succeeded the
   // objects are the caller's to store, and the next save holds only what is new. ERR_MEMORY, ERR_KEY: nothing is marked as saved.
   Expected<std::vector<SavedPart>> Save(const SaveOptions& options);
@@ -146,10 +156,43 @@ class Run {
   void ClearCancel() { cancel_.store(false, std::memory_order_relaxed); }
 
  private:
+  friend class RunCall;
   struct Impl;
   explicit Run(std::unique_ptr<Impl> impl);
+  Status Advance(RunCall call);
   std::unique_ptr<Impl> impl_;
   std::atomic<bool> cancel_{false};
+};
+
+// Prefill or Step of a run, from one Forward to the next, so that several runs can share them (run/batch.h).
+class RunCall {
+ public:
+  static RunCall Prefill(Run& run) { return RunCall(run, true, 0); }
+  static RunCall Step(Run& run, int32_t max_steps, std::vector<TokenMask> masks = {});
+
+  // What is to be fed now: sampling and ends lie behind. nullptr: the call is over, as `status` says.
+  const Feed* Plan();
+  // After every Plan that was not nullptr. fed: of the Forward, or of these rows of it. alone: no other run was fed by it; only then
+  // is memory that ran out the end of this run's chains, else it is an error.
+  void Take(Status fed, bool alone);
+  bool done() const { return done_; }
+  const Status& status() const { return status_; }
+
+ private:
+  RunCall(Run& run, bool prefill, int32_t steps);
+  void End(Status status);
+  void Fail(Status status);
+  bool PlanPrefill();
+  bool PlanStep();
+  void StopAtFinish();
+
+  Run* run_;
+  bool prefill_;
+  int32_t steps_;        // left
+  std::vector<TokenMask> masks_;  // of the one step
+  size_t running_ = 0;   // chains, before the step
+  bool done_ = false;
+  Status status_;
 };
 
 }  // namespace rum

@@ -1,24 +1,7 @@
-#include <map>
-
 #include "run/run_impl.h"
 
 namespace rum {
 namespace {
-
-// Sums the live lengths of every token that is fed again, over layers and KV heads.
-class CatchUpMeter final : public TraceSink {
- public:
-  explicit CatchUpMeter(int32_t num_kv_heads) : num_kv_heads_(num_kv_heads) {}
-  void OnToken(ChainId chain, int32_t, int32_t position, const float*, const int32_t* live) override {
-    int64_t& sum = sums_[{chain, position}];
-    for (int32_t j = 0; j < num_kv_heads_; ++j) sum += live[j];
-  }
-  int64_t sum(ChainId chain, int32_t position) const { return sums_.at({chain, position}); }
-
- private:
-  int32_t num_kv_heads_;
-  std::map<std::pair<ChainId, int32_t>, int64_t> sums_;
-};
 
 bool SameCounters(const ChainReport& a, const ChainReport& b) {
   return a.live_sum == b.live_sum && a.peak_sum == b.peak_sum && a.decode_peak_sum == b.decode_peak_sum && a.read_sum == b.read_sum &&
@@ -27,71 +10,68 @@ bool SameCounters(const ChainReport& a, const ChainReport& b) {
 
 }  // namespace
 
-// Feeds the tokens that the journals hold and the caches do not, all chains together.
-Status Run::Impl::CatchUp(const std::atomic<bool>& cancel) {
-  if (restored_ == nullptr) return Status::Ok();
+// Of a restored run, the tokens that its journals hold and its caches do not, all chains together; then it is checked. false: it has caught up.
+Expected<bool> Run::Impl::PlanCatchUp() {
+  if (restored_ == nullptr) return false;
   for (const size_t i : from_prompt_) {
     if (chains_[i].id == kNoChain) continue;
     ChainCache* cache = backend_->Cache(chains_[i].id);
     if (cache != nullptr && cache->length() == static_cast<int32_t>(options_.prompt.size())) Recollect(*cache, restored_->options.chains[i]);
   }
-  for (;;) {
-    if (cancel.load(std::memory_order_relaxed)) return Error(kErrCancelled, "cancelled while tokens were fed again");
-    const int64_t before = caught_up_;
-    if (Status status = CatchUpOnce(); !status.ok()) return status;
-    if (caught_up_ == before) break;
-  }
+  if (PlanBehind()) return true;
   if (Status status = CheckRestored(); !status.ok()) return status;
   // Chains that had finished and go on: their last token is read for the first time.
   front_.clear();
   for (const size_t i : running_) {
     if (chains_[i].report.fed < FedWhole(chains_[i])) front_.push_back(i);
   }
-  return front_.empty() ? Status::Ok() : FeedFront();
+  return !front_.empty() && PlanFront();
 }
 
-Status Run::Impl::CatchUpOnce() {
+bool Run::Impl::PlanBehind() {
   const auto prompt = static_cast<int32_t>(options_.prompt.size());
-  std::vector<size_t> behind;
+  behind_.clear();
   for (const size_t i : running_) {
-    if (chains_[i].report.fed < chains_[i].fed_before) behind.push_back(i);
+    if (chains_[i].report.fed < chains_[i].fed_before) behind_.push_back({i, 0});
   }
-  if (behind.empty()) return Status::Ok();
-  // Without a cache of ours what attention reads is known only token by token.
-  const bool chunked = backend_->Cache(chains_[behind[0]].id) != nullptr;
-  const int32_t share = chunked ? std::max(1, options_.prefill_chunk / static_cast<int32_t>(behind.size())) : 1;
+  if (behind_.empty()) return false;
+  const int32_t share = IsChunked() ? std::max(1, options_.prefill_chunk / static_cast<int32_t>(behind_.size())) : 1;
   rows_.clear();
-  std::vector<int32_t> counts;
   size_t wanted = 0;
-  for (const size_t i : behind) {
-    const ChainState& chain = chains_[i];
+  for (Behind& b : behind_) {
+    const ChainState& chain = chains_[b.chain];
     const int32_t first = chain.report.fed, end = std::min(first + share, chain.fed_before), whole = FedWhole(chain);
     for (int32_t t = first; t < end; ++t) {
       rows_.push_back({chain.id, chain.report.tokens[static_cast<size_t>(t - prompt)], t + 1 == whole});
     }
     wanted += end == whole ? 1 : 0;
-    counts.push_back(end - first);
+    b.count = end - first;
   }
   side_logits_.resize(wanted * vocab_);
-  CatchUpMeter meter(model_->config.num_kv_heads);
-  backend_->SetTrace(&meter);
-  Status status = backend_->Forward(rows_, side_logits_.data());
-  backend_->SetTrace(nullptr);
-  if (!status.ok()) return status;
+  catch_up_meter_.Begin();
+  feeding_ = Feeding::kCatchUp;
+  feed_ = {rows_, side_logits_.data(), wanted, &catch_up_meter_};
+  return true;
+}
+
+// Without a cache of ours what attention reads is known only token by token.
+bool Run::Impl::IsChunked() const { return backend_->Cache(chains_[behind_[0].chain].id) != nullptr; }
+
+void Run::Impl::TakeCatchUp() {
+  const bool chunked = IsChunked();
   size_t row = 0;
-  for (size_t b = 0; b < behind.size(); ++b) {
-    ChainState& chain = chains_[behind[b]];
-    for (int32_t n = 0; n < counts[b]; ++n) {
-      const int64_t live = chunked ? meter.sum(chain.id, chain.report.fed) : backend_->LiveSum(chain.id);
+  for (const Behind& b : behind_) {
+    ChainState& chain = chains_[b.chain];
+    for (int32_t n = 0; n < b.count; ++n) {
+      const int64_t live = chunked ? catch_up_meter_.sum(chain.id, chain.report.fed) : backend_->LiveSum(chain.id);
       CountToken(chain.report, live, chunked ? live : backend_->ReadSum(chain.id));
     }
-    caught_up_ += counts[b];
+    caught_up_ += b.count;
     if (chain.report.fed == FedWhole(chain)) {
-      std::ranges::copy(std::span(side_logits_).subspan(row++ * vocab_, vocab_), LogitsRow(behind[b]).begin());
-      chain.logits_row = behind[b];
+      std::ranges::copy(std::span(side_logits_).subspan(row++ * vocab_, vocab_), LogitsRow(b.chain).begin());
+      chain.logits_row = b.chain;
     }
   }
-  return Status::Ok();
 }
 
 // Everything fed again must have come out as it did before.

@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -39,6 +40,30 @@ class PrefillMeter final : public TraceSink {
   std::vector<int64_t> live_sums_;  // [tokens of the chunk]
 };
 
+// Sums the live lengths of every token that is fed again, over layers and KV heads.
+class CatchUpMeter final : public TraceSink {
+ public:
+  explicit CatchUpMeter(int32_t num_kv_heads) : num_kv_heads_(num_kv_heads) {}
+  void Begin() { sums_.clear(); }
+  void OnToken(ChainId chain, int32_t, int32_t position, const float*, const int32_t* live) override {
+    int64_t& sum = sums_[{chain, position}];
+    for (int32_t j = 0; j < num_kv_heads_; ++j) sum += live[j];
+  }
+  int64_t sum(ChainId chain, int32_t position) const { return sums_.at({chain, position}); }
+
+ private:
+  int32_t num_kv_heads_;
+  std::map<std::pair<ChainId, int32_t>, int64_t> sums_;
+};
+
+// What a run feeds: its prompt; tokens that a restored one had fed before; the newest token of its chains.
+enum class Feeding { kPrompt, kCatchUp, kFront };
+
+struct Behind {
+  size_t chain;
+  int32_t count;  // of its tokens in a Forward
+};
+
 struct ChainState {
   ChainId id = kNoChain;  // a finished chain keeps its cache until it is saved, if the run is checkpointed
   size_t logits_row = 0;  // of the last Forward
@@ -70,19 +95,23 @@ struct Run::Impl {
   Impl(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> model, RunOptions options, StopMatcher stop);
   ~Impl();
 
-  Status FeedPrompt(const std::atomic<bool>& cancel);
-  Status FeedChunk();
+  // Each plan leaves what is to be fed in rows_ and feed_, or has nothing to feed (false). Take says what came of it.
+  Expected<bool> PlanPrefill();
+  Expected<bool> PlanPrompt();
+  void TakePrompt();
   Status ForkChains();
+  bool PlanStep(const std::vector<TokenMask>& masks);
   size_t FindFront();
-  Status StepOnce(const std::vector<TokenMask>& masks, bool* finished);
   Status CheckMasks(int32_t max_steps, const std::vector<TokenMask>& masks) const;
+  Status Take(Status fed, bool alone);
   void SampleAll(const std::vector<TokenMask>& masks);
   Finish Accept(ChainState& chain, int32_t index, int32_t token);
   bool BudgetAllowsFeeding() const;
   bool MemoryAllowsFeeding() const;
   void EndRunning(Finish finish);
-  Status FeedFront();
-  Status FeedAll();
+  bool PlanFront();
+  void TakeFront();
+  Status FrontFailed(Status status, bool alone);
   void CountToken(ChainReport& report, int64_t live, int64_t reads) const;
   void End(size_t i, Finish finish);
   void DropFinished();
@@ -111,12 +140,13 @@ struct Run::Impl {
   bool Recollect(ChainCache& cache, const RestoreChain& from);
 
   // run_catch_up.cc
-  Status CatchUp(const std::atomic<bool>& cancel);
-  Status CatchUpOnce();
+  Expected<bool> PlanCatchUp();
+  bool PlanBehind();
+  bool IsChunked() const;
+  void TakeCatchUp();
   Status CheckRestored();
   int64_t SharedOfPrompt() const;
 
-  Status Fail(Status status) { return error_ = std::move(status); }
   int32_t FedWhole(const ChainState& chain) const { return static_cast<int32_t>(options_.prompt.size() + chain.report.tokens.size()); }
   std::span<float> LogitsRow(size_t r) { return std::span(logits_).subspan(r * vocab_, vocab_); }
 
@@ -133,7 +163,8 @@ struct Run::Impl {
   ChainId prompt_chain_ = kNoChain;   // holds the prompt until the chains are forked
   size_t prompt_row_ = 0;             // where its logits go: the row of a chain that begins with it
   bool prefilled_ = false;
-  PrefillMeter meter_;
+  PrefillMeter prefill_meter_;
+  CatchUpMeter catch_up_meter_;
   std::vector<ChainState> chains_;    // [width]
   std::vector<size_t> running_;       // indices of chains not finished, ascending
   std::vector<size_t> front_;         // those of them with the fewest tokens: the ones a step advances. Restored chains may be ahead
@@ -147,6 +178,9 @@ struct Run::Impl {
   bool prompt_saved_ = false, prompt_tail_saved_ = false, prompt_journaled_ = false;
   std::unique_ptr<Restored> restored_;  // what a restore has left to check once it has caught up
   std::vector<Row> rows_;
+  Feeding feeding_ = Feeding::kPrompt;
+  Feed feed_;                           // of rows_
+  std::vector<Behind> behind_;          // whose tokens they are, if they are fed again
   std::vector<SampleScratch> scratch_;  // one for each thread that samples
   std::vector<int32_t> sampled_;        // [running_.size()]
 };

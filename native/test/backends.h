@@ -23,11 +23,12 @@ inline std::vector<BackendFactory> Factories() {
   };
 }
 
-// Another backend, with a function called before each Forward that may refuse it.
+// Another backend, with a function called before each Forward that may refuse it, and one that may spoil what it brought.
 class HookedBackend final : public Backend {
  public:
   explicit HookedBackend(std::shared_ptr<Backend> inner) : inner_(std::move(inner)) {}
-  std::function<Status()> before_forward;
+  std::function<Status()> before_forward = [] { return Status::Ok(); };
+  std::function<Status(std::span<const Row>, float* logits)> after_forward = [](std::span<const Row>, float*) { return Status::Ok(); };
 
   const char* name() const override { return inner_->name(); }
   Isa isa() const override { return inner_->isa(); }
@@ -36,7 +37,8 @@ class HookedBackend final : public Backend {
   void FreeChain(ChainId chain) override { inner_->FreeChain(chain); }
   Status Forward(std::span<const Row> rows, float* logits) override {
     Status status = before_forward();
-    return status.ok() ? inner_->Forward(rows, logits) : status;
+    if (status.ok()) status = inner_->Forward(rows, logits);
+    return status.ok() ? after_forward(rows, logits) : status;
   }
   int32_t Length(ChainId chain) const override { return inner_->Length(chain); }
   int64_t LiveSum(ChainId chain) const override { return inner_->LiveSum(chain); }

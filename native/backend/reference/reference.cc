@@ -61,14 +61,15 @@ class ReferenceBackend final : public Backend {
                                      std::to_string(config_.vocab_size));
       }
     }
+    Status first = Status::Ok();
     for (const Row& row : rows) {
       const std::vector<float> h = FeedToken(row);
       if (!row.want_logits) continue;
       Status status = WriteLogits(h, logits);
-      if (!status.ok()) return status;
+      if (first.ok()) first = std::move(status);
       logits += config_.vocab_size;
     }
-    return Status::Ok();
+    return first;
   }
 
   int32_t Length(ChainId id) const override {
