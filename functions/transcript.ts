@@ -1,6 +1,7 @@
 /** What events have told of a job so far, chain by chain. */
 import type { ChainDelta, JobEvent } from '../engine/control/platform.ts';
 import type { FinishReason, JobResult } from '../engine/job/generate.ts';
+import type { TokenLogprob } from '../engine/job/logprobs.ts';
 import type { JobState } from '../engine/kv/head.ts';
 
 export interface ChainText {
@@ -9,10 +10,12 @@ export interface ChainText {
   readonly reasoningTokens: number;
   readonly reasoning: string;
   readonly content: string;
+  /** Of the tokens of the content; null: the job keeps none. */
+  readonly logprobs: readonly TokenLogprob[] | null;
   readonly finish: FinishReason | null;
 }
 
-const NOTHING: ChainText = { tokens: 0, reasoningTokens: 0, reasoning: '', content: '', finish: null };
+const NOTHING: ChainText = { tokens: 0, reasoningTokens: 0, reasoning: '', content: '', logprobs: null, finish: null };
 
 export class Transcript {
   readonly #chains: ChainText[] = [];
@@ -62,13 +65,14 @@ export class Transcript {
   }
 }
 
-function grown(chain: ChainText, event: { readonly kind: 'token' | 'finish'; readonly delta: ChainDelta; readonly reason?: FinishReason }): ChainText {
+function grown(chain: ChainText, event: { readonly kind: 'token' | 'finish'; readonly delta: ChainDelta; readonly logprobs?: readonly TokenLogprob[]; readonly reason?: FinishReason }): ChainText {
   const token = event.kind === 'token' ? 1 : 0;
   const content = chain.content + event.delta.content;
   const reasoning = chain.reasoning + event.delta.reasoning;
   const tokens = chain.tokens + token;
+  const logprobs = event.logprobs === undefined ? chain.logprobs : [...(chain.logprobs ?? []), ...event.logprobs];
   const thinks = content === '' && reasoning !== '';
-  return { tokens, reasoning, content, reasoningTokens: thinks ? tokens : chain.reasoningTokens, finish: event.reason ?? chain.finish };
+  return { tokens, reasoning, content, logprobs, reasoningTokens: thinks ? tokens : chain.reasoningTokens, finish: event.reason ?? chain.finish };
 }
 
 /**

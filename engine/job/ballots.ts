@@ -3,6 +3,7 @@ import { assert } from '../core/assert.ts';
 import type { ChainReport } from '../runtime/native.ts';
 import { answerKey, extractAnswer, splitThinking } from './answer.ts';
 import type { ChainResult, FinishReason } from './generate.ts';
+import { chainLogprobs } from './logprobs.ts';
 import type { PreparedJob } from './prepare.ts';
 import type { CastBallot } from './vote.ts';
 
@@ -38,6 +39,7 @@ export function chainResult(job: PreparedJob, chain: ChainReport, ballot: CastBa
   assert(finish !== null, 'a chain of a result has a finish reason');
   return {
     tokens: [...chain.tokens],
+    ...(job.logprobs === null || chain.logprobs === null ? {} : { logprobs: chainLogprobs(chain.logprobs) }),
     text: chainText(job, chain),
     finish_reason: finish,
     answer: ballot.answer,

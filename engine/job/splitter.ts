@@ -26,6 +26,11 @@ export class ThinkingSplitter {
     this.#part = delimiters === null ? 'content' : 'start';
   }
 
+  /** What the next character is, as far as that is certain. */
+  get part(): 'start' | 'reasoning' | 'content' {
+    return this.#part;
+  }
+
   push(text: string): TextDelta {
     this.#held += text;
     if (this.#part === 'start' && this.#delimiters !== null) this.#begin(this.#delimiters.open);

@@ -64,7 +64,7 @@ export const resultSchema = z.object({
   answer: z.string().nullable(),
   ballots: z.array(z.object({ chain: z.int(), answer: z.string().nullable(), key: z.string().nullable(), verified: z.boolean().nullable() })),
   chains: z.array(z.object({
-    tokens: z.array(z.int()), text: z.string(), finish_reason: z.string(), answer: z.string().nullable(), live_kv_tokens: z.number(),
+    tokens: z.array(z.int()), logprobs: z.object({ tokens: z.array(z.number()), top: z.array(z.array(z.array(z.number()))) }).optional(), text: z.string(), finish_reason: z.string(), answer: z.string().nullable(), live_kv_tokens: z.number(),
   })),
   usage: z.object({
     prompt_tokens: z.int(), completion_tokens: z.int(), kv_reads: z.number(), kv_reads_prefill: z.number(), peak_kv_tokens: z.number(),

@@ -7,6 +7,7 @@ import type { JobSpec } from '../../engine/job/spec.ts';
 import { HttpError } from '../errors.ts';
 import { type ChosenBudget, budgetOf, oneOf } from './budget.ts';
 import { content, effort, hyperscale, length, modelName, sampling, samplingOf, seed, stop, textOf, width } from './fields.ts';
+import { formatSpec, responseFormat, topLogprobs } from './output.ts';
 
 const name = z.string().min(1).max(256).optional();
 
@@ -33,10 +34,11 @@ export const chatRequest = z.strictObject({
   reasoning_effort: effort.optional().openapi({ description: 'A length and a width: GET /v1/models says which, for each model.' }),
   reasoning: z.strictObject({ effort: effort.optional() }).optional(),
   hyperscale: hyperscale.optional(),
+  response_format: responseFormat.optional(),
+  logprobs: z.boolean().optional().openapi({ description: 'Of the tokens of the content, under the model\'s own distribution.' }),
+  top_logprobs: topLogprobs.optional().openapi({ description: 'The likeliest tokens in the place of each; needs logprobs.' }),
   // Values that say what is done anyway.
-  response_format: z.strictObject({ type: z.literal('text') }).optional(),
   tool_choice: z.literal('none').optional(),
-  logprobs: z.literal(false).optional(),
   modalities: z.array(z.literal('text')).length(1).optional(),
   store: z.literal(true).optional().openapi({ description: 'Every request is a stored job.' }),
 }).openapi('ChatCompletionRequest', { example: { model: 'countdown', messages: [{ role: 'user', content: '4 20 8 13 target 59' }], stream: true } });
@@ -46,6 +48,7 @@ export type ChatRequest = z.infer<typeof chatRequest>;
 /** The job that a request asks for. @throws HttpError; EngineError ERR_MODEL_NOT_FOUND */
 export async function chatJob(request: ChatRequest, models: () => Promise<readonly ModelView[]>): Promise<{ readonly spec: JobSpec; readonly budget: ChosenBudget }> {
   if (request.stream !== true && request.stream_options !== undefined) throw new HttpError('invalid_value', 'stream_options needs stream=true.', { param: 'stream_options' });
+  if (request.logprobs !== true && request.top_logprobs !== undefined) throw new HttpError('invalid_value', 'top_logprobs needs logprobs=true.', { param: 'top_logprobs' });
   const budget = await budgetOf({
     model: request.model,
     effort: oneOf([['reasoning_effort', request.reasoning_effort], ['reasoning.effort', request.reasoning?.effort]]),
@@ -59,6 +62,7 @@ export async function chatJob(request: ChatRequest, models: () => Promise<readon
 function chatSpec(request: ChatRequest, budget: ChosenBudget): JobSpec {
   const samplingSpec = samplingOf(request);
   const bias = Object.entries(request.logit_bias ?? {}).map(([id, value]): [number, number] => [Number(id), value]);
+  const format = request.response_format;
   const all = bias.length === 0 ? samplingSpec : { ...samplingSpec, logit_bias: bias };
   return {
     model: request.model,
@@ -71,6 +75,8 @@ function chatSpec(request: ChatRequest, budget: ChosenBudget): JobSpec {
     ...budget.spec,
     ...(all === undefined ? {} : { sampling: all }),
     ...(request.seed === undefined ? {} : { seed: request.seed }),
+    ...formatSpec(format?.type, format?.type === 'json_schema' ? format.json_schema.schema : undefined, 'response_format.json_schema.schema'),
+    ...(request.logprobs === true ? { logprobs: request.top_logprobs ?? 0 } : {}),
     ...(request.stop === undefined ? {} : { stop: typeof request.stop === 'string' ? [request.stop] : request.stop }),
   };
 }

@@ -6,9 +6,11 @@
 import type { JobEvent, JobView } from '../../engine/control/platform.ts';
 import type { Clock } from '../../engine/core/clock.ts';
 import type { JobResult } from '../../engine/job/generate.ts';
+import type { TokenLogprob } from '../../engine/job/logprobs.ts';
 import { endOf } from '../foreground.ts';
 import { frame } from '../sse.ts';
 import { Transcript, electedChain } from '../transcript.ts';
+import { openAiLogprobs } from './output.ts';
 import { chatUsage, openaiFinish, outcomeOf } from './usage.ts';
 
 export interface ChatStreamOptions {
@@ -52,14 +54,15 @@ export async function* chatFrames(events: AsyncIterable<JobEvent>, options: Chat
 function* liveFrames(options: ChatStreamOptions, event: JobEvent): Generator<string> {
   if (event.kind !== 'token' && event.kind !== 'finish') return;
   const { reasoning, content } = event.delta;
-  if (reasoning === '' && content === '') return;
-  yield chunk(options, event.chain, textDelta(reasoning, content));
+  const { logprobs = [] } = event;
+  if (reasoning === '' && content === '' && logprobs.length === 0) return;
+  yield chunk(options, event.chain, textDelta(reasoning, content), {}, null, logprobs);
 }
 
 function* electedFrames(options: ChatStreamOptions, transcript: Transcript, elected: number): Generator<string> {
-  const { reasoning, content } = transcript.chain(elected);
+  const { reasoning, content, logprobs } = transcript.chain(elected);
   if (reasoning !== '') yield chunk(options, 0, textDelta(reasoning, ''));
-  if (content !== '') yield chunk(options, 0, textDelta('', content));
+  if (content !== '') yield chunk(options, 0, textDelta('', content), {}, null, logprobs ?? []);
 }
 
 /** Why each choice ended, the last of them with the outcome of the whole job. */
@@ -76,9 +79,9 @@ function textDelta(reasoning: string, content: string): Delta {
   return { ...(reasoning === '' ? {} : { reasoning_content: reasoning }), ...(content === '' ? {} : { content }) };
 }
 
-function chunk({ view, includeUsage }: ChatStreamOptions, index: number, delta: Delta, extension: object = {}, finish: string | null = null): string {
+function chunk({ view, includeUsage }: ChatStreamOptions, index: number, delta: Delta, extension: object = {}, finish: string | null = null, logprobs: readonly TokenLogprob[] = []): string {
   const usage = includeUsage ? { usage: null } : {};
-  return frame(JSON.stringify({ ...head(view), choices: [{ index, delta, finish_reason: finish }], ...usage, ...extension }));
+  return frame(JSON.stringify({ ...head(view), choices: [{ index, delta, ...(logprobs.length === 0 ? {} : { logprobs: { content: openAiLogprobs(logprobs), refusal: null } }), finish_reason: finish }], ...usage, ...extension }));
 }
 
 function head({ id, createdMs, model }: JobView): object {

@@ -5,6 +5,7 @@ import type { JobView } from '../../engine/control/platform.ts';
 import type { Waited } from '../foreground.ts';
 import { electedChain } from '../transcript.ts';
 import type { ChosenBudget } from './budget.ts';
+import { openAiLogprobs, tokenLogprobSchema } from './output.ts';
 import { chatUsage, openaiFinish, outcomeOf, outcomeSchema, usageSchema } from './usage.ts';
 
 export const completionSchema = z.object({
@@ -16,7 +17,7 @@ export const completionSchema = z.object({
     index: z.int(),
     message: z.object({ role: z.literal('assistant'), content: z.string(), reasoning_content: z.string().optional(), refusal: z.null() }),
     finish_reason: z.enum(['stop', 'length']),
-    logprobs: z.null(),
+    logprobs: z.object({ content: z.array(tokenLogprobSchema), refusal: z.null() }).nullable(),
   })),
   usage: usageSchema,
   hyperscale: outcomeSchema,
@@ -31,9 +32,9 @@ export function completionOf(view: JobView, { separate }: Pick<ChosenBudget, 'se
     created: Math.floor(view.createdMs / 1_000),
     model: view.model,
     choices: shown.map((chain, index) => {
-      const { reasoning, content } = transcript.chain(chain);
+      const { reasoning, content, logprobs } = transcript.chain(chain);
       const message = { role: 'assistant' as const, content, ...(reasoning === '' ? {} : { reasoning_content: reasoning }), refusal: null };
-      return { index, message, finish_reason: openaiFinish(result.chains[chain]?.finish_reason ?? 'stop'), logprobs: null };
+      return { index, message, finish_reason: openaiFinish(result.chains[chain]?.finish_reason ?? 'stop'), logprobs: logprobs === null ? null : { content: openAiLogprobs(logprobs), refusal: null } };
     }),
     usage: chatUsage(result.usage, transcript),
     hyperscale: outcomeOf(result, elected),

@@ -3,14 +3,16 @@ import { z } from '@hono/zod-openapi';
 
 import type { JobView } from '../../engine/control/platform.ts';
 import type { JobResult } from '../../engine/job/generate.ts';
+import type { TokenLogprob } from '../../engine/job/logprobs.ts';
 import { endError } from '../foreground.ts';
 import { STATUS, type JobStatus } from '../jobs/views.ts';
 import { type ChainText, type Transcript, electedChain } from '../transcript.ts';
 import { emptyList } from './fields.ts';
+import { openAiLogprobs, tokenLogprobSchema } from './output.ts';
 import { hyperscaleUsage, outcomeOf, outcomeSchema } from './usage.ts';
 
 const reasoningText = z.object({ type: z.literal('reasoning_text'), text: z.string() });
-const outputText = z.object({ type: z.literal('output_text'), text: z.string(), annotations: emptyList, logprobs: emptyList });
+const outputText = z.object({ type: z.literal('output_text'), text: z.string(), annotations: emptyList, logprobs: z.array(tokenLogprobSchema) });
 const itemStatus = z.enum(['in_progress', 'completed', 'incomplete']);
 
 const itemSchema = z.discriminatedUnion('type', [
@@ -93,11 +95,11 @@ export function endedResponse(view: JobView, transcript: Transcript): ResponseOb
   };
 }
 
-function outputOf(job: string, { reasoning, content }: ChainText, whole: boolean): OutputItem[] {
+function outputOf(job: string, { reasoning, content, logprobs }: ChainText, whole: boolean): OutputItem[] {
   const ended = whole ? 'completed' : 'incomplete';
   return [
     ...(reasoning === '' ? [] : [reasoningItem(job, reasoning, content === '' ? ended : 'completed')]),
-    ...(content === '' ? [] : [messageItem(job, content, ended)]),
+    ...(content === '' ? [] : [messageItem(job, content, ended, logprobs ?? [])]),
   ];
 }
 
@@ -107,8 +109,8 @@ export function reasoningItem(job: string, text: string | null, status: OutputIt
 }
 
 /** @param text null: it has just begun. */
-export function messageItem(job: string, text: string | null, status: OutputItem['status']): OutputItem {
-  const content = text === null ? [] : [{ type: 'output_text' as const, text, annotations: [], logprobs: [] }];
+export function messageItem(job: string, text: string | null, status: OutputItem['status'], logprobs: readonly TokenLogprob[] = []): OutputItem {
+  const content = text === null ? [] : [{ type: 'output_text' as const, text, annotations: [], logprobs: openAiLogprobs(logprobs) }];
   return { id: `msg_${job}`, type: 'message', role: 'assistant', status, content };
 }
 

@@ -3,8 +3,10 @@ import { z } from '@hono/zod-openapi';
 
 import { LIMITS } from '../../engine/core/limits.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
+import { HttpError } from '../errors.ts';
 import type { ChosenBudget } from './budget.ts';
 import { content, effort, emptyList, hyperscale, length, modelName, sampling, samplingOf, seed, textOf } from './fields.ts';
+import { formatSpec, textFormat, topLogprobs } from './output.ts';
 
 /** Of an item that a response gave and a client hands back. */
 const handedBack = { id: z.string().max(256).optional(), status: z.enum(['in_progress', 'completed', 'incomplete']).optional() };
@@ -38,8 +40,10 @@ export const responseRequest = z.strictObject({
   seed: seed.optional(),
   reasoning: z.strictObject({ effort: effort.optional() }).optional(),
   hyperscale: hyperscale.optional(),
+  text: z.strictObject({ format: textFormat.optional() }).optional(),
+  include: z.array(z.literal('message.output_text.logprobs'), { error: 'must be a list of "message.output_text.logprobs", which is all that can be included' }).max(1).optional(),
+  top_logprobs: topLogprobs.optional().openapi({ description: 'The likeliest tokens in the place of each; needs `include: ["message.output_text.logprobs"]`.' }),
   // Values that say what is done anyway.
-  text: z.strictObject({ format: z.strictObject({ type: z.literal('text') }).optional() }).optional(),
   tool_choice: z.literal('none').optional(),
   truncation: z.literal('disabled').optional(),
   store: z.literal(true).optional().openapi({ description: 'Every request is a stored job.' }),
@@ -51,6 +55,11 @@ type Messages = NonNullable<JobSpec['messages']>;
 
 export function responseSpec(request: ResponseRequest, budget: ChosenBudget): JobSpec {
   const samplingSpec = samplingOf(request);
+  const format = request.text?.format;
+  const includesLogprobs = (request.include ?? []).length > 0;
+  if (!includesLogprobs && request.top_logprobs !== undefined) {
+    throw new HttpError('invalid_value', 'top_logprobs needs include=["message.output_text.logprobs"].', { param: 'top_logprobs' });
+  }
   const system = request.instructions === undefined ? [] : [{ role: 'system', content: request.instructions }];
   const turns = typeof request.input === 'string' ? [{ role: 'user', content: request.input }] : messagesOf(request.input);
   return {
@@ -59,6 +68,8 @@ export function responseSpec(request: ResponseRequest, budget: ChosenBudget): Jo
     ...budget.spec,
     ...(samplingSpec === undefined ? {} : { sampling: samplingSpec }),
     ...(request.seed === undefined ? {} : { seed: request.seed }),
+    ...formatSpec(format?.type, format?.type === 'json_schema' ? format.schema : undefined, 'text.format.schema'),
+    ...(includesLogprobs ? { logprobs: request.top_logprobs ?? 0 } : {}),
   };
 }
 

@@ -6,8 +6,10 @@
  */
 import type { JobEvent, JobView } from '../../engine/control/platform.ts';
 import { EngineError } from '../../engine/core/errors.ts';
+import type { TokenLogprob } from '../../engine/job/logprobs.ts';
 import { frame } from '../sse.ts';
 import { Transcript, electedChain } from '../transcript.ts';
+import { openAiLogprobs } from './output.ts';
 import { type OutputItem, endedResponse, messageItem, pendingResponse, reasoningItem } from './response-object.ts';
 
 /** No job event becomes more: two items opened, written and closed, and the end. */
@@ -46,14 +48,14 @@ interface Scene {
 function* become(event: JobEvent, { transcript, writer, live, view }: Scene): Generator<Typed> {
   if ((event.kind === 'token' || event.kind === 'finish') && live) {
     yield* writer.write('reasoning', event.delta.reasoning);
-    yield* writer.write('message', event.delta.content);
+    yield* writer.write('message', event.delta.content, event.logprobs);
   }
   if (event.kind !== 'result') return;
   const elected = electedChain(event.result);
   if (!live) {
-    const { reasoning, content } = transcript.chain(elected);
+    const { reasoning, content, logprobs } = transcript.chain(elected);
     yield* writer.write('reasoning', reasoning);
-    yield* writer.write('message', content);
+    yield* writer.write('message', content, logprobs ?? []);
   }
   yield* writer.close(event.result.chains[elected]?.finish_reason === 'stop' ? 'completed' : 'incomplete');
   yield* endingOf(view, transcript);
@@ -81,26 +83,33 @@ class ItemWriter {
   #kind: Kind | null = null;
   #text = '';
   #index = -1;
+  /** Of the item's text; those that came before it wait for it. */
+  #logprobs: TokenLogprob[] = [];
+  #waiting: TokenLogprob[] = [];
 
   constructor(job: string) {
     this.#job = job;
   }
 
-  *write(kind: Kind, delta: string): Generator<Typed> {
+  *write(kind: Kind, delta: string, logprobs: readonly TokenLogprob[] = []): Generator<Typed> {
+    if (kind === 'message') this.#waiting.push(...logprobs);
     if (delta === '') return;
     if (this.#kind !== kind) {
       yield* this.close('completed');
       yield* this.#open(kind);
     }
     this.#text += delta;
-    yield { type: `response.${textKind(kind)}.delta`, ...this.#place(kind), delta, ...(kind === 'message' ? { logprobs: [] } : {}) };
+    const told = kind === 'message' ? this.#waiting.splice(0) : [];
+    this.#logprobs.push(...told);
+    yield { type: `response.${textKind(kind)}.delta`, ...this.#place(kind), delta, ...(kind === 'message' ? { logprobs: openAiLogprobs(told) } : {}) };
   }
 
   *close(status: OutputItem['status']): Generator<Typed> {
     const kind = this.#kind;
     if (kind === null) return;
+    if (kind === 'message') this.#logprobs.push(...this.#waiting.splice(0));
     const item = this.#item(kind, this.#text, status);
-    yield { type: `response.${textKind(kind)}.done`, ...this.#place(kind), text: this.#text, ...(kind === 'message' ? { logprobs: [] } : {}) };
+    yield { type: `response.${textKind(kind)}.done`, ...this.#place(kind), text: this.#text, ...(kind === 'message' ? { logprobs: openAiLogprobs(this.#logprobs) } : {}) };
     yield { type: 'response.content_part.done', ...this.#place(kind), part: item.content[0] };
     yield { type: 'response.output_item.done', output_index: this.#index, item };
     this.#kind = null;
@@ -115,7 +124,7 @@ class ItemWriter {
   }
 
   #item(kind: Kind, text: string | null, status: OutputItem['status']): OutputItem {
-    return kind === 'reasoning' ? reasoningItem(this.#job, text, status) : messageItem(this.#job, text, status);
+    return kind === 'reasoning' ? reasoningItem(this.#job, text, status) : messageItem(this.#job, text, status, text === '' ? [] : this.#logprobs);
   }
 
   #place(kind: Kind): object {
