@@ -99,9 +99,9 @@ export class EventLog {
     const begun = [...log.undecided, index];
     log.undecided = log.splitter.part === 'start' ? begun : [];
     if (log.splitter.part !== 'content') return [];
+    if (!log.splitter.thinks) return begun;
     // A token may end the thinking and begin the content.
-    const thought = part === 'reasoning' || delta.reasoning !== '';
-    return thought ? (delta.content === '' ? [] : [index]) : begun;
+    return delta.content === '' ? [] : [index];
   }
 
   #logprobsOf(i: number, { tokens, logprobs }: ChainReport, places: readonly number[]): Pick<Told, 'logprobs'> {

@@ -18,6 +18,7 @@ export class ThinkingSplitter {
   readonly #delimiters: Thinking | null;
   readonly #opened: boolean;
   #part: 'start' | 'reasoning' | 'content';
+  #thinks = false;
   #held = '';
 
   constructor(delimiters: Thinking | null, opened: boolean) {
@@ -29,6 +30,11 @@ export class ThinkingSplitter {
   /** What the next character is, as far as that is certain. */
   get part(): 'start' | 'reasoning' | 'content' {
     return this.#part;
+  }
+
+  /** Whether it thinks or has thought, if only an empty thought. */
+  get thinks(): boolean {
+    return this.#thinks;
   }
 
   push(text: string): TextDelta {
@@ -60,6 +66,7 @@ export class ThinkingSplitter {
     } else if (!open.startsWith(text)) {
       this.#part = this.#opened ? 'reasoning' : 'content';
     }
+    this.#thinks = this.#part === 'reasoning';
   }
 
   #take(chars: number): string {

@@ -134,7 +134,7 @@ describe('a response', () => {
 describe('what is refused', () => {
   test.each([
     ['tools', [{ type: 'web_search' }]], ['previous_response_id', 'resp_x'], ['metadata', { a: 'b' }], ['include', ['reasoning.encrypted_content']], ['store', false],
-    ['truncation', 'auto'], ['text', { format: { type: 'json_object' } }], ['reasoning', { summary: 'auto' }], ['conversation', 'c'], ['prompt', { id: 'p' }],
+    ['truncation', 'auto'], ['text', { format: { type: 'grammar' } }], ['reasoning', { summary: 'auto' }], ['conversation', 'c'], ['prompt', { id: 'p' }],
     ['input', []], ['input', [{ type: 'function_call_output', call_id: 'x', output: 'y' }]], ['max_output_tokens', -1], ['nonsense', true],
   ])('%s = %j: 400, by name', async (param, value) => {
     const asked = api.openai.responses.create({ ...GREEDY, [param]: value } as OpenAI.Responses.ResponseCreateParamsNonStreaming);
