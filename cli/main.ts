@@ -14,6 +14,7 @@ import { command, usageExit } from './options.ts';
 import { extendCommand, forkCommand, resumeCommand } from './resume.ts';
 import { runCommand } from './run.ts';
 import { serveCommand } from './serve.ts';
+import { workerCommand } from './worker.ts';
 
 const program = command('ruminate')
   .description('Long reasoning over compressed KV caches: one prompt, W chains, one budget of KV reads, one answer.')
@@ -23,6 +24,7 @@ const program = command('ruminate')
   .addCommand(forkCommand())
   .addCommand(extendCommand())
   .addCommand(serveCommand())
+  .addCommand(workerCommand())
   .addCommand(checkpointCommand())
   .addCommand(gcCommand())
   .addCommand(modelCommand())

@@ -7,17 +7,24 @@ import { EngineError } from '../engine/core/errors.ts';
 import { readApiKeys } from './api-keys.ts';
 import { EXIT, onInterrupt } from './exit.ts';
 import { command, durationMs, integer, repeated } from './options.ts';
+import { type QueueFlags, queueOptions } from './queue-options.ts';
+import type { OpenServer } from './server.ts';
 import { type PolicyFlags, policyOf, policyOptions } from './stored.ts';
 import { paintFor } from './text.ts';
 
-export interface ServeFlags extends PolicyFlags {
+export interface ServeFlags extends PolicyFlags, QueueFlags {
   readonly port: number;
   readonly host: string;
   readonly store?: string;
   readonly model?: readonly string[];
+  /** false: --no-worker. */
+  readonly worker: boolean;
   readonly threads?: number;
   readonly sliceTime?: number;
   readonly apiKeys?: string;
+  readonly proxies?: number;
+  readonly publicUrl?: string;
+  readonly webhooksToLoopback?: boolean;
   readonly logLevel?: string;
 }
 
@@ -31,6 +38,7 @@ Examples:
   $ ruminate serve
   $ ruminate serve --store s3://bucket/prefix --host 0.0.0.0 --api-keys keys.json
   $ ruminate serve --slice-time 30s    (long jobs take turns)
+  $ ruminate serve --no-worker         (and \`ruminate worker --store ./.ruminate\`, as often as you like)
 
 An API key stands in the file of --api-keys by its hash: [{ "sha256": "…", "tenant": "acme", "rpm": 600, "concurrent": 32 }]`;
 
@@ -42,10 +50,15 @@ export function serveCommand(): Command {
     .option('--store <url>', `where jobs are kept: a directory, file:/… or s3://bucket/prefix (default: RUMINATE_STORE, else ./${STORE})`)
     .option('--model <name>', 'a model that may be asked for, as name or name@variant (repeatable; default: all that are here)', repeated)
     .option('--api-keys <file>', 'who may ask, as JSON (default: whoever reaches this machine\'s own address is tenant local)')
+    .option('--proxies <n>', 'reverse proxies of yours before it, whose X-Forwarded-For is believed (default: none)', integer)
+    .optionsGroup('Webhooks:')
+    .option('--public-url <url>', 'as what clients know this server, for links in webhooks (default: links are paths)')
+    .option('--webhooks-to-loopback', 'for development: allow webhooks to this machine itself, and http://')
     .optionsGroup('Worker:')
+    .option('--no-worker', 'only answers: `ruminate worker` runs the jobs')
     .option('--threads <n>', 'threads (default: all of this machine)', integer)
     .option('--slice-time <time>', 'how long a job runs before the next one\'s turn (default: 10m)', durationMs);
-  return policyOptions(options)
+  return policyOptions(queueOptions(options))
     .optionsGroup('Output:')
     .addOption(new Option('--log-level <level>', 'of the log on stderr (default: warn on a terminal, else info)').choices(['debug', 'info', 'warn', 'error', 'silent']))
     .addHelpText('after', EXAMPLES)
@@ -62,11 +75,16 @@ async function serve(flags: ServeFlags): Promise<void> {
     host: flags.host,
     port: flags.port,
     store: flags.store ?? process.env.RUMINATE_STORE ?? path.resolve(STORE),
+    queue: flags,
+    worker: flags.worker,
     names: flags.model ?? null,
     threads: flags.threads ?? null,
     sliceMs: flags.sliceTime ?? null,
     policy: policyOf(flags),
     auth,
+    proxies: flags.proxies ?? 0,
+    publicUrl: flags.publicUrl ?? null,
+    webhooksToLoopback: flags.webhooksToLoopback ?? false,
     logLevel: flags.logLevel ?? (process.stderr.isTTY ? 'warn' : 'info'),
     signal: interrupt.signal,
   });
@@ -81,22 +99,24 @@ async function serve(flags: ServeFlags): Promise<void> {
   process.exit(isDrained ? EXIT.done : EXIT.failed);
 }
 
-function check({ port, host, apiKeys, sliceTime, threads }: ServeFlags): void {
+function check({ port, host, apiKeys, proxies, publicUrl, sliceTime, threads }: ServeFlags): void {
   if (port < 0 || port > 65_535) throw new EngineError('ERR_OPTION', `port must be from 0 to 65535; got ${port}.`);
   if (sliceTime !== undefined && sliceTime < 1) throw new EngineError('ERR_OPTION', `slice-time must be at least 1ms; got ${sliceTime}.`);
+  if (publicUrl !== undefined && !(URL.canParse(publicUrl) && /^https?:$/.test(new URL(publicUrl).protocol))) throw new EngineError('ERR_OPTION', `public-url must begin with https:// or http://; got ${publicUrl}.`);
+  if (proxies !== undefined && (proxies < 0 || proxies > 10)) throw new EngineError('ERR_OPTION', `proxies must be from 0 to 10; got ${proxies}.`);
   if (threads !== undefined && threads < 1) throw new EngineError('ERR_OPTION', `threads must be at least 1; got ${threads}.`);
   if (apiKeys === undefined && !LOOPBACK.includes(host)) {
     throw new EngineError('ERR_OPTION', `--host ${host} lets other machines in: say who may ask with --api-keys FILE.`);
   }
 }
 
-function banner({ url, store, models }: { readonly url: string; readonly store: string; readonly models: readonly string[] }, { apiKeys, threads }: ServeFlags): string {
+function banner({ url, store, models, queue }: Pick<OpenServer, 'url' | 'store' | 'models' | 'queue'>, { apiKeys, threads, worker }: ServeFlags): string {
   const { bold, dim } = paintFor(process.stdout);
   const model = models[0] ?? 'MODEL';
   const key = apiKeys === undefined ? '' : ' -H "authorization: Bearer $KEY"';
   const body = JSON.stringify({ model, messages: [{ role: 'user', content: '4 20 8 13 target 59' }], hyperscale: { width: 8 }, stream: true });
   return `${bold(`Ruminate listens on ${url}`)}, docs at ${url}/docs
-${dim(`jobs in ${store}, models ${models.join(', ') || '(none)'}, ${threads ?? availableParallelism()} threads`)}
+${dim(`jobs in ${store}, models ${models.join(', ') || '(none)'}, ${worker ? `${threads ?? availableParallelism()} threads` : 'no worker here'}, queue ${queue}`)}
 
   curl -N ${url}/v1/chat/completions -H 'content-type: application/json'${key} \\
     -d '${body}'

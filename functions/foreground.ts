@@ -56,7 +56,7 @@ export function endError(state: JobState, job: string): HttpError {
 
 /** Nobody is there to be told; whoever looks at the job finds it cancelled or still running. A server that stops has left its clients, not they it. */
 export async function cancelQuietly({ platform, clock, log }: Services, job: string, tenant: string): Promise<void> {
-  if (platform.health().state === 'draining') return;
+  if ((await platform.health()).state === 'draining') return;
   using timer = clock.timeout(HTTP_LIMITS.CLEAN_UP_MS);
   try {
     await platform.cancel(job, { tenant, signal: timer.signal });

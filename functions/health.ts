@@ -9,7 +9,7 @@ const healthSchema = z.object({
   state: z.enum(['starting', 'ready', 'draining']),
   queued: z.int().openapi({ description: 'Jobs that wait for a worker.' }),
   running: z.int(),
-  queue_age_ms: z.number().openapi({ description: 'Of the job that waits longest.' }),
+  queue_age_ms: z.number().openapi({ description: 'Of the job that waits longest; jobs of batches do not count.' }),
 }).openapi('Health');
 
 /** `live`: the process answers. `startup`: it has begun. `ready`: it takes work. */
@@ -32,8 +32,8 @@ export function health({ app, services, methods }: Registry): void {
       responses: { 200: { description: 'Yes', content }, ...(path.endsWith('/live') ? {} : { 503: { description: 'Not now', content } }) },
     });
     methods.set(path, ['get']);
-    app.get(path, () => {
-      const now = services.platform.health();
+    app.get(path, async () => {
+      const now = await services.platform.health();
       const { state, queued, running, queueAgeMs } = now;
       const body: z.infer<typeof healthSchema> = { state, queued, running, queue_age_ms: queueAgeMs };
       return Response.json(body, { status: passes(now) ? 200 : 503, headers: { 'cache-control': 'no-store' } });

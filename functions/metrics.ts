@@ -6,12 +6,13 @@ import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom
 
 import type { PlatformHealth } from '../engine/control/platform.ts';
 import type { ObjectStore, StoredBody } from '../engine/ports/object-store.ts';
+import type { DelivererEvent } from '../engine/webhook/deliverer.ts';
 import type { WorkerEvent } from '../engine/worker/events.ts';
 
 const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600];
 /** Addresses have ids in them, and anyone may ask for anything: only these make a label. */
 const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
-const PATHS = /^(?:\/v1\/(?:chat\/completions|completions|responses|models|jobs|checkpoints|quotes|batches|files)|\/health(?:\/(?:live|ready|startup))?|\/metrics|\/openapi\.json|\/docs)(?=\/|$)/;
+const PATHS = /^(?:\/v1\/(?:chat\/completions|completions|responses|models|jobs|checkpoints|quotes|batches|files|webhooks)|\/health(?:\/(?:live|ready|startup))?|\/metrics|\/openapi\.json|\/docs)(?=\/|$)/;
 
 export class Metrics {
   readonly #registry = new Registry();
@@ -28,15 +29,18 @@ export class Metrics {
   readonly #messages = this.#counter('messages_dropped_total', 'Queue messages that nothing was to be done for.', ['why']);
   readonly #reconciled = this.#counter('reconciled_total', 'Messages that the reconciler sent again.');
   readonly #trouble = this.#counter('trouble_total', 'Failures of queue or store that a worker met.', ['doing']);
+  readonly #webhooks = this.#counter('webhook_attempts_total', 'Attempts to deliver a webhook, by the answer.', ['answer']);
+  readonly #webhookSeconds = this.#histogram('webhook_attempt_seconds', 'How long receivers took.', []);
+  readonly #webhooksEnded = this.#counter('webhook_deliveries_total', 'Webhooks that were delivered or given up here.', ['state']);
   readonly #bytes = this.#counter('checkpoint_bytes_total', 'Bytes of jobs that went to the store or came from it.', ['op']);
   readonly #objects = this.#counter('checkpoint_objects_total', 'Objects of jobs that went to the store or came from it.', ['op']);
 
   /** @param health asked at each scrape. */
-  constructor(health: () => PlatformHealth) {
+  constructor(health: () => Promise<PlatformHealth>) {
     collectDefaultMetrics({ register: this.#registry, prefix: PREFIX });
-    this.#asked('num_requests_running', 'Jobs that a worker runs.', () => health().running);
-    this.#asked('num_requests_waiting', 'Jobs that wait for a worker.', () => health().queued);
-    this.#asked('queue_age_seconds', 'How long the oldest of them has waited.', () => health().queueAgeMs / 1_000);
+    this.#asked('num_requests_running', 'Jobs that a worker runs.', async () => (await health()).running);
+    this.#asked('num_requests_waiting', 'Jobs that wait for a worker.', async () => (await health()).queued);
+    this.#asked('queue_age_seconds', 'How long the oldest of them has waited that is of no batch.', async () => (await health()).queueAgeMs / 1_000);
   }
 
   readonly scrape = async (): Promise<{ readonly contentType: string; readonly body: string }> => {
@@ -72,12 +76,22 @@ export class Metrics {
         return;
       }
       case 'refused': return void this.#jobs.inc({ state: 'failed' });
+      case 'expired': return void this.#jobs.inc({ state: 'expired' });
+      case 'foreign': return void this.#messages.inc({ why: 'foreign' });
       case 'poisoned': return void this.#jobs.inc({ state: 'poisoned' });
       case 'failed': return void this.#slices.inc({ outcome: 'failed' });
       case 'dropped': return void this.#messages.inc({ why: event.why });
       case 'reconciled': return void this.#reconciled.inc(event.sent);
       case 'trouble': return void this.#trouble.inc({ doing: event.doing });
     }
+  };
+
+  readonly webhook = (event: DelivererEvent): void => {
+    if (event.kind !== 'sent') return;
+    const answer = event.status === null ? (event.fault ?? 'none') : `${Math.floor(event.status / 100)}xx`;
+    this.#webhooks.inc({ answer });
+    this.#webhookSeconds.observe({}, event.ranMs / 1_000);
+    if (event.state !== 'pending') this.#webhooksEnded.inc({ state: event.state });
   };
 
   /** The same store, with what goes through it counted. */
@@ -107,8 +121,8 @@ export class Metrics {
     };
   }
 
-  #asked(name: string, help: string, ask: () => number): void {
-    const gauge = this.#gauge(name, help, () => gauge.set(ask()));
+  #asked(name: string, help: string, ask: () => Promise<number>): void {
+    const gauge = this.#gauge(name, help, async () => gauge.set(await ask()));
   }
 
   #counter<T extends string = never>(name: string, help: string, labelNames: readonly T[] = []): Counter<T> {
@@ -119,7 +133,7 @@ export class Metrics {
     return new Histogram({ name: PREFIX + name, help, labelNames, buckets: SECONDS, registers: [this.#registry] });
   }
 
-  #gauge(name: string, help: string, collect?: () => void): Gauge {
+  #gauge(name: string, help: string, collect?: () => Promise<void>): Gauge {
     return new Gauge({ name: PREFIX + name, help, registers: [this.#registry], ...(collect === undefined ? {} : { collect }) });
   }
 }

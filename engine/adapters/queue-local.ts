@@ -1,47 +1,78 @@
-/** A queue in one process and its memory: for one process that sends, works and answers. What is lost with it, the reconciler sends again. */
+/**
+ * Queues of one machine: all that a queue does, over a table of entries that is in memory (here) or in a directory (queue-directory.ts).
+ * An entry is a value, and every change a swap that one of those who try wins.
+ */
 import type { Clock } from '../core/clock.ts';
 import { Bell, throwIfCancelled, untilAborted } from '../core/waiting.ts';
 import type { CallOptions } from '../ports/object-store.ts';
-import type { Queue, QueueDepth, ReceivedMessage, SliceMessage } from '../ports/queue.ts';
+import {
+  DELAY_MS_MAX, HELD_MS_MAX, RECEIVES_MAX, priorityOf,
+  type ClassDepth, type DeadLetters, type DeadMessage, type Priority, type Queue, type QueueDepth, type ReceivedMessage, type SendOptions, type SliceMessage,
+} from '../ports/queue.ts';
+import { Turns } from './queue-turns.ts';
+
+export interface Entry {
+  readonly id: string;
+  readonly message: SliceMessage;
+  readonly sentMs: number;
+  /** Nobody sees it before. */
+  readonly visibleMs: number;
+  readonly received: number;
+  /** Who has it, and since when; null: nobody. */
+  readonly held: { readonly by: string; readonly sinceMs: number } | null;
+  readonly isDead: boolean;
+}
+
+export interface EntryTable {
+  /** As entries count it. */
+  nowMs(): number;
+  list(signal: AbortSignal | undefined): Promise<readonly Entry[]>;
+  add(entry: Omit<Entry, 'id'>): Promise<void>;
+  /** null: it goes. false: it is not any more what it was. */
+  swap(from: Entry, to: Entry | null): Promise<boolean>;
+  /** A name that no other receiver has. */
+  newHolder(): string;
+  isGone(holder: string): boolean;
+  /** How long others' changes may go unseen; null: there are no others. */
+  readonly lookMs: number | null;
+}
 
 export interface LocalQueueOptions {
   readonly clock: Clock;
+  readonly receivesMax?: number | undefined;
 }
 
-interface Entry {
-  readonly message: SliceMessage;
-  /** Nobody sees it before. */
-  visibleMs: number;
-  received: number;
-  /** Of who has it or had it last; null: nobody. */
-  receipt: string | null;
+/** In one process and its memory: what is lost with it, the reconciler sends again. @example const queue = createLocalQueue({ clock: systemClock }); */
+export function createLocalQueue(options: LocalQueueOptions): Queue {
+  return new LocalQueue('local:', new MemoryTable(options.clock), options);
 }
 
-/** @example const queue = createLocalQueue({ clock: systemClock }); */
-export function createLocalQueue({ clock }: LocalQueueOptions): Queue {
-  return new LocalQueue(clock);
-}
-
-class LocalQueue implements Queue {
-  readonly url = 'local:';
+export class LocalQueue implements Queue {
+  readonly url: string;
+  readonly #table: EntryTable;
   readonly #clock: Clock;
-  /** In the order in which they were sent. */
-  readonly #entries = new Set<Entry>();
+  readonly #receivesMax: number;
+  readonly #turns = new Turns();
+  /** By receipt, as they are while this process has them. */
+  readonly #held = new Map<string, Entry>();
   readonly #changed = new Bell();
-  #receipts = 0;
 
-  constructor(clock: Clock) {
+  constructor(url: string, table: EntryTable, { clock, receivesMax = RECEIVES_MAX }: LocalQueueOptions) {
+    this.url = url;
+    this.#table = table;
     this.#clock = clock;
+    this.#receivesMax = receivesMax;
   }
 
-  async send(message: SliceMessage, { signal, delayMs = 0 }: CallOptions & { readonly delayMs?: number | undefined } = {}): Promise<void> {
+  async send(message: SliceMessage, { signal, delayMs = 0 }: SendOptions = {}): Promise<void> {
     throwIfCancelled(signal);
-    const visibleMs = this.#clock.nowMs() + delayMs;
-    const waiting = [...this.#entries].find((entry) => !this.#isInFlight(entry) && isSame(entry.message, message));
-    // Two that say the same and wait are one: a reconciler that repeats itself for hours fills no memory.
-    if (waiting === undefined) this.#entries.add({ message, visibleMs, received: 0, receipt: null });
-    else waiting.visibleMs = Math.min(waiting.visibleMs, visibleMs);
+    const sentMs = this.#table.nowMs();
+    await this.#table.add({ message, sentMs, visibleMs: sentMs + Math.min(delayMs, DELAY_MS_MAX), received: 0, held: null, isDead: false });
     this.#changed.ring();
+  }
+
+  async sendAll(messages: readonly SliceMessage[], options: CallOptions = {}): Promise<void> {
+    for (const message of messages) await this.send(message, options);
   }
 
   async receive({ signal, max, waitMs, visibilityMs }: Parameters<Queue['receive']>[0]): Promise<readonly ReceivedMessage[]> {
@@ -49,64 +80,168 @@ class LocalQueue implements Queue {
     for (;;) {
       throwIfCancelled(signal);
       using changed = this.#changed.listen();
+      const entries = await this.#look(signal);
+      const taken = await this.#take(entries, max, visibilityMs);
+      if (taken.length > 0) return taken;
       const nowMs = this.#clock.nowMs();
-      const taken = [...this.#entries].filter(({ visibleMs }) => visibleMs <= nowMs).slice(0, max);
-      if (taken.length > 0) return taken.map((entry) => this.#handOut(entry, nowMs + visibilityMs));
-      const soonestMs = Math.min(endsMs, ...[...this.#entries].map(({ visibleMs }) => visibleMs));
       if (nowMs >= endsMs) return [];
-      await untilAborted(this.#clock, soonestMs - nowMs, changed.signal, signal);
+      const soonestMs = Math.min(...entries.map(({ visibleMs }) => Math.max(1, visibleMs - this.#table.nowMs())), this.#table.lookMs ?? Infinity);
+      await untilAborted(this.#clock, Math.min(soonestMs, endsMs - nowMs), changed.signal, signal);
     }
   }
 
   async extend(receipt: string, visibilityMs: number, { signal }: CallOptions = {}): Promise<void> {
     throwIfCancelled(signal);
-    const entry = this.#heldBy(receipt);
-    if (entry !== null) entry.visibleMs = this.#clock.nowMs() + visibilityMs;
+    await this.#change(receipt, (entry, sinceMs) => ({ ...entry, visibleMs: Math.min(this.#table.nowMs() + visibilityMs, sinceMs + HELD_MS_MAX) }));
   }
 
   async release(receipt: string, delayMs: number, { signal }: CallOptions = {}): Promise<void> {
     throwIfCancelled(signal);
-    const entry = this.#heldBy(receipt);
-    if (entry === null) return;
-    entry.receipt = null;
-    entry.visibleMs = this.#clock.nowMs() + delayMs;
+    await this.#change(receipt, (entry) => ({ ...entry, held: null, visibleMs: this.#table.nowMs() + delayMs }));
     this.#changed.ring();
   }
 
   async remove(receipt: string, { signal }: CallOptions = {}): Promise<void> {
     throwIfCancelled(signal);
-    const entry = this.#heldBy(receipt);
-    if (entry !== null) this.#entries.delete(entry);
+    await this.#change(receipt, () => null);
   }
 
   async depth({ signal }: CallOptions = {}): Promise<QueueDepth> {
     throwIfCancelled(signal);
-    const nowMs = this.#clock.nowMs();
-    const entries = [...this.#entries];
-    const visible = entries.filter(({ visibleMs }) => visibleMs <= nowMs);
+    const entries = (await this.#look(signal)).filter(({ isDead }) => !isDead);
+    return { ...this.#depthOf(entries, 'interactive'), batch: this.#depthOf(entries, 'batch') };
+  }
+
+  get dead(): DeadLetters {
+    const dead = async ({ signal }: CallOptions = {}) => {
+      throwIfCancelled(signal);
+      return byAge((await this.#look(signal)).filter(({ isDead }) => isDead));
+    };
+    const count = async (swaps: readonly Promise<boolean>[]) => (await Promise.all(swaps)).filter((won) => won).length;
     return {
-      visible: visible.length,
-      inFlight: entries.filter((entry) => this.#isInFlight(entry)).length,
-      oldestAgeMs: visible.reduce((oldestMs, { visibleMs }) => Math.max(oldestMs, nowMs - visibleMs), 0),
+      list: async ({ max, ...options }) => (await dead(options)).slice(0, max).map(({ message, received, sentMs }): DeadMessage => ({ message, received, sentMs })),
+      redrive: async (options) => {
+        const visibleMs = this.#table.nowMs();
+        const sent = await count((await dead(options)).map((entry) => this.#table.swap(entry, { ...entry, isDead: false, received: 0, visibleMs })));
+        this.#changed.ring();
+        return sent;
+      },
+      purge: async (options) => await count((await dead(options)).map((entry) => this.#table.swap(entry, null))),
     };
   }
 
-  #handOut(entry: Entry, visibleMs: number): ReceivedMessage {
-    const receipt = `${++this.#receipts}`;
-    Object.assign(entry, { receipt, visibleMs, received: entry.received + 1 });
-    return { message: entry.message, receipt, received: entry.received };
+  /** What nobody has any more, because its time is over or its process has ended, is let go; what was had too often is dead. */
+  async #look(signal: AbortSignal | undefined): Promise<readonly Entry[]> {
+    const nowMs = this.#table.nowMs();
+    const looked: Entry[] = [];
+    for (const entry of await this.#table.list(signal)) {
+      // Over: or the clock was set back since, for nothing is hidden for so long.
+      const isOver = entry.visibleMs <= nowMs || entry.visibleMs > nowMs + HELD_MS_MAX;
+      const isFree = entry.held !== null && (isOver || this.#table.isGone(entry.held.by));
+      const free: Entry = isFree || (isOver && entry.visibleMs > nowMs) ? { ...entry, held: null, visibleMs: Math.min(entry.visibleMs, nowMs) } : entry;
+      const now: Entry = free.held === null && !free.isDead && free.received >= this.#receivesMax ? { ...free, isDead: true } : free;
+      if (now === entry || (await this.#table.swap(entry, now))) looked.push(now);
+    }
+    return looked;
   }
 
-  /** null: it was removed, let go, or its visibility timeout is over. */
-  #heldBy(receipt: string): Entry | null {
-    return [...this.#entries].find((entry) => entry.receipt === receipt && this.#isInFlight(entry)) ?? null;
+  async #take(entries: readonly Entry[], max: number, visibilityMs: number): Promise<readonly ReceivedMessage[]> {
+    const nowMs = this.#table.nowMs();
+    const inFlight = entries.filter(({ held }) => held !== null);
+    const waiting = new Set(byAge(entries.filter((entry) => entry.held === null && !entry.isDead && entry.visibleMs <= nowMs)));
+    const taken: ReceivedMessage[] = [];
+    while (taken.length < max) {
+      const entry = this.#turns.next([...waiting], inFlight);
+      if (entry === null) break;
+      waiting.delete(entry);
+      const by = this.#table.newHolder();
+      const held = { ...entry, held: { by, sinceMs: nowMs }, received: entry.received + 1, visibleMs: nowMs + Math.min(visibilityMs, HELD_MS_MAX) };
+      if (!(await this.#table.swap(entry, held))) continue;
+      this.#held.set(by, held);
+      inFlight.push(held);
+      taken.push({ message: held.message, receipt: by, received: held.received });
+      // Two that say the same and wait are one: a reconciler that repeats itself for hours fills no memory.
+      for (const other of entries.filter((each) => each !== entry && isWaiting(each) && isSame(each.message, entry.message))) {
+        if (await this.#table.swap(other, null)) waiting.delete(other);
+      }
+    }
+    return taken;
   }
 
-  #isInFlight({ receipt, visibleMs }: Entry): boolean {
-    return receipt !== null && visibleMs > this.#clock.nowMs();
+  /** A receipt whose time is over, or that another process has got since, changes nothing. */
+  async #change(receipt: string, to: (entry: Entry, sinceMs: number) => Entry | null): Promise<void> {
+    const entry = this.#held.get(receipt);
+    if (entry === undefined || entry.held === null) return;
+    const isHeld = entry.visibleMs > this.#table.nowMs();
+    const changed = to(entry, entry.held.sinceMs);
+    const done = isHeld && (await this.#table.swap(entry, changed));
+    if (done && changed?.held?.by === receipt) this.#held.set(receipt, changed);
+    else this.#held.delete(receipt);
+  }
+
+  #depthOf(entries: readonly Entry[], priority: Priority): ClassDepth {
+    const nowMs = this.#table.nowMs();
+    const ours = entries.filter(({ message }) => priorityOf(message) === priority);
+    const waiting = new Map(ours.filter((entry) => isWaiting(entry) && entry.visibleMs <= nowMs).map((entry) => [keyOf(entry.message), entry]));
+    return {
+      visible: waiting.size,
+      inFlight: ours.filter(({ held }) => held !== null).length,
+      oldestAgeMs: [...waiting.values()].reduce((oldestMs, { visibleMs }) => Math.max(oldestMs, nowMs - visibleMs), 0),
+    };
   }
 }
 
+class MemoryTable implements EntryTable {
+  readonly lookMs = null;
+  readonly #clock: Clock;
+  readonly #entries = new Map<string, Entry>();
+  #ids = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  nowMs(): number {
+    return this.#clock.nowMs();
+  }
+
+  async list(): Promise<readonly Entry[]> {
+    return [...this.#entries.values()];
+  }
+
+  async add(entry: Omit<Entry, 'id'>): Promise<void> {
+    const id = this.newHolder();
+    this.#entries.set(id, { ...entry, id });
+  }
+
+  async swap(from: Entry, to: Entry | null): Promise<boolean> {
+    if (this.#entries.get(from.id) !== from) return false;
+    if (to === null) this.#entries.delete(from.id);
+    else this.#entries.set(from.id, to);
+    return true;
+  }
+
+  newHolder(): string {
+    return `${++this.#ids}`;
+  }
+
+  isGone(): boolean {
+    return false;
+  }
+}
+
+function byAge(entries: readonly Entry[]): readonly Entry[] {
+  return entries.toSorted((a, b) => a.visibleMs - b.visibleMs || a.sentMs - b.sentMs);
+}
+
+function isWaiting({ held, isDead }: Entry): boolean {
+  return held === null && !isDead;
+}
+
 function isSame(a: SliceMessage, b: SliceMessage): boolean {
-  return a.tenant === b.tenant && a.job === b.job && a.slice === b.slice;
+  return keyOf(a) === keyOf(b);
+}
+
+function keyOf({ tenant, job, slice }: SliceMessage): string {
+  return `${tenant}/${job}/${slice}`;
 }

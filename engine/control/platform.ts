@@ -6,6 +6,7 @@ import type { FinishReason, JobResult } from '../job/generate.ts';
 import type { TokenLogprob } from '../job/logprobs.ts';
 import type { JobSpec } from '../job/spec.ts';
 import type { JobState } from '../kv/head.ts';
+import type { Via } from '../kv/hints.ts';
 
 export interface CallerOptions {
   /** Whose jobs: a name part, from the API key and never from the request. */
@@ -18,6 +19,8 @@ export interface SubmitOptions extends CallerOptions {
   readonly id?: string | undefined;
   /** Two calls with one key and body make one job. */
   readonly idempotencyKey?: string | undefined;
+  /** As what it is asked for, for whoever is told of its end. Default: as a job. */
+  readonly via?: Via | undefined;
 }
 
 /** A job as anyone may ask for it at any moment. */
@@ -121,10 +124,10 @@ export interface ListOptions extends CallerOptions {
 
 export interface PlatformHealth {
   readonly state: 'starting' | 'ready' | 'draining';
-  /** Jobs that wait for a worker. */
+  /** Jobs that wait for a worker, those of batches too. */
   readonly queued: number;
   readonly running: number;
-  /** Of the oldest that waits; 0: none does. */
+  /** Of the oldest that waits and is of no batch; 0: none does. */
   readonly queueAgeMs: number;
 }
 
@@ -146,5 +149,6 @@ export interface Platform {
   extend(id: string, options: ExtendOptions): Promise<JobView>;
   quote(spec: JobSpec, options: CallerOptions): Promise<QuoteView>;
   models(options: CallerOptions): Promise<readonly ModelView[]>;
-  health(): PlatformHealth;
+  /** As it is now, also of the queue, unless that does not answer soon. */
+  health(): Promise<PlatformHealth>;
 }

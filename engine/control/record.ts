@@ -1,7 +1,7 @@
 /** What the store says of one job at one moment, and how anyone may see it. */
 import { EngineError } from '../core/errors.ts';
 import type { FinishReason } from '../job/generate.ts';
-import { modelName } from '../job/spec.ts';
+import { type JobSpec, modelName } from '../job/spec.ts';
 import { type StoredSpec, parseStoredSpec } from '../job/stored-spec.ts';
 import { readJob } from '../kv/create.ts';
 import { type Head, isTerminal } from '../kv/head.ts';
@@ -9,6 +9,7 @@ import type { Manifest } from '../kv/manifest.ts';
 import { type JobKey, isNamePart, jobPrefix, specName } from '../kv/names.ts';
 import { isMissing, readSpec } from '../kv/read.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
+import type { SliceMessage } from '../ports/queue.ts';
 import { timeOf } from './ids.ts';
 import type { JobView } from './platform.ts';
 
@@ -56,7 +57,7 @@ export async function viewOf(store: ObjectStore, { where, head, manifest, spec }
     id: where.job,
     state: head.state,
     model: modelName(spec.spec as { readonly model: string; readonly variant?: string }),
-    createdMs: timeOf(where.job) ?? (await writtenMs(store, where, head, options)),
+    createdMs: await createdMs(store, where, head, options),
     slice: head.slice,
     epoch: head.epoch,
     step: manifest?.step ?? 0,
@@ -74,10 +75,23 @@ function endedBy({ state }: Head, manifest: Manifest | null): FinishReason | str
   return manifest.ended ?? ['kv_read_budget', 'memory', 'stop'].find((finish) => finishes.includes(finish)) ?? 'length';
 }
 
-/** A job that its client has named was made when its spec was written. 0: the store has no clock. */
-async function writtenMs(store: ObjectStore, where: JobKey, { spec }: Head, options: CallOptions): Promise<number> {
+/** Of the wall clock. A job that its client has named was made when its spec was written. 0: the store has no clock. */
+async function createdMs(store: ObjectStore, where: JobKey, { spec }: Head, options: CallOptions): Promise<number> {
+  const named = timeOf(where.job);
+  if (named !== null) return named;
   for await (const { writtenAtMs } of store.list(jobPrefix(where) + specName(spec), options)) return writtenAtMs ?? 0;
   return 0;
+}
+
+/** What a worker is told of the job: which slice it wants, how urgent it is, and until when it may wait for its first. */
+export async function messageOf(store: ObjectStore, where: JobKey, head: Head, spec: StoredSpec, options: CallOptions = {}): Promise<SliceMessage> {
+  const { priority, wait_ms_max: waitMsMax } = spec.spec as Pick<JobSpec, 'priority' | 'wait_ms_max'>;
+  const madeMs = waitMsMax === undefined || head.state !== 'queued' ? 0 : await createdMs(store, where, head, options);
+  return {
+    v: 1, tenant: where.tenant, job: where.job, slice: head.slice,
+    ...(priority === 'batch' ? { priority } : {}),
+    ...(waitMsMax === undefined || madeMs === 0 ? {} : { expiresMs: madeMs + waitMsMax }),
+  };
 }
 
 function notFound(id: string): EngineError {

@@ -14,12 +14,13 @@ import { createJob } from '../kv/create.ts';
 import { endJob } from '../kv/end.ts';
 import { eraseJob } from '../kv/erase.ts';
 import { isTerminal } from '../kv/head.ts';
-import { liveKey } from '../kv/hints.ts';
 import { type JobKey, jobPrefix } from '../kv/names.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
-import type { Queue, QueueDepth } from '../ports/queue.ts';
+import type { Queue } from '../ports/queue.ts';
 import type { Shelf } from '../ports/shelf.ts';
+import { Outbox } from '../webhook/outbox.ts';
+import { Backlog } from './backlog.ts';
 import type { LiveFeed } from './feed.ts';
 import { jobIds, timeOf } from './ids.ts';
 import { listNewest } from './listing.ts';
@@ -27,7 +28,7 @@ import type {
   CallerOptions, ExtendOptions, ForkOptions, JobEvent, JobView, ListOptions, ModelView, Platform, PlatformHealth, QuoteView, SubmitOptions,
 } from './platform.ts';
 import { admitJob, quoteView } from './quotes.ts';
-import { keyOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
+import { keyOf, messageOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
 import { RestoredJobs } from './restored.ts';
 import { streamJob } from './stream.ts';
 import { NO_WORKERS, type WorkerState } from './workers.ts';
@@ -44,8 +45,12 @@ export interface StorePlatformOptions {
   readonly workers?: WorkerState | undefined;
   /** A job was ended from here: a worker in this process need not wait for its next commit to notice. */
   readonly onCancelled?: ((where: JobKey) => void) | undefined;
+  /** Who is told that a job has ended. Default: one over `store`. */
+  readonly outbox?: Outbox | undefined;
   /** Of a machine that runs jobs, for quotes; null: not known. */
   readonly usdPerHour?: number | null | undefined;
+  /** What the queue said so long ago or less need not be asked again. Default: 0. */
+  readonly depthFreshMs?: number | undefined;
   readonly clock?: Clock | undefined;
   /** Of the wall clock, for ids and listings. */
   readonly nowMs?: (() => number) | undefined;
@@ -54,34 +59,34 @@ export interface StorePlatformOptions {
 /** Most jobs of one page of a list. */
 export const LIST_MAX = 100;
 
-const NO_DEPTH: QueueDepth = { visible: 0, inFlight: 0, oldestAgeMs: 0 };
-
 /** @example new StorePlatform({ store, keys: null, queue, shelf: new NativeShelf(), feed: worker }) */
 export class StorePlatform implements Platform {
   readonly #options: StorePlatformOptions;
   readonly #clock: Clock;
   readonly #nowMs: () => number;
+  readonly #outbox: Outbox;
   readonly #jobs: RestoredJobs;
   readonly #newId = jobIds();
-  #depth = NO_DEPTH;
-  #asking = false;
+  readonly #backlog: Backlog;
 
   constructor(options: StorePlatformOptions) {
     this.#options = options;
-    this.#jobs = new RestoredJobs(options.shelf);
+    this.#outbox = options.outbox ?? new Outbox(options);
     this.#clock = options.clock ?? systemClock;
+    this.#jobs = new RestoredJobs(options.shelf, this.#clock);
     this.#nowMs = options.nowMs ?? wallClockMs;
-    this.#askDepth();
+    const { queue, store, depthFreshMs: freshMs = 0 } = options;
+    this.#backlog = new Backlog({ queue, store, clock: this.#clock, freshMs });
   }
 
-  async submit(spec: JobSpec, { tenant, id, idempotencyKey, signal }: SubmitOptions): Promise<JobView> {
+  async submit(spec: JobSpec, { tenant, id, idempotencyKey, via, signal }: SubmitOptions): Promise<JobView> {
     const { store, shelf } = this.#options;
     const { where, createdMs } = this.#newKey(tenant, id);
     const parsed = parseSpec(spec);
     const job = await shelf.prepare(parsed, { signal });
     admitJob(job, shelf);
     const text = JSON.stringify(storedSpecOf(parsed, job, await shelf.modelId(job, { signal }), null));
-    const created = await createJob(store, where, text, { idempotencyKey, createdMs, signal });
+    const created = await createJob(store, where, text, { idempotencyKey, createdMs, via, signal });
     return await this.#announced(created.where, signal);
   }
 
@@ -110,7 +115,7 @@ export class StorePlatform implements Platform {
     const { changed } = await endJob(store, where, 'cancelled', { clock: this.#clock, signal });
     if (changed) onCancelled?.(where);
     // A marker that stays is found by the reconciler.
-    if (changed) await store.delete([liveKey(where)], { signal }).catch(() => undefined);
+    if (changed) await this.#outbox.jobEnded(where, { signal }).catch(() => undefined);
     return await this.#view(where, signal);
   }
 
@@ -160,29 +165,13 @@ export class StorePlatform implements Platform {
     return await this.#options.shelf.models({ signal });
   }
 
-  /** The queue is asked behind it, for the next one who asks: a probe must not wait for it. */
-  health(): PlatformHealth {
-    this.#askDepth();
+  async health(): Promise<PlatformHealth> {
     const { state, running } = this.#workers;
-    return { state, running, queued: this.#depth.visible, queueAgeMs: this.#depth.oldestAgeMs };
+    return { state, running, ...(await this.#backlog.now()) };
   }
 
   get #workers(): WorkerState {
     return this.#options.workers ?? NO_WORKERS;
-  }
-
-  #askDepth(): void {
-    if (this.#asking) return;
-    this.#asking = true;
-    this.#options.queue.depth().then(
-      (depth) => {
-        this.#depth = depth;
-        this.#asking = false;
-      },
-      () => {
-        this.#asking = false;
-      },
-    );
   }
 
   /** @throws EngineError ERR_OPTION: no name of a tenant or a job. */
@@ -219,8 +208,11 @@ export class StorePlatform implements Platform {
   async #announced(where: JobKey, signal: AbortSignal | undefined): Promise<JobView> {
     const { store, queue } = this.#options;
     const record = await readRecord(store, where, { signal });
-    const { state, slice } = record.head;
-    if (!isTerminal(state)) await queue.send({ v: 1, tenant: where.tenant, job: where.job, slice }, { signal }).catch(() => undefined);
+    if (!isTerminal(record.head.state)) {
+      const message = await messageOf(store, where, record.head, record.spec, { signal });
+      await queue.send(message, { signal }).catch(() => undefined);
+      if (record.head.state === 'queued' && message.priority === undefined) this.#backlog.sent(where);
+    }
     return await viewOf(store, record, { signal });
   }
 }

@@ -74,6 +74,18 @@ export async function unlessCancelled<T>(work: Promise<T>, signal: AbortSignal |
   }
 }
 
+/** What `work` gives, or null after `waitMs`: for work that goes on. */
+export async function unlessLater<T>(clock: Clock, waitMs: number, work: Promise<T>): Promise<T | null> {
+  using timer = clock.timeout(waitMs);
+  let stop = (): void => undefined;
+  const late = new Promise<null>((resolve) => timer.signal.addEventListener('abort', stop = () => resolve(null), { once: true }));
+  try {
+    return await Promise.race([work, late]);
+  } finally {
+    timer.signal.removeEventListener('abort', stop);
+  }
+}
+
 /** `work(i)` for every i below `count`, at most `atOnce` of them running; the first failure aborts the others and is the one thrown. */
 export async function inParallel<T>(
   count: number, atOnce: number, signal: AbortSignal | undefined, work: (i: number, signal: AbortSignal) => Promise<T>,

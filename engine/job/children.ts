@@ -98,9 +98,11 @@ async function childOf({ store, where, createdMs, admit, signal }: ChildOptions,
   const existing = await specOf(store, { ...where, job: as }, signal);
   const { lengths, seed, kvReadBudget, parent } = plan(stored, manifest, existing?.parent?.version ?? head.version);
   const { length: _, width: _w, lengths: _l, ...budget } = (stored.spec.budget ?? {}) as Record<string, unknown>;
+  // How the parent waited for its worker is not how its child does.
+  const { priority: _p, wait_ms_max: _m, ...spec } = stored.spec;
   const child: StoredSpec = {
     ...stored,
-    spec: { ...stored.spec, budget: { ...budget, lengths, ...(kvReadBudget === undefined ? {} : { kv_read_budget: kvReadBudget }) } },
+    spec: { ...spec, budget: { ...budget, lengths, ...(kvReadBudget === undefined ? {} : { kv_read_budget: kvReadBudget }) } },
     seed: seed.toString(),
     lengths: [...lengths],
     parent,

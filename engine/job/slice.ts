@@ -94,7 +94,7 @@ async function giveBack(lease: Lease, error: unknown, clock: Clock): Promise<voi
 }
 
 /** Whether the job itself is at fault, and not this machine, its store, or who asked: taken again it would fail again. */
-function isOfJob(error: unknown): boolean {
+export function isOfJob(error: unknown): boolean {
   return !(error instanceof EngineError) || error.kind === 'bug' || error.code === 'ERR_NUMERICS' || error.code === 'ERR_CHECKPOINT';
 }
 

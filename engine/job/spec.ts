@@ -1,5 +1,6 @@
 /** What a caller asks for: parsed and bounded here, completed from the model by `completeSpec`. */
 import { z } from 'zod';
+import { utf8Bytes } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { parseDate } from '../model/strftime.ts';
@@ -31,7 +32,7 @@ const float = (least: number, most: number, { above = false, below = false } = {
   });
 };
 const text = (bytesMax: number, what = 'text') =>
-  rule<string>(`must be ${what} of 1 to ${bytesMax} bytes`, (v) => typeof v === 'string' && v !== '' && Buffer.byteLength(v) <= bytesMax);
+  rule<string>(`must be ${what} of 1 to ${bytesMax} bytes`, (v) => typeof v === 'string' && v !== '' && utf8Bytes(v) <= bytesMax);
 const choice = <const T extends readonly string[]>(...names: T) =>
   rule<T[number]>(`must be one of ${names.join(', ')}`, (v) => names.includes(v as T[number]));
 const anyText = () => rule<string>('must be text', (v) => typeof v === 'string');
@@ -136,6 +137,10 @@ const jobSpecSchema = z.strictObject({
   date: rule<string>('must be a date like 2024-07-26 or 2024-07-26T14:30:05', (v) => typeof v === 'string' && parseDate(v) !== null).optional(),
   /** Whatever else the template knows: `date_string`, `builtin_tools`, `thinking_budget`. */
   template_variables: jsonObject().optional(),
+  /** `batch`: nobody waits for it, so that it runs only while nothing interactive waits. Default: interactive. */
+  priority: choice('interactive', 'batch').optional(),
+  /** How long it may wait for its first worker; after that it is `expired`. Default: as long as it takes. */
+  wait_ms_max: integer(1, LIMITS.WAIT_MS_MAX).optional(),
   backend: choice('cpu', 'reference').optional(),
   /** Default: f32 for F32 weights, else bf16. */
   kv: choice('f32', 'bf16').optional(),
@@ -161,7 +166,7 @@ export function parseSpec(input: unknown): JobSpec {
   if ((spec.prompt === undefined) === (spec.messages === undefined)) throw option('exactly one of prompt and messages must be given');
   if (spec.messages?.length === 0) throw option('messages must have 1 to ' + `${LIMITS.MESSAGES_MAX} entries; got 0`);
   const messageBytes = (spec.messages ?? []).reduce((sum, { content, reasoning_content, tool_calls }) =>
-    sum + Buffer.byteLength(content) + Buffer.byteLength(reasoning_content ?? '') + (jsonBytes(tool_calls ?? '') ?? 0), 0);
+    sum + utf8Bytes(content) + utf8Bytes(reasoning_content ?? '') + (jsonBytes(tool_calls ?? '') ?? 0), 0);
   if (messageBytes > LIMITS.PROMPT_BYTES_MAX) throw option(`messages must have at most ${LIMITS.PROMPT_BYTES_MAX} bytes; got ${messageBytes}`);
   for (const field of ['tools', 'documents', 'template_variables'] as const) {
     const bytes = jsonBytes(spec[field] ?? null) ?? 0;
@@ -228,7 +233,7 @@ function refusal(issue: z.core.$ZodIssue | undefined, input: unknown): EngineErr
 function jsonBytes(value: unknown): number | null {
   try {
     const json = JSON.stringify(value) as string | undefined;
-    return json === undefined ? null : Buffer.byteLength(json);
+    return json === undefined ? null : utf8Bytes(json);
   } catch {
     return null;
   }

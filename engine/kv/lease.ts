@@ -1,4 +1,5 @@
 /** What the owner of a job may do: read what its head names, commit on top of it, let go. One owner at a time, by the epoch in the head. */
+import { utf8Bytes, utf8Of } from '../core/bytes.ts';
 import { assert } from '../core/assert.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
@@ -85,12 +86,14 @@ export class Lease {
     return await this.#inTurn(objects, signal, async (uploads, stop) => {
       let manifest = this.#manifest;
       await this.#swap(uploads, stop, async (head, refs) => {
-        if (contentOf === null) return { state };
+        // Let go in good health, because it was asked to: its take is no strike, however little it could do.
+        const spared = state === 'parked' ? Math.max(0, head.strikes - 1) : head.strikes;
+        if (contentOf === null) return { state, strikes: spared };
         const { ref, content } = await this.#publish(contentOf(refs, head), head, refs, stop);
         manifest = content;
         const folded = new Set([...content.objects.map(({ name }) => name), ...(forget ?? [])]);
         const advanced = content.step > (this.#manifest?.step ?? 0);
-        return { state, manifest: ref, journal: head.journal.filter(({ name }) => !folded.has(name)), strikes: advanced ? 0 : head.strikes };
+        return { state, manifest: ref, journal: head.journal.filter(({ name }) => !folded.has(name)), strikes: advanced ? 0 : spared };
       });
       this.#manifest = manifest;
       this.#hasWritten ||= contentOf !== null;
@@ -233,7 +236,7 @@ export class Lease {
     const { tenant, job } = this.where;
     const manifest: Manifest = { ...content, format: FORMAT, tenant, job, version, epoch, spec };
     const text = JSON.stringify(manifest);
-    assert(Buffer.byteLength(text) <= LIMITS.MANIFEST_BYTES_MAX, 'a manifest is bounded');
+    assert(utf8Bytes(text) <= LIMITS.MANIFEST_BYTES_MAX, 'a manifest is bounded');
     try {
       parseManifest(text, this.where);
     } catch (cause) {
@@ -244,9 +247,9 @@ export class Lease {
     assert(content.objects.every(({ name }) => known.has(name)), 'a manifest names what is new or was named before');
     const digest = digestOf(text, this.#protocol.digestKey);
     const name = manifestName(version, digest);
-    const outcome = await this.#protocol.store.put(jobPrefix(this.where) + name, [Buffer.from(text)], { signal: stop });
+    const outcome = await this.#protocol.store.put(jobPrefix(this.where) + name, [utf8Of(text)], { signal: stop });
     if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${this.#protocol.store.url}: ${name} was not written (${outcome.kind}).`);
-    return { ref: { name, bytes: Buffer.byteLength(text), digest }, content: manifest };
+    return { ref: { name, bytes: utf8Bytes(text), digest }, content: manifest };
   }
 }
 

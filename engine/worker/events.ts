@@ -2,12 +2,16 @@
 import type { Usage } from '../job/generate.ts';
 import type { JobState } from '../kv/head.ts';
 import type { JobKey } from '../kv/names.ts';
+import type { Strike } from '../kv/strikes.ts';
 
-/** Why a run was asked to let go. */
-export type StopReason = 'slice' | 'drain' | 'interrupt';
+/**
+ * Why a run was asked to let go. `slice`: its time is over. `turn`: something more urgent waits, or a job that must run alone. `drain`: this
+ * machine, process or invocation ends. `interrupt`: the job was ended or taken from outside.
+ */
+export type StopReason = 'slice' | 'turn' | 'drain' | 'interrupt';
 
 export type WorkerEvent =
-  | { readonly kind: 'started'; readonly where: JobKey; readonly slice: number }
+  | { readonly kind: 'started'; readonly where: JobKey; readonly slice: number; readonly alone: boolean }
   | { readonly kind: 'ended'; readonly where: JobKey; readonly state: JobState; readonly usage: Usage; readonly ranMs: number }
   /** `step`, `tokens`: of the whole job. */
   | { readonly kind: 'parked'; readonly where: JobKey; readonly why: StopReason; readonly step: number; readonly tokens: number; readonly ranMs: number }
@@ -17,11 +21,14 @@ export type WorkerEvent =
   | { readonly kind: 'failed'; readonly where: JobKey; readonly error: unknown; readonly delayMs: number }
   /** It cannot be run at all, here or elsewhere. */
   | { readonly kind: 'refused'; readonly where: JobKey; readonly error: unknown }
-  /** `error`: what was met last, if it was met here. */
-  | { readonly kind: 'poisoned'; readonly where: JobKey; readonly strikes: number; readonly error: unknown }
+  | { readonly kind: 'poisoned'; readonly where: JobKey; readonly strikes: number; readonly evidence: readonly Strike[] }
+  /** It waited longer than it was to wait for its first worker. */
+  | { readonly kind: 'expired'; readonly where: JobKey }
+  /** A message that is none of ours: left for the dead letters. */
+  | { readonly kind: 'foreign'; readonly received: number }
   /** A message that nothing is to be done for. */
   | { readonly kind: 'dropped'; readonly where: JobKey; readonly why: 'no such job' | 'ended' | 'older slice' }
   | { readonly kind: 'reconciled'; readonly sent: number }
   | { readonly kind: 'unreadable'; readonly key: string; readonly error: unknown }
   /** The queue or the store, not a job. */
-  | { readonly kind: 'trouble'; readonly doing: 'receive' | 'settle' | 'extend' | 'reconcile'; readonly error: unknown };
+  | { readonly kind: 'trouble'; readonly doing: 'receive' | 'settle' | 'extend' | 'depth' | 'reconcile'; readonly error: unknown };

@@ -23,7 +23,7 @@ export class Running implements Disposable {
   /** The first sight after the prefill, and the last. */
   #decode: { readonly first: Sight; readonly last: Sight } | null = null;
   #hasAdvanced = false;
-  #isOver = false;
+  #isOver: StopReason | null = null;
   #why: StopReason | null = null;
 
   constructor(where: JobKey, sliceMs: number, clock: Clock) {
@@ -63,6 +63,12 @@ export class Running implements Disposable {
     this.#controller.abort();
   }
 
+  /** As soon as it has a token more than it began with. */
+  end(why: StopReason): void {
+    this.#isOver ??= why;
+    if (this.#hasAdvanced) this.stop(this.#isOver);
+  }
+
   /**
    * Between two native calls. A slice's time begins when the prefill is done, and it is not over before there is a token more than it began
    * with: else a job that takes longer to restore than a slice lasts would never come to its end.
@@ -76,15 +82,12 @@ export class Running implements Disposable {
       this.#decode = { first: this.#decode?.first ?? sight, last: sight };
       this.#timer ??= this.#startTimer();
     }
-    if (this.#isOver && this.#hasAdvanced) this.stop('slice');
+    if (this.#isOver !== null && this.#hasAdvanced) this.stop(this.#isOver);
   }
 
   #startTimer(): ReturnType<Clock['timeout']> {
     const timer = this.#clock.timeout(this.#sliceMs);
-    timer.signal.addEventListener('abort', () => {
-      this.#isOver = true;
-      if (this.#hasAdvanced) this.stop('slice');
-    }, { once: true });
+    timer.signal.addEventListener('abort', () => this.end('slice'), { once: true });
     return timer;
   }
 

@@ -8,16 +8,29 @@ export type Verdict =
   /** Its owner may live: look again later. */
   | { readonly kind: 'wait' }
   | { readonly kind: 'poison'; readonly strikes: number }
-  /** `force`: its owner is gone. */
-  | { readonly kind: 'run'; readonly slice: number; readonly force: boolean };
+  | { readonly kind: 'expire' }
+  /** `force`: its owner is gone. `alone`: it may be what brought down whoever had it, so that nothing else is put at stake. */
+  | { readonly kind: 'run'; readonly slice: number; readonly force: boolean; readonly alone: boolean };
 
-/** @param isUnmoved whether nobody has written the head for as long as an owner may be silent; asked only of a running job. */
-export function verdictOf(message: SliceMessage, head: Head | null, strikesMax: number, isUnmoved: (head: Head) => boolean): Verdict {
+export interface VerdictOptions {
+  /** Takes without progress after which a job is poisoned. */
+  readonly strikesMax: number;
+  /** Whether nobody has written the head for as long as an owner may be silent; asked only of a running job. */
+  readonly isUnmoved: (head: Head) => boolean;
+  /** Of the wall clock. */
+  readonly nowMs: number;
+}
+
+/** From so many on a job runs alone. */
+const STRIKES_ALONE = 2;
+
+export function verdictOf(message: SliceMessage, head: Head | null, { strikesMax, isUnmoved, nowMs }: VerdictOptions): Verdict {
   if (head === null) return { kind: 'drop', why: 'no such job' };
   if (isTerminal(head.state)) return { kind: 'drop', why: 'ended' };
   if (message.slice < head.slice) return { kind: 'drop', why: 'older slice' };
+  if (head.state === 'queued' && message.expiresMs !== undefined && message.expiresMs <= nowMs) return { kind: 'expire' };
   const force = head.state === 'running';
   if (force && !isOwnerGone(head.owner) && !isUnmoved(head)) return { kind: 'wait' };
   if (head.strikes >= strikesMax) return { kind: 'poison', strikes: head.strikes };
-  return { kind: 'run', slice: head.slice, force };
+  return { kind: 'run', slice: head.slice, force, alone: head.strikes >= STRIKES_ALONE };
 }

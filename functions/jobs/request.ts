@@ -67,6 +67,8 @@ export const jobRequest = z.strictObject({
   documents: z.array(jsonObject).max(LIMITS.TOOLS_MAX).optional(),
   date: z.string().max(32).optional().openapi({ description: 'The day it is for the template.', example: '2024-07-26' }),
   template_variables: jsonObject.optional(),
+  priority: z.enum(['interactive', 'batch']).optional().openapi({ description: '`batch`: it runs only while nothing interactive waits.' }),
+  wait_ms_max: z.int().min(1).max(LIMITS.WAIT_MS_MAX).optional().openapi({ description: 'How long it may wait for its first worker; after that it is `expired`.' }),
 }).openapi('JobRequest', { example: { model: 'countdown', prompt: '4 20 8 13 target 59', budget: { width: 8, length: 512, kv_read_budget: 116_000 } } });
 
 export type JobRequest = z.infer<typeof jobRequest>;

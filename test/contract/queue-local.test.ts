@@ -2,19 +2,19 @@
 import { describe, expect, test } from 'vitest';
 
 import { createLocalQueue } from '../../engine/adapters/queue-local.ts';
-import type { Queue } from '../../engine/ports/queue.ts';
+import { HELD_MS_MAX, type Queue } from '../../engine/ports/queue.ts';
 import { ManualClock } from '../helpers/clock.ts';
 import { through } from '../helpers/through.ts';
-import { QUEUE_PROMISES, type QueueBench } from './queue.ts';
+import { QUEUE_PROMISES, RECEIVES, type QueueBench } from './queue.ts';
 
 function bench(change: (queue: Queue) => Partial<Queue> = () => ({})): QueueBench {
   const clock = new ManualClock();
-  const queue = createLocalQueue({ clock });
+  const queue = createLocalQueue({ clock, receivesMax: RECEIVES });
   const pass = async (delayMs: number) => {
     clock.advance(delayMs);
     await clock.settle();
   };
-  return { pass, queue: through(queue, change(queue)) };
+  return { pass, isExact: true, queue: through(queue, change(queue)) };
 }
 
 describe('the local queue', () => {
@@ -43,6 +43,22 @@ describe('the local queue', () => {
     const [taken] = await queue.receive({ max: 1, waitMs: 0, visibilityMs: 1_000 });
     await pass(1_000);
     await queue.remove(taken?.receipt ?? '');
+    expect(await queue.receive({ max: 1, waitMs: 0, visibilityMs: 1_000 })).toHaveLength(1);
+  });
+});
+
+describe('every queue of ours', () => {
+  test('keeps a message from others for twelve hours at most, however often it is extended', async () => {
+    const { queue, pass } = bench();
+    await queue.send({ v: 1, tenant: 'acme', job: 'sums', slice: 0 });
+    const [taken] = await queue.receive({ max: 1, waitMs: 0, visibilityMs: 3_600_000 });
+    for (let hours = 0; hours < 11; hours++) {
+      await pass(3_500_000);
+      await queue.extend(taken?.receipt ?? '', 7_200_000);
+    }
+    await pass(HELD_MS_MAX - 11 * 3_500_000 - 1_000);
+    expect(await queue.receive({ max: 1, waitMs: 0, visibilityMs: 1_000 })).toEqual([]);
+    await pass(1_000);
     expect(await queue.receive({ max: 1, waitMs: 0, visibilityMs: 1_000 })).toHaveLength(1);
   });
 });

@@ -2,11 +2,13 @@
 import { afterAll, describe, expect, test } from 'vitest';
 
 import { MemoryStore } from '../../engine/adapters/memory.ts';
+import { createLocalQueue } from '../../engine/adapters/queue-local.ts';
 import { NativeShelf } from '../../engine/control/native-shelf.ts';
 import type { Platform } from '../../engine/control/platform.ts';
 import { generate } from '../../engine/job/generate.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import { liveKey } from '../../engine/kv/hints.ts';
+import { ManualClock } from '../helpers/clock.ts';
 import { SPEC, SentQueue, TENANT, platformOn, runToEnd } from './support.ts';
 
 const shelf = new NativeShelf();
@@ -108,7 +110,7 @@ describe('a job that is asked for', () => {
     expect(store.snapshot().has(liveKey({ tenant: TENANT, job: id }))).toBe(true);
     await runToEnd(store, id);
     expect(await platform.get(id, me)).toMatchObject({ state: 'done' });
-    expect(platform.health()).toMatchObject({ state: 'ready', queued: 0 });
+    expect(await platform.health()).toMatchObject({ state: 'ready', queued: 0 });
   });
 });
 
@@ -214,8 +216,43 @@ describe('the health of a platform', () => {
     const workers = { state: 'draining' as const, running: 2, tokensPerSecond: () => null };
     const { platform } = platformOn(new MemoryStore(), shelf, { queue, workers });
     await platform.submit(SPEC, me);
-    platform.health();
-    await Promise.resolve();
-    expect(platform.health()).toEqual({ state: 'draining', running: 2, queued: 1, queueAgeMs: 5_000 });
+    expect(await platform.health()).toEqual({ state: 'draining', running: 2, queued: 1, queueAgeMs: 5_000 });
+    await platform.submit(SPEC, me);
+    expect(await platform.health(), 'not what it was when it was asked before').toMatchObject({ queued: 2 });
+  });
+
+  test('counts jobs of batches, and does not go by how long they wait', async () => {
+    const clock = new ManualClock();
+    const queue = createLocalQueue({ clock });
+    const { platform } = platformOn(new MemoryStore(), shelf, { queue });
+    await platform.submit({ ...SPEC, priority: 'batch' }, me);
+    clock.advance(3_600_000);
+    expect(await platform.health()).toMatchObject({ queued: 1, queueAgeMs: 0 });
+    await platform.submit(SPEC, me);
+    clock.advance(90_000);
+    expect(await platform.health()).toMatchObject({ queued: 2, queueAgeMs: 90_000 });
+  });
+
+  test('knows how long its own jobs wait in a queue that does not tell', async () => {
+    const clock = new ManualClock();
+    const store = new MemoryStore();
+    const unknown = { visible: 3, inFlight: 0, oldestAgeMs: null };
+    const queue = { send: async () => undefined, depth: async () => ({ ...unknown, batch: unknown }) };
+    const { platform } = platformOn(store, shelf, { queue, clock });
+    expect(await platform.health()).toMatchObject({ queued: 6, queueAgeMs: 0 });
+    const first = await platform.submit(SPEC, me);
+    clock.advance(40_000);
+    await platform.submit(SPEC, me);
+    await platform.submit({ ...SPEC, priority: 'batch' }, me);
+    clock.advance(30_000);
+    expect(await platform.health()).toMatchObject({ queueAgeMs: 70_000 });
+    await platform.cancel(first.id, me);
+    expect(await platform.health(), 'the next one').toMatchObject({ queueAgeMs: 30_000 });
+  });
+
+  test('is told in time though the queue does not answer, and does not turn work away then', async () => {
+    const queue = { send: async () => undefined, depth: () => new Promise<never>(() => undefined) };
+    const { platform } = platformOn(new MemoryStore(), shelf, { queue });
+    expect(await platform.health()).toMatchObject({ state: 'ready', queued: 0, queueAgeMs: 0 });
   });
 });

@@ -35,7 +35,7 @@ export class SentQueue {
   }
 
   async depth(): Promise<QueueDepth> {
-    return { visible: this.sent.length, inFlight: 0, oldestAgeMs: this.sent.length === 0 ? 0 : 5_000 };
+    return { visible: this.sent.length, inFlight: 0, oldestAgeMs: this.sent.length === 0 ? 0 : 5_000, batch: { visible: 0, inFlight: 0, oldestAgeMs: 0 } };
   }
 }
 

@@ -8,7 +8,7 @@ import { zodResponseFormat, zodTextFormat } from 'openai/helpers/zod';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 
-import { Tokenizer } from '../../engine/model/tokenizer.ts';
+import { tokenizerIn } from '../../engine/model/directory.ts';
 import { type HttpApi, startApi } from '../helpers/http-api.ts';
 import { ROOT } from '../helpers/setup.ts';
 import { writeModel } from '../helpers/written-model.ts';
@@ -100,7 +100,7 @@ describe('a chat with response_format', () => {
 
   test('that the model\'s vocabulary cannot write fails once, and the server goes on', async () => {
     // Its vocabulary has no brace.
-    const [close] = Tokenizer.load(path.join(ROOT, 'models/countdown/cr8')).encode('</think>', { addSpecial: false });
+    const [close] = tokenizerIn(path.join(ROOT, 'models/countdown/cr8')).encode('</think>', { addSpecial: false });
     const error: unknown = await ask({ model: 'countdown@cr8', response_format: { type: 'json_object' }, logit_bias: { [close ?? -1]: 100 } }).catch((thrown: unknown) => thrown);
     expect(error).toMatchObject({ status: 500, code: 'job_failed' });
     expect((await ask({ response_format: jsonSchema(schema({})) })).choices[0]?.message.content).toMatch(/^\{\s*\}$/);

@@ -36,8 +36,8 @@ export class WholePlatform extends StorePlatform implements AsyncDisposable {
     return after;
   }
 
-  override health(): PlatformHealth {
-    return this.pretended ?? super.health();
+  override async health(): Promise<PlatformHealth> {
+    return this.pretended ?? (await super.health());
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

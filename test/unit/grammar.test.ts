@@ -6,7 +6,8 @@ import addFormats from 'ajv-formats';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { type GrammarContext, type OutputFormat, checkFormat, grammarOf } from '../../engine/job/grammar.ts';
-import { Tokenizer } from '../../engine/model/tokenizer.ts';
+import { tokenizerIn } from '../../engine/model/directory.ts';
+import type { Tokenizer } from '../../engine/model/tokenizer.ts';
 import { GrammarThread } from '../../engine/runtime/grammar.ts';
 import { ROOT } from '../helpers/setup.ts';
 
@@ -18,7 +19,7 @@ const PLAIN: GrammarContext = { thinking: null, opened: false, calls: null };
 let tokenizer: Tokenizer;
 let thread: GrammarThread;
 beforeAll(() => {
-  tokenizer = Tokenizer.load(path.join(ROOT, 'test/fixtures-own/tokenizers/small/qwen3'));
+  tokenizer = tokenizerIn(path.join(ROOT, 'test/fixtures-own/tokenizers/small/qwen3'));
   thread = new GrammarThread({ ...tokenizer.pieces(ROWS), eosIds: [EOS] });
 });
 afterAll(() => thread[Symbol.dispose]());

@@ -1,0 +1,37 @@
+/** Which queue a command works with: what was said, the environment, or the one of a store that is a directory. */
+import type { Command } from 'commander';
+
+import { type OpenedQueue } from '../engine/adapters/queue-directory.ts';
+import { openQueue, openQueueOf } from '../engine/adapters/queue-url.ts';
+import { EngineError } from '../engine/core/errors.ts';
+
+export interface QueueFlags {
+  readonly queue?: string;
+  readonly batchQueue?: string;
+}
+
+export function queueOptions(command: Command): Command {
+  return command
+    .option('--queue <url>', 'what carries jobs to workers: the address of an SQS queue, a directory, or local: (default: RUMINATE_QUEUE, else in the store if that is a directory)')
+    .option('--batch-queue <url>', 'another SQS queue, for jobs of batches alone (default: RUMINATE_BATCH_QUEUE, else they go with the others)');
+}
+
+/** null: nothing was said, and the store has none of its own. @throws EngineError ERR_QUEUE_CONFIG, ERR_QUEUE, ERR_OPTION. */
+export async function openQueueFor(store: string, { queue, batchQueue }: QueueFlags, environment: NodeJS.ProcessEnv = process.env): Promise<OpenedQueue | null> {
+  const url = queue ?? given(environment.RUMINATE_QUEUE);
+  const batchUrl = batchQueue ?? given(environment.RUMINATE_BATCH_QUEUE) ?? null;
+  if (url !== undefined) return await openQueue(url, { batchUrl, environment });
+  if (batchUrl !== null) throw new EngineError('ERR_OPTION', 'A queue for batches needs another for the rest: say which with --queue or RUMINATE_QUEUE.');
+  return await openQueueOf(store);
+}
+
+/** @throws EngineError ERR_OPTION if there is none. */
+export async function requireQueueFor(store: string, flags: QueueFlags): Promise<OpenedQueue> {
+  const opened = await openQueueFor(store, flags);
+  if (opened === null) throw new EngineError('ERR_OPTION', `The store ${store} has no queue of its own: say which with --queue or RUMINATE_QUEUE.`);
+  return opened;
+}
+
+function given(text: string | undefined): string | undefined {
+  return text === '' ? undefined : text;
+}

@@ -1,0 +1,105 @@
+/** What `ruminate worker` is told: options before the environment, and everything that is wrong with either said at once. */
+import { EngineError } from '../engine/core/errors.ts';
+import { durationMs } from './options.ts';
+
+/** As they were written. */
+export interface WorkerFlags {
+  readonly store?: string;
+  readonly queue?: string;
+  readonly batchQueue?: string;
+  readonly model?: readonly string[];
+  readonly slots?: string;
+  readonly threads?: string;
+  readonly sliceTime?: string;
+  readonly grace?: string;
+  readonly timeLimit?: string;
+  readonly memoryLimit?: string;
+  readonly spot?: boolean;
+  readonly checkpointTokens?: string;
+  readonly checkpointTime?: string;
+  readonly journalTime?: string;
+  readonly logLevel?: string;
+}
+
+export interface WorkerConfig {
+  readonly store: string;
+  readonly models: readonly string[];
+  readonly slots: number;
+  readonly threads: number | undefined;
+  readonly sliceMs: number | undefined;
+  readonly graceMs: number;
+  readonly timeLimitMs: number | null;
+  readonly memoryLimitBytes: number | null;
+  readonly spot: boolean;
+  readonly policy: { readonly deltaTokens?: number; readonly deltaMs?: number; readonly journalMs?: number };
+  readonly logLevel: string;
+}
+
+export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'];
+/** Below the two minutes that a Spot machine has after its notice, and what ECS waits at most. */
+export const GRACE_MS = 110_000;
+const SLOTS_MAX = 64;
+const COUNT_MAX = 1_000_000;
+/** A queue hides a message for twelve hours at most; the rest is for restoring and committing. */
+const SLICE_MS_MAX = 11 * 3_600_000;
+const DAY_MS = 86_400_000;
+
+/** @throws EngineError ERR_OPTION that names all that is wrong. */
+export function workerConfig(flags: WorkerFlags, environment: NodeJS.ProcessEnv): WorkerConfig {
+  const wrong: string[] = [];
+  const said = (flag: string | undefined, option: string, variable: string): { readonly text: string; readonly name: string } | null => {
+    const text = flag ?? environment[variable] ?? '';
+    return text === '' ? null : { text, name: flag === undefined ? variable : option };
+  };
+  const read = <T>(found: ReturnType<typeof said>, parse: (text: string) => T | null, rule: string): T | null => {
+    if (found === null) return null;
+    const value = parse(found.text);
+    if (value === null) wrong.push(`${found.name} must be ${rule}; got ${JSON.stringify(found.text.slice(0, 40))}`);
+    return value;
+  };
+  const count = (flag: string | undefined, option: string, variable: string, most: number) =>
+    read(said(flag, option, variable), (text) => (/^\d{1,9}$/.test(text) && Number(text) >= 1 && Number(text) <= most ? Number(text) : null), `an integer from 1 to ${most}`);
+  const time = (flag: string | undefined, option: string, variable: string, mostMs: number) =>
+    read(said(flag, option, variable), (text) => timeOf(text, mostMs), `a duration from 1ms to ${mostMs / 3_600_000}h, such as 30s or 14m`);
+
+  const store = said(flags.store, '--store', 'RUMINATE_STORE')?.text ?? null;
+  if (store === null) wrong.push('--store or RUMINATE_STORE must say where jobs are kept: a directory, or s3://bucket/prefix');
+  const graceMs = time(flags.grace, '--grace', 'RUMINATE_GRACE', DAY_MS) ?? GRACE_MS;
+  const timeLimitMs = time(flags.timeLimit, '--time-limit', 'RUMINATE_TIME_LIMIT', 14 * DAY_MS);
+  if (timeLimitMs !== null && timeLimitMs <= graceMs) wrong.push(`the time limit (${timeLimitMs} ms) must be longer than the grace (${graceMs} ms) in which the worker hands back what it has`);
+  const [deltaTokens, deltaMs, journalMs] = [
+    count(flags.checkpointTokens, '--checkpoint-tokens', 'RUMINATE_CHECKPOINT_TOKENS', COUNT_MAX),
+    time(flags.checkpointTime, '--checkpoint-time', 'RUMINATE_CHECKPOINT_TIME', DAY_MS),
+    time(flags.journalTime, '--journal-time', 'RUMINATE_JOURNAL_TIME', DAY_MS),
+  ];
+  const config = {
+    store: store ?? '',
+    models: flags.model ?? [],
+    slots: count(flags.slots, '--slots', 'RUMINATE_SLOTS', SLOTS_MAX) ?? 1,
+    threads: count(flags.threads, '--threads', 'RUMINATE_THREADS', 1_024) ?? undefined,
+    sliceMs: time(flags.sliceTime, '--slice-time', 'RUMINATE_SLICE_TIME', SLICE_MS_MAX) ?? undefined,
+    graceMs,
+    timeLimitMs,
+    memoryLimitBytes: read(said(flags.memoryLimit, '--memory-limit', 'RUMINATE_WORKER_MEMORY'), bytesOf, 'a number of bytes, or one such as 900MiB or 6GiB'),
+    spot: flags.spot ?? read(said(undefined, '', 'RUMINATE_SPOT'), (text) => ({ 0: false, 1: true, false: false, true: true })[text] ?? null, '1 or 0') ?? false,
+    policy: { ...(deltaTokens === null ? {} : { deltaTokens }), ...(deltaMs === null ? {} : { deltaMs }), ...(journalMs === null ? {} : { journalMs }) },
+    logLevel: read(said(flags.logLevel, '--log-level', 'RUMINATE_LOG_LEVEL'), (text) => (LOG_LEVELS.includes(text) ? text : null), `one of ${LOG_LEVELS.join(', ')}`) ?? 'info',
+  };
+  if (wrong.length > 0) throw new EngineError('ERR_OPTION', `${wrong.length === 1 ? 'The configuration is wrong' : `${wrong.length} things are wrong with the configuration`}: ${wrong.join('; ')}.`);
+  return config;
+}
+
+function timeOf(text: string, mostMs: number): number | null {
+  try {
+    const ms = durationMs(text);
+    return ms >= 1 && ms <= mostMs ? ms : null;
+  } catch {
+    return null;
+  }
+}
+
+function bytesOf(text: string): number | null {
+  const [, digits = '', unit = ''] = /^(\d{1,15})(KiB|MiB|GiB)?$/.exec(text) ?? [];
+  const bytes = Number(digits) * ({ KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 }[unit] ?? 1);
+  return digits !== '' && bytes >= 1 && Number.isSafeInteger(bytes) ? bytes : null;
+}

@@ -1,0 +1,94 @@
+/** The parts of `ruminate worker`, put together, and what makes it stop. */
+import pino from 'pino';
+
+import { keyProviderOf } from '../engine/adapters/key-url.ts';
+import { untilInterrupted } from '../engine/adapters/spot.ts';
+import { openStore } from '../engine/adapters/store-url.ts';
+import { type Clock, systemClock } from '../engine/core/clock.ts';
+import { untilAborted } from '../engine/core/waiting.ts';
+import { Worker } from '../engine/worker/worker.ts';
+import { modelFinder } from './finder.ts';
+import { type QueueFlags, requireQueueFor } from './queue-options.ts';
+import type { WorkerConfig } from './worker-config.ts';
+import { workerLog } from './worker-log.ts';
+
+export interface WorkerHost {
+  /** SIGTERM or Ctrl-C. */
+  readonly signal: AbortSignal;
+  readonly say: (line: string) => void;
+}
+
+const LOOK_MS = 1_000;
+
+/** Resolves when it has stopped. @throws EngineError ERR_STORE_CONFIG, ERR_STORE, ERR_QUEUE_CONFIG, ERR_QUEUE, ERR_KEY, ERR_MODEL_…, ERR_CANCELLED: before it takes a message. */
+export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signal, say }: WorkerHost): Promise<{ readonly isDrained: boolean; readonly parked: number }> {
+  const clock = systemClock;
+  const startMs = clock.nowMs();
+  const lines = pino.destination({ dest: 2, sync: false });
+  const log = pino({ level: config.logLevel }, lines);
+  const store = await openStore(config.store);
+  await store.probe({ signal });
+  const { queue, isNew } = await requireQueueFor(store.url, flags);
+  // Whether it is there and lets us in is better said now than by a worker that waits for ever.
+  await queue.depth({ signal });
+  let parked = 0;
+  const worker = new Worker({
+    store,
+    queue,
+    isQueueNew: isNew,
+    keys: await keyProviderOf(),
+    models: modelFinder(),
+    policy: config.policy,
+    threads: config.threads,
+    slots: config.slots,
+    sliceMs: config.sliceMs,
+    clock,
+    onEvent: (event) => {
+      if (event.kind === 'parked' && event.why === 'drain') parked++;
+      workerLog(log, event);
+    },
+  });
+  await worker.warm(config.models, { signal });
+  worker.start();
+  say(`working for ${store.url} from ${queue.url}${config.models.length === 0 ? '' : `, with ${config.models.join(', ')} loaded`}`);
+  const why = await whyToStop(config, { clock, startMs, signal, onTrouble: (error) => log.warn({ err: error }, 'the metadata service does not answer') });
+  if (why !== null) say(`stopping: ${why}; handing back what runs`);
+  const isDrained = await worker.drain({ deadlineMs: config.graceMs });
+  if (!isDrained) say(`the grace of ${config.graceMs} ms was too short; what is committed stays, and another worker goes on`);
+  lines.flushSync();
+  return { isDrained, parked };
+}
+
+/** null: it was told to. */
+async function whyToStop(
+  { timeLimitMs, graceMs, memoryLimitBytes, spot }: WorkerConfig, { clock, startMs, signal, onTrouble }: { readonly clock: Clock; readonly startMs: number; readonly signal: AbortSignal; readonly onTrouble: (error: unknown) => void },
+): Promise<string | null> {
+  const found = new AbortController();
+  const over = AbortSignal.any([signal, found.signal]);
+  let why: string | null = null;
+  const stop = (reason: string) => {
+    why ??= reason;
+    found.abort();
+  };
+  const watches = [untilAborted(clock, timeLimitMs === null ? 2 ** 31 - 1 : timeLimitMs - graceMs - (clock.nowMs() - startMs), over).then(() => {
+    if (timeLimitMs !== null && !over.aborted) stop(`its time limit of ${timeLimitMs} ms is near`);
+  })];
+  if (memoryLimitBytes !== null) {
+    watches.push((async () => {
+      while (!over.aborted) {
+        const bytes = process.memoryUsage.rss();
+        if (bytes > memoryLimitBytes) stop(`it has ${bytes} bytes resident, above its limit of ${memoryLimitBytes}`);
+        else await untilAborted(clock, LOOK_MS, over);
+      }
+    })());
+  }
+  if (spot) {
+    watches.push(untilInterrupted({ clock, signal: over, onTrouble }).then((notice) => {
+      if (notice !== null) stop(`EC2 takes this machine back (${notice.action}${notice.at === null ? '' : ` at ${notice.at}`})`);
+    }));
+  }
+  await untilAborted(clock, 2 ** 31 - 1, over);
+  found.abort();
+  await Promise.all(watches);
+  return why;
+}

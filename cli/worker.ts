@@ -1,0 +1,54 @@
+/** `ruminate worker`: runs the jobs of a store as a queue brings them, until it is told to stop; then hands back what it has, and exits. */
+import type { Command } from 'commander';
+import { writeSync } from 'node:fs';
+
+import { EXIT, onInterrupt } from './exit.ts';
+import { command, repeated } from './options.ts';
+import { queueOptions } from './queue-options.ts';
+import { GRACE_MS, LOG_LEVELS, type WorkerFlags, workerConfig } from './worker-config.ts';
+
+const HELP = `
+The worker stops for SIGTERM or Ctrl-C (a second one leaves at once), a Spot notice, its time limit and its memory limit, each in the same way:
+it takes nothing more, finishes the step, commits, gives the messages back and exits 0 within the grace. Killed, it loses what it had not
+committed; another worker goes on. Options go before variables: RUMINATE_STORE, _QUEUE, _BATCH_QUEUE, _SLOTS, _THREADS, _SLICE_TIME, _GRACE,
+_TIME_LIMIT, _WORKER_MEMORY, _SPOT, _CHECKPOINT_TOKENS, _CHECKPOINT_TIME, _JOURNAL_TIME, _LOG_LEVEL; AWS's own for credentials and region.
+
+Examples:
+  $ ruminate worker --store ./jobs                 (beside \`ruminate serve --store ./jobs --no-worker\`)
+  $ ruminate worker --store s3://bucket/prefix --queue https://sqs.eu-central-1.amazonaws.com/123456789012/jobs --spot --model countdown`;
+
+export function workerCommand(): Command {
+  const options = command('worker')
+    .description('run the jobs of a store as a queue brings them')
+    .option('--store <url>', 'where jobs are kept: a directory, file:/… or s3://bucket/prefix');
+  return queueOptions(options)
+    .option('--model <name>', 'a model to have loaded before the first job comes, as name or name@variant (repeatable)', repeated)
+    .option('--slots <n>', 'jobs at a time, each with its share of the threads and models of its own (default: 1)')
+    .option('--threads <n>', 'threads of all of them together (default: all of this machine)')
+    .option('--slice-time <time>', 'how long a job runs before the next one\'s turn (default: 10m)')
+    .optionsGroup('Stopping:')
+    .option('--grace <time>', `how long handing back may take (default: ${GRACE_MS / 1_000}s)`)
+    .option('--time-limit <time>', 'exits before it has run for so long, grace included')
+    .option('--memory-limit <bytes>', 'exits when it has more than that resident, such as 6GiB')
+    .option('--spot', 'asks this EC2 machine every 5 s whether it is about to be taken back')
+    .optionsGroup('Checkpoints:')
+    .option('--checkpoint-tokens <n>', 'tokens of a chain between two checkpoints')
+    .option('--checkpoint-time <time>', 'or time between them')
+    .option('--journal-time <time>', 'tokens alone are kept this often in between')
+    .optionsGroup('Output:')
+    .option('--log-level <level>', `of the log on stderr: ${LOG_LEVELS.join(', ')} (default: info)`)
+    .addHelpText('after', HELP)
+    .action(work);
+}
+
+async function work(flags: WorkerFlags): Promise<void> {
+  const config = workerConfig(flags, process.env);
+  const say = (line: string) => void writeSync(2, `ruminate: ${line}\n`);
+  using interrupt = onInterrupt(() => say('stopping: handing back what runs; again to leave at once (what is committed stays)'));
+  // Not before it is needed: every other command would pay for it.
+  const { runWorker } = await import('./worker-process.ts');
+  const { isDrained, parked } = await runWorker(config, flags, { signal: interrupt.signal, say });
+  say(`stopped; ${parked === 1 ? '1 job was' : `${parked} jobs were`} handed back`);
+  // Native work that did not stop in time keeps no process alive.
+  process.exit(isDrained ? EXIT.done : EXIT.failed);
+}

@@ -1,0 +1,338 @@
+/**
+ * What becomes of one message: the head of its job decides (verdict.ts), a slice runs, and the message is removed, given back, or replaced by
+ * its continuation. Every order of these and of crashes between them is safe, because the head alone counts (DESIGN.md 2 and 6).
+ */
+import { availableParallelism } from 'node:os';
+
+import { type Clock, wallClockMs } from '../core/clock.ts';
+import { EngineError, type ErrorCode } from '../core/errors.ts';
+import { untilAborted } from '../core/waiting.ts';
+import type { CheckpointPolicy } from '../job/checkpointer.ts';
+import { Session } from '../job/session.ts';
+import { isOfJob, ownerHint } from '../job/slice.ts';
+import { resumeStored, type StoredOutcome } from '../job/stored.ts';
+import { endJob } from '../kv/end.ts';
+import { isTerminal, type Head } from '../kv/head.ts';
+import { isNamePart, jobPrefix, type JobKey } from '../kv/names.ts';
+import { readHead } from '../kv/read.ts';
+import { putStrike, readStrikes } from '../kv/strikes.ts';
+import { COMMIT_INTERVAL_MS, takeJob } from '../kv/take.ts';
+import type { KeyProvider } from '../ports/keys.ts';
+import type { ModelFinder } from '../ports/models.ts';
+import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
+import { HELD_MS_MAX, type Queue, type ReceivedMessage, type SliceMessage } from '../ports/queue.ts';
+import type { Outbox } from '../webhook/outbox.ts';
+import { Company } from './company.ts';
+import type { StopReason, WorkerEvent } from './events.ts';
+import type { Live } from './live.ts';
+import { Running } from './running.ts';
+import { type Verdict, verdictOf } from './verdict.ts';
+
+export interface HandlerOptions {
+  readonly store: ObjectStore;
+  readonly queue: Pick<Queue, 'send' | 'extend' | 'release' | 'remove' | 'depth'>;
+  /** null: jobs are stored in the clear. */
+  readonly keys: KeyProvider | null;
+  readonly models: ModelFinder | undefined;
+  readonly policy: Partial<CheckpointPolicy> | undefined;
+  /** Of all jobs together; undefined: all of this machine. */
+  readonly threads: number | undefined;
+  /** Jobs at a time. */
+  readonly slots: number;
+  readonly sliceMs: number;
+  readonly visibilityMs: number;
+  readonly strikesMax: number;
+  readonly clock: Clock;
+  readonly live: Live;
+  /** Who is told that a job has ended. */
+  readonly outbox: Outbox;
+  /** How long to wait after so many failures. */
+  readonly backoffMs: (failures: number) => number;
+  /** Whether nobody has written a running job's head for as long as an owner may be silent. */
+  readonly isUnmoved: (where: JobKey, head: Head) => boolean;
+  readonly say: (event: WorkerEvent) => void;
+}
+
+/** `again`: this very message comes back; else it is done with, and the job has ended or another message. */
+export type Handled = 'done' | 'again';
+
+/** What becomes of a message. */
+type Next = { readonly kind: 'remove' } | { readonly kind: 'again'; readonly delayMs: number };
+
+const REMOVE: Next = { kind: 'remove' };
+const AT_ONCE: Next = { kind: 'again', delayMs: 0 };
+/** Between two looks, while a job of a batch runs, at whether something more urgent waits. */
+const TURN_MS = 5_000;
+/** A message that is none of ours comes back so often until it is with the dead letters. */
+const FOREIGN_MS = 15 * 60_000;
+/** Wrong on every machine and at every time. */
+const FINAL: readonly ErrorCode[] = ['ERR_OPTION', 'ERR_FORMAT', 'ERR_BUDGET', 'ERR_PROMPT_TOO_LONG', 'ERR_TEMPLATE', 'ERR_TOKENIZER'];
+
+export class Handler implements Disposable {
+  readonly #o: HandlerOptions;
+  readonly #company: Company;
+  /** Of this worker, and those of them that have begun. */
+  readonly #running = new Map<string, Running>();
+  readonly #begun = new Set<Running>();
+  readonly #rates = new Map<string, number>();
+  /** With models loaded, of slots that are free. */
+  readonly #sessions: Session[] = [];
+
+  constructor(options: HandlerOptions) {
+    this.#o = options;
+    this.#company = new Company(options.clock);
+  }
+
+  get running(): number {
+    return this.#running.size;
+  }
+
+  has(where: JobKey): boolean {
+    return this.#running.has(jobPrefix(where));
+  }
+
+  tokensPerSecond(model: string): number | null {
+    return this.#rates.get(model) ?? null;
+  }
+
+  /** Everything that runs, or one job: parked within a step. */
+  stop(why: StopReason, where?: JobKey): void {
+    if (where !== undefined) this.#running.get(jobPrefix(where))?.stop(why);
+    else for (const running of this.#running.values()) running.stop(why);
+  }
+
+  async warm(names: readonly string[], { signal }: CallOptions): Promise<void> {
+    for (let slot = 0; slot < this.#o.slots && names.length > 0; slot++) {
+      const session = new Session(this.#o.models);
+      this.#sessions.push(session);
+      for (const model of names) await session.open({ model, prompt: '0', budget: { length: 1, width: 1 } }, { ...this.#threads(), ...(signal === undefined ? {} : { signal }) });
+    }
+  }
+
+  /** Throws nothing: what cannot be settled comes back by itself. */
+  async handle({ message, receipt, received }: ReceivedMessage): Promise<Handled> {
+    if (message === null) {
+      this.#o.say({ kind: 'foreign', received });
+      return await this.#settled(() => this.#o.queue.release(receipt, FOREIGN_MS), 'again');
+    }
+    const where = { tenant: message.tenant, job: message.job };
+    const next = await this.#nextOf({ message, receipt, received }, where);
+    return await this.#settled(() => this.#settle(message, receipt, where, next));
+  }
+
+  async #settled(settle: () => Promise<Handled | void>, otherwise: Handled = 'done'): Promise<Handled> {
+    try {
+      return (await settle()) ?? otherwise;
+    } catch (error) {
+      this.#o.say({ kind: 'trouble', doing: 'settle', error });
+      return 'again';
+    }
+  }
+
+  async #nextOf(received: ReceivedMessage & { readonly message: SliceMessage }, where: JobKey): Promise<Next> {
+    const { strikesMax, isUnmoved, say } = this.#o;
+    let head: Head | null = null;
+    try {
+      head = await this.#headOf(where);
+      const verdict = verdictOf(received.message, head, { strikesMax, isUnmoved: (running) => isUnmoved(where, running), nowMs: wallClockMs() });
+      switch (verdict.kind) {
+        case 'drop': {
+          say({ ...verdict, kind: 'dropped', where });
+          return REMOVE;
+        }
+        case 'wait': return { kind: 'again', delayMs: COMMIT_INTERVAL_MS };
+        case 'expire': return await this.#expire(where);
+        case 'poison': return await this.#poison(where, head, verdict.strikes);
+        // A second message for what runs here.
+        case 'run': return this.has(where) ? { kind: 'again', delayMs: COMMIT_INTERVAL_MS } : await this.#run(received, where, head, verdict);
+      }
+    } catch (error) {
+      return await this.#failed(received, where, error);
+    }
+  }
+
+  async #headOf(where: JobKey): Promise<Head | null> {
+    if (!isNamePart(where.tenant) || !isNamePart(where.job)) return null;
+    return (await readHead(this.#o.store, where))?.head ?? null;
+  }
+
+  async #run({ message, receipt }: ReceivedMessage & { readonly message: SliceMessage }, where: JobKey, head: Head | null, verdict: Extract<Verdict, { kind: 'run' }>): Promise<Next> {
+    const { say, live, clock, sliceMs } = this.#o;
+    const key = jobPrefix(where);
+    const { slice, force, alone } = verdict;
+    using running = new Running(where, sliceMs, clock);
+    this.#running.set(key, running);
+    using _ = this.#watch(running, receipt, message);
+    try {
+      if (alone) for (const other of this.#begun) other.end('turn');
+      using _in = await this.#company.enter(alone, running.signal);
+      this.#begun.add(running);
+      say({ kind: 'started', where, slice, alone });
+      if (force) await this.#note(where, head, null);
+      const outcome = await this.#slice(running, force);
+      const { ranMs, tokensPerSecond } = running;
+      if (tokensPerSecond !== null) this.#rates.set(running.model, tokensPerSecond);
+      if (outcome.kind === 'parked') {
+        say({ ...outcome, where, why: running.why ?? 'interrupt', ranMs });
+        return AT_ONCE;
+      }
+      say({ kind: 'ended', where, state: outcome.state, usage: outcome.result.usage, ranMs });
+      return REMOVE;
+    } catch (error) {
+      if (codeOf(error) === 'ERR_CANCELLED' && running.signal.aborted) return AT_ONCE;
+      if (codeOf(error) !== 'ERR_FENCED') throw error;
+      say({ kind: 'fenced', where, step: running.step, ranMs: running.ranMs });
+      return REMOVE;
+    } finally {
+      this.#begun.delete(running);
+      this.#running.delete(key);
+      live.stop(where);
+    }
+  }
+
+  async #slice(running: Running, force: boolean): Promise<StoredOutcome> {
+    const { store, keys, policy, models, live, clock, outbox } = this.#o;
+    const { where, signal } = running;
+    let session = this.#sessions.pop() ?? new Session(models);
+    const slice = () => resumeStored({
+      store, where, keys, policy, signal, session, clock, outbox,
+      ...this.#threads(),
+      take: force,
+      waitMs: 0,
+      onOpened: ({ model: { resolved: { name, variant } } }) => {
+        running.model = variant === null ? name : `${name}@${variant}`;
+      },
+      onReport: (report) => {
+        running.look(report);
+        live.publish(where, report);
+      },
+      isFollowed: () => live.isFollowed(where),
+    });
+    try {
+      return await slice();
+    } catch (error) {
+      if (codeOf(error) !== 'ERR_MEMORY' || signal.aborted) throw error;
+      // Models of jobs before may be what is in the way.
+      session[Symbol.dispose]();
+      for (const free of this.#sessions.splice(0)) free[Symbol.dispose]();
+      session = new Session(models);
+      return await slice();
+    } finally {
+      this.#sessions.push(session);
+    }
+  }
+
+  #threads(): { readonly threads?: number } {
+    const { threads, slots } = this.#o;
+    if (threads === undefined && slots === 1) return {};
+    return { threads: Math.max(1, Math.floor((threads ?? availableParallelism()) / slots)) };
+  }
+
+  /** While its job runs, the message stays hidden, for as long as a queue can hide it; and a job of a batch ends its slice when something more urgent waits. */
+  #watch(running: Running, receipt: string, { priority }: SliceMessage): Disposable {
+    const { queue, clock, visibilityMs, say, slots } = this.#o;
+    const done = new AbortController();
+    const startMs = clock.nowMs();
+    const every = async (intervalMs: number, doing: 'extend' | 'depth', act: () => Promise<void>) => {
+      for (;;) {
+        await untilAborted(clock, intervalMs, done.signal);
+        if (done.signal.aborted) return;
+        await act().catch((error: unknown) => {
+          if (!done.signal.aborted) say({ kind: 'trouble', doing, error });
+        });
+      }
+    };
+    void every(visibilityMs / 3, 'extend', async () => {
+      if (clock.nowMs() - startMs > HELD_MS_MAX - 2 * visibilityMs) running.end('slice');
+      await queue.extend(receipt, visibilityMs, { signal: done.signal });
+    });
+    if (priority === 'batch') {
+      void every(TURN_MS, 'depth', async () => {
+        if (this.#running.size >= slots && (await queue.depth({ signal: done.signal })).visible > 0) running.end('turn');
+      });
+    }
+    return { [Symbol.dispose]: () => done.abort() };
+  }
+
+  async #failed({ received }: ReceivedMessage, where: JobKey, error: unknown): Promise<Next> {
+    const code = codeOf(error);
+    if (code === 'ERR_JOB_NOT_FOUND') return REMOVE;
+    // Someone took it between our look and ours: the next look says what that means for the message.
+    if (code === 'ERR_JOB_CONFLICT') return { kind: 'again', delayMs: COMMIT_INTERVAL_MS };
+    if (code !== undefined && FINAL.includes(code) && (await this.#refuse(where, error))) return REMOVE;
+    if (isOfJob(error)) await this.#note(where, await this.#headOf(where).catch(() => null), error);
+    const delayMs = this.#o.backoffMs(received);
+    this.#o.say({ kind: 'failed', where, error, delayMs });
+    return { kind: 'again', delayMs };
+  }
+
+  /** What is known of the take that a head shows. Only evidence: that it cannot be stored changes nothing. */
+  async #note(where: JobKey, head: Head | null, error: unknown): Promise<void> {
+    if (head === null || head.strikes === 0) return;
+    const { epoch, owner } = head;
+    // A message of the engine's own never holds a prompt; any other's is not known to.
+    const fault = error === null ? { code: null, message: 'Its owner was gone without a word.' }
+      : error instanceof EngineError ? { code: error.code, message: error.message } : { code: 'ERR_INTERNAL', message: error instanceof Error ? error.name : 'thrown' };
+    await putStrike(this.#o.store, where, { epoch, owner, ...fault, atMs: wallClockMs() }).catch(() => undefined);
+  }
+
+  /** The job ends as `failed`. false: it could not be ended now. */
+  async #refuse(where: JobKey, error: unknown): Promise<boolean> {
+    const { store, clock, say } = this.#o;
+    try {
+      const lease = await takeJob(store, where, { owner: ownerHint(), clock, waitMs: 0 });
+      await lease.commit({ state: 'failed', manifest: null, objects: [] });
+      say({ kind: 'refused', where, error });
+      await this.#tell(where);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  async #expire(where: JobKey): Promise<Next> {
+    const { changed } = await endJob(this.#o.store, where, 'expired', { clock: this.#o.clock });
+    if (changed) this.#o.say({ kind: 'expired', where });
+    await this.#tell(where);
+    return REMOVE;
+  }
+
+  async #poison(where: JobKey, head: Head | null, strikes: number): Promise<Next> {
+    const { store, clock, say } = this.#o;
+    if (head?.state === 'running') await this.#note(where, head, null);
+    const { changed } = await endJob(store, where, 'poisoned', { clock });
+    if (changed) say({ kind: 'poisoned', where, strikes, evidence: await readStrikes(store, where).catch(() => []) });
+    await this.#tell(where);
+    return REMOVE;
+  }
+
+  /** That it has ended. A marker that stays is found by the reconciler. */
+  async #tell(where: JobKey): Promise<void> {
+    await this.#o.outbox.jobEnded(where).catch(() => undefined);
+  }
+
+  /** A continuation is sent before the old message is removed: a crash between leaves two, which are as good as one. */
+  async #settle(message: SliceMessage, receipt: string, where: JobKey, next: Next): Promise<Handled> {
+    const { queue } = this.#o;
+    if (next.kind === 'again') {
+      const head = await this.#headOf(where).catch(() => null);
+      if (head === null || head.slice === message.slice) {
+        await queue.release(receipt, next.delayMs);
+        return 'again';
+      }
+      const { expiresMs: _, ...rest } = message;
+      if (!isTerminal(head.state)) await queue.send({ ...rest, slice: head.slice }, { delayMs: next.delayMs });
+    }
+    await queue.remove(receipt);
+    return 'done';
+  }
+
+  /** Frees the models of what does not run. */
+  [Symbol.dispose](): void {
+    for (const session of this.#sessions.splice(0)) session[Symbol.dispose]();
+  }
+}
+
+export function codeOf(error: unknown): ErrorCode | undefined {
+  return error instanceof EngineError ? error.code : undefined;
+}

@@ -1,0 +1,112 @@
+/**
+ * The walk that sends again what lost its message or its worker. A job that waits long is not lost: while the queue has a backlog its message
+ * may well be in there, and a hundred workers that sent everything again each minute would only make the queue longer. So what does not run
+ * is sent again when the queue is empty, or after a long time; and each time later than the time before.
+ */
+import { messageOf } from '../control/record.ts';
+import type { Clock } from '../core/clock.ts';
+import { throwIfCancelled } from '../core/waiting.ts';
+import { parseStoredSpec } from '../job/stored-spec.ts';
+import type { Head } from '../kv/head.ts';
+import { liveKey } from '../kv/hints.ts';
+import { jobPrefix, type JobKey } from '../kv/names.ts';
+import { readSpec } from '../kv/read.ts';
+import { isUnmoved, reconcile, type Sightings } from '../kv/reconcile.ts';
+import { COMMIT_INTERVAL_MS, STILL_INTERVALS } from '../kv/take.ts';
+import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
+import type { Queue, SliceMessage } from '../ports/queue.ts';
+import type { Outbox } from '../webhook/outbox.ts';
+import type { WorkerEvent } from './events.ts';
+
+export interface ReconcilerOptions {
+  readonly store: ObjectStore;
+  readonly queue: Pick<Queue, 'sendAll' | 'depth'>;
+  readonly clock: Clock;
+  /** Who is told that a job has ended. */
+  readonly outbox: Outbox;
+  /** Whether it runs here. */
+  readonly runs: (where: JobKey) => boolean;
+  readonly say: (event: WorkerEvent) => void;
+}
+
+/** No living owner is silent for so long. */
+const SILENT_MS = STILL_INTERVALS * COMMIT_INTERVAL_MS;
+/** Of what only waits, though the queue has a backlog. */
+const PATIENT_MS = 30 * 60_000;
+const AGAIN_MS = 60_000;
+const AGAIN_MS_MAX = 60 * 60_000;
+/** Messages between two calls of the queue. */
+const SEND_MAX = 100;
+
+interface Sent {
+  readonly writeNonce: string;
+  readonly atMs: number;
+  readonly times: number;
+}
+
+export class Reconciler {
+  readonly #o: ReconcilerOptions;
+  readonly #seen: Sightings = new Map();
+  #sent = new Map<string, Sent>();
+
+  constructor(options: ReconcilerOptions) {
+    this.#o = options;
+  }
+
+  isUnmoved(where: JobKey, { writeNonce }: Head): boolean {
+    return isUnmoved(this.#seen, liveKey(where), writeNonce, this.#o.clock.nowMs(), SILENT_MS);
+  }
+
+  /** @param all every job that lives, at once: the queue knows nothing of them. @throws EngineError ERR_STORE, ERR_QUEUE, ERR_CANCELLED. */
+  async walk(all: boolean, signal: AbortSignal): Promise<void> {
+    const { store, queue, clock, outbox, runs, say } = this.#o;
+    const isEmpty = all || (await this.#isEmpty(signal));
+    const sent = new Map<string, Sent>();
+    const messages: SliceMessage[] = [];
+    let count = 0;
+    const send = async () => {
+      await queue.sendAll(messages.splice(0), { signal });
+    };
+    for await (const found of reconcile(store, this.#seen, { clock, signal, unmovedMs: all ? 0 : SILENT_MS, onEnded: (where, options) => outbox.jobEnded(where, options) })) {
+      if (found.kind === 'unreadable') {
+        say(found);
+        continue;
+      }
+      const { where, head } = found;
+      const key = jobPrefix(where);
+      const before = this.#sent.get(key);
+      const known = before?.writeNonce === head.writeNonce ? before : undefined;
+      if (known !== undefined) sent.set(key, known);
+      if (runs(where) || !(isEmpty || head.state === 'running' || this.#stillMs(where) >= PATIENT_MS)) continue;
+      if (known !== undefined && clock.nowMs() - known.atMs < Math.min(AGAIN_MS_MAX, AGAIN_MS * 2 ** (known.times - 1))) continue;
+      messages.push(await this.#messageOf(where, head, { signal }));
+      sent.set(key, { writeNonce: head.writeNonce, atMs: clock.nowMs(), times: (known?.times ?? 0) + 1 });
+      count++;
+      if (messages.length === SEND_MAX) await send();
+    }
+    if (messages.length > 0) await send();
+    this.#sent = sent;
+    if (count > 0) say({ kind: 'reconciled', sent: count });
+  }
+
+  async #isEmpty(signal: AbortSignal): Promise<boolean> {
+    const { visible, batch } = await this.#o.queue.depth({ signal });
+    return visible + batch.visible === 0;
+  }
+
+  #stillMs(where: JobKey): number {
+    const seen = this.#seen.get(liveKey(where));
+    return seen === undefined ? 0 : this.#o.clock.nowMs() - seen.sinceMs;
+  }
+
+  /** Urgent and for ever, if its spec cannot be read: whoever runs it will say why. */
+  async #messageOf(where: JobKey, head: Head, options: CallOptions): Promise<SliceMessage> {
+    const { store } = this.#o;
+    try {
+      return await messageOf(store, where, head, parseStoredSpec(await readSpec(store, where, head.spec, options)), options);
+    } catch {
+      throwIfCancelled(options.signal);
+      return { v: 1, ...where, slice: head.slice };
+    }
+  }
+}

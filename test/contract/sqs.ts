@@ -1,0 +1,95 @@
+/** The contract suite on an SQS server, and what only SQS has. */
+import { GetQueueAttributesCommand, ReceiveMessageCommand, SendMessageCommand } from '@aws-sdk/client-sqs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { createSqsQueue } from '../../engine/adapters/sqs.ts';
+import type { SliceMessage } from '../../engine/ports/queue.ts';
+import { ManualClock } from '../helpers/clock.ts';
+import type { SqsPeer } from '../helpers/sqs-peer.ts';
+import { QUEUE_PROMISES, RECEIVES, type QueuePromise } from './queue.ts';
+
+const message: SliceMessage = { v: 1, tenant: 'acme', job: 'sums', slice: 0 };
+const ONCE = { max: 1, waitMs: 1_000, visibilityMs: 30_000 };
+
+/** @param start null: there is no such server here. */
+export function describeSqs(name: string, start: (() => Promise<SqsPeer>) | null): void {
+  describe.skipIf(start === null)(`SQS on ${name}`, () => {
+    let peer: SqsPeer;
+    beforeAll(async () => {
+      if (start !== null) peer = await start();
+    }, 120_000);
+    afterAll(() => peer[Symbol.asyncDispose]());
+
+    // Their time is real and each has a queue of its own: side by side they take as long as the longest.
+    const checked = new Map<string, Promise<unknown>>();
+    const check = async ({ check: promise }: QueuePromise) => await promise({ queue: await peer.queue(RECEIVES), isExact: false, pass: (delayMs) => sleep(delayMs) });
+    test.each(QUEUE_PROMISES)('$name', async ({ name: asked }) => {
+      if (checked.size === 0) for (const each of QUEUE_PROMISES) checked.set(each.name, check(each).then(() => null, (error: unknown) => error));
+      const failure = await checked.get(asked);
+      if (failure !== null) throw failure;
+    });
+
+    test('a tenant is a message group', async ({ skip }) => {
+      if (!peer.tellsGroups) skip(`${name} does not tell it`);
+      const { url } = await peer.urls(RECEIVES);
+      await createSqsQueue({ url, batchUrl: null, endpoint: peer.endpoint, region: 'us-east-1', credentials: { accessKeyId: 'test', secretAccessKey: 'test' } }).send(message);
+      const { Messages = [] } = await peer.client.send(new ReceiveMessageCommand({ QueueUrl: url, MessageSystemAttributeNames: ['MessageGroupId'] }));
+      expect(Messages[0]?.Attributes?.MessageGroupId).toBe('acme');
+    });
+
+    test('without a queue for batches their messages go with the others', async () => {
+      const queue = await peer.queue(RECEIVES, { batchUrl: null });
+      await queue.send({ ...message, priority: 'batch' });
+      expect(await queue.receive(ONCE)).toMatchObject([{ message: { priority: 'batch' } }]);
+      expect(await queue.depth()).toMatchObject({ inFlight: 1, batch: { inFlight: 0 } });
+    });
+
+    test('what is none of ours is handed out as such, and redriving leaves it where it is', async () => {
+      const { url, batchUrl, deadUrl } = await peer.urls(1);
+      const queue = createSqsQueue({ url, batchUrl, endpoint: peer.endpoint, region: 'us-east-1', credentials: { accessKeyId: 'test', secretAccessKey: 'test' } });
+      const bodies = ['{}', '[]', 'null', '{"v":2,"tenant":"acme","job":"sums","slice":0}', '{"v":1,"tenant":"../acme","job":"sums","slice":0}', JSON.stringify({ ...message, more: 'x'.repeat(2_000) })];
+      for (const body of bodies) await peer.client.send(new SendMessageCommand({ QueueUrl: url, MessageBody: body }));
+      let seen = 0;
+      for (let calls = 0; calls < 20 && seen < bodies.length; calls++) {
+        for (const { message: found } of await queue.receive({ ...ONCE, max: 10, visibilityMs: 1_000 })) {
+          expect(found).toBeNull();
+          seen++;
+        }
+      }
+      expect(seen).toBe(bodies.length);
+      await peer.client.send(new SendMessageCommand({ QueueUrl: deadUrl, MessageBody: 'none of ours' }));
+      expect(await queue.dead.redrive()).toBe(0);
+      const left = await queue.dead.list({ max: 10 });
+      expect(left.map((each) => each.message)).toContain(null);
+    });
+
+    test('a message is never asked to be hidden for more than twelve hours in all', async () => {
+      const clock = new ManualClock();
+      const { url } = await peer.urls(RECEIVES);
+      const queue = createSqsQueue({ url, batchUrl: null, endpoint: peer.endpoint, region: 'us-east-1', credentials: { accessKeyId: 'test', secretAccessKey: 'test' }, clock });
+      await queue.send(message);
+      const [taken] = await queue.receive(ONCE);
+      clock.advance(12 * 3_600_000 - 1_500);
+      // SQS refuses more than 43,200 s; one second is left of them, and then the message is there again.
+      await queue.extend(taken?.receipt ?? '', 7_200_000);
+      await sleep(1_500);
+      expect(await queue.receive(ONCE)).toMatchObject([{ received: 2 }]);
+    });
+
+    test('a queue that is not there and a server that is not there are told apart', async () => {
+      const { url } = await peer.urls(RECEIVES);
+      const options = { batchUrl: null, endpoint: peer.endpoint, region: 'us-east-1', credentials: { accessKeyId: 'test', secretAccessKey: 'test' }, deadlineMs: 300 };
+      await expect(createSqsQueue({ ...options, url: `${url}-not` }).send(message)).rejects.toMatchObject({ code: 'ERR_QUEUE_CONFIG', message: expect.stringContaining('no such queue') as unknown });
+      await expect(createSqsQueue({ ...options, url, endpoint: 'http://127.0.0.1:1' }).depth()).rejects.toMatchObject({ code: 'ERR_QUEUE' });
+    });
+
+    test('without dead letters it says how to get them', async () => {
+      const { deadUrl } = await peer.urls(RECEIVES);
+      const queue = createSqsQueue({ url: deadUrl, batchUrl: null, endpoint: peer.endpoint, region: 'us-east-1', credentials: { accessKeyId: 'test', secretAccessKey: 'test' } });
+      await expect(queue.dead.list({ max: 1 })).rejects.toMatchObject({ code: 'ERR_QUEUE_CONFIG', message: expect.stringContaining('redrive policy') as unknown });
+      const { Attributes } = await peer.client.send(new GetQueueAttributesCommand({ QueueUrl: deadUrl, AttributeNames: ['QueueArn'] }));
+      expect(Attributes?.QueueArn).toContain('-dead');
+    });
+  });
+}
