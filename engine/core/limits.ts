@@ -67,16 +67,20 @@ export const LIMITS = {
   TEMPLATE_STEPS_MAX: 1 << 19,
   /** Any text on the way: the prompt twice. */
   TEMPLATE_CHARS_MAX: 8 << 20,
-  /** OpenAI's bound on what a schema may hold is 120,000 characters of names and values. */
-  SCHEMA_BYTES_MAX: 128 << 10,
+  /** Of a format as JSON: schemas in use have a few kB. A front reads it between other requests, in some 10 ms. */
+  SCHEMA_BYTES_MAX: 64 << 10,
   /** OpenAI allows 10 levels of 5,000 properties in all. */
   SCHEMA_DEPTH_MAX: 64,
-  SCHEMAS_MAX: 8_192,
+  SCHEMAS_MAX: 4_096,
+  /** Schemas of oneOf, which are compared each with each. */
+  SCHEMA_ALTERNATIVES_MAX: 64,
+  /** Keys that are not declared are told from those that are character by character. */
+  SCHEMA_KEY_CHARS_MAX: 256,
   /** A bounded string has a rule for each character that is left, each compiled against the whole vocabulary: a tenth of a second. */
   SCHEMA_CHARS_MAX: 256,
   SCHEMA_ITEMS_MAX: 1_024,
-  /** What the largest schemas become. */
-  GRAMMAR_CHARS_MAX: 2 << 20,
+  /** A schema of the most bytes, with a rule or two for each of its parts. */
+  GRAMMAR_CHARS_MAX: 1 << 19,
   /** A vocabulary of 150,000 tokens takes a second and a long schema some: what takes longer than this is refused. */
   GRAMMAR_COMPILE_MS_MAX: 60_000,
   /** The allowed tokens of all chains for one step take a millisecond. */

@@ -1,11 +1,12 @@
 /** What a job's text must look like, as one grammar over all that a chain writes, thinking included. Pure; constraint.ts makes chains keep it. */
 import { EngineError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
 import type { Thinking } from './answer.ts';
 import { Rules, literal, textUntil } from './ebnf.ts';
 import { addJsonRules } from './json-rules.ts';
 import { schemaRule } from './schema-grammar.ts';
 
-/** Absent: any text. */
+/** What a spec or its choice of tools asks for; absent: any text. */
 export type OutputFormat =
   | { readonly kind: 'json_object' }
   | { readonly kind: 'json_schema'; readonly schema: unknown }
@@ -21,7 +22,7 @@ export interface ToolsFormat {
 }
 
 /** How a family of models writes calls: `start call (separator call)* end`, where a call is its arguments as JSON between two texts. */
-export interface CallSyntax {
+export interface CallForm {
   readonly start: string;
   readonly end: string;
   readonly separator: string;
@@ -34,7 +35,7 @@ export interface GrammarContext {
   /** Whether the prompt already ends inside the thinking. */
   readonly opened: boolean;
   /** null: the model writes no calls. */
-  readonly calls: CallSyntax | null;
+  readonly calls: CallForm | null;
 }
 
 /**
@@ -56,13 +57,23 @@ export function grammarOf(format: OutputFormat, { thinking, opened, calls }: Gra
   return rules.text();
 }
 
-/** What a spec may hold: the schemas are looked at, whatever model it is for. @throws EngineError ERR_OPTION */
+/** What a spec may hold: its size, then the schemas, whatever model it is for. Some 10 ms at the most. @throws EngineError ERR_OPTION */
 export function checkFormat(format: OutputFormat): void {
-  const calls: CallSyntax = { start: '', end: '', separator: '', call: () => ['', ''] };
+  if (sizeOf(format) > LIMITS.SCHEMA_BYTES_MAX) throw new EngineError('ERR_OPTION', `format must have at most ${LIMITS.SCHEMA_BYTES_MAX} characters as JSON.`);
+  const calls: CallForm = { start: '', end: '', separator: '', call: () => ['', ''] };
   grammarOf(format, { thinking: null, opened: false, calls });
 }
 
-function answerRule(rules: Rules, format: OutputFormat, calls: CallSyntax | null): string {
+/** Infinity: nested deeper than can be written. */
+function sizeOf(format: OutputFormat): number {
+  try {
+    return JSON.stringify(format).length;
+  } catch {
+    return Infinity;
+  }
+}
+
+function answerRule(rules: Rules, format: OutputFormat, calls: CallForm | null): string {
   switch (format.kind) {
     case 'json_object': return 'object';
     case 'json_schema': return schemaRule(rules, format.schema, 'format.schema');
@@ -70,7 +81,7 @@ function answerRule(rules: Rules, format: OutputFormat, calls: CallSyntax | null
   }
 }
 
-function callsRule(rules: Rules, { tools, name, parallel }: ToolsFormat, calls: CallSyntax | null): string {
+function callsRule(rules: Rules, { tools, name, parallel }: ToolsFormat, calls: CallForm | null): string {
   if (calls === null) throw new EngineError('ERR_OPTION', 'format must not ask for calls of tools: this model has no way to write them.');
   const chosen = tools.filter((tool) => name === null || tool.name === name);
   if (chosen.length === 0) throw new EngineError('ERR_OPTION', 'format.name must be the name of one of its tools.');

@@ -67,16 +67,23 @@ function charsOf(rules: Rules, least: number, most: number | null): string {
 export function otherKey(rules: Rules, taken: readonly string[]): string {
   if (taken.length === 0) return 'string';
   const name = rules.fresh('key');
-  rules.set(name, `"\\"" ${keyRest(rules, taken.filter((key) => !/["\\\u0000-\u001f]/.test(key)).map((key) => [...key]))}`);
+  const spelled = taken.filter((key) => !/["\\\u0000-\u001f]/.test(key)).map((key) => [...key]);
+  rules.set(name, `"\\"" ${keyRest(rules, spelled, 0)}`);
   return name;
 }
 
-/** @param left what of each taken key is still to come. */
-function keyRest(rules: Rules, left: readonly (readonly string[])[]): string {
+/** @param taken keys that begin alike, up to `at`. */
+function keyRest(rules: Rules, taken: readonly (readonly string[])[], at: number): string {
   const byChar = new Map<string, (readonly string[])[]>();
-  for (const [first, ...rest] of left) if (first !== undefined) byChar.set(first, [...(byChar.get(first) ?? []), rest]);
-  const steps = [...byChar].map(([char, rests]) => `${literal(char)} ${keyRest(rules, rests)}`);
+  for (const key of taken) {
+    const char = key[at];
+    if (char === undefined) continue;
+    const alike = byChar.get(char);
+    if (alike === undefined) byChar.set(char, [key]);
+    else alike.push(key);
+  }
+  const steps = [...byChar].map(([char, alike]) => `${literal(char)} ${keyRest(rules, alike, at + 1)}`);
   const others = [...byChar.keys()].map(inClass).join('');
-  const end = left.some((rest) => rest.length === 0) ? [] : ['"\\""'];
+  const end = taken.some((key) => key.length === at) ? [] : ['"\\""'];
   return rules.add('key', [...end, ...steps, `[^"\\\\${others}\\x00-\\x1f] plain_rest`].join(' | '));
 }

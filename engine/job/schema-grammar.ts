@@ -53,12 +53,20 @@ class Converter {
 
   convert(): string {
     const root = this.#rule(this.#root, '', 0);
-    for (const name of this.#aliases.keys()) {
-      const reached = new Set(this.#aliases.get(name));
-      for (const alias of reached) for (const next of this.#aliases.get(alias) ?? []) reached.add(next);
-      if (reached.has(name)) throw this.#refused('', 'has a $ref that leads back to itself with no object or list between');
-    }
+    const open = new Set<string>();
+    const done = new Set<string>();
+    for (const name of this.#aliases.keys()) this.#checkEnds(name, open, done);
     return root;
+  }
+
+  /** Depth first; each rule once. */
+  #checkEnds(name: string, open: Set<string>, done: Set<string>): void {
+    if (done.has(name)) return;
+    if (open.has(name)) throw this.#refused('', 'has a $ref that leads back to itself with no object or list between');
+    open.add(name);
+    for (const next of this.#aliases.get(name) ?? []) this.#checkEnds(next, open, done);
+    open.delete(name);
+    done.add(name);
   }
 
   #rule(schema: unknown, at: string, depth: number): string {
@@ -115,6 +123,7 @@ class Converter {
     if (!Array.isArray(list) || list.length === 0) throw this.#refused(at, 'must be a list of schemas');
     if (key === 'allOf' && list.length > 1) throw this.#refused(at, 'has more than one schema, which is not supported: join them');
     if (key === 'oneOf') {
+      if (list.length > LIMITS.SCHEMA_ALTERNATIVES_MAX) throw this.#refused(at, `has more than ${LIMITS.SCHEMA_ALTERNATIVES_MAX} schemas, which are compared with each other: use anyOf`);
       const overlap = list.some((one, i) => list.slice(0, i).some((other) => !areDisjoint(this.#target(one), this.#target(other))));
       if (overlap) throw this.#refused(at, 'may have values that fit two of its schemas, which is not supported: use anyOf, or a const property that tells them apart');
     }
@@ -237,10 +246,12 @@ class Converter {
     if (!Array.isArray(required) || required.some((key) => typeof key !== 'string')) throw this.#refused(`${at}/required`, 'must be a list of names');
     const needed = new Set(required as string[]);
     const declared = Object.keys(properties);
+    const long = [...declared, ...needed].find((key) => key.length > LIMITS.SCHEMA_KEY_CHARS_MAX);
+    if (long !== undefined) throw this.#refused(`${at}/properties`, `has a name of more than ${LIMITS.SCHEMA_KEY_CHARS_MAX} characters`);
     const isMap = schema.properties === undefined && needed.size === 0;
     const extra = additionalProperties === undefined ? isMap : additionalProperties !== false;
     const other = extra ? this.#rule(additionalProperties ?? true, `${at}/additionalProperties`, depth + 1) : null;
-    const lacking = [...needed].filter((key) => !declared.includes(key));
+    const lacking = [...needed].filter((key) => !Object.hasOwn(properties, key));
     if (lacking.length > 0 && additionalProperties === false) throw this.#refused(`${at}/required`, `names ${JSON.stringify(lacking[0]?.slice(0, 64))}, which is no property`);
     const pairs = [
       ...declared.map((key) => ({ key, needed: needed.has(key), value: this.#rule(properties[key], `${at}/properties/${pointerPart(key)}`, depth + 1) })),
@@ -275,19 +286,24 @@ class Converter {
 function areDisjoint(a: unknown, b: unknown): boolean {
   if (!isObject(a) || !isObject(b)) return false;
   const [left, right] = [constantsOf(a), constantsOf(b)];
-  if (left !== null && right !== null) return left.every((value) => !right.includes(value));
+  if (left !== null && right !== null) return [...left].every((value) => !right.has(value));
   const [types, others] = [typeSet(a), typeSet(b)];
   if (types !== null && others !== null && types.every((type) => !others.includes(type))) return true;
   if (types?.join() !== 'object' || others?.join() !== 'object' || !isObject(a.properties) || !isObject(b.properties)) return false;
   const { properties: mine } = a;
   const { properties: theirs } = b;
-  const both = Object.keys(mine).filter((key) => Object.hasOwn(theirs, key) && [a, b].every(({ required }) => Array.isArray(required) && required.includes(key)));
+  const constants = Object.keys(mine).filter((key) => isConstant(mine[key]) && Object.hasOwn(theirs, key) && isConstant(theirs[key]));
+  const both = constants.filter((key) => [a, b].every(({ required }) => Array.isArray(required) && required.includes(key)));
   return both.some((key) => areDisjoint(mine[key], theirs[key]));
 }
 
-function constantsOf(schema: Schema): readonly string[] | null {
+function isConstant(schema: unknown): boolean {
+  return isObject(schema) && (schema.const !== undefined || schema.enum !== undefined);
+}
+
+function constantsOf(schema: Schema): ReadonlySet<string> | null {
   const values = schema.const !== undefined ? [schema.const] : schema.enum;
-  return Array.isArray(values) ? values.map((value) => JSON.stringify(value)) : null;
+  return Array.isArray(values) ? new Set(values.map((value) => JSON.stringify(value))) : null;
 }
 
 /** `integer` counts as `number`. */

@@ -82,19 +82,11 @@ const answerSchema = z.discriminatedUnion('rule', [
   }),
 ], { error: 'must have a rule: auto, boxed, last_number, choice, exact, after or pattern' });
 
-const toolName = rule<string>('must be a name of 1 to 64 letters, digits, _ and -', (v) => typeof v === 'string' && /^[A-Za-z0-9_-]{1,64}$/.test(v));
-
 /** What the schemas may be: grammar.ts. */
 const formatSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('json_object') }),
   z.strictObject({ kind: z.literal('json_schema'), schema: jsonObject() }),
-  z.strictObject({
-    kind: z.literal('tools'),
-    tools: list(z.strictObject({ name: toolName, parameters: jsonObject().nullable() }), LIMITS.TOOLS_MAX),
-    name: toolName.nullable(),
-    parallel: bool(),
-  }),
-], { error: 'must have a kind: json_object, json_schema or tools' });
+], { error: 'must be json_object or json_schema' });
 
 const messageSchema = z.strictObject({
   role: text(64),
@@ -172,11 +164,7 @@ export function parseSpec(input: unknown): JobSpec {
     const bytes = jsonBytes(spec[field] ?? null) ?? 0;
     if (bytes > LIMITS.TEMPLATE_BYTES_MAX) throw option(`${field} must have at most ${LIMITS.TEMPLATE_BYTES_MAX} bytes as JSON; got ${bytes}`);
   }
-  if (spec.format !== undefined) {
-    const bytes = jsonBytes(spec.format) ?? 0;
-    if (bytes > LIMITS.SCHEMA_BYTES_MAX) throw option(`format must have at most ${LIMITS.SCHEMA_BYTES_MAX} bytes as JSON; got ${bytes}`);
-    checkFormat(spec.format);
-  }
+  if (spec.format !== undefined) checkFormat(spec.format);
   const { length, lengths, width } = spec.budget ?? {};
   if (lengths !== undefined) {
     if (length !== undefined) throw option('budget.length and budget.lengths must not both be given');

@@ -59,7 +59,7 @@ export const jobRequest = z.strictObject({
   format: z.discriminatedUnion('kind', [
     z.strictObject({ kind: z.literal('json_object') }),
     z.strictObject({ kind: z.literal('json_schema'), schema: jsonObject }),
-  ], { error: 'must have a kind: json_object or json_schema' }).optional().openapi({ description: 'What every chain writes, after what it thinks.' }),
+  ], { error: 'must be json_object or json_schema' }).optional().openapi({ description: 'What every chain writes, after what it thinks.' }),
   logprobs: topLogprobs.optional().openapi({ description: 'Log-probability of each token, and of so many of the likeliest in its place.' }),
   thinking: z.strictObject({ open: marker, close: marker }).optional(),
   enable_thinking: z.boolean().optional(),

@@ -16,7 +16,7 @@ const schemaFields = {
 } as const;
 
 const plain = [z.strictObject({ type: z.literal('text') }), z.strictObject({ type: z.literal('json_object') })] as const;
-const formatError = { error: 'must have a type: text, json_object or json_schema' };
+const formatError = { error: 'must be text, json_object or json_schema' };
 
 /** As chat completions have it. */
 export const responseFormat = z.discriminatedUnion('type', [...plain, z.strictObject({ type: z.literal('json_schema'), json_schema: z.strictObject(schemaFields) })], formatError);
@@ -33,7 +33,7 @@ export function formatSpec(type: 'text' | 'json_object' | 'json_schema' | undefi
     checkFormat(format);
   } catch (error) {
     if (!(error instanceof EngineError)) throw error;
-    throw new HttpError('invalid_value', error.message.replace(/^format\.schema\b/, param), { param });
+    throw new HttpError('invalid_value', error.message.replace(/^format(\.schema)?\b/, param), { param });
   }
   return { format };
 }

@@ -166,10 +166,14 @@ describe('a schema as a grammar', () => {
     let deep: unknown = { type: 'null' };
     for (let level = 0; level < 80; level++) deep = { type: 'array', items: deep };
     expect(() => grammarFor(deep)).toThrow(/more than 64 levels deep/);
-    const wide = { type: 'object', properties: Object.fromEntries(Array.from({ length: 9_000 }, (_, i) => [`p${i}`, true])) };
-    expect(() => grammarFor(wide)).toThrow(/more than 8192 schemas/);
+    const wide = { type: 'object', properties: Object.fromEntries(Array.from({ length: 5_000 }, (_, i) => [`p${i}`, true])) };
+    expect(() => grammarFor(wide)).toThrow(/more than 4096 schemas/);
     const long = { enum: Array.from({ length: 50 }, (_, i) => `${i}${'x'.repeat(50_000)}`) };
     expect(() => grammarFor(long)).toThrow(/too large/);
+    expect(() => checkFormat({ kind: 'json_schema', schema: long })).toThrow(/at most 65536 characters/);
+    let endless: Record<string, unknown> = {};
+    for (let level = 0; level < 100_000; level++) endless = { items: endless };
+    expect(() => checkFormat({ kind: 'json_schema', schema: endless })).toThrow(/at most 65536 characters/);
   });
 });
 
