@@ -1,7 +1,7 @@
 /** From a run's report to texts, answers and ballots. A function of the job and the report alone. */
 import { assert } from '../core/assert.ts';
 import type { ChainReport } from '../runtime/native.ts';
-import { answerKey, extractAnswer, splitThinking } from './answer.ts';
+import { answerKey, extractAnswer, jsonKey, splitThinking } from './answer.ts';
 import type { ChainResult, FinishReason } from './generate.ts';
 import { chainLogprobs } from './logprobs.ts';
 import type { PreparedJob } from './prepare.ts';
@@ -23,7 +23,7 @@ export function castBallot(job: PreparedJob, index: number, chain: ChainReport):
     chain: index,
     step: chain.tokens.length,
     answer,
-    key: answer === null ? null : answerKey(answer),
+    key: answer === null ? null : job.format === null ? answerKey(answer) : jsonKey(answer),
     verified: answer === null || job.verifier === null ? null : job.verifier(job.question, answer),
   };
 }

@@ -61,6 +61,14 @@ describe('a job with a format', () => {
     expect(free.map(({ tokens }) => tokens.length)).toEqual([50, 50]);
   });
 
+  test('votes by what its JSON says, however it is written', async () => {
+    const schema = { type: 'object', properties: { ok: { type: 'boolean' }, no: { type: 'null' } }, required: ['ok'], additionalProperties: false };
+    const { ballots, answer } = await session.generate({ ...base, format: { kind: 'json_schema', schema }, vote: 'majority', early_stop: false, budget: { length: 60, width: 12 } }, { threads: 1 });
+    expect(new Set(ballots.map(({ key }) => key)).size).toBeLessThan(new Set(ballots.map((ballot) => ballot.answer)).size);
+    expect(ballots.every(({ key }) => key === JSON.stringify(JSON.parse(key ?? '')))).toBe(true);
+    expect(JSON.parse(answer ?? '')).toMatchObject({ ok: expect.any(Boolean) as boolean });
+  });
+
   test('is cut by its length as any other, and then is no whole JSON', async () => {
     const [chain] = await chainsOf({ ...base, budget: { length: 4, width: 1 } });
     expect(chain).toMatchObject({ finish_reason: 'length' });
