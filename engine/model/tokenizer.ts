@@ -42,6 +42,7 @@ export class Tokenizer {
   readonly #rule: PieceRule;
   readonly #tokens: readonly (string | undefined)[];
   readonly #added: ReadonlyMap<number, AddedToken>;
+  #pieces: Pieces | null = null;
 
   private constructor(json: Record<string, unknown>, config: Record<string, unknown>, digest: string) {
     this.digest = digest;
@@ -113,8 +114,14 @@ export class Tokenizer {
     return bytes;
   }
 
-  /** `piece` of every row of the embedding, special tokens skipped: what native stop strings are matched against. */
+  /** `piece` of every row of the embedding, special tokens skipped: what stop strings and grammars are matched against. Made once. */
   pieces(rows: number): Pieces {
+    if (this.#pieces?.offsets.length === rows + 1) return this.#pieces;
+    this.#pieces = this.#allPieces(rows);
+    return this.#pieces;
+  }
+
+  #allPieces(rows: number): Pieces {
     this.checkFits(rows);
     const ids = Array.from({ length: rows }, (_, id) => id);
     const all = bounded(LIMITS.TOKENIZER_MS_MAX, 'The tokens have no text', () => this.#piecesOf(ids, true));
