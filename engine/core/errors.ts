@@ -17,6 +17,7 @@ export const ERROR_CODES = {
   ERR_FORMAT: ['caller', 'The model cannot write in the format that the job asks for, or its grammar takes too long to make.'],
   ERR_BUDGET: ['caller', 'The budget cannot pay for a single token.'],
   ERR_MEMORY: ['machine', 'The job does not fit in the memory of this machine.'],
+  ERR_OVERLOADED: ['machine', 'Too much is asked for at once; try again later.'],
   ERR_NATIVE_MISSING: ['machine', 'The native engine is not built for this machine.'],
   ERR_OUTPUT: ['machine', 'The result cannot be written.'],
   ERR_NUMERICS: ['machine', 'The model produced a logit that is not finite.'],

@@ -2,13 +2,11 @@
  * What becomes of one message: the head of its job decides (verdict.ts), a slice runs, and the message is removed, given back, or replaced by
  * its continuation. Every order of these and of crashes between them is safe, because the head alone counts (DESIGN.md 2 and 6).
  */
-import { availableParallelism } from 'node:os';
-
 import { type Clock, wallClockMs } from '../core/clock.ts';
 import { EngineError, type ErrorCode } from '../core/errors.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
-import { Session } from '../job/session.ts';
+import { Session, type SessionOptions } from '../job/session.ts';
 import { isOfJob, ownerHint } from '../job/slice.ts';
 import { resumeStored, type StoredOutcome } from '../job/stored.ts';
 import { endJob } from '../kv/end.ts';
@@ -25,10 +23,11 @@ import type { Outbox } from '../webhook/outbox.ts';
 import { Company } from './company.ts';
 import type { StopReason, WorkerEvent } from './events.ts';
 import type { Live } from './live.ts';
+import { RemoteReaders } from './remote-readers.ts';
 import { Running } from './running.ts';
 import { type Verdict, verdictOf } from './verdict.ts';
 
-export interface HandlerOptions {
+export interface HandlerOptions extends SessionOptions {
   readonly store: ObjectStore;
   readonly queue: Pick<Queue, 'send' | 'extend' | 'release' | 'remove' | 'depth'>;
   /** null: jobs are stored in the clear. */
@@ -42,6 +41,8 @@ export interface HandlerOptions {
   readonly sliceMs: number;
   readonly visibilityMs: number;
   readonly strikesMax: number;
+  /** When a job for which there was no room comes again. */
+  readonly fullMs: number;
   readonly clock: Clock;
   readonly live: Live;
   /** Who is told that a job has ended. */
@@ -61,6 +62,9 @@ type Next = { readonly kind: 'remove' } | { readonly kind: 'again'; readonly del
 
 const REMOVE: Next = { kind: 'remove' };
 const AT_ONCE: Next = { kind: 'again', delayMs: 0 };
+/** Of the memory that KV may take; from there on the youngest job makes room (DESIGN.md 4). */
+const PRESSURE_MAX = 0.9;
+const PRESSURE_LOOK_MS = 100;
 /** Between two looks, while a job of a batch runs, at whether something more urgent waits. */
 const TURN_MS = 5_000;
 /** A message that is none of ours comes back so often until it is with the dead letters. */
@@ -75,12 +79,14 @@ export class Handler implements Disposable {
   readonly #running = new Map<string, Running>();
   readonly #begun = new Set<Running>();
   readonly #rates = new Map<string, number>();
-  /** With models loaded, of slots that are free. */
-  readonly #sessions: Session[] = [];
+  /** Loads each model once: jobs of one model step together. */
+  #session: Session;
+  #lookedMs = -Infinity;
 
   constructor(options: HandlerOptions) {
     this.#o = options;
     this.#company = new Company(options.clock);
+    this.#session = new Session(options.models, options);
   }
 
   get running(): number {
@@ -101,11 +107,16 @@ export class Handler implements Disposable {
     else for (const running of this.#running.values()) running.stop(why);
   }
 
+  /** See Worker. */
+  async letGo(where: JobKey, { signal }: CallOptions): Promise<void> {
+    const running = this.#running.get(jobPrefix(where));
+    running?.stop('cancel');
+    await running?.ended(signal);
+  }
+
   async warm(names: readonly string[], { signal }: CallOptions): Promise<void> {
-    for (let slot = 0; slot < this.#o.slots && names.length > 0; slot++) {
-      const session = new Session(this.#o.models);
-      this.#sessions.push(session);
-      for (const model of names) await session.open({ model, prompt: '0', budget: { length: 1, width: 1 } }, { ...this.#threads(), ...(signal === undefined ? {} : { signal }) });
+    for (const model of names) {
+      using _ = await this.#session.open({ model, prompt: '0', budget: { length: 1, width: 1 } }, { ...this.#threads(), ...(signal === undefined ? {} : { signal }) });
     }
   }
 
@@ -163,18 +174,19 @@ export class Handler implements Disposable {
     using running = new Running(where, sliceMs, clock);
     this.#running.set(key, running);
     using _ = this.#watch(running, receipt, message);
+    using elsewhere = new RemoteReaders(this.#o.store, where, clock);
     try {
       if (alone) for (const other of this.#begun) other.end('turn');
       using _in = await this.#company.enter(alone, running.signal);
       this.#begun.add(running);
       say({ kind: 'started', where, slice, alone });
       if (force) await this.#note(where, head, null);
-      const outcome = await this.#slice(running, force);
+      const outcome = await this.#slice(running, elsewhere, force);
       const { ranMs, tokensPerSecond } = running;
       if (tokensPerSecond !== null) this.#rates.set(running.model, tokensPerSecond);
       if (outcome.kind === 'parked') {
         say({ ...outcome, where, why: running.why ?? 'interrupt', ranMs });
-        return AT_ONCE;
+        return running.why === 'cancel' ? REMOVE : running.why === 'memory' ? this.#later : AT_ONCE;
       }
       say({ kind: 'ended', where, state: outcome.state, usage: outcome.result.usage, ranMs });
       return REMOVE;
@@ -190,12 +202,12 @@ export class Handler implements Disposable {
     }
   }
 
-  async #slice(running: Running, force: boolean): Promise<StoredOutcome> {
+  async #slice(running: Running, elsewhere: RemoteReaders, force: boolean): Promise<StoredOutcome> {
     const { store, keys, policy, models, live, clock, outbox } = this.#o;
     const { where, signal } = running;
-    let session = this.#sessions.pop() ?? new Session(models);
     const slice = () => resumeStored({
-      store, where, keys, policy, signal, session, clock, outbox,
+      store, where, keys, policy, signal, clock, outbox,
+      session: this.#session,
       ...this.#threads(),
       take: force,
       waitMs: 0,
@@ -205,27 +217,37 @@ export class Handler implements Disposable {
       onReport: (report) => {
         running.look(report);
         live.publish(where, report);
+        this.#makeRoom();
       },
-      isFollowed: () => live.isFollowed(where),
+      isFollowed: () => live.isFollowed(where) || elsewhere.areThere,
+      isEnding: () => running.why === 'cancel',
     });
     try {
       return await slice();
     } catch (error) {
-      if (codeOf(error) !== 'ERR_MEMORY' || signal.aborted) throw error;
+      if (codeOf(error) !== 'ERR_MEMORY' || signal.aborted || this.#begun.size > 1) throw error;
       // Models of jobs before may be what is in the way.
-      session[Symbol.dispose]();
-      for (const free of this.#sessions.splice(0)) free[Symbol.dispose]();
-      session = new Session(models);
+      this.#session[Symbol.dispose]();
+      this.#session = new Session(models, this.#o);
       return await slice();
-    } finally {
-      this.#sessions.push(session);
     }
   }
 
+  /** Jobs are admitted by what they are expected to take; when they take more, the one that began last goes on later or elsewhere. */
+  #makeRoom(): void {
+    const nowMs = this.#o.clock.nowMs();
+    if (this.#begun.size < 2 || nowMs - this.#lookedMs < PRESSURE_LOOK_MS) return;
+    this.#lookedMs = nowMs;
+    if (this.#session.memoryPressure > PRESSURE_MAX) [...this.#begun].at(-1)?.stop('memory');
+  }
+
+  get #later(): Next {
+    return { kind: 'again', delayMs: this.#o.fullMs };
+  }
+
   #threads(): { readonly threads?: number } {
-    const { threads, slots } = this.#o;
-    if (threads === undefined && slots === 1) return {};
-    return { threads: Math.max(1, Math.floor((threads ?? availableParallelism()) / slots)) };
+    const { threads } = this.#o;
+    return threads === undefined ? {} : { threads };
   }
 
   /** While its job runs, the message stays hidden, for as long as a queue can hide it; and a job of a batch ends its slice when something more urgent waits. */
@@ -259,6 +281,11 @@ export class Handler implements Disposable {
     if (code === 'ERR_JOB_NOT_FOUND') return REMOVE;
     // Someone took it between our look and ours: the next look says what that means for the message.
     if (code === 'ERR_JOB_CONFLICT') return { kind: 'again', delayMs: COMMIT_INTERVAL_MS };
+    // It may fit when those that run have ended, or on another machine.
+    if (code === 'ERR_MEMORY' && this.#begun.size > 0) {
+      this.#o.say({ kind: 'full', where });
+      return this.#later;
+    }
     if (code !== undefined && FINAL.includes(code) && (await this.#refuse(where, error))) return REMOVE;
     if (isOfJob(error)) await this.#note(where, await this.#headOf(where).catch(() => null), error);
     const delayMs = this.#o.backoffMs(received);
@@ -327,9 +354,9 @@ export class Handler implements Disposable {
     return 'done';
   }
 
-  /** Frees the models of what does not run. */
+  /** Frees the models. */
   [Symbol.dispose](): void {
-    for (const session of this.#sessions.splice(0)) session[Symbol.dispose]();
+    this.#session[Symbol.dispose]();
   }
 }
 

@@ -5,7 +5,7 @@ import { LIMITS } from '../../engine/core/limits.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { HttpError } from '../errors.ts';
 import type { ChosenBudget } from './budget.ts';
-import { content, effort, emptyList, hyperscale, length, modelName, sampling, samplingOf, seed, textOf } from './fields.ts';
+import { content, effort, emptyList, hyperscale, labels, labelsOf, length, modelName, sampling, samplingOf, seed, serviceTier, textOf } from './fields.ts';
 import { formatSpec, textFormat, topLogprobs } from './output.ts';
 
 /** Of an item that a response gave and a client hands back. */
@@ -33,7 +33,9 @@ export const responseRequest = z.strictObject({
   model: modelName,
   input,
   instructions: z.string().min(1).optional().openapi({ description: 'The first system turn.' }),
+  previous_response_id: z.string().min(1).max(128).optional().openapi({ description: 'The response to whose answer the input is the next turn. Its instructions are not inherited.' }),
   stream: z.boolean().optional(),
+  stream_options: z.strictObject({ include_obfuscation: z.literal(false).optional() }).optional(),
   background: z.boolean().optional().openapi({ description: 'Answer at once; the response goes on without its client.' }),
   max_output_tokens: length.optional(),
   ...sampling,
@@ -46,7 +48,9 @@ export const responseRequest = z.strictObject({
   // Values that say what is done anyway.
   tool_choice: z.literal('none').optional(),
   truncation: z.literal('disabled').optional(),
-  store: z.literal(true).optional().openapi({ description: 'Every request is a stored job.' }),
+  service_tier: serviceTier,
+  ...labels,
+  store: z.boolean().optional().openapi({ description: 'Every request is a stored job. `false`: erased once it is answered.' }),
 }).openapi('ResponseRequest', { example: { model: 'countdown', input: '4 20 8 13 target 59', reasoning: { effort: 'medium' } } });
 
 export type ResponseRequest = z.infer<typeof responseRequest>;
@@ -60,12 +64,13 @@ export function responseSpec(request: ResponseRequest, budget: ChosenBudget): Jo
   if (!includesLogprobs && request.top_logprobs !== undefined) {
     throw new HttpError('invalid_value', 'top_logprobs needs include=["message.output_text.logprobs"].', { param: 'top_logprobs' });
   }
-  const system = request.instructions === undefined ? [] : [{ role: 'system', content: request.instructions }];
-  const turns = typeof request.input === 'string' ? [{ role: 'user', content: request.input }] : messagesOf(request.input);
+  const messages = typeof request.input === 'string' ? [{ role: 'user', content: request.input }] : messagesOf(request.input);
   return {
     model: request.model,
-    messages: [...system, ...turns],
+    messages,
+    ...(request.instructions === undefined ? {} : { instructions: request.instructions }),
     ...budget.spec,
+    ...labelsOf(request),
     ...(samplingSpec === undefined ? {} : { sampling: samplingSpec }),
     ...(request.seed === undefined ? {} : { seed: request.seed }),
     ...formatSpec(format?.type, format?.type === 'json_schema' ? format.schema : undefined, 'text.format.schema'),

@@ -163,6 +163,8 @@ describe('a response', () => {
     expect(Buffer.from(logprobs.flatMap(({ bytes }) => bytes)).toString()).toBe(text);
     expect(logprobs[0]?.top_logprobs).toHaveLength(2);
     expect((await api.openai.responses.retrieve(response.id)).output).toEqual(response.output);
+    // And may be handed back as it is.
+    await api.openai.responses.create({ ...RESPONSE, max_output_tokens: 2, input: [{ role: 'user', content: 'a shape' }, ...response.output, { role: 'user', content: 'another' }] } as OpenAI.Responses.ResponseCreateParamsNonStreaming);
     const told = [];
     let done: unknown;
     for await (const event of await api.openai.responses.create({ ...request, stream: true })) {
