@@ -36,6 +36,7 @@ interface RunOptions extends WatchFlags {
   readonly presencePenalty?: number;
   readonly frequencyPenalty?: number;
   readonly stop?: readonly string[];
+  readonly schema?: string;
   readonly vote?: string;
   readonly earlyStop: boolean;
   readonly backend?: string;
@@ -84,6 +85,7 @@ export function runCommand(): Command {
     .option('--presence-penalty <x>', 'subtracted once from the logits of generated tokens; 0 is off', decimal)
     .option('--frequency-penalty <x>', 'subtracted as often as they were generated; 0 is off', decimal)
     .option('--stop <text>', 'end a chain before this text (repeatable)', repeated)
+    .option('--schema <file>', 'every chain answers with JSON that this JSON Schema allows (docs/HTTP.md, Formats)')
     .optionsGroup('Answer:')
     .addOption(new Option('--vote <rule>', 'how the chains elect the answer (default: that of the model)').choices(['majority', 'first', 'verifier', 'none']))
     .option('--no-early-stop', 'run every chain to its end even when the vote is decided')
@@ -165,6 +167,14 @@ function readStart(promptFile: string): string {
   }
 }
 
+function schemaOf(file: string): unknown {
+  try {
+    return JSON.parse(readStart(file));
+  } catch (cause) {
+    throw new EngineError('ERR_OPTION', `--schema ${file} cannot be read as JSON.`, { cause });
+  }
+}
+
 function specOf(prompt: string, options: RunOptions): JobSpec {
   return parseSpec(
     given({
@@ -188,6 +198,7 @@ function specOf(prompt: string, options: RunOptions): JobSpec {
         deadline_ms: options.deadline,
       }),
       stop: options.stop,
+      format: options.schema === undefined ? undefined : { kind: 'json_schema', schema: schemaOf(options.schema) },
       vote: options.vote,
       early_stop: options.earlyStop ? undefined : false,
       backend: options.backend,

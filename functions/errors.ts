@@ -85,6 +85,7 @@ export const ENGINE_CODES: Readonly<Record<ErrorCode, readonly [number, string, 
   ERR_TOOLS: [400, 'tools_unsupported', 'tools'],
   ERR_OPTION: [400, 'invalid_value', null],
   ERR_PROMPT_TOO_LONG: [400, 'context_length_exceeded', 'messages'],
+  ERR_FORMAT: [400, 'format_refused', null],
   ERR_BUDGET: [400, 'budget_too_small', 'hyperscale.kv_read_budget'],
   // Not 503: the same job would be refused again, and clients retry those.
   ERR_MEMORY: [422, 'insufficient_memory', null],

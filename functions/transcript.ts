@@ -1,6 +1,7 @@
 /** What events have told of a job so far, chain by chain. */
 import type { JobEvent } from '../engine/control/platform.ts';
 import type { FinishReason, JobResult } from '../engine/job/generate.ts';
+import type { TokenLogprob } from '../engine/job/logprobs.ts';
 import type { CallDelta, TextDelta } from '../engine/job/splitter.ts';
 import type { JobState } from '../engine/kv/head.ts';
 
@@ -11,13 +12,15 @@ export interface ChainText {
   readonly reasoning: string;
   /** What it says, and what it calls, in its order. */
   readonly said: readonly Said[];
+  /** Of the tokens of the content, calls among it; null: the job keeps none. */
+  readonly logprobs: readonly TokenLogprob[] | null;
   readonly finish: FinishReason | null;
 }
 
 export type Said = { readonly kind: 'text'; readonly text: string } | { readonly kind: 'call'; readonly name: string; readonly arguments: string };
 export type Call = Extract<Said, { readonly kind: 'call' }>;
 
-const NOTHING: ChainText = { tokens: 0, reasoningTokens: 0, reasoning: '', said: [], finish: null };
+const NOTHING: ChainText = { tokens: 0, reasoningTokens: 0, reasoning: '', said: [], logprobs: null, finish: null };
 
 export class Transcript {
   readonly #chains: ChainText[] = [];
@@ -67,12 +70,13 @@ export class Transcript {
   }
 }
 
-function grown(chain: ChainText, event: { readonly kind: 'token' | 'finish'; readonly delta: TextDelta; readonly reason?: FinishReason }): ChainText {
+function grown(chain: ChainText, event: { readonly kind: 'token' | 'finish'; readonly delta: TextDelta; readonly logprobs?: readonly TokenLogprob[]; readonly reason?: FinishReason }): ChainText {
   const said = [...saidIn(event.delta)].reduce(withMore, chain.said);
   const reasoning = chain.reasoning + event.delta.reasoning;
   const tokens = event.kind === 'token' ? chain.tokens + 1 : chain.tokens;
+  const logprobs = event.logprobs === undefined ? chain.logprobs : [...(chain.logprobs ?? []), ...event.logprobs];
   const thinks = said.length === 0 && reasoning !== '';
-  return { tokens, reasoning, said, reasoningTokens: thinks ? tokens : chain.reasoningTokens, finish: event.reason ?? chain.finish };
+  return { tokens, reasoning, said, logprobs, reasoningTokens: thinks ? tokens : chain.reasoningTokens, finish: event.reason ?? chain.finish };
 }
 
 type More = { readonly kind: 'text'; readonly text: string } | { readonly kind: 'call'; readonly call: CallDelta };

@@ -3,6 +3,7 @@
  * jobs are stored and who runs them; the state is in the store, so any instance answers any request. Control-plane code: knows no native engine.
  */
 import type { FinishReason, JobResult } from '../job/generate.ts';
+import type { TokenLogprob } from '../job/logprobs.ts';
 import type { JobSpec, ToolChoice } from '../job/spec.ts';
 import type { TextDelta } from '../job/splitter.ts';
 import type { JobState } from '../kv/head.ts';
@@ -60,13 +61,21 @@ export interface OfferedTools {
   readonly parallel: boolean;
 }
 
+interface ChainEvent {
+  readonly seq: number;
+  readonly chain: number;
+  readonly delta: TextDelta;
+  /** Of a job that keeps them: of tokens of the content, each once and in order, at the latest with its text. */
+  readonly logprobs?: readonly TokenLogprob[];
+}
+
 /**
  * What a stream consists of. `seq` counts from 0 within the job, is a function of the job alone (ordered by step, then chain), and
  * `after` names the last one that a reader has: it gets every later one once, from whichever instance it asks.
  */
 export type JobEvent =
-  | { readonly kind: 'token'; readonly seq: number; readonly chain: number; readonly index: number; readonly token: number; readonly delta: TextDelta }
-  | { readonly kind: 'finish'; readonly seq: number; readonly chain: number; readonly reason: FinishReason; readonly answer: string | null; readonly delta: TextDelta }
+  | (ChainEvent & { readonly kind: 'token'; readonly index: number; readonly token: number })
+  | (ChainEvent & { readonly kind: 'finish'; readonly reason: FinishReason; readonly answer: string | null })
   /** Last event of a job that ended by itself or its budget. */
   | { readonly kind: 'result'; readonly seq: number; readonly state: JobState; readonly result: Omit<JobResult, 'timing'> }
   /** Not numbered, may be missed: the state changed (queued, running, parked), or nothing happened for a while. */

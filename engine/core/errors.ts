@@ -15,6 +15,7 @@ export const ERROR_CODES = {
   ERR_TOOLS: ['caller', 'The model has no known way to be told of tools or to call them.'],
   ERR_OPTION: ['caller', 'An option is out of range.'],
   ERR_PROMPT_TOO_LONG: ['caller', 'Prompt and length do not fit the context of the model.'],
+  ERR_FORMAT: ['caller', 'The model cannot write in the format that the job asks for, or its grammar takes too long to make.'],
   ERR_BUDGET: ['caller', 'The budget cannot pay for a single token.'],
   ERR_MEMORY: ['machine', 'The job does not fit in the memory of this machine.'],
   ERR_OVERLOADED: ['machine', 'Too much is asked for at once; try again later.'],

@@ -77,6 +77,26 @@ export const LIMITS = {
   TEMPLATE_STEPS_MAX: 1 << 19,
   /** Any text on the way: the prompt twice. */
   TEMPLATE_CHARS_MAX: 8 << 20,
+  /** Of a format as JSON: schemas in use have a few kB. A front reads it between other requests, in some 10 ms. */
+  SCHEMA_BYTES_MAX: 64 << 10,
+  /** OpenAI allows 10 levels of 5,000 properties in all. */
+  SCHEMA_DEPTH_MAX: 64,
+  SCHEMAS_MAX: 4_096,
+  /** Schemas of oneOf, which are compared each with each. */
+  SCHEMA_ALTERNATIVES_MAX: 64,
+  /** Keys that are not declared are told from those that are character by character. */
+  SCHEMA_KEY_CHARS_MAX: 256,
+  /** A bounded string has a rule for each character that is left, each compiled against the whole vocabulary: a tenth of a second. */
+  SCHEMA_CHARS_MAX: 256,
+  SCHEMA_ITEMS_MAX: 1_024,
+  /** A schema of the most bytes, with a rule or two for each of its parts. */
+  GRAMMAR_CHARS_MAX: 1 << 19,
+  /** A vocabulary of 150,000 tokens takes a second and a long schema some: what takes longer than this is refused. */
+  GRAMMAR_COMPILE_MS_MAX: 60_000,
+  /** The allowed tokens of all chains for one step take a millisecond. */
+  GRAMMAR_STEP_MS_MAX: 30_000,
+  /** OpenAI's bound on top_logprobs. */
+  TOP_LOGPROBS_MAX: 20,
   /** Any list on the way, `range` among them: a thousand for each turn. */
   TEMPLATE_ITEMS_MAX: 1 << 20,
   /** The last resort, after the counts: loops within loops take 5 s to use their steps up. */

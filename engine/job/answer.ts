@@ -198,6 +198,19 @@ export function answerKey(answer: string): string {
   return plainNumber(text) ?? text;
 }
 
+/**
+ * As `answerKey`, of JSON: neither white space nor the order of keys tells two answers apart.
+ * @example jsonKey('{ "b": 1, "a": [2] }') // '{"a":[2],"b":1}'
+ */
+export function jsonKey(answer: string): string {
+  try {
+    return JSON.stringify(JSON.parse(answer), (_, value: unknown) =>
+      typeof value === 'object' && value !== null && !Array.isArray(value) ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1))) : value);
+  } catch {
+    return answerKey(answer);
+  }
+}
+
 /** 1,000 -> 1000; +3.0 -> 3; .5 -> 0.5; -0 -> 0; null if not one number. Digits stay text: no rounding. */
 function plainNumber(text: string): string | null {
   const match = /^([-+]?)(\d{1,3}(?:,\d{3})+|\d*)(?:\.(\d*))?$/.exec(text);

@@ -2,8 +2,9 @@
 import { assert } from '../core/assert.ts';
 import type { Call } from '../model/calls/syntax.ts';
 import type { ChainReport } from '../runtime/native.ts';
-import { answerKey, answerOfCalls, extractAnswer, splitThinking } from './answer.ts';
+import { answerKey, answerOfCalls, extractAnswer, jsonKey, splitThinking } from './answer.ts';
 import type { ChainResult, FinishReason } from './generate.ts';
+import { chainLogprobs } from './logprobs.ts';
 import type { PreparedJob } from './prepare.ts';
 import { splitCalls } from './splitter.ts';
 import type { CastBallot } from './vote.ts';
@@ -45,7 +46,12 @@ function chainAnswer(job: PreparedJob, chain: ChainReport, text: string): { read
     return { answer, key: answer === null ? null : `calls ${answer}`, isCall: true };
   }
   const answer = content === null ? null : extractAnswer(content, job.answer, chain.finish === 'stop');
-  return { answer, key: answer === null ? null : answerKey(answer), isCall: false };
+  return { answer, key: answer === null ? null : writesJson(job) ? jsonKey(answer) : answerKey(answer), isCall: false };
+}
+
+/** Its text is JSON wherever it is no call. */
+function writesJson({ format }: PreparedJob): boolean {
+  return format !== null && (format.kind !== 'tools' || format.instead !== null);
 }
 
 /** `content` null: it did not come to an answer. */
@@ -60,6 +66,7 @@ export function chainResult(job: PreparedJob, chain: ChainReport, text: string, 
   assert(finish !== null, 'a chain of a result has a finish reason');
   return {
     tokens: [...chain.tokens],
+    ...(chain.logprobs === null ? {} : { logprobs: chainLogprobs(chain.logprobs) }),
     text,
     finish_reason: finish,
     answer: ballot.answer,

@@ -5,14 +5,16 @@
 import { readFrames } from '../checkpoint/object-reader.ts';
 import { hexOf, joined } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
+import { LIMITS } from '../core/limits.ts';
 import { throwIfCancelled } from '../core/waiting.ts';
 import { checkpointError } from '../kv/reason.ts';
-import type { ChainReport, Finish, JournalReport, JournalSources } from '../runtime/native.ts';
+import type { ChainReport, Finish, JournalReport, JournalSources, Logprobs } from '../runtime/native.ts';
 
 const COUNTER_MAX = 2 ** 52;
 const POSITIONS_MAX = 16_777_216;
 /** Layers times KV heads. */
 const HEADS_MAX = 1_024 * 1_024;
+const LOWEST = -3.4028234663852886e38;
 /** By their numbers. */
 const FINISHES: readonly (Finish | null)[] = [null, 'stop', 'length', 'kv_read_budget', 'memory', 'ended'];
 
@@ -42,7 +44,7 @@ interface Range {
 
 interface Folded {
   job: Job | null;
-  readonly chains: Map<number, { report: ChainReport; tokens: Int32Array[]; count: number; decidedEnd: number }>;
+  readonly chains: Map<number, { report: ChainReport; tokens: Int32Array[]; logprobs: (Logprobs | null)[]; count: number; decidedEnd: number }>;
 }
 
 /** @throws EngineError ERR_CHECKPOINT, ERR_KEY, ERR_OPTION, ERR_CANCELLED. */
@@ -59,7 +61,7 @@ export async function decodeJournals({ objects, seals, layoutId, vocabSize }: Jo
     fold(folded, job, chains);
   }
   const chains = [...folded.chains].sort(([a], [b]) => a - b);
-  const reports = chains.map(([, { report, tokens }]): ChainReport => ({ ...report, tokens: joinedTokens(tokens) }));
+  const reports = chains.map(([, { report, tokens, logprobs }]): ChainReport => ({ ...report, tokens: joinedTokens(tokens), logprobs: joinedLogprobs(logprobs) }));
   return {
     report: {
       step: folded.job?.step ?? 0,
@@ -89,21 +91,30 @@ function jobOf(frame: Reader): Job {
 }
 
 function chainOf(frame: Reader, heads: number, vocabSize: number): Chain {
-  const [chain, firstToken, count, zero] = [frame.i32(), frame.i32(), frame.i32(), frame.i32()];
+  const [chain, firstToken, count, alternatives] = [frame.i32(), frame.i32(), frame.i32(), frame.i32()];
   const [finish, stopBytes, fed, padding] = [frame.i32(), frame.i32(), frame.i32(), frame.i32()];
   const [liveSum, peakSum, decodePeakSum, readSum, denseReadSum] = [frame.i64(), frame.i64(), frame.i64(), frame.i64(), frame.i64()];
   const ended = FINISHES[finish];
-  const isPossible = frame.isWhole && ended !== undefined && chain >= 0 && firstToken >= 0 && count >= 0 && zero === 0 && padding === 0 && firstToken <= POSITIONS_MAX - count
+  const isPossible = frame.isWhole && ended !== undefined && chain >= 0 && firstToken >= 0 && count >= 0 && alternatives >= 0 && alternatives <= LIMITS.TOP_LOGPROBS_MAX + 1 && padding === 0 && firstToken <= POSITIONS_MAX - count
     && stopBytes >= -1 && fed >= 0 && fed <= POSITIONS_MAX && [liveSum, peakSum, decodePeakSum, readSum, denseReadSum].every(isCounter)
     // Text ends at a stop string only where one finished the chain.
     && (stopBytes === -1 || ended === 'stop') && liveSum <= decodePeakSum;
   if (!isPossible) throw damaged('is about an impossible chain');
   const tokens = frame.i32s(count);
   const decided = decisionsOf(frame, heads);
-  if (decided === null || !frame.isDone) throw damaged('holds another number of tokens than it says');
+  const logprobs = alternatives === 0 ? null : logprobsOf(frame, count, alternatives - 1, vocabSize);
+  if (decided === null || logprobs === undefined || !frame.isDone) throw damaged('holds another number of tokens than it says');
   if (!tokens.every((token) => token >= 0 && token < vocabSize)) throw damaged('holds a token that the model does not know');
-  const report = { tokens, finish: ended, stopBytes: stopBytes < 0 ? null : stopBytes, liveSum, peakSum, decodePeakSum, readSum, denseReadSum, fed };
+  const report = { tokens, logprobs, finish: ended, stopBytes: stopBytes < 0 ? null : stopBytes, liveSum, peakSum, decodePeakSum, readSum, denseReadSum, fed };
   return { chain, firstToken, report, decided };
+}
+
+/** undefined: impossible. */
+function logprobsOf(frame: Reader, count: number, top: number, vocabSize: number): Logprobs | undefined {
+  const logprobs = { top, tokens: frame.f32s(count), topIds: frame.i32s(count * top), topValues: frame.f32s(count * top) };
+  const isPossible = (value: number) => value <= 0 && value >= LOWEST;
+  const isKnown = logprobs.topIds.every((id) => id >= 0 && id < vocabSize);
+  return isKnown && logprobs.tokens.every(isPossible) && logprobs.topValues.every(isPossible) ? logprobs : undefined;
 }
 
 /** null: impossible. */
@@ -126,12 +137,14 @@ function fold(folded: Folded, job: Job, chains: readonly Chain[]): void {
   if (job.decided.first !== 0 || job.decided.end !== decided || !follows) throw astray();
   folded.job = job;
   for (const { chain, firstToken, report, decided: { first, end } } of chains.toSorted((a, b) => a.chain - b.chain)) {
-    const known = folded.chains.get(chain) ?? { report: null, tokens: [] as Int32Array[], count: 0, decidedEnd: job.promptTokens };
+    const known = folded.chains.get(chain) ?? { report: null, tokens: [] as Int32Array[], logprobs: [] as (Logprobs | null)[], count: 0, decidedEnd: job.promptTokens };
     // A chain that said it was done never goes on; any other may have been given more length or a larger budget.
     if (firstToken !== known.count || first !== known.decidedEnd || known.report?.finish === 'stop') throw astray();
+    if (known.count > 0 && known.report?.logprobs?.top !== report.logprobs?.top) throw astray();
     known.tokens.push(report.tokens);
+    known.logprobs.push(report.logprobs);
     const count = known.count + report.tokens.length;
-    folded.chains.set(chain, { report, tokens: known.tokens, count, decidedEnd: end });
+    folded.chains.set(chain, { report, tokens: known.tokens, logprobs: known.logprobs, count, decidedEnd: end });
     if (!isFed(job.promptTokens, count, report, { first, end })) throw damaged('is about tokens that cannot have been fed');
   }
 }
@@ -185,6 +198,11 @@ class Reader {
     return at === null ? new Int32Array(0) : Int32Array.from({ length: count }, (_, i) => this.#view.getInt32(at + 4 * i, true));
   }
 
+  f32s(count: number): Float32Array {
+    const at = this.#take(4 * count);
+    return at === null ? new Float32Array(0) : Float32Array.from({ length: count }, (_, i) => this.#view.getFloat32(at + 4 * i, true));
+  }
+
   #take(count: number): number | null {
     const at = this.#at;
     if (!this.#isWhole || count > this.#bytes.byteLength - at) {
@@ -204,6 +222,19 @@ function joinedTokens(parts: readonly Int32Array[]): Int32Array {
     at += part.length;
   }
   return tokens;
+}
+
+/** Journals before the first token may say nothing of them. */
+function joinedLogprobs(parts: readonly (Logprobs | null)[]): Logprobs | null {
+  const kept = parts.filter((part) => part !== null);
+  const top = parts.at(-1)?.top;
+  if (top === undefined) return null;
+  return {
+    top,
+    tokens: Float32Array.from(kept.flatMap(({ tokens }) => [...tokens])),
+    topIds: Int32Array.from(kept.flatMap(({ topIds }) => [...topIds])),
+    topValues: Float32Array.from(kept.flatMap(({ topValues }) => [...topValues])),
+  };
 }
 
 function isCounter(value: number): boolean {

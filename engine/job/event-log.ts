@@ -7,18 +7,29 @@ import { Detokenizer } from '../model/detokenizer.ts';
 import type { ChainReport, RunReport } from '../runtime/native.ts';
 import { castBallot, chainText } from './ballots.ts';
 import type { FinishReason } from './generate.ts';
+import { type TokenLogprob, tokenLogprob } from './logprobs.ts';
 import type { PreparedJob } from './prepare.ts';
 import { type TextDelta, TextSplitter, joinedDelta } from './splitter.ts';
 
+/** `logprobs`: of tokens that are known to be content by now, if the job keeps them; the one that ends the text is none of them. */
+interface Told {
+  readonly seq: number;
+  readonly chain: number;
+  readonly delta: TextDelta;
+  readonly logprobs?: readonly TokenLogprob[];
+}
+
 export type LogEvent =
-  | { readonly kind: 'token'; readonly seq: number; readonly chain: number; readonly index: number; readonly token: number; readonly delta: TextDelta }
-  | { readonly kind: 'finish'; readonly seq: number; readonly chain: number; readonly reason: FinishReason; readonly answer: string | null; readonly delta: TextDelta };
+  | (Told & { readonly kind: 'token'; readonly index: number; readonly token: number })
+  | (Told & { readonly kind: 'finish'; readonly reason: FinishReason; readonly answer: string | null });
 
 interface ChainLog {
   readonly detokenizer: Detokenizer;
   readonly splitter: TextSplitter;
   /** Characters that the splitter has been given. */
   chars: number;
+  /** Places of tokens of which it is not known yet whether they begin the thinking. */
+  undecided: number[];
   finished: boolean;
 }
 
@@ -39,6 +50,7 @@ export class EventLog {
       detokenizer: new Detokenizer(job.model.tokenizer, { stop: job.stop, kept: job.keptIds }),
       splitter: new TextSplitter(job),
       chars: 0,
+      undecided: [],
       finished: false,
     }));
   }
@@ -63,7 +75,11 @@ export class EventLog {
   *#stepOf(i: number, chain: ChainReport, finish: FinishReason | null): Iterable<LogEvent> {
     const index = this.#step - 1;
     const token = chain.tokens[index];
-    if (token !== undefined) yield { kind: 'token', seq: this.#seq++, chain: i, index, token, delta: this.#textOf(i, token) };
+    if (token !== undefined) {
+      const { part } = this.#logOf(i).splitter;
+      const delta = this.#textOf(i, token);
+      yield { kind: 'token', seq: this.#seq++, chain: i, index, token, delta, ...this.#logprobsOf(i, chain, this.#contentAt(i, index, token, part, delta)) };
+    }
     if (finish !== null && this.#step === lastStep(chain, finish)) yield this.#finish(i, chain, finish);
   }
 
@@ -75,6 +91,24 @@ export class EventLog {
     return log.splitter.push(text);
   }
 
+  /** Places of the tokens that are content, now that this one has come. @param part where the splitter was before it. */
+  #contentAt(i: number, index: number, token: number, part: TextSplitter['part'], delta: TextDelta): readonly number[] {
+    const log = this.#logOf(i);
+    if (this.#job.logprobs === null || this.#job.model.info.eosIds.includes(token)) return [];
+    if (part === 'content') return [index];
+    const begun = [...log.undecided, index];
+    log.undecided = log.splitter.part === 'start' ? begun : [];
+    if (log.splitter.part !== 'content') return [];
+    if (!log.splitter.thinks) return begun;
+    // A token may end the thinking and begin the content.
+    return delta.content === '' ? [] : [index];
+  }
+
+  #logprobsOf(i: number, { tokens, logprobs }: ChainReport, places: readonly number[]): Pick<Told, 'logprobs'> {
+    if (this.#job.logprobs === null || logprobs === null) return {};
+    return { logprobs: places.map((at) => tokenLogprob(this.#job.model.tokenizer, logprobs, at, tokens[at] ?? 0)) };
+  }
+
   /** The rest of the text is what the whole has beyond what was given out, however it came to be held back. */
   #finish(i: number, chain: ChainReport, reason: FinishReason): LogEvent {
     const log = this.#logOf(i);
@@ -82,7 +116,9 @@ export class EventLog {
     const text = chainText(this.#job, chain);
     const rest = log.splitter.push(text.slice(log.chars));
     const { answer } = castBallot(this.#job, i, chain, text);
-    return { kind: 'finish', seq: this.#seq++, chain: i, reason, answer, delta: joinedDelta(rest, log.splitter.flush()) };
+    const delta = joinedDelta(rest, log.splitter.flush());
+    const says = delta.content !== '' || (delta.calls ?? []).length > 0;
+    return { kind: 'finish', seq: this.#seq++, chain: i, reason, answer, delta, ...this.#logprobsOf(i, chain, says ? log.undecided : []) };
   }
 
   #logOf(i: number): ChainLog {

@@ -2,6 +2,7 @@
 import type { Clock } from '../core/clock.ts';
 import type { PullProgress, PullTiming } from '../model/pull.ts';
 import type { ModelFinder } from '../ports/models.ts';
+import type { ChainLogprobs } from './logprobs.ts';
 import { openSession } from './session.ts';
 import type { JobSpec } from './spec.ts';
 
@@ -10,6 +11,8 @@ export type FinishReason = 'stop' | 'length' | 'kv_read_budget' | 'memory' | 'ea
 
 export interface ChainResult {
   readonly tokens: readonly number[];
+  /** Only if the spec asks for them. */
+  readonly logprobs?: ChainLogprobs;
   readonly text: string;
   readonly finish_reason: FinishReason;
   readonly answer: string | null;

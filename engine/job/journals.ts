@@ -103,4 +103,4 @@ function headCountOf({ model: { info } }: PreparedJob): number {
   return info.layers * info.kvHeads;
 }
 
-const NO_TOKENS: ChainReport = { tokens: new Int32Array(0), finish: null, stopBytes: null, liveSum: 0, peakSum: 0, decodePeakSum: 0, readSum: 0, denseReadSum: 0, fed: 0 };
+const NO_TOKENS: ChainReport = { tokens: new Int32Array(0), logprobs: null, finish: null, stopBytes: null, liveSum: 0, peakSum: 0, decodePeakSum: 0, readSum: 0, denseReadSum: 0, fed: 0 };

@@ -4,6 +4,7 @@ import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { NativeEngine, NativeRun, RunReport } from '../runtime/native.ts';
 import { castBallot } from './ballots.ts';
+import type { Constraint } from './constraint.ts';
 import type { FinishReason, Progress } from './generate.ts';
 import type { PreparedJob } from './prepare.ts';
 import { ProgressView } from './progress.ts';
@@ -11,6 +12,8 @@ import { type CastBallot, isDecided } from './vote.ts';
 
 export interface PlayContext {
   readonly engine: NativeEngine;
+  /** null: the job may write any text. */
+  readonly constraint: Constraint | null;
   readonly clock: Clock;
   readonly onProgress?: ((progress: Progress) => void) | undefined;
   /** What `onProgress` shows, as it is: before the prefill, after every native call and at the end. */
@@ -89,7 +92,7 @@ async function decode(job: PreparedJob, run: NativeRun, interrupt: AbortSignal, 
       return 'early_stop';
     }
     await context.onBoundary?.(report);
-    if (!(await settle(() => pace.timed((steps) => run.step(steps, interrupt)), interrupt))) {
+    if (!(await settle(() => stepped(run, report, context.constraint, pace, interrupt), interrupt))) {
       const left = unfinished(run.report());
       if (left.length === 0) return null;
       const why = whyInterrupted(context);
@@ -97,6 +100,12 @@ async function decode(job: PreparedJob, run: NativeRun, interrupt: AbortSignal, 
       return why;
     }
   }
+}
+
+/** What each token of a constrained chain may be is known when the one before it is. */
+async function stepped(run: NativeRun, report: RunReport, constraint: Constraint | null, pace: Pace, interrupt: AbortSignal): Promise<void> {
+  if (constraint === null) return await pace.timed((steps) => run.step(steps, interrupt));
+  await run.step(1, interrupt, await constraint.masks(report, interrupt));
 }
 
 /** How many steps a native call makes: none of them is too long for whoever reads along, on slow machines too. */

@@ -8,6 +8,7 @@ import type { Tokenizer } from '../model/tokenizer.ts';
 import type { KvType, ModelInfo, Sampling } from '../runtime/native.ts';
 import { type AnswerRule, DEFAULT_THINKING, type Thinking } from './answer.ts';
 import { type Quote, cacheGeometry, cacheShape, defaultKvType, kvBytesPerToken, plan } from './budget.ts';
+import { type OutputFormat, formatOf } from './grammar.ts';
 import { type Prompt, type PromptModel, callRulesOf, promptOf } from './prompt.ts';
 import type { JobSpec, SamplingSpec } from './spec.ts';
 import { type Verifier, verifierNamed } from './verifier.ts';
@@ -46,6 +47,10 @@ export interface PreparedJob {
   readonly answer: AnswerRule;
   readonly verifier: Verifier | null;
   readonly thinking: Thinking | null;
+  /** null: any text. */
+  readonly format: OutputFormat | null;
+  /** How many alternatives have a log-probability beside the token's; null: none of them has one. */
+  readonly logprobs: number | null;
   readonly kvReadBudget: number | null;
   /** What the quote counts on: as the spec says or, of the model's own policy, its card; null: neither does. */
   readonly keptFraction: number | null;
@@ -90,9 +95,12 @@ export function prepare(spec: JobSpec, model: LoadedModel, prompt?: Prompt): Pre
     stop: spec.stop ?? [],
     vote,
     earlyStop: spec.early_stop ?? true,
-    answer: spec.answer ?? task?.answer ?? { rule: 'auto' },
+    // Text that is made for programs is compared whole.
+    answer: spec.answer ?? (spec.format !== undefined ? { rule: 'exact' } : (task?.answer ?? { rule: 'auto' })),
     verifier: verifierName === null ? null : verifierNamed(verifierName),
     thinking,
+    format: formatOf(spec),
+    logprobs: spec.logprobs ?? null,
     kvReadBudget: spec.budget?.kv_read_budget ?? null,
     keptFraction: spec.kept_fraction ?? (model.overrides.length > 0 ? null : (resolved.variantCard?.figures?.kept_fraction ?? null)),
     deadlineMs: spec.budget?.deadline_ms ?? null,

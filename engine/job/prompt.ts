@@ -38,7 +38,6 @@ export function promptOf(spec: JobSpec, { name, template, tokenizer, vocabSize, 
   if (template === null && spec.messages !== undefined) {
     throw new EngineError('ERR_TEMPLATE', `${name} has no chat template for messages; give a prompt, which is used as it is.`);
   }
-  if (spec.tool_choice === 'required' || typeof spec.tool_choice === 'object') throw new EngineError('ERR_OPTION', 'tool_choice must be auto or none so far: no call can be made certain.');
   const tools = spec.tool_choice === 'none' ? [] : (spec.tools ?? []);
   if (template === null && tools.length > 0) throw new EngineError('ERR_TOOLS', `${name} has no chat template, which would tell it of tools.`);
   const system = spec.instructions === undefined ? [] : [{ role: 'system', content: spec.instructions }];
@@ -53,9 +52,10 @@ export function promptOf(spec: JobSpec, { name, template, tokenizer, vocabSize, 
 }
 
 /** How the calls of a spec's chains are known; null: it offers no functions. */
-export function callRulesOf({ tools = [], parallel_tool_calls: parallel = true }: JobSpec, { syntax }: Pick<Prompt, 'syntax'>): CallRules | null {
+export function callRulesOf({ tools = [], tool_choice: choice, parallel_tool_calls: parallel = true }: JobSpec, { syntax }: Pick<Prompt, 'syntax'>): CallRules | null {
   if (syntax === null) return null;
-  return { syntax: syntaxNamed(syntax), offered: new Set(tools.map((tool) => tool.function.name)), most: parallel ? LIMITS.TOOLS_MAX : 1 };
+  const offered = typeof choice === 'object' ? [choice.name] : tools.map((tool) => tool.function.name);
+  return { syntax: syntaxNamed(syntax), offered: new Set(offered), most: parallel ? LIMITS.TOOLS_MAX : 1 };
 }
 
 /** Text as a tokenizer takes it by itself: with what it puts before every text. */

@@ -75,6 +75,7 @@ export function runOptions(job: PreparedJob, memoryLimitBytes: number | null, ch
     kvReadBudget: job.kvReadBudget,
     memoryLimitBytes,
     prefillChunk: LIMITS.PREFILL_CHUNK,
+    logprobs: job.logprobs,
     checkpointed,
   };
 }

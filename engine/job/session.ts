@@ -8,6 +8,7 @@ import type { Prompts } from '../ports/prompts.ts';
 import { type NativeEngine, openEngine } from '../runtime/native.ts';
 import { type Quote, admit } from './budget.ts';
 import type { GenerateOptions, JobResult, ModelTiming } from './generate.ts';
+import { Constraints } from './constraint.ts';
 import { LoadedModels } from './loaded-models.ts';
 import { availableMemory } from './memory.ts';
 import { type LoadedModel, type PreparedJob, prepare, promptModel, quoteOf } from './prepare.ts';
@@ -16,7 +17,7 @@ import { promptOf } from './prompt.ts';
 import { type RunContext, runJob } from './run.ts';
 import { type JobSpec, modelName, parseSpec, policyOverrides } from './spec.ts';
 
-export interface OpenedJob extends Pick<RunContext, 'engine' | 'threads' | 'loadMs' | 'memoryLimitBytes'>, Disposable {
+export interface OpenedJob extends Pick<RunContext, 'engine' | 'threads' | 'loadMs' | 'memoryLimitBytes' | 'constraint'>, Disposable {
   readonly job: PreparedJob;
   readonly timing: ModelTiming;
 }
@@ -46,6 +47,7 @@ export class Session {
   readonly #opened = new Set<NativeEngine>();
   readonly #shares = new Set<Share>();
   readonly #found = new Map<string, FoundModel>();
+  readonly #constraints = new Constraints();
   readonly #finder: ModelFinder;
   readonly #prompts: Prompts;
   readonly #models: LoadedModels;
@@ -110,16 +112,21 @@ export class Session {
       throwIfCancelled(options.signal);
       const opened = clock.nowMs();
       const engine = await this.#engine(key, job, threads, options.signal);
+      const constraint = await this.#constraints.open(job, options.signal);
       share.bytes -= weightBytes;
       return {
         job,
         engine,
+        constraint,
         threads,
         loadMs: clock.nowMs() - start,
         // Of all KV of the engine, what other jobs hold included.
         memoryLimitBytes: Math.max(0, engine.memory().kvAllocatedBytes + availableBytes - weightBytes),
         timing: { ...phases, warm_ms: clock.nowMs() - opened },
-        [Symbol.dispose]: dispose,
+        [Symbol.dispose]: () => {
+          constraint?.[Symbol.dispose]();
+          dispose();
+        },
       };
     } catch (error) {
       dispose();
@@ -206,6 +213,7 @@ export class Session {
   /** Idempotent. */
   [Symbol.dispose](): void {
     this.#disposed = true;
+    this.#constraints[Symbol.dispose]();
     for (const engine of this.#opened) engine.close();
     this.#opened.clear();
     this.#engines.clear();

@@ -5,6 +5,7 @@ import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { parseDate } from '../model/strftime.ts';
 import { patternProblem } from './answer.ts';
+import { checkFormat, formatOf } from './grammar.ts';
 
 /** Says what is allowed; `parseSpec` adds the field's name before it and what was given after it. */
 function rule<T>(allowed: string, accepts: (value: unknown) => boolean) {
@@ -85,6 +86,12 @@ const answerSchema = z.discriminatedUnion('rule', [
   }),
 ], { error: 'must have a rule: auto, boxed, last_number, choice, exact, after or pattern' });
 
+/** What the schemas may be: grammar.ts. */
+const formatSchema = z.discriminatedUnion('kind', [
+  z.strictObject({ kind: z.literal('json_object') }),
+  z.strictObject({ kind: z.literal('json_schema'), schema: jsonObject() }),
+], { error: 'must be json_object or json_schema' });
+
 const functionName = rule<string>(`must be 1 to ${LIMITS.TOOL_NAME_CHARS_MAX} letters, digits, "_" or "-"`, isFunctionName);
 
 const toolSchema = z.strictObject({
@@ -138,6 +145,10 @@ const jobSpecSchema = z.strictObject({
   answer: answerSchema.optional(),
   /** Default: the card's. */
   verifier: text(64).optional(),
+  /** What every chain writes, after what it thinks. Default: any text. */
+  format: formatSchema.optional(),
+  /** Log-probability of each token, and of so many of the likeliest in its place. Default: none are kept. */
+  logprobs: integer(0, LIMITS.TOP_LOGPROBS_MAX).optional(),
   /** null: the model does not think. */
   thinking: z.strictObject({ open: marker, close: marker }).nullable().optional(),
   /** What the chat template is told. Default of `enable_thinking`: the template's own. */
@@ -199,6 +210,8 @@ export function parseSpec(input: unknown): JobSpec {
     if (bytes > LIMITS.TEMPLATE_BYTES_MAX) throw option(`${field} must have at most ${LIMITS.TEMPLATE_BYTES_MAX} bytes as JSON; got ${bytes}`);
   }
   checkTools(spec);
+  const format = formatOf(spec);
+  if (format !== null) checkFormat(format);
   const { length, lengths, width } = spec.budget ?? {};
   if (lengths !== undefined) {
     if (length !== undefined) throw option('budget.length and budget.lengths must not both be given');

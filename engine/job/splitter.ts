@@ -39,6 +39,16 @@ export class TextSplitter {
     this.#calls = calls === null ? null : new CallParser(calls);
   }
 
+  /** What the next character is, as far as that is certain: a call is content. */
+  get part(): ThinkingSplitter['part'] {
+    return this.#thinking.part;
+  }
+
+  /** Whether it thinks or has thought, if only an empty thought. */
+  get thinks(): boolean {
+    return this.#thinking.thinks;
+  }
+
   push(text: string): TextDelta {
     const delta = this.#thinking.push(text);
     return this.#calls === null ? delta : deltaOf(delta.reasoning, this.#calls.push(delta.content));
@@ -90,12 +100,23 @@ export class ThinkingSplitter {
   readonly #delimiters: Thinking | null;
   readonly #opened: boolean;
   #part: 'start' | 'reasoning' | 'content';
+  #thinks = false;
   #held = '';
 
   constructor(delimiters: Thinking | null, opened: boolean) {
     this.#delimiters = delimiters;
     this.#opened = opened;
     this.#part = delimiters === null ? 'content' : 'start';
+  }
+
+  /** What the next character is, as far as that is certain. */
+  get part(): 'start' | 'reasoning' | 'content' {
+    return this.#part;
+  }
+
+  /** Whether it thinks or has thought, if only an empty thought. */
+  get thinks(): boolean {
+    return this.#thinks;
   }
 
   push(text: string): TextDelta {
@@ -127,6 +148,7 @@ export class ThinkingSplitter {
     } else if (!open.startsWith(text)) {
       this.#part = this.#opened ? 'reasoning' : 'content';
     }
+    this.#thinks = this.#part === 'reasoning';
   }
 
   #take(chars: number): string {

@@ -142,7 +142,7 @@ export class Tokenizer {
     return bytes;
   }
 
-  /** `piece` of every row of the embedding, special tokens skipped but for those kept: what native stop strings are matched against. */
+  /** `piece` of every row of the embedding, special tokens skipped but for those kept: what stop strings and grammars are matched against. Made once. */
   pieces(rows: number, kept: ReadonlySet<number> = NO_IDS): Pieces {
     const key = [rows, ...kept].join();
     if (this.#table?.key === key) return this.#table.pieces;

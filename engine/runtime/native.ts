@@ -142,12 +142,27 @@ export interface RunOptions {
   /** KV bytes the engine may hold before a step; above it the chains end with `memory`. null: none. */
   readonly memoryLimitBytes: number | null;
   readonly prefillChunk: number;
+  /** How many of the likeliest tokens have a log-probability beside the token's own (0 to 20; at most the vocabulary); null: none are kept. */
+  readonly logprobs: number | null;
   /** Eviction bits are kept for the journal, and a finished chain's KV until a delta has saved it. */
   readonly checkpointed: boolean;
 }
 
+/** Natural logarithms under the model's own distribution, before anything of `Sampling` and masks (docs/NUMERICS.md). */
+export interface Logprobs {
+  /** Alternatives for each token. */
+  readonly top: number;
+  readonly tokens: Float32Array; // [tokens]
+  readonly topIds: Int32Array; // [tokens, top] best first
+  readonly topValues: Float32Array; // [tokens, top]
+}
+
+/** Which tokens may be drawn: bit t % 32 of word t / 32 is token t. [ceil(vocab / 32)] */
+export type TokenMask = Uint32Array;
+
 export interface ChainReport {
   readonly tokens: Int32Array;
+  readonly logprobs: Logprobs | null;
   readonly finish: Finish | null;
   /** Length in bytes of the text before a stop string, or null. */
   readonly stopBytes: number | null;
@@ -279,10 +294,11 @@ export interface EngineIdentity {
 export interface NativeRun extends Disposable {
   prefill(signal?: AbortSignal): Promise<void>;
   /**
+   * With `masks`, one for each chain (null: everything is allowed), `maxSteps` is 1; a mask that allows nothing is ERR_OPTION.
    * Up to `maxSteps` steps; returns after the step in which a chain finished. An abort settles within one step with ERR_CANCELLED
    * and loses nothing: `report()` holds every whole step and the run can go on.
    */
-  step(maxSteps: number, signal?: AbortSignal): Promise<void>;
+  step(maxSteps: number, signal?: AbortSignal, masks?: readonly (TokenMask | null)[] | null): Promise<void>;
   /** Finishes chains now, frees their KV. */
   end(chains: readonly number[]): void;
   report(): RunReport;
@@ -407,8 +423,8 @@ class Run implements NativeRun {
     return cancellable(signal, () => addon().runPrefill(this.#handle), () => addon().runCancel(this.#handle));
   }
 
-  async step(maxSteps: number, signal?: AbortSignal): Promise<void> {
-    return cancellable(signal, () => addon().runStep(this.#handle, { maxSteps }), () => addon().runCancel(this.#handle));
+  async step(maxSteps: number, signal?: AbortSignal, masks: readonly (TokenMask | null)[] | null = null): Promise<void> {
+    return cancellable(signal, () => addon().runStep(this.#handle, { maxSteps, masks }), () => addon().runCancel(this.#handle));
   }
 
   end(chains: readonly number[]): void {
@@ -454,7 +470,7 @@ interface Addon {
   engineClose(engine: Handle): void;
   createRun(engine: Handle, options: RunOptions): Handle;
   runPrefill(run: Handle): Promise<void>;
-  runStep(run: Handle, options: { maxSteps: number }): Promise<void>;
+  runStep(run: Handle, options: { maxSteps: number; masks: readonly (TokenMask | null)[] | null }): Promise<void>;
   runCancel(run: Handle): void;
   runEnd(run: Handle, options: { chains: readonly number[] }): void;
   runReport(run: Handle): RunReport;

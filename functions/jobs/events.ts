@@ -73,12 +73,12 @@ async function* eventFrames(events: AsyncIterable<JobEvent>, before: JobState, a
 function frameOf(event: JobEvent): string | null {
   switch (event.kind) {
     case 'token': {
-      const { seq, chain, index, token, delta } = event;
-      return frame(JSON.stringify({ seq, chain, index, token, ...delta }), { event: 'token', id: `${seq}` });
+      const { seq, chain, index, token, delta, logprobs } = event;
+      return frame(JSON.stringify({ seq, chain, index, token, ...delta, logprobs }), { event: 'token', id: `${seq}` });
     }
     case 'finish': {
-      const { seq, chain, reason, answer, delta } = event;
-      return frame(JSON.stringify({ seq, chain, reason, answer, ...delta }), { event: 'finish', id: `${seq}` });
+      const { seq, chain, reason, answer, delta, logprobs } = event;
+      return frame(JSON.stringify({ seq, chain, reason, answer, ...delta, logprobs }), { event: 'finish', id: `${seq}` });
     }
     case 'result': {
       const { seq, state, result } = event;

@@ -7,6 +7,7 @@ import { z } from '@hono/zod-openapi';
 import { LIMITS } from '../../engine/core/limits.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { labels, length, modelName, rawPrompt, sampling, width } from '../openai/fields.ts';
+import { topLogprobs } from '../openai/output.ts';
 import { call, callId, chatTools, toolsSpec } from '../openai/tools.ts';
 
 export const seed64 = z.union([z.int().min(0).max(Number.MAX_SAFE_INTEGER), z.string().regex(/^\d{1,20}$/)], {
@@ -61,6 +62,11 @@ export const jobRequest = z.strictObject({
   early_stop: z.boolean().optional(),
   answer: answer.optional(),
   verifier: z.string().min(1).max(64).optional(),
+  format: z.discriminatedUnion('kind', [
+    z.strictObject({ kind: z.literal('json_object') }),
+    z.strictObject({ kind: z.literal('json_schema'), schema: jsonObject }),
+  ], { error: 'must be json_object or json_schema' }).optional().openapi({ description: 'What every chain writes, after what it thinks.' }),
+  logprobs: topLogprobs.optional().openapi({ description: 'Log-probability of each token, and of so many of the likeliest in its place.' }),
   thinking: z.strictObject({ open: marker, close: marker }).optional(),
   enable_thinking: z.boolean().optional(),
   tools: chatTools.optional().openapi({ description: 'Functions that the model may call.' }),

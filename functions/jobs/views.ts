@@ -70,7 +70,7 @@ export const resultSchema = z.object({
   answer: z.string().nullable(),
   ballots: z.array(z.object({ chain: z.int(), answer: z.string().nullable(), key: z.string().nullable(), verified: z.boolean().nullable() })),
   chains: z.array(z.object({
-    tokens: z.array(z.int()), text: z.string(), finish_reason: z.string(), answer: z.string().nullable(),
+    tokens: z.array(z.int()), logprobs: z.object({ tokens: z.array(z.number()), top: z.array(z.array(z.array(z.number()))) }).optional(), text: z.string(), finish_reason: z.string(), answer: z.string().nullable(),
     tool_calls: z.array(z.object({ name: z.string(), arguments: z.string() })).optional().openapi({ description: 'Of a job with tools.' }),
     live_kv_tokens: z.number(),
   })),

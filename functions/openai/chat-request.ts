@@ -7,6 +7,7 @@ import type { JobSpec } from '../../engine/job/spec.ts';
 import { HttpError } from '../errors.ts';
 import { type ChosenBudget, budgetOf, oneOf } from './budget.ts';
 import { content, effort, emptyList, hyperscale, labels, labelsOf, length, modelName, sampling, samplingOf, seed, serviceTier, stop, textOf, width } from './fields.ts';
+import { formatSpec, responseFormat, topLogprobs } from './output.ts';
 import { callId, chatCalls, chatToolChoice, chatTools, checkAnswers, toolsSpec } from './tools.ts';
 
 const name = z.string().min(1).max(256).optional();
@@ -48,9 +49,10 @@ export const chatRequest = z.strictObject({
   tools: chatTools.optional().openapi({ description: 'Functions that the model may call.' }),
   tool_choice: chatToolChoice.optional(),
   parallel_tool_calls: z.boolean().optional().openapi({ description: 'false: one call at most.' }),
+  response_format: responseFormat.optional(),
+  logprobs: z.boolean().optional().openapi({ description: 'Of the tokens of the content, under the model\'s own distribution.' }),
+  top_logprobs: topLogprobs.optional().openapi({ description: 'The likeliest tokens in the place of each; needs logprobs.' }),
   // Values that say what is done anyway.
-  response_format: z.strictObject({ type: z.literal('text') }).optional(),
-  logprobs: z.literal(false).optional(),
   modalities: z.array(z.literal('text')).min(1).max(1).optional(),
   service_tier: serviceTier,
   ...labels,
@@ -62,6 +64,7 @@ export type ChatRequest = z.infer<typeof chatRequest>;
 /** The job that a request asks for. @throws HttpError; EngineError ERR_MODEL_NOT_FOUND */
 export async function chatJob(request: ChatRequest, models: () => Promise<readonly ModelView[]>): Promise<{ readonly spec: JobSpec; readonly budget: ChosenBudget }> {
   if (request.stream !== true && request.stream_options !== undefined) throw new HttpError('invalid_value', 'stream_options needs stream=true.', { param: 'stream_options' });
+  if (request.logprobs !== true && request.top_logprobs !== undefined) throw new HttpError('invalid_value', 'top_logprobs needs logprobs=true.', { param: 'top_logprobs' });
   const budget = await budgetOf({
     model: request.model,
     effort: oneOf([['reasoning_effort', request.reasoning_effort], ['reasoning.effort', request.reasoning?.effort]]),
@@ -75,7 +78,7 @@ export async function chatJob(request: ChatRequest, models: () => Promise<readon
 function chatSpec(request: ChatRequest, budget: ChosenBudget): JobSpec {
   const samplingSpec = samplingOf(request);
   const bias = Object.entries(request.logit_bias ?? {}).map(([id, value]): [number, number] => [Number(id), value]);
-  const { tool_choice: choice } = request;
+  const { tool_choice: choice, response_format: format } = request;
   const messages = request.messages.map(messageOf);
   checkAnswers(messages, (index) => `messages.${index}.tool_call_id`);
   const all = bias.length === 0 ? samplingSpec : { ...samplingSpec, logit_bias: bias };
@@ -87,6 +90,8 @@ function chatSpec(request: ChatRequest, budget: ChosenBudget): JobSpec {
     ...labelsOf(request),
     ...(all === undefined ? {} : { sampling: all }),
     ...(request.seed === undefined ? {} : { seed: request.seed }),
+    ...formatSpec(format?.type, format?.type === 'json_schema' ? format.json_schema.schema : undefined, 'response_format.json_schema.schema'),
+    ...(request.logprobs === true ? { logprobs: request.top_logprobs ?? 0 } : {}),
     ...(request.stop === undefined ? {} : { stop: typeof request.stop === 'string' ? [request.stop] : request.stop }),
   };
 }

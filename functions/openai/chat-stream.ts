@@ -8,10 +8,12 @@ import type { Clock } from '../../engine/core/clock.ts';
 import { callIdOf } from '../../engine/job/call-id.ts';
 import { electedChain } from '../../engine/job/elected.ts';
 import type { JobResult } from '../../engine/job/generate.ts';
+import type { TokenLogprob } from '../../engine/job/logprobs.ts';
 import type { CallDelta } from '../../engine/job/splitter.ts';
 import { endOf } from '../foreground.ts';
 import { frame } from '../sse.ts';
 import { Transcript, callsOf, contentOf, saidIn } from '../transcript.ts';
+import { openAiLogprobs } from './output.ts';
 import { chatFinish, chatUsage, outcomeOf } from './usage.ts';
 
 export interface ChatStreamOptions {
@@ -60,18 +62,19 @@ export async function* chatFrames(events: AsyncIterable<JobEvent>, options: Chat
 
 function* liveFrames(options: ChatStreamOptions, event: JobEvent): Generator<string> {
   if (event.kind !== 'token' && event.kind !== 'finish') return;
-  if (event.delta.reasoning !== '') yield chunk(options, event.chain, { reasoning_content: event.delta.reasoning });
-  for (const more of saidIn(event.delta)) {
-    if (more.kind === 'text') yield chunk(options, event.chain, { content: more.text });
-    else yield chunk(options, event.chain, callDelta(options.view.id, event.chain, more.call));
-  }
+  const { chain, delta, logprobs = [] } = event;
+  const deltas: Delta[] = delta.reasoning === '' ? [] : [{ reasoning_content: delta.reasoning }];
+  for (const more of saidIn(delta)) deltas.push(more.kind === 'text' ? { content: more.text } : callDelta(options.view.id, chain, more.call));
+  // The log-probabilities come with the last of it.
+  if (deltas.length === 0 && logprobs.length > 0) deltas.push({});
+  for (const [i, one] of deltas.entries()) yield chunk(options, chain, one, {}, null, i === deltas.length - 1 ? logprobs : []);
 }
 
 function* electedFrames(options: ChatStreamOptions, transcript: Transcript, elected: number): Generator<string> {
   const text = transcript.chain(elected);
   const content = contentOf(text);
   if (text.reasoning !== '') yield chunk(options, 0, { reasoning_content: text.reasoning });
-  if (content !== '') yield chunk(options, 0, { content });
+  if (content !== '' || text.logprobs !== null) yield chunk(options, 0, content === '' ? {} : { content }, {}, null, text.logprobs ?? []);
   for (const [index, call] of callsOf(text).entries()) yield chunk(options, 0, callDelta(options.view.id, elected, { index, name: call.name, arguments: call.arguments }));
 }
 
@@ -91,9 +94,9 @@ function* lastFrames(options: ChatStreamOptions, transcript: Transcript, result:
   }
 }
 
-function chunk({ view, includeUsage }: ChatStreamOptions, index: number, delta: Delta, extension: object = {}, finish: string | null = null): string {
+function chunk({ view, includeUsage }: ChatStreamOptions, index: number, delta: Delta, extension: object = {}, finish: string | null = null, logprobs: readonly TokenLogprob[] = []): string {
   const usage = includeUsage ? { usage: null } : {};
-  return frame(JSON.stringify({ ...head(view), choices: [{ index, delta, finish_reason: finish }], ...usage, ...extension }));
+  return frame(JSON.stringify({ ...head(view), choices: [{ index, delta, ...(logprobs.length === 0 ? {} : { logprobs: { content: openAiLogprobs(logprobs), refusal: null } }), finish_reason: finish }], ...usage, ...extension }));
 }
 
 function head({ id, createdMs, model }: JobView): object {

@@ -7,6 +7,7 @@ import { electedChain } from '../../engine/job/elected.ts';
 import type { Waited } from '../foreground.ts';
 import { type ChainText, callsOf, contentOf } from '../transcript.ts';
 import type { ChosenBudget } from './budget.ts';
+import { openAiLogprobs, tokenLogprobSchema } from './output.ts';
 import { chatCalls } from './tools.ts';
 import { chatFinish, chatUsage, outcomeOf, outcomeSchema, usageSchema } from './usage.ts';
 
@@ -25,7 +26,7 @@ export const completionSchema = z.object({
       refusal: z.null(),
     }),
     finish_reason: z.enum(['stop', 'tool_calls', 'length']),
-    logprobs: z.null(),
+    logprobs: z.object({ content: z.array(tokenLogprobSchema), refusal: z.null() }).nullable(),
   })),
   usage: usageSchema,
   hyperscale: outcomeSchema,
@@ -50,7 +51,8 @@ export function completionOf(view: JobView, { separate }: Pick<ChosenBudget, 'se
         ...(calls.length === 0 ? {} : { tool_calls: calls }),
         refusal: null,
       };
-      return { index, message, finish_reason: chatFinish(result.chains[chain]?.finish_reason ?? 'stop', calls.length), logprobs: null };
+      const logprobs = text.logprobs === null ? null : { content: openAiLogprobs(text.logprobs), refusal: null };
+      return { index, message, finish_reason: chatFinish(result.chains[chain]?.finish_reason ?? 'stop', calls.length), logprobs };
     }),
     usage: chatUsage(result.usage, transcript),
     hyperscale: outcomeOf(result, elected),

@@ -80,7 +80,8 @@ export const serviceTier = z.enum(['auto', 'default']).optional();
 /** What a response has and nothing is in. */
 export const emptyList = z.array(z.unknown()).max(0);
 
-const textPart = z.strictObject({ type: z.enum(['text', 'input_text', 'output_text']), text: z.string(), annotations: emptyList.optional(), logprobs: emptyList.optional() });
+/** `logprobs`: of a text that a response gave and a client hands back; what it says of the text changes nothing. */
+const textPart = z.strictObject({ type: z.enum(['text', 'input_text', 'output_text']), text: z.string(), annotations: emptyList.optional(), logprobs: z.array(z.unknown()).optional() });
 
 export const content = z.union([z.string(), z.array(textPart).min(1).max(LIMITS.MESSAGES_MAX)], { error: 'must be text or a list of text parts' });
 

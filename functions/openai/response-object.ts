@@ -5,15 +5,17 @@ import type { JobView } from '../../engine/control/platform.ts';
 import { callIdOf } from '../../engine/job/call-id.ts';
 import { electedChain } from '../../engine/job/elected.ts';
 import type { JobResult } from '../../engine/job/generate.ts';
+import type { TokenLogprob } from '../../engine/job/logprobs.ts';
 import { endError } from '../foreground.ts';
 import { STATUS, type JobStatus } from '../jobs/views.ts';
 import type { ChainText, Transcript } from '../transcript.ts';
 import { emptyList } from './fields.ts';
+import { openAiLogprobs, tokenLogprobSchema } from './output.ts';
 import { repeatedTools, responseToolChoice, responseToolsOf } from './tools.ts';
 import { hyperscaleUsage, outcomeOf, outcomeSchema } from './usage.ts';
 
 const reasoningText = z.object({ type: z.literal('reasoning_text'), text: z.string() });
-const outputText = z.object({ type: z.literal('output_text'), text: z.string(), annotations: emptyList, logprobs: emptyList });
+const outputText = z.object({ type: z.literal('output_text'), text: z.string(), annotations: emptyList, logprobs: z.array(tokenLogprobSchema) });
 const itemStatus = z.enum(['in_progress', 'completed', 'incomplete']);
 
 const itemSchema = z.discriminatedUnion('type', [
@@ -113,17 +115,17 @@ export interface Whose {
   readonly chain: number;
 }
 
-function outputOf(whose: Whose, { reasoning, said }: ChainText, whole: boolean): OutputItem[] {
+function outputOf(whose: Whose, { reasoning, said, logprobs }: ChainText, whole: boolean): OutputItem[] {
   const parts: ItemPart[] = reasoning === '' ? [] : [{ kind: 'reasoning', text: reasoning }];
   const counts = { text: 0, call: 0 };
-  for (const piece of said) parts.push({ ...piece, index: counts[piece.kind]++ });
+  for (const piece of said) parts.push({ ...piece, index: counts[piece.kind]++, ...(piece.kind === 'text' ? { logprobs: logprobs ?? [] } : {}) });
   return parts.map((part, i) => itemOf(whose, part, i < parts.length - 1 || whole ? 'completed' : 'incomplete'));
 }
 
 /** `index` counts the items of a kind. `text` null: it has just begun. */
 export type ItemPart =
   | { readonly kind: 'reasoning'; readonly text: string | null }
-  | { readonly kind: 'text'; readonly index: number; readonly text: string | null }
+  | { readonly kind: 'text'; readonly index: number; readonly text: string | null; readonly logprobs?: readonly TokenLogprob[] }
   | { readonly kind: 'call'; readonly index: number; readonly name: string; readonly arguments: string };
 
 export function itemOf({ job, chain }: Whose, part: ItemPart, status: OutputItem['status']): OutputItem {
@@ -131,7 +133,7 @@ export function itemOf({ job, chain }: Whose, part: ItemPart, status: OutputItem
     case 'reasoning':
       return { id: `rs_${job}`, type: 'reasoning', summary: [], content: part.text === null ? [] : [{ type: 'reasoning_text', text: part.text }], status };
     case 'text': {
-      const content = part.text === null ? [] : [{ type: 'output_text' as const, text: part.text, annotations: [], logprobs: [] }];
+      const content = part.text === null ? [] : [{ type: 'output_text' as const, text: part.text, annotations: [], logprobs: openAiLogprobs(part.logprobs ?? []) }];
       return { id: part.index === 0 ? `msg_${job}` : `msg_${job}_${part.index}`, type: 'message', role: 'assistant', status, content };
     }
     case 'call':

@@ -3,8 +3,10 @@ import { z } from '@hono/zod-openapi';
 
 import { LIMITS } from '../../engine/core/limits.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
+import { HttpError } from '../errors.ts';
 import type { ChosenBudget } from './budget.ts';
 import { content, effort, emptyList, hyperscale, labels, labelsOf, length, modelName, sampling, samplingOf, seed, serviceTier, textOf } from './fields.ts';
+import { formatSpec, textFormat, topLogprobs } from './output.ts';
 import { call, callId, checkAnswers, responseToolChoice, responseTools, toolsSpec } from './tools.ts';
 
 /** Of an item that a response gave and a client hands back. */
@@ -48,10 +50,11 @@ export const responseRequest = z.strictObject({
   tools: responseTools.optional().openapi({ description: 'Functions that the model may call.' }),
   tool_choice: responseToolChoice.optional(),
   parallel_tool_calls: z.boolean().optional().openapi({ description: 'false: one call at most.' }),
+  text: z.strictObject({ format: textFormat.optional() }).optional(),
+  include: z.array(z.literal('message.output_text.logprobs'), { error: 'must be a list of "message.output_text.logprobs", which is all that can be included' }).max(1).optional(),
+  top_logprobs: topLogprobs.optional().openapi({ description: 'The likeliest tokens in the place of each; needs `include: ["message.output_text.logprobs"]`.' }),
   // Values that say what is done anyway.
-  text: z.strictObject({ format: z.strictObject({ type: z.literal('text') }).optional() }).optional(),
   truncation: z.literal('disabled').optional(),
-  include: emptyList.optional(),
   service_tier: serviceTier,
   ...labels,
   store: z.boolean().optional().openapi({ description: 'Every request is a stored job. `false`: erased once it is answered.' }),
@@ -64,6 +67,13 @@ type Messages = NonNullable<JobSpec['messages']>;
 export function responseSpec(request: ResponseRequest, budget: ChosenBudget): JobSpec {
   const { tool_choice: choice } = request;
   const samplingSpec = samplingOf(request);
+  const format = request.text?.format;
+  const includesLogprobs = (request.include ?? []).length > 0;
+  if (!includesLogprobs && request.top_logprobs !== undefined) {
+    throw new HttpError('invalid_value', 'top_logprobs needs include=["message.output_text.logprobs"].', { param: 'top_logprobs' });
+  }
+  // A token may be of a call and of the text beside it.
+  if (includesLogprobs && (request.tools ?? []).length > 0) throw new HttpError('invalid_value', 'include must be empty with tools.', { param: 'include' });
   const messages = typeof request.input === 'string' ? [{ role: 'user', content: request.input }] : messagesOf(request.input);
   // Of a response before this one there may be calls to answer: the engine knows them.
   if (request.previous_response_id === undefined) checkAnswers(messages, () => 'input');
@@ -76,6 +86,8 @@ export function responseSpec(request: ResponseRequest, budget: ChosenBudget): Jo
     ...labelsOf(request),
     ...(samplingSpec === undefined ? {} : { sampling: samplingSpec }),
     ...(request.seed === undefined ? {} : { seed: request.seed }),
+    ...formatSpec(format?.type, format?.type === 'json_schema' ? format.schema : undefined, 'text.format.schema'),
+    ...(includesLogprobs ? { logprobs: request.top_logprobs ?? 0 } : {}),
   };
 }
 

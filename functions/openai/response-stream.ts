@@ -7,8 +7,10 @@
 import type { JobEvent, JobView } from '../../engine/control/platform.ts';
 import { EngineError } from '../../engine/core/errors.ts';
 import { electedChain } from '../../engine/job/elected.ts';
+import type { TokenLogprob } from '../../engine/job/logprobs.ts';
 import { frame } from '../sse.ts';
 import { Transcript, saidIn } from '../transcript.ts';
+import { openAiLogprobs } from './output.ts';
 import { type ItemPart, type OutputItem, endedResponse, itemOf, pendingResponse } from './response-object.ts';
 
 /** No job event becomes more: thinking, and TOOLS_MAX calls with text before and after each, opened, written and closed, and the end. */
@@ -52,6 +54,7 @@ interface Scene {
 function* become(event: JobEvent, { transcript, writer, live, view }: Scene): Generator<Typed> {
   if ((event.kind === 'token' || event.kind === 'finish') && live) {
     yield* writer.write('reasoning', event.delta.reasoning);
+    writer.hold(event.logprobs ?? []);
     for (const more of saidIn(event.delta)) {
       if (more.kind === 'text') yield* writer.write('text', more.text);
       else yield* writer.call(more.call.name, more.call.arguments);
@@ -61,8 +64,9 @@ function* become(event: JobEvent, { transcript, writer, live, view }: Scene): Ge
   const elected = electedChain(event.result);
   if (!live) {
     writer.chain = elected;
-    const { reasoning, said } = transcript.chain(elected);
+    const { reasoning, said, logprobs } = transcript.chain(elected);
     yield* writer.write('reasoning', reasoning);
+    writer.hold(logprobs ?? []);
     for (const piece of said) {
       if (piece.kind === 'text') yield* writer.write('text', piece.text);
       else yield* writer.call(piece.name, piece.arguments);
@@ -96,9 +100,17 @@ class ItemWriter {
   #part: ItemPart | null = null;
   #index = -1;
   readonly #counts = { text: 0, call: 0 };
+  /** Of the text, which is one where there are any; those that came before it wait for it. */
+  readonly #logprobs: TokenLogprob[] = [];
+  readonly #waiting: TokenLogprob[] = [];
 
   constructor(job: string) {
     this.#job = job;
+  }
+
+  /** They belong to the text that comes next, or that is there when it ends. */
+  hold(logprobs: readonly TokenLogprob[]): void {
+    this.#waiting.push(...logprobs);
   }
 
   *write(kind: 'reasoning' | 'text', delta: string): Generator<Typed> {
@@ -109,8 +121,10 @@ class ItemWriter {
     }
     const part = this.#part;
     if (part === null || part.kind === 'call') return;
+    const told = part.kind === 'text' ? this.#waiting.splice(0) : [];
+    this.#logprobs.push(...told);
     this.#part = { ...part, text: (part.text ?? '') + delta };
-    yield { type: `response.${wordOf(part)}.delta`, ...this.#place(part), delta, ...logprobsOf(part) };
+    yield { type: `response.${wordOf(part)}.delta`, ...this.#place(part), delta, ...logprobsOf(part, told) };
   }
 
   /** @param name of the one that begins; undefined: more of the one before. */
@@ -128,11 +142,12 @@ class ItemWriter {
   *close(status: OutputItem['status']): Generator<Typed> {
     const part = this.#part;
     if (part === null) return;
-    const item = this.#item(part, status);
+    if (part.kind === 'text') this.#logprobs.push(...this.#waiting.splice(0));
+    const item = this.#item(part.kind === 'text' ? { ...part, logprobs: this.#logprobs } : part, status);
     if (part.kind === 'call') {
       yield { type: 'response.function_call_arguments.done', item_id: item.id, output_index: this.#index, name: part.name, arguments: part.arguments };
     } else {
-      yield { type: `response.${wordOf(part)}.done`, ...this.#place(part), text: part.text ?? '', ...logprobsOf(part) };
+      yield { type: `response.${wordOf(part)}.done`, ...this.#place(part), text: part.text ?? '', ...logprobsOf(part, this.#logprobs) };
       yield { type: 'response.content_part.done', ...this.#place(part), part: contentOf(item) };
     }
     yield { type: 'response.output_item.done', output_index: this.#index, item };
@@ -159,8 +174,8 @@ function wordOf({ kind }: ItemPart): string {
   return kind === 'reasoning' ? 'reasoning_text' : 'output_text';
 }
 
-function logprobsOf({ kind }: ItemPart): object {
-  return kind === 'text' ? { logprobs: [] } : {};
+function logprobsOf({ kind }: ItemPart, logprobs: readonly TokenLogprob[]): object {
+  return kind === 'text' ? { logprobs: openAiLogprobs(logprobs) } : {};
 }
 
 function contentOf(item: OutputItem): unknown {

@@ -73,13 +73,29 @@ std::shared_ptr<const std::vector<std::string>> ReadPieces(Reader& reader) {
   return pieces;
 }
 
+template <class T>
+Napi::Value Copy(Napi::Env env, const std::vector<T>& values) {
+  auto array = Napi::TypedArrayOf<T>::New(env, values.size());
+  if (!array.IsEmpty()) std::ranges::copy(values, array.Data());
+  return array;
+}
+
+Napi::Value LogprobsToJs(Napi::Env env, const Logprobs& logprobs) {
+  if (!logprobs.kept()) return env.Null();
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("top", logprobs.top);
+  out.Set("tokens", Copy(env, logprobs.tokens));
+  out.Set("topIds", Copy(env, logprobs.top_ids));
+  out.Set("topValues", Copy(env, logprobs.top_values));
+  return out;
+}
+
 Napi::Object ChainToJs(Napi::Env env, const ChainReport& chain) {
   // Small and short-lived: copied, so that the collector need not track an external buffer for each.
-  auto tokens = Napi::Int32Array::New(env, chain.tokens.size());
-  if (!tokens.IsEmpty()) std::ranges::copy(chain.tokens, tokens.Data());
   const char* finish = FinishName(chain.finish);
   Napi::Object out = Napi::Object::New(env);
-  out.Set("tokens", tokens);
+  out.Set("tokens", Copy(env, chain.tokens));
+  out.Set("logprobs", LogprobsToJs(env, chain.logprobs));
   out.Set("finish", finish == nullptr ? env.Null() : Napi::String::New(env, finish));
   out.Set("stopBytes", chain.stop_bytes < 0 ? env.Null() : Napi::Value::From(env, chain.stop_bytes));
   out.Set("liveSum", chain.live_sum);
@@ -150,6 +166,7 @@ RunOptions ReadRunOptions(Reader& reader) {
   if (!reader.IsNull("memoryLimitBytes")) options.memory_limit_bytes = reader.Int("memoryLimitBytes", 0, kExactIntegerMax);
   if (!reader.IsNull("kvReadBudget")) options.kv_read_budget = reader.Int("kvReadBudget", 0, kExactIntegerMax);
   options.prefill_chunk = reader.Int32("prefillChunk", 1, 65536);
+  if (!reader.IsNull("logprobs")) options.logprobs = reader.Int32("logprobs", 0, kTopLogprobsMax);
   options.checkpointed = reader.Bool("checkpointed");
   if (reader.status().ok() && options.lengths.size() != static_cast<size_t>(options.width)) {
     reader.Fail(kErrInternal, "lengths", "must have one element per chain.");

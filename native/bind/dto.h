@@ -38,6 +38,8 @@ class Reader {
   std::vector<int32_t> Int32Array(const char* name, size_t count_max);
   std::vector<uint32_t> Uint32Array(const char* name, size_t count_max);
   std::vector<uint8_t> Uint8Array(const char* name, size_t count_max);
+  // A JS array of Uint32Array and null, which is read as an empty one.
+  std::vector<std::vector<uint32_t>> Uint32Arrays(const char* name, size_t count_max, size_t each_max);
   std::vector<std::string> Strings(const char* name, size_t count_max, size_t bytes_max);
   std::vector<std::pair<std::string, std::string>> StringPairs(const char* name, size_t count_max, size_t bytes_max);
   std::vector<std::pair<int32_t, float>> NumberPairs(const char* name, size_t count_max);
@@ -60,7 +62,7 @@ class Reader {
   double Number(const char* name, Napi::Value value);
   std::string Text(const char* name, Napi::Value value, size_t bytes_max);
   template <class T>
-  std::vector<T> Typed(const char* name, napi_typedarray_type wanted, const char* what, size_t count_max);
+  std::vector<T> Typed(const char* name, Napi::Value value, napi_typedarray_type wanted, const char* what, size_t count_max);
   // Calls `item(element)` up to the first fault.
   template <class F>
   void Each(const char* name, Napi::Value array, size_t count_max, F&& item);

@@ -122,8 +122,7 @@ int32_t Reader::Choice(const char* name, std::initializer_list<const char*> choi
 }
 
 template <class T>
-std::vector<T> Reader::Typed(const char* name, napi_typedarray_type wanted, const char* what, size_t count_max) {
-  const Napi::Value value = Get(name);
+std::vector<T> Reader::Typed(const char* name, Napi::Value value, napi_typedarray_type wanted, const char* what, size_t count_max) {
   if (!status_.ok()) return {};
   if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != wanted) {
     Fail(kErrInternal, name, std::string("must be ") + what + "; got " + TypeName(value) + ".");
@@ -139,13 +138,13 @@ std::vector<T> Reader::Typed(const char* name, napi_typedarray_type wanted, cons
 }
 
 std::vector<int32_t> Reader::Int32Array(const char* name, size_t count_max) {
-  return Typed<int32_t>(name, napi_int32_array, "an Int32Array", count_max);
+  return Typed<int32_t>(name, Get(name), napi_int32_array, "an Int32Array", count_max);
 }
 std::vector<uint32_t> Reader::Uint32Array(const char* name, size_t count_max) {
-  return Typed<uint32_t>(name, napi_uint32_array, "a Uint32Array", count_max);
+  return Typed<uint32_t>(name, Get(name), napi_uint32_array, "a Uint32Array", count_max);
 }
 std::vector<uint8_t> Reader::Uint8Array(const char* name, size_t count_max) {
-  return Typed<uint8_t>(name, napi_uint8_array, "a Uint8Array", count_max);
+  return Typed<uint8_t>(name, Get(name), napi_uint8_array, "a Uint8Array", count_max);
 }
 
 template <class F>
@@ -170,6 +169,14 @@ std::array<Napi::Value, 2> Reader::Pair(const char* name, Napi::Value array) {
   Each(name, array, pair.size(), [&](Napi::Value element) { pair[count++] = element; });
   if (count != pair.size()) Fail(kErrInternal, name, "must hold pairs.");
   return pair;
+}
+
+std::vector<std::vector<uint32_t>> Reader::Uint32Arrays(const char* name, size_t count_max, size_t each_max) {
+  std::vector<std::vector<uint32_t>> result;
+  Each(name, Get(name), count_max, [&](Napi::Value element) {
+    result.push_back(element.IsNull() ? std::vector<uint32_t>() : Typed<uint32_t>(name, element, napi_uint32_array, "Uint32Arrays or null", each_max));
+  });
+  return result;
 }
 
 std::vector<std::string> Reader::Strings(const char* name, size_t count_max, size_t bytes_max) {

@@ -13,12 +13,14 @@ namespace rum::bind {
 namespace {
 
 constexpr size_t kEndChainsMax = 65536;
+constexpr size_t kMaskWordsMax = size_t{1} << 17;  // the largest vocabulary, a bit a token
 
 // Prefill or step, in slices that all runs of the engine share. The user's cancel ends the call, the clock the slice.
 class RunTask final : public Task {
  public:
   static constexpr int32_t kPrefill = 0;
-  RunTask(std::shared_ptr<RunHandle> handle, int32_t steps) : handle_(std::move(handle)), steps_(steps) {}
+  RunTask(std::shared_ptr<RunHandle> handle, int32_t steps, std::vector<TokenMask> masks)
+      : handle_(std::move(handle)), steps_(steps), masks_(std::move(masks)) {}
 
   ~RunTask() override {
     if (handle_->closed) handle_->Release();
@@ -66,7 +68,7 @@ class RunTask final : public Task {
     // Cleared first, then looked at: a Cancel() after the look finds the flag for the run to see.
     run.ClearCancel();
     if (cancelled()) run.RequestCancel();
-    call_ = steps_ == kPrefill ? RunCall::Prefill(run) : RunCall::Step(run, steps_);
+    call_ = steps_ == kPrefill ? RunCall::Prefill(run) : RunCall::Step(run, steps_, std::move(masks_));
     return &*call_;
   }
 
@@ -79,16 +81,17 @@ class RunTask final : public Task {
 
   std::shared_ptr<RunHandle> handle_;
   const int32_t steps_;
+  std::vector<TokenMask> masks_;
   std::optional<RunCall> call_;
   RunReport report_;
   MemoryUse memory_;
   bool worked_ = false;
 };
 
-Napi::Value StartTask(Napi::Env env, const std::shared_ptr<RunHandle>& run, int32_t steps) {
+Napi::Value StartTask(Napi::Env env, const std::shared_ptr<RunHandle>& run, int32_t steps, std::vector<TokenMask> masks = {}) {
   const Status status = CheckUsable(*run);
   if (!status.ok()) return Throw(env, status);
-  const auto task = std::make_shared<RunTask>(run, steps);
+  const auto task = std::make_shared<RunTask>(run, steps, std::move(masks));
   run->call = task;
   return run->core->queue->Start(task);
 }
@@ -129,8 +132,10 @@ Napi::Value RunPrefill(Napi::Env env, const std::shared_ptr<RunHandle>& run, Nap
 Napi::Value RunStep(Napi::Env env, const std::shared_ptr<RunHandle>& run, Napi::Value options) {
   Reader reader("step.options", options);
   const int32_t steps = reader.Int32("maxSteps", 1, INT32_MAX);
+  std::vector<TokenMask> masks;
+  if (!reader.IsNull("masks")) masks = reader.Uint32Arrays("masks", run->snapshot.chains.size(), kMaskWordsMax);
   if (!reader.status().ok()) return Throw(env, reader.status());
-  return StartTask(env, run, steps);
+  return StartTask(env, run, steps, std::move(masks));
 }
 
 Napi::Value RunCancel(Napi::Env env, const std::shared_ptr<RunHandle>& run, Napi::Value) {

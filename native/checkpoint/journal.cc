@@ -1,6 +1,7 @@
 #include "checkpoint/journal.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "checkpoint/bytes.h"
 #include "core/limits.h"
@@ -46,10 +47,16 @@ std::vector<uint8_t> ChainFrame(const JournalChain& chain) {
   out.Put(chain.chain);
   out.Put(chain.first_token);
   out.Put(static_cast<int32_t>(chain.report.tokens.size()));
-  out.Put(int32_t{0});
+  const Logprobs& logprobs = chain.report.logprobs;
+  out.Put(logprobs.top + 1);
   PutCounters(chain.report, &out);
   out.Array(std::span<const int32_t>(chain.report.tokens));
   PutDecisions(chain.decisions, &out);
+  if (logprobs.kept()) {
+    out.Array(std::span<const float>(logprobs.tokens));
+    out.Array(std::span<const int32_t>(logprobs.top_ids));
+    out.Array(std::span<const float>(logprobs.top_values));
+  }
   return out.bytes();
 }
 
@@ -69,17 +76,29 @@ Status ParseJob(std::span<const uint8_t> frame, JournalJob* job) {
   return possible ? Status::Ok() : Damaged("is about an impossible job");
 }
 
+bool GetLogprobs(ByteReader* in, int32_t count, int32_t top, int32_t vocab, Logprobs* logprobs) {
+  logprobs->top = top;
+  if (top < 0) return true;
+  logprobs->tokens = in->Array<float>(count);
+  logprobs->top_ids = in->Array<int32_t>(int64_t{count} * top);
+  logprobs->top_values = in->Array<float>(int64_t{count} * top);
+  const auto possible = [](float value) { return value <= 0.0f && value >= std::numeric_limits<float>::lowest(); };
+  return in->ok() && std::ranges::all_of(logprobs->tokens, possible) && std::ranges::all_of(logprobs->top_values, possible) &&
+         std::ranges::all_of(logprobs->top_ids, [vocab](int32_t id) { return id >= 0 && id < vocab; });
+}
+
 Status ParseChain(std::span<const uint8_t> frame, int32_t heads, int32_t vocab, JournalChain* chain) {
   ByteReader in(frame);
   chain->chain = in.Get<int32_t>();
   chain->first_token = in.Get<int32_t>();
   const auto count = in.Get<int32_t>();
-  const auto zero = in.Get<int32_t>();
-  const bool possible = GetCounters(&in, &chain->report) && chain->chain >= 0 && chain->first_token >= 0 && count >= 0 && zero == 0 &&
+  const auto top = in.Get<int32_t>() - 1;
+  const bool possible = GetCounters(&in, &chain->report) && chain->chain >= 0 && chain->first_token >= 0 && count >= 0 && top >= -1 && top <= kTopLogprobsMax &&
                         chain->first_token <= kPositionsMax - count;
   if (!possible) return Damaged("is about an impossible chain");
   chain->report.tokens = in.Array<int32_t>(count);
-  if (!in.ok() || !GetDecisions(&in, heads, &chain->decisions) || !in.done()) return Damaged("holds another number of tokens than it says");
+  const bool whole = in.ok() && GetDecisions(&in, heads, &chain->decisions) && GetLogprobs(&in, count, top, vocab, &chain->report.logprobs);
+  if (!whole || !in.done()) return Damaged("holds another number of tokens than it says");
   const bool known = std::ranges::all_of(chain->report.tokens, [vocab](int32_t token) { return token >= 0 && token < vocab; });
   return known ? Status::Ok() : Damaged("holds a token that the model does not know");
 }
@@ -151,10 +170,15 @@ Status Fold(const Journal& next, Journal* journal) {
         chain.report.finish == Finish::kStop) {
       return astray;
     }
+    Logprobs logprobs = std::move(chain.report.logprobs);
+    if (first || chain.report.tokens.empty()) logprobs.top = news.report.logprobs.top;
+    if (logprobs.top != news.report.logprobs.top) return astray;
+    logprobs.Append(news.report.logprobs);
     std::vector<int32_t> tokens = std::move(chain.report.tokens);
     tokens.insert(tokens.end(), news.report.tokens.begin(), news.report.tokens.end());
     chain.report = news.report;
     chain.report.tokens = std::move(tokens);
+    chain.report.logprobs = std::move(logprobs);
     Extend(&chain.decisions, news.decisions);
     if (!Fed(job.prompt_tokens, chain)) return Damaged("is about tokens that cannot have been fed");
   }

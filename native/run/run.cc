@@ -16,6 +16,8 @@ Run::Impl::Impl(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> m
       chains_(static_cast<size_t>(options_.width)), logits_(chains_.size() * vocab_),
       scratch_(std::min(chains_.size(), static_cast<size_t>(backend_->threads())), SampleScratch(model_->config.vocab_size, backend_->isa())),
       sampled_(chains_.size()) {
+  options_.logprobs = std::min(options_.logprobs, model_->config.vocab_size);
+  for (SampleScratch& scratch : scratch_) scratch.row.resize(options_.logprobs < 0 ? 0 : vocab_);
   // A budget too large to multiply cannot be reached either.
   if (options_.kv_read_budget >= 0 && !CheckedMul(options_.kv_read_budget, head_count_, &read_sum_max_)) {
     read_sum_max_ = std::numeric_limits<int64_t>::max();
@@ -27,6 +29,8 @@ Run::Impl::Impl(std::shared_ptr<Backend> backend, std::shared_ptr<const Model> m
     chains_[i].stop = stop_.NewState();
     chains_[i].journaled.decisions = static_cast<int32_t>(options_.prompt.size());
     chains_[i].report.tokens.reserve(static_cast<size_t>(options_.lengths[i]));
+    chains_[i].report.logprobs.top = options_.logprobs;
+    chains_[i].report.logprobs.Reserve(static_cast<size_t>(options_.lengths[i]));
     if (HasPenalties(options_.sampling)) chains_[i].history = TokenHistory(options_.prompt, options_.lengths[i]);
   }
 }
@@ -98,16 +102,19 @@ Status Run::Impl::ForkChains() {
 }
 
 // Chains are independent until their tokens are accepted: those of scratch s are s, s + scratches, ...
-void Run::Impl::SampleAll() {
+void Run::Impl::SampleAll(const std::vector<TokenMask>& masks) {
   const auto scratches = static_cast<int64_t>(scratch_.size());
   const auto cost = static_cast<int64_t>(front_.size() * vocab_) * (options_.sampling.temperature == 0.0f ? 1 : 16);
-  backend_->RunOnThreads(scratches, cost, [this](int64_t begin, int64_t end, int32_t) {
+  backend_->RunOnThreads(scratches, cost, [this, &masks](int64_t begin, int64_t end, int32_t) {
     for (auto s = static_cast<size_t>(begin); s < static_cast<size_t>(end); ++s) {
       for (size_t r = s; r < front_.size(); r += scratch_.size()) {
         ChainState& chain = chains_[front_[r]];
-        sampled_[r] = SampleToken(options_.sampling, LogitsRow(chain.logits_row), chain.history, options_.seed,
-                                  options_.first_chain + static_cast<int32_t>(front_[r]),
-                                  static_cast<int32_t>(chain.report.tokens.size()), scratch_[s]);
+        const std::span<float> row = LogitsRow(chain.logits_row);
+        std::ranges::copy(row.first(scratch_[s].row.size()), scratch_[s].row.begin());
+        sampled_[r] = SampleToken(options_.sampling, row, chain.history, options_.seed, options_.first_chain + static_cast<int32_t>(front_[r]),
+                                  static_cast<int32_t>(chain.report.tokens.size()), scratch_[s],
+                                  masks.empty() ? std::span<const uint32_t>() : std::span<const uint32_t>(masks[front_[r]]));
+        if (chain.report.logprobs.kept()) AddLogprobs(scratch_[s].row, sampled_[r], scratch_[s], &chain.report.logprobs);
       }
     }
   });
@@ -197,10 +204,22 @@ size_t Run::Impl::FindFront() {
   return fewest;
 }
 
+Status Run::Impl::CheckMasks(int32_t max_steps, const std::vector<TokenMask>& masks) const {
+  if (masks.empty()) return Status::Ok();
+  if (max_steps != 1) return Error(kErrOption, "masks are for one step");
+  if (masks.size() != chains_.size()) return Error(kErrOption, "masks must have one entry for each chain");
+  for (size_t i = 0; i < masks.size(); ++i) {
+    if (masks[i].empty()) continue;
+    if (masks[i].size() != (vocab_ + 31) / 32) return Error(kErrOption, "a mask must have a bit for each token of the vocabulary");
+    if (!AllowsAny(masks[i], model_->config.vocab_size)) return Error(kErrOption, "the mask of chain " + std::to_string(i) + " allows no token");
+  }
+  return Status::Ok();
+}
+
 // The next token of every chain of the front. false: none of them goes on.
-bool Run::Impl::PlanStep() {
+bool Run::Impl::PlanStep(const std::vector<TokenMask>& masks) {
   const size_t tokens = FindFront();
-  SampleAll();
+  SampleAll(masks);
   DropFinished();
   steps_ = std::max(steps_, static_cast<int64_t>(tokens) + 1);
   return PlanFront();
@@ -282,11 +301,13 @@ Status Run::Advance(RunCall call) {
 
 Status Run::Prefill() { return Advance(RunCall::Prefill(*this)); }
 
-Status Run::Step(int32_t max_steps) { return Advance(RunCall::Step(*this, max_steps)); }
+Status Run::Step(int32_t max_steps, std::vector<TokenMask> masks) { return Advance(RunCall::Step(*this, max_steps, std::move(masks))); }
 
-RunCall RunCall::Step(Run& run, int32_t max_steps) {
+RunCall RunCall::Step(Run& run, int32_t max_steps, std::vector<TokenMask> masks) {
   RunCall call(run, false, max_steps);
   if (!call.done_ && !run.impl_->prefilled_ && !run.impl_->running_.empty()) call.End(Error(kErrOption, "call Prefill before Step"));
+  if (Status status = run.impl_->CheckMasks(max_steps, masks); !call.done_ && !status.ok()) call.End(std::move(status));
+  call.masks_ = std::move(masks);
   return call;
 }
 
@@ -325,7 +346,7 @@ bool RunCall::PlanStep() {
   Run::Impl& run = *run_->impl_;
   running_ = run.running_.size();
   --steps_;
-  const bool planned = run.PlanStep();
+  const bool planned = run.PlanStep(masks_);
   StopAtFinish();
   return planned;
 }

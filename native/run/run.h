@@ -11,6 +11,7 @@
 #include "backend/backend.h"
 #include "checkpoint/object_reader.h"
 #include "checkpoint/object_writer.h"
+#include "run/logprobs.h"
 #include "run/sampler.h"
 
 namespace rum {
@@ -30,6 +31,7 @@ struct RunOptions {
   int64_t kv_read_budget = -1;             // -1: none. KV reads of all chains together, in tokens (mean over layers and KV heads)
   int64_t memory_limit_bytes = -1;         // -1: none. KV bytes the backend may hold before a step; see kMemory in Step
   int32_t prefill_chunk = 128;             // tokens per Forward during prefill; never changes a bit
+  int32_t logprobs = -1;                   // alternatives whose log-probability is kept beside each token's, at most kTopLogprobsMax; -1: none are kept
   bool checkpointed = false;               // records eviction bits; finished chains keep their KV until a delta has saved it
 };
 
@@ -40,6 +42,7 @@ Status CheckRunOptions(const RunOptions& options, const ModelConfig& config);
 
 struct ChainReport {
   std::vector<int32_t> tokens;  // generated so far, EOS included
+  Logprobs logprobs;            // of tokens, if the run keeps them
   Finish finish = Finish::kNone;
   int32_t stop_bytes = -1;      // finish by a stop string: text length in bytes before it, else -1
   int64_t live_sum = 0;         // sum over (layer, KV head) at the last token fed
@@ -143,7 +146,9 @@ class Run {
   // Memory that runs out, or a limit that is reached, ends the running chains with kMemory as a budget does; only in Prefill is it an error.
   // The token sampled in the step that the budget stops stays: it cost no read. So does the step's count.
   // An error of the backend sticks: every later call returns it again.
-  Status Step(int32_t max_steps);
+  // With `masks`, one for each chain (an empty one allows everything), it is one step at most; a mask that allows nothing is ERR_OPTION, and
+  // nothing has happened: whoever makes masks knows what else could come.
+  Status Step(int32_t max_steps, std::vector<TokenMask> masks = {});
   // Between two steps, after Prefill, of a checkpointed run. Encodes in memory, on the backend's threads; once it has succeeded the
   // objects are the caller's to store, and the next save holds only what is new. ERR_MEMORY, ERR_KEY: nothing is marked as saved.
   Expected<std::vector<SavedPart>> Save(const SaveOptions& options);
@@ -166,7 +171,7 @@ class Run {
 class RunCall {
  public:
   static RunCall Prefill(Run& run) { return RunCall(run, true, 0); }
-  static RunCall Step(Run& run, int32_t max_steps);
+  static RunCall Step(Run& run, int32_t max_steps, std::vector<TokenMask> masks = {});
 
   // What is to be fed now: sampling and ends lie behind. nullptr: the call is over, as `status` says.
   const Feed* Plan();
@@ -187,6 +192,7 @@ class RunCall {
   Run* run_;
   bool prefill_;
   int32_t steps_;        // left
+  std::vector<TokenMask> masks_;  // of the one step
   size_t running_ = 0;   // chains, before the step
   bool done_ = false;
   Status status_;

@@ -100,10 +100,11 @@ struct Run::Impl {
   Expected<bool> PlanPrompt();
   void TakePrompt();
   Status ForkChains();
-  bool PlanStep();
+  bool PlanStep(const std::vector<TokenMask>& masks);
   size_t FindFront();
+  Status CheckMasks(int32_t max_steps, const std::vector<TokenMask>& masks) const;
   Status Take(Status fed, bool alone);
-  void SampleAll();
+  void SampleAll(const std::vector<TokenMask>& masks);
   Finish Accept(ChainState& chain, int32_t index, int32_t token);
   bool BudgetAllowsFeeding() const;
   bool MemoryAllowsFeeding() const;

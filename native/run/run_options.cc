@@ -36,6 +36,7 @@ Status CheckRunOptions(const RunOptions& o, const ModelConfig& config) {
     return Error(kErrOption, "first_chain is out of range");
   }
   if (o.kv_read_budget < -1) return Error(kErrOption, "kv_read_budget must be -1 (none) or more");
+  if (o.logprobs < -1 || o.logprobs > kTopLogprobsMax) return Error(kErrOption, "logprobs must be -1 (none) to " + std::to_string(kTopLogprobsMax));
   if (o.prefill_chunk < 1) return Error(kErrOption, "prefill_chunk must be at least 1");
   if (!o.stop.empty() && (!o.pieces || o.pieces->size() != static_cast<size_t>(config.vocab_size))) {
     return Error(kErrOption, "stop strings need the bytes of every token of the vocabulary");

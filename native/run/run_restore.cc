@@ -16,6 +16,8 @@ bool Run::Impl::Recall(size_t i, const RestoreChain& from, const JournalChain& s
   const bool whole = count == all;
   chain.report.tokens.assign(said.report.tokens.begin(), said.report.tokens.begin() + count);
   chain.report.tokens.reserve(static_cast<size_t>(options_.lengths[i]));
+  if (options_.logprobs >= 0) chain.report.logprobs = said.report.logprobs.Slice(0, static_cast<size_t>(count));
+  chain.report.logprobs.Reserve(static_cast<size_t>(options_.lengths[i]));
   for (const int32_t token : chain.report.tokens) {
     if (HasPenalties(options_.sampling)) chain.history.Add(token);
     if (!stop_.empty()) stop_.Append((*options_.pieces)[static_cast<size_t>(token)], chain.stop);
@@ -36,7 +38,9 @@ bool Run::Impl::Recall(size_t i, const RestoreChain& from, const JournalChain& s
 // A chain that ends without a cache. Of one that was cut short (nullptr) nothing was read here.
 void Run::Impl::KeepAsSaid(ChainState& chain, const JournalChain* said, Finish finish) {
   std::vector<int32_t> tokens = std::move(chain.report.tokens);
+  Logprobs logprobs = std::move(chain.report.logprobs);
   chain.report = said == nullptr ? ChainReport{} : said->report;
+  chain.report.logprobs = std::move(logprobs);
   if (said == nullptr) chain.report.fed = chain.fed_before;
   if (finish != Finish::kStop) chain.report.stop_bytes = -1;
   chain.report.finish = finish;
@@ -64,6 +68,10 @@ Status Run::Impl::CheckJournals() {
     return CheckpointError(reason::kDamaged, "the journals are of another prompt");
   }
   if (job.decision_heads != 0 && job.decision_heads != head_count_) return CheckpointError(reason::kLayout, "the journals are of another model's heads");
+  for (const auto& [index, chain] : restored_->journal.chains) {
+    const bool has_them = chain.report.tokens.empty() || chain.report.logprobs.top == options_.logprobs;
+    if (options_.logprobs >= 0 && !has_them) return CheckpointError(reason::kDamaged, "the journals lack the log-probabilities that the job keeps");
+  }
   for (size_t i = 0; i < chains_.size() && restore.own_journal; ++i) {
     const RestoreChain& from = restore.chains[i];
     const bool own = from.source == options_.first_chain + static_cast<int32_t>(i) && from.tokens < 0;
@@ -176,7 +184,9 @@ Status Run::Impl::AdoptPrompt(std::unique_ptr<ChainCache> cache, TailState state
 
 void Run::Impl::TakeCounters(ChainState& chain, const ChainReport& counters) {
   std::vector<int32_t> tokens = std::move(chain.report.tokens);
+  Logprobs logprobs = std::move(chain.report.logprobs);
   chain.report = counters;
+  chain.report.logprobs = std::move(logprobs);
   chain.report.finish = Finish::kNone;
   chain.report.stop_bytes = -1;
   chain.report.tokens = std::move(tokens);

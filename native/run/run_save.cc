@@ -43,6 +43,7 @@ Journal Run::Impl::News() const {
     entry.chain = options_.first_chain + static_cast<int32_t>(i);
     entry.first_token = said.tokens;
     entry.report = chain.report;
+    if (entry.report.logprobs.kept()) entry.report.logprobs = chain.report.logprobs.Slice(static_cast<size_t>(said.tokens), chain.report.tokens.size());
     entry.report.tokens.assign(chain.report.tokens.begin() + said.tokens, chain.report.tokens.end());
     entry.decisions = {said.decisions, said.decisions, {}};
     ChainCache* cache = chain.id == kNoChain ? nullptr : backend_->Cache(chain.id);
@@ -97,6 +98,7 @@ Expected<std::vector<SavedPart>> Run::Impl::Save(const SaveOptions& save) {
     plan(ObjectKind::kTail, prompt_tail ? kPromptChain : name, generated, [this, &chain, cache, generated, kv_heads, &save](const ObjectHeader& header) {
       TailState state{generated, chain.report, chain.last_logits, DigestOfTokens(options_.prompt, chain.report.tokens), {}};
       state.report.tokens.clear();
+      state.report.logprobs = {};
       if (chain.report.finish == Finish::kNone) {
         const std::span<float> row = LogitsRow(chain.logits_row);
         state.logits.assign(row.begin(), row.end());

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "backend/cpu/kernels.h"
+#include "core/exact_math.h"
 #include "core/philox.h"
 
 namespace rum {
@@ -32,6 +33,17 @@ void ApplyPenalties(const Sampling& s, const TokenHistory& history, std::span<fl
     if (entry.generated == 0) continue;
     logit = logit - s.presence_penalty;
     logit = ClampFinite(logit - static_cast<float>(entry.generated) * s.frequency_penalty);
+  }
+}
+
+void ApplyMask(std::span<const uint32_t> mask, std::span<float> logits) {
+  for (size_t begin = 0; begin < logits.size(); begin += 32) {
+    const size_t n = std::min<size_t>(32, logits.size() - begin);
+    for (uint32_t barred = ~mask[begin / 32]; barred != 0; barred &= barred - 1) {
+      const auto bit = static_cast<size_t>(std::countr_zero(barred));
+      if (bit >= n) break;
+      logits[begin + bit] = -std::numeric_limits<float>::infinity();
+    }
   }
 }
 
@@ -205,12 +217,13 @@ void TokenHistory::Add(int32_t token) {
 }
 
 int32_t SampleToken(const Sampling& s, std::span<float> logits, const TokenHistory& history, uint64_t seed, int32_t chain,
-                    int32_t index, SampleScratch& scratch) {
+                    int32_t index, SampleScratch& scratch, std::span<const uint32_t> mask) {
   if (HasPenalties(s)) ApplyPenalties(s, history, logits);
   for (const auto& [token, bias] : s.logit_bias) {
     float& logit = logits[static_cast<size_t>(token)];
     logit = ClampFinite(logit + bias);
   }
+  if (!mask.empty()) ApplyMask(mask, logits);
   const int32_t best = BestToken(logits, scratch);
   if (s.temperature == 0.0f) return best;
 
@@ -220,6 +233,25 @@ int32_t SampleToken(const Sampling& s, std::span<float> logits, const TokenHisto
   if (s.top_k > 0 || s.top_p < 1.0f) return SampleRanked(s, logits, rule, uniform, scratch);
   rule.least = static_cast<double>(s.min_p);
   return static_cast<int32_t>(Draw(logits, uniform, rule, scratch));
+}
+
+bool AllowsAny(const TokenMask& mask, int32_t vocab_size) {
+  const auto whole = static_cast<size_t>(vocab_size) / 32, rest = static_cast<size_t>(vocab_size) % 32;
+  if (std::any_of(mask.begin(), mask.begin() + static_cast<std::ptrdiff_t>(whole), [](uint32_t word) { return word != 0; })) return true;
+  return rest != 0 && (mask[whole] & ((uint32_t{1} << rest) - 1)) != 0;
+}
+
+void AddLogprobs(std::span<const float> logits, int32_t token, SampleScratch& scratch, Logprobs* logprobs) {
+  const auto best = static_cast<double>(logits[static_cast<size_t>(BestToken(logits, scratch))]);
+  const double log_total = LogD(TotalWeight(logits, {best, 1.0, 0.0}, scratch));
+  const auto of = [best, log_total](float logit) { return static_cast<float>(static_cast<double>(logit) - best - log_total); };
+  logprobs->tokens.push_back(of(logits[static_cast<size_t>(token)]));
+  if (logprobs->top == 0) return;
+  const std::span<const float> ranked = Rank(logits, static_cast<size_t>(logprobs->top), scratch);
+  for (size_t i = 0; i < ranked.size(); ++i) {
+    logprobs->top_ids.push_back(scratch.ids[i]);
+    logprobs->top_values.push_back(of(ranked[i]));
+  }
 }
 
 }  // namespace rum

@@ -7,6 +7,7 @@
 
 #include "backend/backend.h"
 #include "core/status.h"
+#include "run/logprobs.h"
 
 namespace rum {
 
@@ -53,7 +54,12 @@ struct SampleScratch {
   std::vector<float> ranked;     // [vocab] the logits of ids
   std::vector<float> maxima;     // [blocks of vocab]
   std::vector<double> sums;      // [blocks of vocab]
+  std::vector<float> row;        // [vocab] the logits as the model gave them, where log-probabilities are kept; else empty
 };
+
+// Which tokens may be drawn: bit t % 32 of word t / 32 is token t; [ceil(vocab / 32)] words, or none: all of them.
+using TokenMask = std::vector<uint32_t>;
+bool AllowsAny(const TokenMask& mask, int32_t vocab_size);
 
 // Samples from finite logits [vocab] (changed in place). Deterministic on every platform: probabilities in double, summed as docs/NUMERICS.md says,
 // candidates in a fixed order (logit descending, id ascending with top-k or top-p, else id ascending). Each filter renormalises
@@ -61,7 +67,12 @@ struct SampleScratch {
 // least min_p times the probability of the best; all keep at least one.
 // A token with less than e^-37 times the probability of the best is never drawn: a 53-bit random number cannot tell it from 0.
 // Random numbers are Philox(seed; chain, index, draw): index is the position of the token in the chain's generated sequence.
+// With a mask, which allows at least one token, the others have a logit of minus infinity after penalties and biases: no weight under any filter.
 int32_t SampleToken(const Sampling& sampling, std::span<float> logits, const TokenHistory& history, uint64_t seed, int32_t chain,
-                    int32_t index, SampleScratch& scratch);
+                    int32_t index, SampleScratch& scratch, std::span<const uint32_t> mask = {});
+
+// Adds one token's to `logprobs`, which keeps them: with `best` the largest of the logits [vocab], logit - best - log(the sum of the weights of
+// all at temperature 1), in double, rounded to float once.
+void AddLogprobs(std::span<const float> logits, int32_t token, SampleScratch& scratch, Logprobs* logprobs);
 
 }  // namespace rum

@@ -121,7 +121,7 @@ void AJournalThatLiesIsRefused() {
     for (const int64_t value : {int64_t{-1}, int64_t{1}, int64_t{7}, kHuge}) CHECK(c.Refuses(first, 0, at, value));
   }
   CHECK(c.Refuses(first, 0, 64, 0xff, 1));  // bits of heads that are not there
-  // Chain: index, first token, count, zero, finish, stop, fed, zero, five sums, tokens, decisions.
+  // Chain: index, first token, count, alternatives and one, finish, stop, fed, zero, five sums, tokens, decisions.
   for (const size_t at : {0, 4, 8, 12, 16, 20, 24, 28}) {
     for (const int64_t value : {int64_t{-2}, int64_t{999}, kHuge}) CHECK(c.Refuses(last, 2, at, value));
   }
@@ -131,6 +131,16 @@ void AJournalThatLiesIsRefused() {
   for (const size_t at : {decisions, decisions + 4}) {
     for (const int64_t value : {int64_t{-1}, int64_t{0}, int64_t{61}, kHuge}) CHECK(c.Refuses(last, 2, at, value));
   }
+  // Log-probabilities after a byte of decisions for each token: of 6 tokens, then 12 ids, then theirs. Above 0, minus infinity, NaN.
+  const size_t logprobs = decisions + 8 + 6, ids = logprobs + 4 * 6, values = ids + 4 * 12;
+  for (const size_t at : {logprobs, values, values + 4 * 11}) {
+    for (const int64_t bits : {int64_t{0x3f800000}, int64_t{0xff800000}, int64_t{0x7fc00000}}) CHECK(c.Refuses(last, 2, at, bits));
+  }
+  for (const int64_t id : {int64_t{-1}, int64_t{1 << 20}, kHuge}) CHECK(c.Refuses(last, 2, ids, id) && c.Refuses(last, 2, values - 4, id));
+  c.job.logprobs = 3;
+  CHECK(Is(c.Try(c.vault.Plan(3)), kErrCheckpoint));  // what the journals lack cannot be made up for
+  c.job.logprobs = -1;
+  CHECK_OK(c.Try(c.vault.Plan(3)));
 }
 
 void AManifestThatListsOtherObjectsIsRefused() {

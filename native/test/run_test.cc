@@ -369,6 +369,7 @@ void BadOptionsAreRefused() {
     CHECK(Has(create([](RunOptions& o) { o.first_chain = INT32_MAX; }), kErrOption));
     CHECK(Has(create([](RunOptions& o) { o.kv_read_budget = -2; }), kErrOption));
     CHECK(Has(create([](RunOptions& o) { o.prefill_chunk = 0; }), kErrOption));
+    CHECK(Has(create([](RunOptions& o) { o.logprobs = 21; }), kErrOption));
     CHECK(Has(create([](RunOptions& o) { o.stop = {"x"}; }), kErrOption));
     CHECK(Has(create([](RunOptions& o) { o.sampling.top_p = 0.0f; }), kErrOption));
     const auto run = Must(Run::Create(backend, model, Job(1, 5)));

@@ -142,6 +142,45 @@ void EveryLevelSamplesTheTokenOfTheDefinition() {
   CHECK(wrong == 0 && cases == 7 * 3 * 2 * 24);
 }
 
+// "Sampling" of docs/NUMERICS.md with a mask, and its log-probabilities.
+void EveryLevelGivesTheSameMaskedTokensAndLogprobs() {
+  int cases = 0, wrong = 0;
+  for (const size_t vocab : {size_t{2}, size_t{50}, size_t{257}, size_t{3000}, size_t{70001}}) {
+    for (const bool ties : {false, true}) {
+      const std::vector<float> logits = Logits(vocab, 4, 12.0f, ties);
+      TokenMask mask((vocab + 31) / 32, 0x21084210u);
+      mask[0] |= 1;
+      std::vector<float> masked = logits;
+      for (size_t i = 0; i < vocab; ++i) {
+        if ((mask[i / 32] >> (i % 32) & 1) == 0) masked[i] = -std::numeric_limits<float>::infinity();
+      }
+      const float best = *std::ranges::max_element(logits);
+      std::vector<double> weights;
+      for (const float logit : logits) weights.push_back(PlainWeight(logit, best, 1.0f));
+      const double log_total = LogD(PlainTotal(weights));
+      for (const int32_t top_k : {0, 1, 40}) {
+        for (const float top_p : {1.0f, 0.6f}) {
+          const Sampling s{.temperature = 0.8f, .top_k = top_k, .top_p = top_p};
+          ++cases;
+          const int32_t want = PlainSample(s, masked, UniformD(9, 2, cases, 0));
+          for (const Isa isa : Levels()) {
+            SampleScratch scratch(static_cast<int32_t>(vocab), isa);
+            std::vector<float> copy = logits;
+            wrong += SampleToken(s, copy, {}, 9, 2, cases, scratch, mask) != want;
+            wrong += std::memcmp(copy.data(), masked.data(), vocab * sizeof(float)) != 0;
+            Logprobs logprobs{.top = 2};
+            AddLogprobs(logits, want, scratch, &logprobs);
+            const auto of = [&](int32_t id) { return static_cast<float>(static_cast<double>(logits[static_cast<size_t>(id)]) - static_cast<double>(best) - log_total); };
+            wrong += std::bit_cast<uint32_t>(logprobs.tokens[0]) != std::bit_cast<uint32_t>(of(want));
+            wrong += logprobs.top_values[0] != of(logprobs.top_ids[0]) || logits[static_cast<size_t>(logprobs.top_ids[0])] != best;
+          }
+        }
+      }
+    }
+  }
+  CHECK(wrong == 0 && cases == 5 * 2 * 6);
+}
+
 void AnglesHaveTheBitsOfRopeAngle() {
   for (const int32_t half : {1, 3, 8, 10, 16, 32, 36, 64}) {
     std::vector<float> frequencies;
@@ -205,6 +244,7 @@ int main() {
       {"exp of weights has the bits of ExpD over its whole range", ExpHasTheBitsOfExpD},
       {"block maxima and selections equal a plain search", MaximaAndSelectionsEqualAPlainSearch},
       {"every level samples the token of the definition under every filter", EveryLevelSamplesTheTokenOfTheDefinition},
+      {"every level gives the token of the definition under a mask, and its log-probabilities", EveryLevelGivesTheSameMaskedTokensAndLogprobs},
       {"RoPE angles have the bits of RopeAngle at every level", AnglesHaveTheBitsOfRopeAngle},
       {"threads and levels change no sampled token of a run", ThreadsAndLevelsChangeNoSampledToken},
   });

@@ -171,6 +171,77 @@ void ExtremeValuesStillGiveAToken() {
   }
 }
 
+// With a mask the token is that of the allowed logits alone, whose ids keep their order.
+void AMaskLeavesTheDistributionOfWhatItAllows() {
+  int wrong = 0, cases = 0;
+  std::mt19937 random(8);
+  for (const size_t vocab : {size_t{1}, size_t{31}, size_t{33}, size_t{300}, size_t{3000}}) {
+    for (const int32_t top_k : {0, 1, 7, 40}) {
+      for (const float top_p : {1.0f, 0.9f, 0.2f}) {
+        for (const float min_p : {0.0f, 0.3f}) {
+          for (const float temperature : {0.0f, 0.7f}) {
+            const Sampling s{.temperature = temperature, .top_k = top_k, .top_p = top_p, .min_p = min_p};
+            std::vector<float> logits = RandomLogits(vocab, static_cast<uint32_t>(cases), 6.0f), allowed;
+            TokenMask mask((vocab + 31) / 32);
+            std::vector<int32_t> ids;
+            for (size_t i = 0; i < vocab; ++i) {
+              if (random() % 4 != 0 && i + 1 != vocab) continue;
+              mask[i / 32] |= uint32_t{1} << (i % 32);
+              ids.push_back(static_cast<int32_t>(i));
+              allowed.push_back(logits[i]);
+            }
+            SampleScratch scratch(static_cast<int32_t>(vocab), Isa::kPortable);
+            const int32_t token = SampleToken(s, logits, {}, 42, 3, cases, scratch, mask);
+            wrong += token != ids[static_cast<size_t>(Sample(s, allowed, cases))];
+            ++cases;
+          }
+        }
+      }
+    }
+  }
+  CHECK(wrong == 0 && cases == 5 * 4 * 3 * 2 * 2);
+}
+
+void AMaskComesAfterBiasesAndBeforeFilters() {
+  const TokenMask second = {0b0010};
+  SampleScratch scratch(4, Isa::kPortable);
+  for (const float temperature : {0.0f, 1.0f}) {
+    std::vector<float> logits = {100.0f, -std::numeric_limits<float>::max(), 3.0f, 4.0f};
+    CHECK(SampleToken({.temperature = temperature, .top_k = 3, .top_p = 0.5f, .logit_bias = {{0, 100.0f}}}, logits, {}, 1, 0, 0, scratch, second) == 1);
+  }
+  CHECK(AllowsAny({0b0010}, 4) && !AllowsAny({0b10000}, 4) && !AllowsAny({0, 0}, 40) && AllowsAny({0, 0x80}, 40) && !AllowsAny({0, 0x100}, 40));
+  CHECK(AllowsAny({0x80000000u}, 32) && !AllowsAny({0}, 32));
+}
+
+void LogprobsAreTheLogarithmsOfTheSoftmax() {
+  double worst = 0.0;
+  int wrong = 0;
+  for (const size_t vocab : {size_t{2}, size_t{50}, size_t{257}, size_t{5000}, size_t{70001}}) {
+    for (const float spread : {0.0f, 3.0f, 60.0f}) {
+      const std::vector<float> logits = RandomLogits(vocab, static_cast<uint32_t>(vocab), spread);
+      SampleScratch scratch(static_cast<int32_t>(vocab), Isa::kPortable);
+      Logprobs logprobs{.top = static_cast<int32_t>(std::min<size_t>(vocab, 20))};
+      const auto token = static_cast<int32_t>(vocab / 2);
+      AddLogprobs(logits, token, scratch, &logprobs);
+      const double best = static_cast<double>(*std::ranges::max_element(logits));
+      double total = 0.0;
+      for (const float logit : logits) total += std::exp(static_cast<double>(logit) - best);
+      const auto want = [&](int32_t id) { return static_cast<double>(logits[static_cast<size_t>(id)]) - best - std::log(total); };
+      const auto compare = [&](int32_t id, float got) { worst = std::max(worst, std::fabs(static_cast<double>(got) - want(id)) / std::max(1.0, std::fabs(want(id)))); };
+      compare(token, logprobs.tokens[0]);
+      std::vector<int32_t> order(vocab);
+      for (size_t i = 0; i < vocab; ++i) order[i] = static_cast<int32_t>(i);
+      std::ranges::stable_sort(order, std::greater<>(), [&](int32_t id) { return logits[static_cast<size_t>(id)]; });
+      for (size_t i = 0; i < static_cast<size_t>(logprobs.top); ++i) {
+        wrong += logprobs.top_ids[i] != order[i];
+        compare(logprobs.top_ids[i], logprobs.top_values[i]);
+      }
+    }
+  }
+  CHECK(wrong == 0);
+  CHECK(worst < 1e-7);
+}
+
 void RefusesWhatIsOutOfRange() {
   CHECK_OK(CheckSampling({}, 10));
   CHECK_OK(CheckSampling({.temperature = 0.0f, .top_k = 20, .top_p = 0.95f, .min_p = 0.1f, .logit_bias = {{9, -100.0f}}}, 10));
@@ -243,6 +314,9 @@ int main() {
       {"top-k, top-p and min-p in all combinations equal a full sort", FiltersEqualTheObviousOnes},
       {"penalties and biases change the logits as Hugging Face and OpenAI say", PenaltiesByHand},
       {"extreme logits, temperatures and penalties still give a token", ExtremeValuesStillGiveAToken},
+      {"with a mask the token is drawn from what it allows, under every filter", AMaskLeavesTheDistributionOfWhatItAllows},
+      {"a mask comes after biases and before filters", AMaskComesAfterBiasesAndBeforeFilters},
+      {"log-probabilities are those of a softmax in double, the likeliest tokens first", LogprobsAreTheLogarithmsOfTheSoftmax},
       {"a sampling option out of range is refused, NaN included", RefusesWhatIsOutOfRange},
       {"stop strings across token borders are found as by a plain search", StopStringsEqualAPlainSearch},
       {"stop strings are bounded in number and length", StopStringsAreBounded},

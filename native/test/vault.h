@@ -108,7 +108,8 @@ struct Vault {
 
 inline bool Same(const ChainReport& a, const ChainReport& b) {
   return a.tokens == b.tokens && a.finish == b.finish && a.stop_bytes == b.stop_bytes && a.live_sum == b.live_sum && a.peak_sum == b.peak_sum &&
-         a.decode_peak_sum == b.decode_peak_sum && a.read_sum == b.read_sum && a.dense_read_sum == b.dense_read_sum && a.fed == b.fed;
+         a.decode_peak_sum == b.decode_peak_sum && a.read_sum == b.read_sum && a.dense_read_sum == b.dense_read_sum && a.fed == b.fed &&
+         a.logprobs.tokens == b.logprobs.tokens && a.logprobs.top_ids == b.logprobs.top_ids && a.logprobs.top_values == b.logprobs.top_values;
 }
 inline bool Same(const RunReport& a, const RunReport& b) {
   return a.step == b.step && a.prefill_read_sum == b.prefill_read_sum && a.shared_sum == b.shared_sum && a.running == b.running &&
@@ -223,6 +224,7 @@ inline RunOptions Job(const Setting& s, int32_t width) {
   o.seed = 5;
   o.sampling.temperature = 1.0f;
   o.sampling.frequency_penalty = 0.1f;
+  o.logprobs = s.prompt == 20 ? -1 : 2;
   o.checkpointed = true;
   o.prefill_chunk = 16;
   return o;

@@ -193,7 +193,7 @@ describe('a chat completion', () => {
 
 describe('what is refused', () => {
   test.each([
-    ['tool_choice', 'auto'], ['response_format', { type: 'json_object' }], ['logprobs', true],
+    ['tool_choice', 'auto'], ['response_format', { type: 'grammar' }], ['logprobs', 2],
     ['top_logprobs', 2], ['audio', {}], ['modalities', ['text', 'audio']], ['store', 'no'], ['metadata', { a: 1 }], ['metadata', Object.fromEntries(Array.from({ length: 17 }, (_, i) => [`${i}`, '']))], ['user', ''], ['functions', []],
     ['parallel_tool_calls', true], ['prediction', {}], ['service_tier', 'flex'], ['verbosity', 'low'], ['web_search_options', {}], ['nonsense', 1],
     ['n', 0], ['temperature', 'hot'], ['seed', 1.5], ['max_tokens', 0], ['reasoning_effort', 'extreme'], ['model', '/etc/passwd'], ['model', '../countdown'],

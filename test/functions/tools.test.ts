@@ -255,6 +255,58 @@ describe('a native job with tools', () => {
   });
 });
 
+describe('a call that must be made', () => {
+  /** Whose every call ends, however little a model knows. */
+  const CHOICES: OpenAI.ChatCompletionFunctionTool[] = [
+    { type: 'function', function: { name: 'get_time', parameters: { type: 'object', properties: { zone: { enum: ['CET', 'UTC'] }, days: { type: 'array', items: { enum: [1, 2] }, maxItems: 2 } }, required: ['zone', 'days'], additionalProperties: false } } },
+    { type: 'function', function: { name: 'stop', parameters: { type: 'object', properties: {}, additionalProperties: false } } },
+  ];
+  const schema = z.strictObject({ zone: z.enum(['CET', 'UTC']), days: z.array(z.union([z.literal(1), z.literal(2)])).max(2) });
+  const MODELS = ['weather-hermes', 'weather-mistral', 'weather-untold'];
+
+  test('is made by models that would do something else, with arguments that are as their schema says', async () => {
+    for (const model of MODELS) {
+      for (const choice of ['required', { type: 'function', function: { name: 'get_time' } }]) {
+        for (const seed of [1, 2, 3]) {
+          const { choices } = await ask({ model, tools: CHOICES, tool_choice: choice, parallel_tool_calls: false, temperature: 1, seed, n: 2 });
+          for (const { finish_reason, message } of choices) {
+            expect(finish_reason).toBe('tool_calls');
+            expect(message.content, model).toBeNull();
+            expect(message.tool_calls).toHaveLength(1);
+            const [made] = message.tool_calls ?? [];
+            if (made?.type !== 'function') throw new Error('no function');
+            if (typeof choice === 'object' || made.function.name === 'get_time') schema.parse(JSON.parse(made.function.arguments));
+            else expect([made.function.name, JSON.parse(made.function.arguments)]).toEqual(['stop', {}]);
+          }
+        }
+      }
+    }
+  });
+
+  test('streams as any other, and is one item or more of a response', async () => {
+    for (const model of MODELS) {
+      const request = { model, tools: CHOICES, tool_choice: 'required', parallel_tool_calls: false, temperature: 1, seed: 4, max_tokens: 400 };
+      const final = await api.openai.chat.completions.stream({ ...ASK, ...request } as Parameters<typeof api.openai.chat.completions.stream>[0]).finalChatCompletion();
+      expect(strip(final)).toEqual(strip(await ask(request)));
+    }
+    const flat = CHOICES.map((given) => ({ type: 'function' as const, strict: true, ...given.function, parameters: given.function.parameters ?? {} }));
+    const response = await api.openai.responses.create({ model: 'weather-hermes', input: 'x', tools: flat, tool_choice: { type: 'function', name: 'stop' }, parallel_tool_calls: false });
+    expect(response).toMatchObject({ status: 'completed', output: [{ type: 'function_call', name: 'stop', arguments: expect.stringMatching(/^\{\s*\}$/) as string }], tool_choice: { type: 'function', name: 'stop' } });
+  });
+
+  test('by the AI SDK, whose tools ran', async () => {
+    const ran: unknown[] = [];
+    const provider = createOpenAICompatible({ name: 'ruminate', baseURL: `${api.url}/v1`, includeUsage: true });
+    const { steps } = await generateText({
+      model: provider('weather-hermes'), prompt: 'x', toolChoice: { type: 'tool', toolName: 'get_time' }, providerOptions: { ruminate: { parallel_tool_calls: false } },
+      tools: { get_time: tool({ inputSchema: schema, execute: (input) => { ran.push(input); return '12:00'; } }) }, stopWhen: stepCountIs(1),
+    });
+    expect(steps).toHaveLength(1);
+    expect(ran).toHaveLength(1);
+    expect(schema.safeParse(ran[0]).success).toBe(true);
+  });
+});
+
 describe('what is refused', () => {
   const call = { role: 'assistant', content: null, tool_calls: [{ id: 'a', type: 'function', function: { name: 'get_weather', arguments: '{}' } }] };
   const one = (change: object) => ({ tools: [{ type: 'function', function: { ...WEATHER, ...change } }] });
@@ -265,7 +317,7 @@ describe('what is refused', () => {
     ['tools.0.function.name', one({ name: 'x'.repeat(65) })], ['tools.0.function.parameters', one({ parameters: 'x' })], ['tools.0.function.parameters', one({ parameters: deep(33) })],
     ['tools.0.function.more', one({ more: 1 })], ['tools', { tools: Array(129).fill(TOOLS[0]) }], ['tools', { tools: [TOOLS[0], TOOLS[0]] }], ['tools', one({ description: 'x'.repeat(1 << 20) })],
     ['tool_choice', { tools: undefined, tool_choice: 'auto' }], ['tool_choice', { tool_choice: 'any' }], ['tool_choice', { tool_choice: { type: 'allowed_tools' } }],
-    ['tool_choice', { tool_choice: { type: 'function', function: { name: 'get_other' } } }], ['tool_choice', { tool_choice: 'required' }], ['parallel_tool_calls', { tools: undefined, parallel_tool_calls: true }],
+    ['tool_choice', { tool_choice: { type: 'function', function: { name: 'get_other' } } }], ['tools.0.function.parameters', { tool_choice: 'required', ...one({ parameters: { type: 'object', patternProperties: {} } }) }], ['parallel_tool_calls', { tools: undefined, parallel_tool_calls: true }],
     ['messages.1.tool_call_id', { messages: [QUESTION, { role: 'tool', tool_call_id: 'nobody', content: 'x' }] }],
     ['messages.2.tool_call_id', { messages: [QUESTION, call, { role: 'tool', content: 'x' }] }], ['messages.1.content', { messages: [QUESTION, { role: 'assistant', content: null }] }],
     ['messages.1.tool_calls.0.type', { messages: [QUESTION, { ...call, tool_calls: [{ id: 'a', type: 'custom', custom: {} }] }] }],

@@ -38,6 +38,7 @@ export function runOptions(changes: Partial<RunOptions> & { readonly length?: nu
     kvReadBudget: null,
     memoryLimitBytes: null,
     prefillChunk: 128,
+    logprobs: null,
     checkpointed: false,
     ...rest,
   };

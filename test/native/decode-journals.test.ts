@@ -16,7 +16,7 @@ const SEALED: Seal = { digestKey: key(1), dataKey: key(101), context: 'acme\0sum
 /** Three journals: after the prompt, in the middle, at the end. */
 async function journalsOf(seal: Seal, codec: SaveOptions['codec'], length = 60): Promise<JournalSources> {
   using engine = await open(bundledModel('cr4'));
-  using run = engine.createRun(runOptions({ checkpointed: true, length, width: 3 }));
+  using run = engine.createRun(runOptions({ checkpointed: true, length, width: 3, logprobs: codec === 'lossless' ? 3 : null }));
   const objects: JournalSources['objects'][number][] = [];
   const save = async () => {
     const saved = await run.save({ ...seal, delta: false, epoch: 1, n: objects.length, codec });

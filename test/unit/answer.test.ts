@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { type AnswerRule, DEFAULT_THINKING, answerKey, extractAnswer, patternProblem, splitThinking } from '../../engine/job/answer.ts';
+import { type AnswerRule, DEFAULT_THINKING, answerKey, extractAnswer, patternProblem, splitThinking, jsonKey } from '../../engine/job/answer.ts';
 
 const from = (text: string, rule: AnswerRule, ended = true) => extractAnswer(text, rule, ended);
 
@@ -107,4 +107,11 @@ describe('keys', () => {
   test('a key is its own key', () => {
     for (const answer of ['$\\text{3.0}$', '**1,000.**', '\\frac12', 'x.', '$a$ and $b$']) expect(answerKey(answerKey(answer))).toBe(answerKey(answer));
   });
+});
+
+test('answers that are JSON are compared by what they say', () => {
+  expect(jsonKey('{ "b": {"d": [1.0, 2], "c": null},\n "a": "x" }')).toBe(jsonKey('{"a":"x","b":{"c":null,"d":[1,2]}}'));
+  expect(jsonKey('{"a": [1, 2]}')).not.toBe(jsonKey('{"a": [2, 1]}'));
+  expect(jsonKey('{"__proto__": 1}')).toBe('{"__proto__":1}');
+  expect(jsonKey('{"a": 1')).toBe('{"a": 1');
 });

@@ -185,7 +185,7 @@ describe('plans', () => {
 });
 
 describe('usage', () => {
-  const chain = { tokens: Int32Array.of(5, 6, 7), finish: 'stop', stopBytes: null, liveSum: 40, peakSum: 48, decodePeakSum: 48, readSum: 80, denseReadSum: 160, fed: 11 } as const;
+  const chain = { tokens: Int32Array.of(5, 6, 7), logprobs: null, finish: 'stop', stopBytes: null, liveSum: 40, peakSum: 48, decodePeakSum: 48, readSum: 80, denseReadSum: 160, fed: 11 } as const;
   const report: RunReport = { step: 3, prefilled: true, prefillReadSum: 360, sharedSum: 8, headCount: 8, running: 0, caughtUp: 0, chains: [chain, { ...chain, peakSum: 56, decodePeakSum: 56 }] };
 
   test('sums over heads become means, summed over chains, with the prompt pages once', () => {

@@ -32,13 +32,18 @@ describe('a spec', () => {
       thinking: null, backend: 'reference', kv: 'bf16', threads: 2, page_slots: 4, kept_fraction: 0.3,
       policy: 'kvzap', policy_options: { threshold: '-4', surrogate: 'x'.repeat(4_096) },
       sampling: { temperature: 0, top_k: 0, top_p: 1, min_p: 0, repetition_penalty: 1, presence_penalty: -2, frequency_penalty: 2, logit_bias: [[3, -100]] },
-      enable_thinking: false, tools: [{ type: 'function', function: { name: 'f', description: '', parameters: { type: 'object' }, strict: true } }], tool_choice: { name: 'f' }, parallel_tool_calls: false, documents: [{ title: 't' }], date: '2024-07-26', template_variables: { thinking_budget: 7 },
+      format: { kind: 'json_schema', schema: { type: 'object', properties: { a: { type: 'string' } } } }, logprobs: 20, enable_thinking: false, tools: [{ type: 'function', function: { name: 'f', description: '', parameters: { type: 'object' }, strict: true } }], tool_choice: { name: 'f' }, parallel_tool_calls: false, documents: [{ title: 't' }], date: '2024-07-26', template_variables: { thinking_budget: 7 },
       budget: { lengths: [1, 2], width: 2, compression_ratio: 8, kv_read_budget: 1, deadline_ms: 1 }, metadata: { a: 'b' }, user: 'u',
     };
     expect(parseSpec(full)).toEqual(full);
   });
 
   test.each<[object, RegExp]>([
+    [{ format: { kind: 'xml' } }, /^format\.kind must be json_object or json_schema; got "xml"\.$/],
+    [{ format: { kind: 'json_schema', schema: [] } }, /^format\.schema must be a JSON object; got a list of 0\.$/],
+    [{ format: { kind: 'json_schema', schema: { pattern: 'a' } } }, /^format\.schema must be a JSON Schema that can be kept: it has "pattern", which is not supported\.$/],
+    [{ format: { kind: 'json_object', schema: {} } }, /^format\.schema is not an option\.$/],
+    [{ logprobs: 21 }, /^logprobs must be an integer from 0 to 20; got 21\.$/],
     [{ model: '' }, /^model must be text of 1 to 4096 bytes; got ""\.$/],
     [{ prompt: 3 }, /^prompt must be text .*; got 3\.$/],
     [{ messages: [{ role: 'user', content: 'x' }] }, /^exactly one of prompt, messages and raw_prompt/],
