@@ -2,6 +2,7 @@
 import pino from 'pino';
 
 import { keyProviderOf } from '../engine/adapters/key-url.ts';
+import { PromptThreads } from '../engine/adapters/prompt-threads.ts';
 import { createLocalQueue } from '../engine/adapters/queue-local.ts';
 import { createNodeSender } from '../engine/adapters/sender-node.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
@@ -13,6 +14,7 @@ import { NO_WORKERS, type WorkerState } from '../engine/control/workers.ts';
 import { systemClock } from '../engine/core/clock.ts';
 import { Rounds } from '../engine/core/rounds.ts';
 import type { CheckpointPolicy } from '../engine/job/checkpointer.ts';
+import { LoadedModels } from '../engine/job/loaded-models.ts';
 import { Deliverer } from '../engine/webhook/deliverer.ts';
 import { Outbox } from '../engine/webhook/outbox.ts';
 import { Webhooks } from '../engine/webhook/webhooks.ts';
@@ -75,6 +77,8 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
   await store.probe({ signal });
   const keys = await keyProviderOf();
   const finder = modelFinder();
+  const prompts = new PromptThreads({ clock });
+  const loaded = new LoadedModels();
   // A worker in this process can do with a queue in its memory.
   const { queue, isNew } = works ? await openQueueFor(store.url, queueFlags) ?? { queue: createLocalQueue({ clock }), isNew: true } : await requireQueueFor(store.url, queueFlags);
   await queue.depth({ signal });
@@ -95,6 +99,8 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     queue,
     keys,
     models: finder,
+    prompts,
+    loaded,
     policy,
     clock,
     isQueueNew: isNew,
@@ -107,13 +113,14 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
       workerLog(log, event);
     },
   });
-  const shelf = new NativeShelf({ finder, ...(names === null ? {} : { names: () => names }) });
+  const shelf = new NativeShelf({ finder, prompts, loaded, ...(names === null ? {} : { names: () => names }) });
   let isClosing = false;
   const nowhere: WorkerState = { ...NO_WORKERS, get state() { return isClosing ? 'draining' as const : 'ready' as const; } };
   const platform = new StorePlatform({
     store, keys, queue, shelf, clock,
     feed: works ? worker : null,
     workers: works ? worker : nowhere,
+    letGo: (where, options) => worker.letGo(where, options),
     onCancelled: (where) => worker.interrupt(where),
     outbox,
     depthFreshMs: DEPTH_FRESH_MS,
@@ -138,6 +145,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
       const [isDrained] = await Promise.all([worker.drain({ deadlineMs }), deliverer.stop(), walk.stop()]);
       await listening.end();
       shelf[Symbol.dispose]();
+      prompts[Symbol.dispose]();
       lines.flushSync();
       return { isDrained, parked };
     },

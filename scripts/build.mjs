@@ -5,7 +5,7 @@
  * @example import { buildNative } from './build.mjs'; await buildNative();
  */
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, readdirSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -22,6 +22,10 @@ export async function ensureDeps() {
   if (depsMatch()) return;
   await locked(async () => {
     if (depsMatch()) return;
+    // npm ci begins by removing what is there, also behind a link, which somebody else may be using.
+    if (lstatSync(path.join(ROOT, 'node_modules'), { throwIfNoEntry: false })?.isSymbolicLink()) {
+      throw new BuildError('node_modules is a link to another checkout, whose packages are not those of package-lock.json: run npm ci there, or remove the link.');
+    }
     say('installing dependencies (npm ci, once)');
     const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm';
     const result = await run(npm, ['ci', '--no-audit', '--no-fund', '--loglevel=error']);
@@ -52,7 +56,7 @@ export async function buildNative({ goal = 'addon', flavour = 'release', compile
   });
 }
 
-/** Bundles cli/main.ts into dist/cli.mjs, with the packages left outside. Does nothing if it is newer than its sources. */
+/** Bundles cli/main.ts into dist/cli.mjs, and the threads that it starts beside it, with the packages left outside. Does nothing if it is newer than its sources. */
 export async function bundle() {
   const entry = path.join(ROOT, 'cli', 'main.ts');
   if (!existsSync(entry)) return;
@@ -61,7 +65,7 @@ export async function bundle() {
   const { build } = await import('esbuild');
   await locked(async () => {
     const before = chunks();
-    const { metafile } = await build({ ...BUNDLE, entryPoints: { cli: entry }, outdir: path.join(ROOT, 'dist') }).catch((error) => {
+    const { metafile } = await build({ ...BUNDLE, entryPoints: { cli: entry, 'prompt-thread': path.join(ROOT, 'engine', 'adapters', 'prompt-thread.ts') }, outdir: path.join(ROOT, 'dist') }).catch((error) => {
       throw new BuildError(`The bundle did not build: ${error.message}`);
     });
     const made = new Set(Object.keys(metafile.outputs).map((file) => path.basename(file)));

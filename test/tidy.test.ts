@@ -115,7 +115,7 @@ describe('files', () => {
 });
 
 /** Node's own error codes that code may compare with. */
-const NODE_CODES = /^ERR_(MODULE_NOT_FOUND|DLOPEN_FAILED|INVALID_ARG_(TYPE|VALUE)|PARSE_ARGS_\w+|STREAM_\w+|SCRIPT_EXECUTION_TIMEOUT)$/;
+const NODE_CODES = /^ERR_(MODULE_NOT_FOUND|DLOPEN_FAILED|INVALID_ARG_(TYPE|VALUE)|PARSE_ARGS_\w+|STREAM_\w+|SCRIPT_EXECUTION_TIMEOUT|WORKER_OUT_OF_MEMORY)$/;
 
 function within(folder: string): string[] {
   return typescript.filter((file) => file.startsWith(`${folder}/`));

@@ -3,11 +3,12 @@ import { EngineError } from '../core/errors.ts';
 import type { FinishReason } from '../job/generate.ts';
 import { type SpecOutline, outlineOf } from '../job/sealed-spec.ts';
 import { type JobSpec, modelName } from '../job/spec.ts';
+import type { StoredSpec } from '../job/stored-spec.ts';
 import { readJob } from '../kv/create.ts';
 import { type Head, isTerminal } from '../kv/head.ts';
 import type { Manifest } from '../kv/manifest.ts';
 import { type JobKey, isNamePart, jobPrefix, specName } from '../kv/names.ts';
-import { isMissing, readSpec } from '../kv/read.ts';
+import { isMissing, readHead, readSpec } from '../kv/read.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { SliceMessage } from '../ports/queue.ts';
 import { timeOf } from './ids.ts';
@@ -50,12 +51,19 @@ export async function readLive(store: ObjectStore, where: JobKey, options: CallO
   return found;
 }
 
+/** Only that it is there, for little. @throws EngineError ERR_JOB_NOT_FOUND, ERR_CHECKPOINT, ERR_STORE, ERR_CANCELLED. */
+export async function requireThere(store: ObjectStore, where: JobKey, signal: AbortSignal | undefined): Promise<void> {
+  const found = await readHead(store, where, { signal });
+  if (found === null || found.head.state === 'erased') throw notFound(where.job);
+}
+
 /** Where the store lies is nobody's business who asks for a job that is not there. */
 export function withoutPlace(error: unknown, id: string): unknown {
   return error instanceof EngineError && error.code === 'ERR_JOB_NOT_FOUND' ? notFound(id) : error;
 }
 
-export async function viewOf(store: ObjectStore, { where, head, manifest, spec }: JobRecord, options: CallOptions = {}): Promise<JobView> {
+/** @param spec as it was asked for, opened where it is sealed. */
+export async function viewOf(store: ObjectStore, { where, head, manifest }: JobRecord, spec: StoredSpec, options: CallOptions = {}): Promise<JobView> {
   const asked = spec.spec as Pick<JobSpec, 'model' | 'variant' | 'metadata' | 'user'>;
   return {
     id: where.job,

@@ -44,6 +44,8 @@ export interface StoredOptions extends GenerateOptions {
   /** See PlayContext. */
   readonly onReport?: SliceContext['onReport'];
   readonly isFollowed?: SliceContext['isFollowed'];
+  /** See SliceContext. */
+  readonly isEnding?: SliceContext['isEnding'];
   /** Keeps models loaded between jobs. Default: one for this call. */
   readonly session?: Session | undefined;
   /** Who is told that it has ended. Default: one over `store`. */
@@ -143,12 +145,13 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
     onCommit: options.onCommit,
     onReport: options.onReport,
     isFollowed: options.isFollowed,
+    isEnding: options.isEnding,
     cancelled: signal ?? null,
     deadline: deadline?.signal ?? null,
   });
   // Nobody waits for a store that fails now: the reconciler tells of the end, and `ruminate gc` removes what the slice replaced.
   if (outcome.kind === 'ended') await (options.outbox ?? new Outbox({ store })).jobEnded(where).catch(() => undefined);
-  await collectGarbage(store, where, { clock, deadlineMs: GC_MS_MAX }).catch(() => undefined);
+  if (options.isEnding?.() !== true) await collectGarbage(store, where, { clock, deadlineMs: GC_MS_MAX }).catch(() => undefined);
   return { ...outcome, where };
 }
 
@@ -185,5 +188,5 @@ async function resultInStore({ job, engine, threads, loadMs }: OpenedJob, { stor
   };
   using journals = new JournalReader({ store, where, keys: provider ?? null, decode: decodeJournals });
   const report = await journals.read(job, head, manifest, signal);
-  return { kind: 'ended', state: head.state, result: { ...resultOf(job, report, endReason(head.state, manifest)), timing, resumed: resumptions(manifest?.slices ?? []) } };
+  return { kind: 'ended', state: head.state, result: { ...(await resultOf(job, report, endReason(head.state, manifest))), timing, resumed: resumptions(manifest?.slices ?? []) } };
 }
