@@ -11,6 +11,7 @@ import { NO_WORKERS, type WorkerState } from '../engine/control/workers.ts';
 import { systemClock } from '../engine/core/clock.ts';
 import { Rounds } from '../engine/core/rounds.ts';
 import type { CheckpointPolicy } from '../engine/job/checkpointer.ts';
+import { SliceSpans } from '../engine/telemetry/slices.ts';
 import { Deliverer } from '../engine/webhook/deliverer.ts';
 import { Outbox } from '../engine/webhook/outbox.ts';
 import { Webhooks } from '../engine/webhook/webhooks.ts';
@@ -22,6 +23,7 @@ import { listen } from '../functions/node.ts';
 import { openBatches } from '../functions/open-batches.ts';
 import { modelFinder } from './finder.ts';
 import { type QueueFlags, openQueueFor, requireQueueFor } from './queue-options.ts';
+import { openTracing } from './tracing.ts';
 import { webhookLog, workerLog } from './worker-log.ts';
 
 export interface ServerOptions {
@@ -68,6 +70,9 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
   // Not synchronous: a reader of the log that is slow must not stop requests.
   const lines = pino.destination({ dest: 2, sync: false });
   const log = pino({ level: logLevel }, lines);
+  const tracing = await openTracing(process.env, (why) => log.warn({ why }, 'spans could not be sent'));
+  const { telemetry } = tracing;
+  const slices = new SliceSpans(telemetry);
   const metrics: Metrics = new Metrics(() => platform.health());
   const store = metrics.store(await openStore(url));
   await store.probe({ signal });
@@ -102,6 +107,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     onEvent: (event) => {
       if (event.kind === 'parked' && event.why === 'drain') parked++;
       metrics.worker(event);
+      slices.worker(event);
       workerLog(log, event);
     },
   });
@@ -114,12 +120,13 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     workers: works ? worker : nowhere,
     onCancelled: (where) => worker.interrupt(where),
     outbox,
+    telemetry,
     depthFreshMs: DEPTH_FRESH_MS,
   });
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
   const storage = openBatches({ store, keys, platform, outbox, log, clock });
   const webhooks = new Webhooks({ store, keys, clock, onRecorded, ...hookRules });
-  const app = createApp({ platform, storage, webhooks, auth, log, metrics: metrics.scrape, clock });
+  const app = createApp({ platform, storage, webhooks, auth, log, metrics: metrics.scrape, telemetry, clock });
   const listening = await listen({ fetch: (request, from) => app.fetch(request, from), host, port, proxies, onServer: (server) => metrics.watch(server) });
   if (works) worker.start();
   deliverer.start();
@@ -135,6 +142,8 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
       const [isDrained] = await Promise.all([worker.drain({ deadlineMs }), deliverer.stop(), walk.stop()]);
       await listening.end();
       shelf[Symbol.dispose]();
+      slices.close();
+      await tracing.close();
       lines.flushSync();
       return { isDrained, parked };
     },

@@ -6,8 +6,10 @@ import { untilInterrupted } from '../engine/adapters/spot.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
 import { type Clock, systemClock } from '../engine/core/clock.ts';
 import { untilAborted } from '../engine/core/waiting.ts';
+import { SliceSpans } from '../engine/telemetry/slices.ts';
 import { Worker } from '../engine/worker/worker.ts';
 import { modelFinder } from './finder.ts';
+import { openTracing } from './tracing.ts';
 import { type QueueFlags, requireQueueFor } from './queue-options.ts';
 import type { WorkerConfig } from './worker-config.ts';
 import { workerLog } from './worker-log.ts';
@@ -26,6 +28,8 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   const startMs = clock.nowMs();
   const lines = pino.destination({ dest: 2, sync: false });
   const log = pino({ level: config.logLevel }, lines);
+  const tracing = await openTracing(process.env, (why) => log.warn({ why }, 'spans could not be sent'));
+  const slices = new SliceSpans(tracing.telemetry);
   const store = await openStore(config.store);
   await store.probe({ signal });
   const { queue, isNew } = await requireQueueFor(store.url, flags);
@@ -46,6 +50,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
     onEvent: (event) => {
       if (event.kind === 'parked' && event.why === 'drain') parked++;
       workerLog(log, event);
+      slices.worker(event);
     },
   });
   await worker.warm(config.models, { signal });
@@ -55,6 +60,8 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   if (why !== null) say(`stopping: ${why}; handing back what runs`);
   const isDrained = await worker.drain({ deadlineMs: config.graceMs });
   if (!isDrained) say(`the grace of ${config.graceMs} ms was too short; what is committed stays, and another worker goes on`);
+  slices.close();
+  await tracing.close();
   lines.flushSync();
   return { isDrained, parked };
 }

@@ -1,6 +1,7 @@
 /** The HTTP API on any Platform: the same code on Node, as a Lambda handler and on workerd. */
 import { OpenAPIHono } from '@hono/zod-openapi';
 
+import { NO_TELEMETRY } from '../engine/ports/telemetry.ts';
 import { type App, type AppEnv, type AppOptions, type Services } from './context.ts';
 import { webClock } from './clock.ts';
 import { docs } from './docs.ts';
@@ -71,10 +72,11 @@ export function createApp(options: AppOptions): App {
   return app;
 }
 
-function servicesOf({ platform, log, clock, limits }: AppOptions): Services {
+function servicesOf({ platform, log, clock, telemetry, limits }: AppOptions): Services {
   return {
     platform,
     log,
+    telemetry: telemetry ?? NO_TELEMETRY,
     clock: clock ?? webClock,
     keepAliveMs: limits?.keepAliveMs ?? HTTP_LIMITS.KEEP_ALIVE_MS,
     progressMs: limits?.progressMs ?? HTTP_LIMITS.PROGRESS_MS,

@@ -27,15 +27,17 @@ export interface SubmitAs {
   readonly key: string | undefined;
   /** As what it is asked for, for webhooks. Default: as a job. */
   readonly via?: 'response' | undefined;
+  /** `c.get('trace')`: what the job is linked to. */
+  readonly trace?: string | undefined;
 }
 
 /**
  * Not cut short by a client that goes: half a job could be neither found nor cancelled.
  * @throws HttpError used_for_another, EngineError
  */
-export async function submit({ platform, clock }: Services, spec: JobSpec, { tenant, id, key, via }: SubmitAs): Promise<JobView> {
+export async function submit({ platform, clock }: Services, spec: JobSpec, { tenant, id, key, via, trace }: SubmitAs): Promise<JobView> {
   using timer = clock.timeout(HTTP_LIMITS.SUBMIT_MS);
-  return await once(id === undefined ? 'idempotency-key' : 'id', async () => await platform.submit(spec, { tenant, id, idempotencyKey: key, via, signal: timer.signal }));
+  return await once(id === undefined ? 'idempotency-key' : 'id', async () => await platform.submit(spec, { tenant, id, idempotencyKey: key, via, traceparent: trace, signal: timer.signal }));
 }
 
 /** @param param what stands for the request. @throws HttpError used_for_another; what `make` throws. */

@@ -11,6 +11,8 @@ export interface CallerOptions {
   /** Whose jobs: a name part, from the API key and never from the request. */
   readonly tenant: string;
   readonly signal?: AbortSignal | undefined;
+  /** Of the request, for whoever traces; jobs that it makes are linked to it. */
+  readonly traceparent?: string | undefined;
 }
 
 export interface SubmitOptions extends CallerOptions {

@@ -17,8 +17,10 @@ import { isTerminal } from '../kv/head.ts';
 import { type JobKey, jobPrefix } from '../kv/names.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
-import type { Queue } from '../ports/queue.ts';
+import type { Queue, SliceMessage } from '../ports/queue.ts';
 import type { Shelf } from '../ports/shelf.ts';
+import { NO_TELEMETRY, type Telemetry } from '../ports/telemetry.ts';
+import { ATTRIBUTE, DESTINATION, PROVIDER, SPAN } from '../telemetry/names.ts';
 import { Outbox } from '../webhook/outbox.ts';
 import { Backlog } from './backlog.ts';
 import type { LiveFeed } from './feed.ts';
@@ -47,6 +49,7 @@ export interface StorePlatformOptions {
   readonly onCancelled?: ((where: JobKey) => void) | undefined;
   /** Who is told that a job has ended. Default: one over `store`. */
   readonly outbox?: Outbox | undefined;
+  readonly telemetry?: Telemetry | undefined;
   /** Of a machine that runs jobs, for quotes; null: not known. */
   readonly usdPerHour?: number | null | undefined;
   /** What the queue said so long ago or less need not be asked again. Default: 0. */
@@ -79,7 +82,7 @@ export class StorePlatform implements Platform {
     this.#backlog = new Backlog({ queue, store, clock: this.#clock, freshMs });
   }
 
-  async submit(spec: JobSpec, { tenant, id, idempotencyKey, via, signal }: SubmitOptions): Promise<JobView> {
+  async submit(spec: JobSpec, { tenant, id, idempotencyKey, via, traceparent, signal }: SubmitOptions): Promise<JobView> {
     const { store, shelf } = this.#options;
     const { where, createdMs } = this.#newKey(tenant, id);
     const parsed = parseSpec(spec);
@@ -87,7 +90,7 @@ export class StorePlatform implements Platform {
     admitJob(job, shelf);
     const text = JSON.stringify(storedSpecOf(parsed, job, await shelf.modelId(job, { signal }), null));
     const created = await createJob(store, where, text, { idempotencyKey, createdMs, via, signal });
-    return await this.#announced(created.where, signal);
+    return await this.#announced(created.where, traceparent, signal);
   }
 
   async get(id: string, { tenant, signal }: CallerOptions): Promise<JobView> {
@@ -147,12 +150,12 @@ export class StorePlatform implements Platform {
     return streamJob(tenant, id, { store, keys, shelf, jobs: this.#jobs, feed, clock: this.#clock, after: after ?? -1, signal });
   }
 
-  async fork(id: string, { tenant, as, at, chain, width, seed, length, signal }: ForkOptions): Promise<JobView> {
-    return await this.#child(id, tenant, as, signal, (name, options) => forkJob({ at, chain, width, seed, length, as: name }, options));
+  async fork(id: string, { tenant, as, at, chain, width, seed, length, traceparent, signal }: ForkOptions): Promise<JobView> {
+    return await this.#child(id, { tenant, traceparent, signal }, as, (name, options) => forkJob({ at, chain, width, seed, length, as: name }, options));
   }
 
-  async extend(id: string, { tenant, as, length, width, kvReadBudget, signal }: ExtendOptions): Promise<JobView> {
-    return await this.#child(id, tenant, as, signal, (name, options) => extendJob({ length, width: width?.toString(), kvReadBudget, as: name }, options));
+  async extend(id: string, { tenant, as, length, width, kvReadBudget, traceparent, signal }: ExtendOptions): Promise<JobView> {
+    return await this.#child(id, { tenant, traceparent, signal }, as, (name, options) => extendJob({ length, width: width?.toString(), kvReadBudget, as: name }, options));
   }
 
   async quote(spec: JobSpec, { signal }: CallerOptions): Promise<QuoteView> {
@@ -183,7 +186,7 @@ export class StorePlatform implements Platform {
   }
 
   async #child(
-    id: string, tenant: string, as: string | undefined, signal: AbortSignal | undefined, make: (name: string, options: ChildOptions) => Promise<JobKey>,
+    id: string, { tenant, traceparent, signal }: CallerOptions, as: string | undefined, make: (name: string, options: ChildOptions) => Promise<JobKey>,
   ): Promise<JobView> {
     const { store, shelf } = this.#options;
     const parent = keyOf(tenant, id);
@@ -196,7 +199,7 @@ export class StorePlatform implements Platform {
       admit: async (child) => admitJob(await shelf.restore(child, id, { signal }), shelf),
       signal,
     });
-    return await this.#announced(made, signal);
+    return await this.#announced(made, traceparent, signal);
   }
 
   async #view(where: JobKey, signal: AbortSignal | undefined): Promise<JobView> {
@@ -205,14 +208,29 @@ export class StorePlatform implements Platform {
   }
 
   /** The job is there, whatever becomes of the message: the reconciler finds what no worker has heard of. */
-  async #announced(where: JobKey, signal: AbortSignal | undefined): Promise<JobView> {
+  async #announced(where: JobKey, traceparent: string | undefined, signal: AbortSignal | undefined): Promise<JobView> {
     const { store, queue } = this.#options;
     const record = await readRecord(store, where, { signal });
     if (!isTerminal(record.head.state)) {
       const message = await messageOf(store, where, record.head, record.spec, { signal });
-      await queue.send(message, { signal }).catch(() => undefined);
+      await this.#send(message, traceparent, signal).catch(() => undefined);
       if (record.head.state === 'queued' && message.priority === undefined) this.#backlog.sent(where);
     }
     return await viewOf(store, record, { signal });
+  }
+
+  async #send(message: SliceMessage, parent: string | undefined, signal: AbortSignal | undefined): Promise<void> {
+    const { queue, telemetry = NO_TELEMETRY } = this.#options;
+    const { tenant, job } = message;
+    const span = telemetry.start(SPAN.SEND, { kind: 'producer', parent, attributes: {
+      [ATTRIBUTE.MESSAGING_SYSTEM]: PROVIDER, [ATTRIBUTE.MESSAGING_OPERATION]: 'send', [ATTRIBUTE.MESSAGING_DESTINATION]: DESTINATION, [ATTRIBUTE.TENANT]: tenant, [ATTRIBUTE.JOB]: job,
+    } });
+    let error: string | null = 'ERR_QUEUE';
+    try {
+      await queue.send(span.traceparent === undefined ? message : { ...message, traceparent: span.traceparent }, { signal });
+      error = null;
+    } finally {
+      span.end(error);
+    }
   }
 }

@@ -167,7 +167,7 @@ export class Handler implements Disposable {
       if (alone) for (const other of this.#begun) other.end('turn');
       using _in = await this.#company.enter(alone, running.signal);
       this.#begun.add(running);
-      say({ kind: 'started', where, slice, alone });
+      say({ kind: 'started', where, slice, alone, traceparent: message.traceparent });
       if (force) await this.#note(where, head, null);
       const outcome = await this.#slice(running, force);
       const { ranMs, tokensPerSecond } = running;
@@ -176,7 +176,8 @@ export class Handler implements Disposable {
         say({ ...outcome, where, why: running.why ?? 'interrupt', ranMs });
         return AT_ONCE;
       }
-      say({ kind: 'ended', where, state: outcome.state, usage: outcome.result.usage, ranMs });
+      const { usage, chains, ballots } = outcome.result;
+      say({ kind: 'ended', where, state: outcome.state, usage, finishes: chains.map(({ finish_reason }) => finish_reason), margin: marginOf(ballots), ranMs });
       return REMOVE;
     } catch (error) {
       if (codeOf(error) === 'ERR_CANCELLED' && running.signal.aborted) return AT_ONCE;
@@ -191,7 +192,7 @@ export class Handler implements Disposable {
   }
 
   async #slice(running: Running, force: boolean): Promise<StoredOutcome> {
-    const { store, keys, policy, models, live, clock, outbox } = this.#o;
+    const { store, keys, policy, models, live, clock, outbox, say } = this.#o;
     const { where, signal } = running;
     let session = this.#sessions.pop() ?? new Session(models);
     const slice = () => resumeStored({
@@ -201,9 +202,11 @@ export class Handler implements Disposable {
       waitMs: 0,
       onOpened: ({ model: { resolved: { name, variant } } }) => {
         running.model = variant === null ? name : `${name}@${variant}`;
+        say({ kind: 'reached', where, phase: 'loaded', model: running.model, ranMs: running.ranMs });
       },
+      onBegun: ({ outcome: mode, recomputed }) => say({ kind: 'begun', where, mode, recomputed }),
       onReport: (report) => {
-        running.look(report);
+        for (const phase of running.look(report)) say({ kind: 'reached', where, phase, model: running.model, ranMs: running.ranMs });
         live.publish(where, report);
       },
       isFollowed: () => live.isFollowed(where),
@@ -335,4 +338,12 @@ export class Handler implements Disposable {
 
 export function codeOf(error: unknown): ErrorCode | undefined {
   return error instanceof EngineError ? error.code : undefined;
+}
+
+/** Between the answer with most ballots and the next; null: no ballot has an answer. */
+function marginOf(ballots: readonly { readonly key: string | null }[]): number | null {
+  const votes = new Map<string, number>();
+  for (const { key } of ballots) if (key !== null) votes.set(key, (votes.get(key) ?? 0) + 1);
+  const [first, second = 0] = [...votes.values()].sort((a, b) => b - a);
+  return first === undefined ? null : first - second;
 }
