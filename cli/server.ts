@@ -74,8 +74,15 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
   const { telemetry } = tracing;
   const slices = new SliceSpans(telemetry);
   const metrics: Metrics = new Metrics(() => platform.health());
+  let phaseMs = clock.nowMs();
+  metrics.coldStart('process', phaseMs);
+  const passed = (phase: 'store' | 'models' | 'listen') => {
+    metrics.coldStart(phase, clock.nowMs() - phaseMs);
+    phaseMs = clock.nowMs();
+  };
   const store = metrics.store(await openStore(url));
   await store.probe({ signal });
+  passed('store');
   const keys = await keyProviderOf();
   const finder = modelFinder();
   // A worker in this process can do with a queue in its memory.
@@ -124,10 +131,12 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     depthFreshMs: DEPTH_FRESH_MS,
   });
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
+  passed('models');
   const storage = openBatches({ store, keys, platform, outbox, log, clock });
   const webhooks = new Webhooks({ store, keys, clock, onRecorded, ...hookRules });
   const app = createApp({ platform, storage, webhooks, auth, log, metrics: metrics.scrape, telemetry, clock });
   const listening = await listen({ fetch: (request, from) => app.fetch(request, from), host, port, proxies, onServer: (server) => metrics.watch(server) });
+  passed('listen');
   if (works) worker.start();
   deliverer.start();
   const walk = new Rounds({ everyMs: WALK_MS, work: (signal) => storage.batches.walk({ signal }), onTrouble: (error) => log.warn({ err: error }, 'batches could not be walked'), clock });
