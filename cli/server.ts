@@ -14,7 +14,7 @@ import type { CheckpointPolicy } from '../engine/job/checkpointer.ts';
 import { SliceSpans } from '../engine/telemetry/slices.ts';
 import { Deliverer } from '../engine/webhook/deliverer.ts';
 import { Outbox } from '../engine/webhook/outbox.ts';
-import { Webhooks } from '../engine/webhook/webhooks.ts';
+import { openWebhooks } from '../functions/open-webhooks.ts';
 import { Worker } from '../engine/worker/worker.ts';
 import { createApp } from '../functions/app.ts';
 import type { KeyLookup } from '../functions/auth.ts';
@@ -133,7 +133,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
   passed('models');
   const storage = openBatches({ store, keys, platform, outbox, log, clock });
-  const webhooks = new Webhooks({ store, keys, clock, onRecorded, ...hookRules });
+  const webhooks = openWebhooks({ store, keys, clock, onRecorded, ...hookRules });
   const app = createApp({ platform, storage, webhooks, auth, log, metrics: metrics.scrape, telemetry, clock });
   const listening = await listen({ fetch: (request, from) => app.fetch(request, from), host, port, proxies, onServer: (server) => metrics.watch(server) });
   passed('listen');

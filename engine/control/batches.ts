@@ -3,8 +3,10 @@
  * each by whoever comes first; how far it is follows from which of them are there and from its jobs' heads. So any instance may go on
  * with any batch, several at once, and one that dies leaves nothing to clean up. Whoever asks for a batch moves it on, and a walk moves all.
  */
+import { joined } from '../core/bytes.ts';
 import { type Clock, systemClock, wallClockMs } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
+import { areRequestsIsolated } from '../core/host.ts';
 import { LIMITS } from '../core/limits.ts';
 import { nextTurn } from '../core/turns.ts';
 import { inParallel, untilAborted } from '../core/waiting.ts';
@@ -192,7 +194,8 @@ export class Batches {
       timer[Symbol.dispose]();
       this.#moves.delete(name);
     });
-    this.#moves.set(name, move);
+    // Where a request ends with all that it waits for, no other may wait for it.
+    if (!areRequestsIsolated) this.#moves.set(name, move);
     move.catch((error: unknown) => this.#o.onTrouble?.(key.id, error));
     return move;
   }
@@ -332,7 +335,7 @@ export class Batches {
   async #input(record: BatchRecord, signal: AbortSignal): Promise<Uint8Array> {
     const chunks: Uint8Array[] = [];
     for await (const chunk of readBlob(this.#place(record), record.input, { signal })) chunks.push(chunk);
-    return Buffer.concat(chunks);
+    return joined(chunks);
   }
 
   #endpoint(url: string): BatchEndpoint {

@@ -1,6 +1,7 @@
 /** What the store keeps of files and batches: small objects that are written once. A batch's state is which of them are there, and its jobs' heads. */
 import { z } from 'zod';
 
+import { utf8Bytes } from '../core/bytes.ts';
 import { assert } from '../core/assert.ts';
 import { LIMITS } from '../core/limits.ts';
 import { checkFormat, checkOf, parseCanonical, textOf } from '../kv/canonical.ts';
@@ -100,7 +101,7 @@ export async function writeOnce<T extends AnyRecord>(store: ObjectStore, key: st
   // As it will be read: what nobody could read is never written, and fields stand in one order.
   const fields = { format: FORMAT, ...schema.parse(record) };
   const text = JSON.stringify({ ...fields, check: checkOf(fields) });
-  assert(Buffer.byteLength(text) <= LIMITS.BATCH_RECORD_BYTES_MAX, 'a record is as long as may be read');
+  assert(utf8Bytes(text) <= LIMITS.BATCH_RECORD_BYTES_MAX, 'a record is as long as may be read');
   const kept = await putIfAbsent(protocolOf(store, options), key, text, options.signal, LIMITS.BATCH_RECORD_BYTES_MAX);
   return parseRecord(kept, key, schema, record);
 }

@@ -74,9 +74,9 @@ export class StorePlatform implements Platform {
 
   constructor(options: StorePlatformOptions) {
     this.#options = options;
-    this.#jobs = new RestoredJobs(options.shelf);
     this.#outbox = options.outbox ?? new Outbox(options);
     this.#clock = options.clock ?? systemClock;
+    this.#jobs = new RestoredJobs(options.shelf, this.#clock);
     this.#nowMs = options.nowMs ?? wallClockMs;
     const { queue, store, depthFreshMs: freshMs = 0 } = options;
     this.#backlog = new Backlog({ queue, store, clock: this.#clock, freshMs });

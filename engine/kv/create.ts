@@ -1,4 +1,5 @@
 /** A job's beginning, and finding jobs: for whoever does not own them. */
+import { utf8Bytes, utf8Of } from '../core/bytes.ts';
 import { wallClockMs } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
@@ -34,7 +35,7 @@ export interface CreatedJob {
  */
 export async function createJob(store: ObjectStore, where: JobKey, spec: string, options: CreateOptions = {}): Promise<CreatedJob> {
   const { signal, idempotencyKey, digestKey } = options;
-  if (Buffer.byteLength(spec) > LIMITS.SPEC_BYTES_MAX) throw new EngineError('ERR_OPTION', `The spec must have at most ${LIMITS.SPEC_BYTES_MAX} bytes.`);
+  if (utf8Bytes(spec) > LIMITS.SPEC_BYTES_MAX) throw new EngineError('ERR_OPTION', `The spec must have at most ${LIMITS.SPEC_BYTES_MAX} bytes.`);
   const protocol = protocolOf(store, options);
   const digest = digestOf(spec, digestKey);
   // First, so that neither a repetition nor an erased job leaves a spec behind.
@@ -43,7 +44,7 @@ export async function createJob(store: ObjectStore, where: JobKey, spec: string,
   const existing = await readHead(store, target, { signal });
   if (existing !== null) return { where: target, head: sameJob(existing.head, digest) };
 
-  await store.put(jobPrefix(target) + specName(digest), [Buffer.from(spec)], { signal });
+  await store.put(jobPrefix(target) + specName(digest), [utf8Of(spec)], { signal });
   if (idempotencyKey !== undefined && earlier === null) {
     const record = formatIdempotent(where, digest);
     const kept = parseIdempotent(await putIfAbsent(protocol, idempotentKey(protocol, where, idempotencyKey), record, signal), where);

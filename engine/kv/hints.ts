@@ -2,6 +2,7 @@
  * What finds jobs without knowing their names: a marker while a job may need a worker, and an index by day for people. Hints, both: the
  * head alone decides, and losing or repeating any of them changes nothing (DESIGN.md 2).
  */
+import { utf8Of } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
@@ -106,6 +107,6 @@ function tenantIndex(tenant: string): string {
 }
 
 async function put(store: ObjectStore, key: string, text: string, signal: AbortSignal | undefined): Promise<void> {
-  const outcome = await store.put(key, text === '' ? [] : [Buffer.from(text)], { signal });
+  const outcome = await store.put(key, text === '' ? [] : [utf8Of(text)], { signal });
   if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${store.url}: ${key} was not written (${outcome.kind}).`);
 }

@@ -1,12 +1,10 @@
 /** Chat templates: Hugging Face's Jinja, from tokenizer_config.json or chat_template.jinja. */
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { Template } from '@huggingface/jinja';
+import { utf8Bytes } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { withinMs } from '../core/within.ts';
 import { render } from './interpreter.ts';
-import { readBounded } from './registry.ts';
 import { parseDate, strftime } from './strftime.ts';
 
 /** A turn, as transformers takes it; templates read what they know and leave the rest. */
@@ -38,7 +36,7 @@ export interface TemplateVariables {
 }
 
 /**
- * @example ChatTemplate.load(directory, tokenizer.config)?.render({ messages, addGenerationPrompt: true, bosToken, eosToken });
+ * @example templateIn(directory, tokenizer.config)?.render({ messages, addGenerationPrompt: true, bosToken, eosToken });
  */
 export class ChatTemplate {
   readonly source: string;
@@ -46,18 +44,11 @@ export class ChatTemplate {
 
   /** @throws EngineError ERR_TEMPLATE if the source does not parse. */
   constructor(source: string) {
-    if (Buffer.byteLength(source) > LIMITS.TEMPLATE_BYTES_MAX) {
+    if (utf8Bytes(source) > LIMITS.TEMPLATE_BYTES_MAX) {
       throw new EngineError('ERR_TEMPLATE', `The chat template is larger than ${LIMITS.TEMPLATE_BYTES_MAX} bytes.`);
     }
     this.source = source;
     this.#template = bounded('does not parse', () => new Template(source));
-  }
-
-  /** null: the model has none, and prompts are used as they are. The file wins over the config, as in transformers. */
-  static load(directory: string, tokenizerConfig: Readonly<Record<string, unknown>>): ChatTemplate | null {
-    const path = join(directory, 'chat_template.jinja');
-    const source = existsSync(path) ? readBounded(path, LIMITS.TEMPLATE_BYTES_MAX) : sourceOf(tokenizerConfig.chat_template);
-    return source === null ? null : new ChatTemplate(source);
   }
 
   /**
@@ -101,8 +92,11 @@ function given<T>(value: T): T {
   return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== undefined)) as T;
 }
 
-/** A string, or a list of {name, template} of which `default` is for plain chats. */
-function sourceOf(template: unknown): string | null {
+/**
+ * The chat_template of a tokenizer_config.json: a string, or a list of {name, template} of which `default` is for plain chats; null: none.
+ * @throws EngineError ERR_TEMPLATE
+ */
+export function templateSource(template: unknown): string | null {
   if (template === undefined || template === null) return null;
   if (typeof template === 'string') return template;
   if (Array.isArray(template)) {

@@ -2,9 +2,8 @@
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
-import type { Clock } from '../../engine/core/clock.ts';
+import { type Clock, systemClock } from '../../engine/core/clock.ts';
 import { type ApiKey, hashOf } from '../../functions/auth.ts';
-import { webClock } from '../../functions/clock.ts';
 import { HTTP_LIMITS } from '../../functions/limits.ts';
 import { listen } from '../../functions/node.ts';
 import { Guesses } from '../../functions/rates.ts';
@@ -25,7 +24,7 @@ const bearer = (key: string) => ({ authorization: `Bearer ${key}` });
 const WAIT = { timeout: 20_000 };
 
 let nowMs = 0;
-const clock: Clock = { nowMs: () => nowMs, timeout: (delayMs) => webClock.timeout(delayMs) };
+const clock: Clock = { nowMs: () => nowMs, timeout: (delayMs) => systemClock.timeout(delayMs) };
 const asked: string[] = [];
 let api: HttpApi;
 beforeAll(async () => {

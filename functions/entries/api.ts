@@ -1,0 +1,7 @@
+/** Everything in one function. */
+import { addAll } from '../app.ts';
+import { front } from '../front.ts';
+import { openBatches } from '../open-batches.ts';
+import { openWebhooks } from '../open-webhooks.ts';
+
+export default front({ add: addAll, storage: openBatches, webhooks: openWebhooks });
