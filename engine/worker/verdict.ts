@@ -27,10 +27,12 @@ const STRIKES_ALONE = 2;
 export function verdictOf(message: SliceMessage, head: Head | null, { strikesMax, isUnmoved, nowMs }: VerdictOptions): Verdict {
   if (head === null) return { kind: 'drop', why: 'no such job' };
   if (isTerminal(head.state)) return { kind: 'drop', why: 'ended' };
-  if (message.slice < head.slice) return { kind: 'drop', why: 'older slice' };
+  const isOrphan = head.state === 'running' && isOwnerGone(head.owner);
+  // A queue that outlived its worker hands out the very message that the job was taken for: nobody will send a newer one.
+  if (message.slice < head.slice && !isOrphan) return { kind: 'drop', why: 'older slice' };
   if (head.state === 'queued' && message.expiresMs !== undefined && message.expiresMs <= nowMs) return { kind: 'expire' };
   const force = head.state === 'running';
-  if (force && !isOwnerGone(head.owner) && !isUnmoved(head)) return { kind: 'wait' };
+  if (force && !isOrphan && !isUnmoved(head)) return { kind: 'wait' };
   if (head.strikes >= strikesMax) return { kind: 'poison', strikes: head.strikes };
   return { kind: 'run', slice: head.slice, force, alone: head.strikes >= STRIKES_ALONE };
 }

@@ -86,8 +86,9 @@ export class Bench {
     }
   }
 
+  /** What became of its slices, and not how far each came. */
   kinds(job: string): readonly WorkerEvent['kind'][] {
-    return this.events.filter((event) => 'where' in event && event.where.job === job).map(({ kind }) => kind);
+    return this.events.filter((event) => 'where' in event && event.where.job === job && event.kind !== 'begun' && event.kind !== 'reached').map(({ kind }) => kind);
   }
 
   async head(job: string): Promise<Head> {
