@@ -7,9 +7,9 @@ import { openStore } from '../engine/adapters/store-url.ts';
 import { type Clock, systemClock } from '../engine/core/clock.ts';
 import { untilAborted } from '../engine/core/waiting.ts';
 import { Worker } from '../engine/worker/worker.ts';
+import type { WorkerConfig } from '../functions/worker-env.ts';
 import { modelFinder } from './finder.ts';
 import { type QueueFlags, requireQueueFor } from './queue-options.ts';
-import type { WorkerConfig } from './worker-config.ts';
 import { workerLog } from './worker-log.ts';
 
 export interface WorkerHost {
