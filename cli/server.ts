@@ -46,8 +46,8 @@ export interface OpenServer {
   close(deadlineMs: number): Promise<{ readonly isDrained: boolean; readonly parked: number }>;
 }
 
-/** Every request for work asks how long others wait. */
-const DEPTH_FRESH_MS = 500;
+/** Every request for work asks how long others wait: of a queue over the network, no more often than this. */
+const DEPTH_FRESH_MS = 1_000;
 
 /** @throws EngineError ERR_STORE_CONFIG, ERR_STORE, ERR_QUEUE_CONFIG, ERR_QUEUE, ERR_KEY, ERR_OPTION, ERR_CANCELLED: before anything listens. */
 export async function openServer({ host, port, store: url, queue: queueFlags, worker: works, names, threads, sliceMs, policy, auth, logLevel, signal }: ServerOptions): Promise<OpenServer> {
@@ -88,7 +88,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     feed: works ? worker : null,
     workers: works ? worker : nowhere,
     onCancelled: (where) => worker.interrupt(where),
-    depthFreshMs: DEPTH_FRESH_MS,
+    depthFreshMs: queue.url.startsWith('http') ? DEPTH_FRESH_MS : 0,
   });
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
   const app = createApp({ platform, storage: openBatches({ store, keys, platform, log, clock }), auth, log, metrics: metrics.scrape, clock });

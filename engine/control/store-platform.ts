@@ -18,7 +18,7 @@ import { liveKey } from '../kv/hints.ts';
 import { type JobKey, jobPrefix } from '../kv/names.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
-import type { Queue } from '../ports/queue.ts';
+import { type Queue, priorityOf } from '../ports/queue.ts';
 import type { Shelf } from '../ports/shelf.ts';
 import { Backlog } from './backlog.ts';
 import type { LiveFeed } from './feed.ts';
@@ -207,7 +207,7 @@ export class StorePlatform implements Platform {
     if (!isTerminal(record.head.state)) {
       const message = await messageOf(store, where, record.head, record.spec, { signal });
       await queue.send(message, { signal }).catch(() => undefined);
-      if (record.head.state === 'queued' && message.priority === undefined) this.#backlog.sent(where);
+      if (record.head.state === 'queued') this.#backlog.sent(where, priorityOf(message));
     }
     return await viewOf(store, record, { signal });
   }
