@@ -1,8 +1,8 @@
 /** `ruminate model check`: whether a model directory is whole, and whether the fast backend agrees with the reference on it, bit for bit. */
 import { EngineError } from '../engine/core/errors.ts';
+import { templateIn } from '../engine/model/directory.ts';
 import { loadTokenizer } from '../engine/model/gguf.ts';
 import { resolve, type ResolvedModel } from '../engine/model/registry.ts';
-import { ChatTemplate } from '../engine/model/template.ts';
 import type { Tokenizer } from '../engine/model/tokenizer.ts';
 import {
   inspectModel, nativeInfo, openEngine,
@@ -94,7 +94,7 @@ async function checkDirectory({ directory }: ResolvedModel, options: CheckOption
 
 function promptIds(directory: string, tokenizer: Tokenizer | null): readonly [number[], string] {
   if (tokenizer === null) throw new EngineError('ERR_TEMPLATE', 'There is no tokenizer to render it with.');
-  const template = ChatTemplate.load(directory, tokenizer.config);
+  const template = templateIn(directory, tokenizer.config);
   if (template === null) return [tokenizer.encode('1 2 3', { addSpecial: true }), 'none: prompts are used as they are'];
   const text = template.render({
     messages: [{ role: 'user', content: '1 2 3' }],

@@ -1,9 +1,11 @@
 /** `ruminate gc`: removes objects that no head needs. */
 import type { Command } from 'commander';
 
+import { sweepTenant } from '../engine/control/sweep.ts';
 import { EngineError } from '../engine/core/errors.ts';
 import { listJobs } from '../engine/kv/create.ts';
 import { collectGarbage } from '../engine/kv/gc.ts';
+import type { ObjectStore } from '../engine/ports/object-store.ts';
 import { EXIT, failureLine, onInterrupt } from './exit.ts';
 import { command } from './options.ts';
 import { openJobStore, storeOptions, type StoreFlags } from './stored.ts';
@@ -19,7 +21,7 @@ export function gcCommand(): Command {
   return storeOptions(command('gc'))
     .description('delete objects that no head needs: replaced tails and manifests, uploads of killed processes; safe beside running jobs')
     .argument('[job]', 'or --all')
-    .option('--all', 'every job of the tenant')
+    .option('--all', 'every job of the tenant, its files and its batches')
     .option('--dry-run', 'only say what would go')
     .option('--json', 'one JSON object a job')
     .addHelpText('after', '\nExit status: 1 if a job could not be collected; nothing of it was deleted then.\n\nExamples:\n  $ ruminate gc sums --dry-run\n  $ ruminate gc --all --store s3://kv-bucket/jobs')
@@ -51,8 +53,23 @@ export function gcCommand(): Command {
           else process.stderr.write(`${failureLine(error)} (${where.job}: nothing deleted)\n`);
         }
       }
+      if (job === undefined) await sweepFiles(store, flags.tenant, { dryRun, json, signal });
       if (job === undefined && !json) process.stdout.write(`${plural(total.jobs, 'job')}: ${doneText(dryRun, total.objects, total.bytes)}\n`);
     });
+}
+
+/** Of uploads that nobody finished, and of batches that have ended. */
+async function sweepFiles(store: ObjectStore, tenant: string, { dryRun, json, signal }: { readonly dryRun: boolean; readonly json: boolean; readonly signal: AbortSignal }): Promise<void> {
+  const names: string[] = [];
+  try {
+    const { objects, bytes: size } = await sweepTenant(store, tenant, { dryRun, signal, ...(dryRun ? { onGarbage: (key: string) => void names.push(key) } : {}) });
+    if (json) process.stdout.write(`${JSON.stringify({ files: true, dry_run: dryRun, objects, bytes: size, ...(dryRun ? { names } : {}) })}\n`);
+    else if (objects > 0) process.stdout.write(`${[`files and batches: ${doneText(dryRun, objects, size)}`, ...names.map((name) => `  ${name}`)].join('\n')}\n`);
+  } catch (error) {
+    if (!(error instanceof EngineError) || error.code !== 'ERR_CHECKPOINT') throw error;
+    process.exitCode = EXIT.failed;
+    process.stderr.write(`${failureLine(error)} (files and batches: nothing deleted)\n`);
+  }
 }
 
 function doneText(dryRun: boolean, objects: number, size: number): string {

@@ -11,7 +11,8 @@ import { NAME_PATTERN, type Card } from '../engine/model/card.ts';
 import { cacheBytes, prune, removeModel, verifyBlobs } from '../engine/model/evict.ts';
 import { referenceOf } from '../engine/model/finder.ts';
 import { pull } from '../engine/model/pull.ts';
-import { listStore, push } from '../engine/model/push.ts';
+import { push } from '../engine/model/push.ts';
+import { listCards } from '../engine/model/store-cards.ts';
 import { modelRoots } from '../engine/model/registry.ts';
 import { EXIT, onInterrupt } from './exit.ts';
 import { command, durationMs, integer } from './options.ts';
@@ -93,9 +94,11 @@ function pushCommand(): Command {
       } finally {
         view.close();
       }
-      const { name, revision, digest, uploaded_bytes, bytes: all } = pushed;
+      const { name, revision, digest, uploaded_bytes, bytes: all, unread } = pushed;
       const url = `${store.url.replace(/\/$/, '')}/${name}`;
-      process.stdout.write(options.json ? `${JSON.stringify({ name, revision, digest, url, uploaded_bytes, bytes: all })}\n` : `${url}#${revision}: ${bytes(all)}, ${bytes(uploaded_bytes)} of them sent\n`);
+      process.stdout.write(options.json ? `${JSON.stringify({ name, revision, digest, url, uploaded_bytes, bytes: all, unread })}\n` : `${url}#${revision}: ${bytes(all)}, ${bytes(uploaded_bytes)} of them sent\n`);
+      if (options.json) return;
+      for (const [variant, why] of Object.entries(unread)) process.stdout.write(`${name}@${variant} was sent, but functions without an engine cannot offer it: ${why}\n`);
     });
 }
 
@@ -190,7 +193,7 @@ function factsOf(card: Card, variants: readonly string[]): Pick<Row, 'variants' 
 }
 
 async function storeRows(address: string): Promise<Row[]> {
-  const cards = await listStore(await openStore(address, { mustExist: true }));
+  const cards = await listCards(await openStore(address, { mustExist: true }));
   return cards.map((card) => ({ name: card.name, ...factsOf(card, Object.keys(card.variants)), source: card.source }));
 }
 

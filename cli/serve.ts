@@ -22,6 +22,9 @@ export interface ServeFlags extends PolicyFlags, QueueFlags {
   readonly threads?: number;
   readonly sliceTime?: number;
   readonly apiKeys?: string;
+  readonly proxies?: number;
+  readonly publicUrl?: string;
+  readonly webhooksToLoopback?: boolean;
   readonly logLevel?: string;
 }
 
@@ -47,6 +50,10 @@ export function serveCommand(): Command {
     .option('--store <url>', `where jobs are kept: a directory, file:/… or s3://bucket/prefix (default: RUMINATE_STORE, else ./${STORE})`)
     .option('--model <name>', 'a model that may be asked for, as name or name@variant (repeatable; default: all that are here)', repeated)
     .option('--api-keys <file>', 'who may ask, as JSON (default: whoever reaches this machine\'s own address is tenant local)')
+    .option('--proxies <n>', 'reverse proxies of yours before it, whose X-Forwarded-For is believed (default: none)', integer)
+    .optionsGroup('Webhooks:')
+    .option('--public-url <url>', 'as what clients know this server, for links in webhooks (default: links are paths)')
+    .option('--webhooks-to-loopback', 'for development: allow webhooks to this machine itself, and http://')
     .optionsGroup('Worker:')
     .option('--no-worker', 'only answers: `ruminate worker` runs the jobs')
     .option('--threads <n>', 'threads (default: all of this machine)', integer)
@@ -75,6 +82,9 @@ async function serve(flags: ServeFlags): Promise<void> {
     sliceMs: flags.sliceTime ?? null,
     policy: policyOf(flags),
     auth,
+    proxies: flags.proxies ?? 0,
+    publicUrl: flags.publicUrl ?? null,
+    webhooksToLoopback: flags.webhooksToLoopback ?? false,
     logLevel: flags.logLevel ?? (process.stderr.isTTY ? 'warn' : 'info'),
     signal: interrupt.signal,
   });
@@ -89,9 +99,11 @@ async function serve(flags: ServeFlags): Promise<void> {
   process.exit(isDrained ? EXIT.done : EXIT.failed);
 }
 
-function check({ port, host, apiKeys, sliceTime, threads }: ServeFlags): void {
+function check({ port, host, apiKeys, proxies, publicUrl, sliceTime, threads }: ServeFlags): void {
   if (port < 0 || port > 65_535) throw new EngineError('ERR_OPTION', `port must be from 0 to 65535; got ${port}.`);
   if (sliceTime !== undefined && sliceTime < 1) throw new EngineError('ERR_OPTION', `slice-time must be at least 1ms; got ${sliceTime}.`);
+  if (publicUrl !== undefined && !(URL.canParse(publicUrl) && /^https?:$/.test(new URL(publicUrl).protocol))) throw new EngineError('ERR_OPTION', `public-url must begin with https:// or http://; got ${publicUrl}.`);
+  if (proxies !== undefined && (proxies < 0 || proxies > 10)) throw new EngineError('ERR_OPTION', `proxies must be from 0 to 10; got ${proxies}.`);
   if (threads !== undefined && threads < 1) throw new EngineError('ERR_OPTION', `threads must be at least 1; got ${threads}.`);
   if (apiKeys === undefined && !LOOPBACK.includes(host)) {
     throw new EngineError('ERR_OPTION', `--host ${host} lets other machines in: say who may ask with --api-keys FILE.`);

@@ -3,12 +3,17 @@ import pino from 'pino';
 
 import { keyProviderOf } from '../engine/adapters/key-url.ts';
 import { createLocalQueue } from '../engine/adapters/queue-local.ts';
+import { createNodeSender } from '../engine/adapters/sender-node.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
 import { NativeShelf } from '../engine/control/native-shelf.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
 import { NO_WORKERS, type WorkerState } from '../engine/control/workers.ts';
 import { systemClock } from '../engine/core/clock.ts';
+import { Rounds } from '../engine/core/rounds.ts';
 import type { CheckpointPolicy } from '../engine/job/checkpointer.ts';
+import { Deliverer } from '../engine/webhook/deliverer.ts';
+import { Outbox } from '../engine/webhook/outbox.ts';
+import { Webhooks } from '../engine/webhook/webhooks.ts';
 import { Worker } from '../engine/worker/worker.ts';
 import { createApp } from '../functions/app.ts';
 import type { KeyLookup } from '../functions/auth.ts';
@@ -17,7 +22,7 @@ import { listen } from '../functions/node.ts';
 import { openBatches } from '../functions/open-batches.ts';
 import { modelFinder } from './finder.ts';
 import { type QueueFlags, openQueueFor, requireQueueFor } from './queue-options.ts';
-import { workerLog } from './worker-log.ts';
+import { webhookLog, workerLog } from './worker-log.ts';
 
 export interface ServerOptions {
   readonly host: string;
@@ -33,6 +38,12 @@ export interface ServerOptions {
   readonly policy: Partial<CheckpointPolicy>;
   /** null: whoever reaches it is the one tenant. */
   readonly auth: KeyLookup | null;
+  /** Of ours, before it. */
+  readonly proxies: number;
+  /** As what clients know it; null: not known, and webhooks link by path. */
+  readonly publicUrl: string | null;
+  /** For development: webhooks may go to this machine, and without TLS. */
+  readonly webhooksToLoopback: boolean;
   readonly logLevel: string;
   readonly signal: AbortSignal;
 }
@@ -48,9 +59,11 @@ export interface OpenServer {
 
 /** Every request for work asks how long others wait: of a queue over the network, no more often than this. */
 const DEPTH_FRESH_MS = 1_000;
+/** How long a batch waits that nobody asks for. */
+const WALK_MS = 60_000;
 
 /** @throws EngineError ERR_STORE_CONFIG, ERR_STORE, ERR_QUEUE_CONFIG, ERR_QUEUE, ERR_KEY, ERR_OPTION, ERR_CANCELLED: before anything listens. */
-export async function openServer({ host, port, store: url, queue: queueFlags, worker: works, names, threads, sliceMs, policy, auth, logLevel, signal }: ServerOptions): Promise<OpenServer> {
+export async function openServer({ host, port, store: url, queue: queueFlags, worker: works, names, threads, sliceMs, policy, auth, proxies, publicUrl, webhooksToLoopback, logLevel, signal }: ServerOptions): Promise<OpenServer> {
   const clock = systemClock;
   // Not synchronous: a reader of the log that is slow must not stop requests.
   const lines = pino.destination({ dest: 2, sync: false });
@@ -63,6 +76,17 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
   // A worker in this process can do with a queue in its memory.
   const { queue, isNew } = works ? await openQueueFor(store.url, queueFlags) ?? { queue: createLocalQueue({ clock }), isNew: true } : await requireQueueFor(store.url, queueFlags);
   await queue.depth({ signal });
+  const hookRules = { allowLoopback: webhooksToLoopback };
+  const deliverer = new Deliverer({
+    store, keys, clock, publicUrl,
+    sender: createNodeSender(hookRules),
+    onEvent: (event) => {
+      metrics.webhook(event);
+      webhookLog(log, event);
+    },
+  });
+  const onRecorded = () => deliverer.ring();
+  const outbox = new Outbox({ store, clock, onRecorded });
   let parked = 0;
   const worker = new Worker({
     store,
@@ -72,6 +96,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     policy,
     clock,
     isQueueNew: isNew,
+    outbox,
     ...(threads === null ? {} : { threads }),
     ...(sliceMs === null ? {} : { sliceMs }),
     onEvent: (event) => {
@@ -88,12 +113,17 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     feed: works ? worker : null,
     workers: works ? worker : nowhere,
     onCancelled: (where) => worker.interrupt(where),
+    outbox,
     depthFreshMs: queue.url.startsWith('http') ? DEPTH_FRESH_MS : 0,
   });
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
-  const app = createApp({ platform, storage: openBatches({ store, keys, platform, log, clock }), auth, log, metrics: metrics.scrape, clock });
-  const listening = await listen({ fetch: (request) => app.fetch(request), host, port, onServer: (server) => metrics.watch(server) });
+  const storage = openBatches({ store, keys, platform, outbox, log, clock });
+  const webhooks = new Webhooks({ store, keys, clock, onRecorded, ...hookRules });
+  const app = createApp({ platform, storage, webhooks, auth, log, metrics: metrics.scrape, clock });
+  const listening = await listen({ fetch: (request, from) => app.fetch(request, from), host, port, proxies, onServer: (server) => metrics.watch(server) });
   if (works) worker.start();
+  deliverer.start();
+  const walk = new Rounds({ everyMs: WALK_MS, work: (signal) => storage.batches.walk({ signal }), onTrouble: (error) => log.warn({ err: error }, 'batches could not be walked'), clock });
   return {
     url: listening.url,
     store: store.url,
@@ -102,7 +132,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     async close(deadlineMs) {
       isClosing = true;
       listening.close();
-      const isDrained = await worker.drain({ deadlineMs });
+      const [isDrained] = await Promise.all([worker.drain({ deadlineMs }), deliverer.stop(), walk.stop()]);
       await listening.end();
       shelf[Symbol.dispose]();
       lines.flushSync();

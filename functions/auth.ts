@@ -1,5 +1,6 @@
 /** Who asks, and how much of it they may. Keys are known by their SHA-256 only: a store that leaks gives no key away. */
 import { HttpError } from './errors.ts';
+import type { Guesses } from './rates.ts';
 
 export type Scope = 'read' | 'write';
 
@@ -31,18 +32,36 @@ const LOCAL: Caller = { tenant: 'local', scopes: ['read', 'write'], limits: null
 /** Longer ones are nobody's: they are not hashed. */
 const KEY_CHARS_MAX = 512;
 
-/** @throws HttpError invalid_api_key, insufficient_scope */
-export async function authorize(request: Request, auth: KeyLookup | null, scope: Scope): Promise<Caller> {
+/**
+ * @param remote the address that asks, if it is known: one that has tried too many keys is not listened to, whatever it brings.
+ * @throws HttpError invalid_api_key, too_many_bad_keys, foreign_origin
+ */
+export async function authorize(request: Request, auth: KeyLookup | null, guesses: Guesses, remote: string | undefined): Promise<Caller> {
   if (auth === null) {
+    // Nothing can be guessed here, and a page of another site asks from its visitor's own address: refusals are not counted.
     refuseForeign(request);
     return LOCAL;
   }
+  guesses.admit(remote);
+  try {
+    return await callerOf(request, auth);
+  } catch (error) {
+    if (error instanceof HttpError) guesses.failed(remote);
+    throw error;
+  }
+}
+
+/** @throws HttpError insufficient_scope */
+export function requireScope({ scopes }: Caller, scope: Scope): void {
+  if (!scopes.includes(scope)) throw new HttpError('insufficient_scope', `The API key has no scope ${scope}.`);
+}
+
+async function callerOf(request: Request, auth: KeyLookup): Promise<Caller> {
   const key = /^Bearer ([\x21-\x7e]+)$/i.exec(request.headers.get('authorization') ?? '')?.[1];
   if (key === undefined || key.length > KEY_CHARS_MAX) throw unknownKey('The request needs an API key: authorization: Bearer <key>.');
   const sha256 = await hashOf(key);
   const known = await auth.find(sha256, request.signal);
   if (known === null) throw unknownKey('The API key is not known.');
-  if (!known.scopes.includes(scope)) throw new HttpError('insufficient_scope', `The API key has no scope ${scope}.`);
   return { tenant: known.tenant, scopes: known.scopes, limits: { key: sha256, rpm: known.rpm, concurrent: known.concurrent } };
 }
 

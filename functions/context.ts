@@ -5,6 +5,7 @@ import type { Batches } from '../engine/control/batches.ts';
 import type { Files } from '../engine/control/files.ts';
 import type { Platform } from '../engine/control/platform.ts';
 import type { Clock } from '../engine/core/clock.ts';
+import type { Webhooks } from '../engine/webhook/webhooks.ts';
 import type { Caller, KeyLookup } from './auth.ts';
 
 /** As pino's. Fields carry ids and numbers, never prompts, texts or keys. */
@@ -24,6 +25,8 @@ export interface AppOptions {
     readonly files: Pick<Files, 'create' | 'get' | 'list' | 'read' | 'delete'>;
     readonly batches: Pick<Batches, 'create' | 'get' | 'list' | 'cancel'>;
   } | undefined;
+  /** Absent: nobody is told of anything. */
+  readonly webhooks?: Pick<Webhooks, 'create' | 'list' | 'get' | 'delete' | 'rotate' | 'deliveries' | 'replay'> | undefined;
   /** For GET /metrics; absent: there is none. */
   readonly metrics?: (() => Promise<{ readonly contentType: string; readonly body: string }>) | undefined;
   /** Default: timers of the web. */
@@ -48,6 +51,11 @@ export interface Services extends AppLimits {
 }
 
 export interface AppEnv {
+  /** What whoever serves the app knows of a request: `app.fetch(request, { remote })`. */
+  Bindings: {
+    /** The address that asks, as the server sees it and not as a header says it; absent: not known, and its failures are not limited. */
+    readonly remote?: string | undefined;
+  };
   Variables: { requestId: string; caller?: Caller; job?: string };
 }
 

@@ -5,12 +5,13 @@
 import { type RouteConfig, z } from '@hono/zod-openapi';
 import type { Context } from 'hono';
 
-import { type Caller, type KeyLookup, type Scope, authorize } from './auth.ts';
+import { type Caller, type KeyLookup, type Scope, authorize, requireScope } from './auth.ts';
 import { readJson } from './body.ts';
 import type { App, AppEnv, Services } from './context.ts';
 import { type Failure, HttpError, failureOf } from './errors.ts';
+import { at, fieldName, parseGiven, refuseMalformed } from './given.ts';
 import { HTTP_LIMITS } from './limits.ts';
-import type { Rates } from './rates.ts';
+import type { Guesses, Rates } from './rates.ts';
 
 type Responses = RouteConfig['responses'];
 
@@ -59,6 +60,7 @@ export interface Registry {
   readonly services: Services;
   readonly auth: KeyLookup | null;
   readonly rates: Rates;
+  readonly guesses: Guesses;
   /** Methods of each path, for 405. */
   readonly methods: Map<string, string[]>;
 }
@@ -66,16 +68,18 @@ export interface Registry {
 export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodType = z.ZodUndefined>(
   registry: Registry, declared: Endpoint<B, Q>, answer: (asked: Asked<z.infer<B>, z.infer<Q>>) => Promise<Response>,
 ): void {
-  const { app, services, auth, rates } = registry;
+  const { app, services, auth, rates, guesses } = registry;
   document(app, declared, auth !== null);
   const path = declared.path.replaceAll(/\{(\w+)\}/g, ':$1');
   registry.methods.set(path, [...(registry.methods.get(path) ?? []), declared.method]);
   app.on(declared.method, path, async (c) => {
-    const caller = await authorize(c.req.raw, auth, declared.scope);
+    const caller = await authorize(c.req.raw, auth, guesses, c.env?.remote);
     c.set('caller', caller);
     const admitted = rates.admit(caller);
     let held = false;
     try {
+      // After the rate: refusals count too.
+      requireScope(caller, declared.scope);
       if (declared.loads === true) await shed(services);
       const query = declared.query === undefined ? undefined : check(declared.query, c.req.query());
       const body = declared.body === undefined ? undefined : check(declared.body, await readJson(c.req.raw, services.clock));
@@ -131,26 +135,17 @@ async function shed({ platform, queueAgeMs }: Services): Promise<void> {
   if (health.queueAgeMs > queueAgeMs) throw new HttpError('overloaded', `Jobs have waited for ${Math.round(health.queueAgeMs)} ms; try again later.`, { headers });
 }
 
-/** @throws HttpError that names the field. */
+/** @param value the caller's own (parseGiven). @throws HttpError that names the field; what stood in it is not repeated. */
 export function check<T extends z.ZodType>(schema: T, value: unknown): z.infer<T> {
-  const parsed = schema.safeParse(withoutNulls(value));
+  refuseMalformed(value);
+  const parsed = parseGiven(schema, value);
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0];
-  const path = issue?.path.map(String).join('.') ?? '';
+  const path = fieldName(issue?.path ?? []);
   if (issue?.code === 'unrecognized_keys') {
-    const name = [...(path === '' ? [] : [path]), issue.keys[0]?.slice(0, 64) ?? ''].join('.');
+    const name = fieldName([...issue.path, issue.keys[0] ?? '']);
     throw new HttpError('unsupported_parameter', `${name} is not supported.`, { param: name });
   }
   if (issue?.code === 'invalid_type' && path !== '' && at(value, issue.path) === undefined) throw new HttpError('invalid_value', `${path} is required.`, { param: path });
   throw new HttpError('invalid_value', `${path === '' ? 'The body' : path}: ${issue?.message ?? 'is invalid'}`, { param: path === '' ? null : path });
-}
-
-function at(value: unknown, path: readonly PropertyKey[]): unknown {
-  return path.reduce<unknown>((inside, key) => (inside as Record<PropertyKey, unknown> | null | undefined)?.[key], value);
-}
-
-/** OpenAI's clients write `stop: null` for "not given", also of parameters that are not ours. */
-function withoutNulls(value: unknown): unknown {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
-  return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== null));
 }

@@ -57,6 +57,8 @@ export const HTTP_CODES = {
   unsupported_media_type: [415, 'invalid_request_error'],
   rate_limit_exceeded: [429, 'rate_limit_error'],
   too_many_requests_at_once: [429, 'rate_limit_error'],
+  /** From one address: whoever guesses is slowed. */
+  too_many_bad_keys: [429, 'rate_limit_error'],
   job_failed: [500, 'server_error'],
   internal_error: [500, 'server_error'],
   overloaded: [503, 'server_error'],
@@ -93,6 +95,7 @@ export const ENGINE_CODES: Readonly<Record<ErrorCode, readonly [number, string, 
   ERR_JOB_NOT_FOUND: [404, 'job_not_found', null],
   ERR_FILE_NOT_FOUND: [404, 'file_not_found', null],
   ERR_BATCH_NOT_FOUND: [404, 'batch_not_found', null],
+  ERR_WEBHOOK_NOT_FOUND: [404, 'webhook_not_found', null],
   ERR_JOB_CONFLICT: [409, 'job_conflict', null],
   ERR_FENCED: [409, 'fenced', null],
   ERR_CHECKPOINT: [500, 'checkpoint_damaged', null],
@@ -104,7 +107,7 @@ export const ENGINE_CODES: Readonly<Record<ErrorCode, readonly [number, string, 
 };
 
 /** Below 500, but with a message that may name this machine's folders or another's job. */
-const MASKED: readonly ErrorCode[] = ['ERR_MODEL_NOT_FOUND', 'ERR_JOB_NOT_FOUND', 'ERR_FILE_NOT_FOUND', 'ERR_BATCH_NOT_FOUND', 'ERR_FENCED', 'ERR_CANCELLED'];
+const MASKED: readonly ErrorCode[] = ['ERR_MODEL_NOT_FOUND', 'ERR_JOB_NOT_FOUND', 'ERR_FILE_NOT_FOUND', 'ERR_BATCH_NOT_FOUND', 'ERR_WEBHOOK_NOT_FOUND', 'ERR_FENCED', 'ERR_CANCELLED'];
 
 /** Whatever was thrown, as a client may see it. */
 export function failureOf(error: unknown): Failure {
@@ -119,7 +122,7 @@ export function failureOf(error: unknown): Failure {
     code,
     type: status >= 500 ? 'server_error' : 'invalid_request_error',
     param: error.code === 'ERR_OPTION' ? fieldOf(error.message) : param,
-    message: masked ? ERROR_CODES[error.code][1] : error.message,
+    message: masked ? ERROR_CODES[error.code][1] : withoutGiven(error.message),
     headers: status === 503 ? { 'retry-after': '5' } : {},
   };
 }
@@ -129,6 +132,11 @@ const ERROR_SENTENCE = { internal: 'The server failed; the request id says where
 /** By shape: a bundle may hold the class twice. */
 function isEngineError(error: unknown): error is EngineError {
   return error instanceof Error && error.name === 'EngineError' && Object.hasOwn(ENGINE_CODES, String((error as Partial<EngineError>).code));
+}
+
+/** The engine's sentences end with what was given, in quotes, for people at a terminal; it may be the start of somebody's prompt. */
+function withoutGiven(message: string): string {
+  return message.replace(/(?:[;,]? got|:) "(?:[^"\\]|\\.)*"(?: and "(?:[^"\\]|\\.)*")*/g, '');
 }
 
 /** The engine's sentences begin with the field: `budget.width must be …`, `sampling.top is not an option`. */

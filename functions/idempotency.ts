@@ -25,19 +25,25 @@ export interface SubmitAs {
   /** The client's own name of the job (PUT). */
   readonly id?: string | undefined;
   readonly key: string | undefined;
+  /** As what it is asked for, for webhooks. Default: as a job. */
+  readonly via?: 'response' | undefined;
 }
 
 /**
  * Not cut short by a client that goes: half a job could be neither found nor cancelled.
  * @throws HttpError used_for_another, EngineError
  */
-export async function submit({ platform, clock }: Services, spec: JobSpec, { tenant, id, key }: SubmitAs): Promise<JobView> {
+export async function submit({ platform, clock }: Services, spec: JobSpec, { tenant, id, key, via }: SubmitAs): Promise<JobView> {
   using timer = clock.timeout(HTTP_LIMITS.SUBMIT_MS);
+  return await once(id === undefined ? 'idempotency-key' : 'id', async () => await platform.submit(spec, { tenant, id, idempotencyKey: key, via, signal: timer.signal }));
+}
+
+/** @param param what stands for the request. @throws HttpError used_for_another; what `make` throws. */
+export async function once<T>(param: 'idempotency-key' | 'id', make: () => Promise<T>): Promise<T> {
   try {
-    return await platform.submit(spec, { tenant, id, idempotencyKey: key, signal: timer.signal });
+    return await make();
   } catch (error) {
     if (failureOf(error).code !== 'job_conflict') throw error;
-    const param = id === undefined ? 'idempotency-key' : 'id';
-    throw new HttpError('used_for_another', `${param} was used for another request: the same one again gives its job, another one needs another.`, { param });
+    throw new HttpError('used_for_another', `${param} was used for another request: the same one again gives what it made, another one needs another.`, { param });
   }
 }

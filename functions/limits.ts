@@ -30,6 +30,10 @@ export const HTTP_LIMITS = {
   SHED_RETRY_S: 10,
   LIST_MAX: 100,
   LIST_DEFAULT: 20,
+  /** Of one address (of version 6: of one /64), each with a key that nobody has: far more than a person mistypes. */
+  BAD_KEYS_A_MINUTE: 60,
+  /** Objects and lists in each other: JSON schemas of tools have under 20. */
+  JSON_DEPTH_MAX: 64,
   /** Keys whose rates are remembered by an instance; the one not seen for longest is forgotten. */
   KEYS_MAX: 10_000,
 } as const;

@@ -6,12 +6,13 @@ import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom
 
 import type { PlatformHealth } from '../engine/control/platform.ts';
 import type { ObjectStore, StoredBody } from '../engine/ports/object-store.ts';
+import type { DelivererEvent } from '../engine/webhook/deliverer.ts';
 import type { WorkerEvent } from '../engine/worker/events.ts';
 
 const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600];
 /** Addresses have ids in them, and anyone may ask for anything: only these make a label. */
 const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
-const PATHS = /^(?:\/v1\/(?:chat\/completions|completions|responses|models|jobs|checkpoints|quotes|batches|files)|\/health(?:\/(?:live|ready|startup))?|\/metrics|\/openapi\.json|\/docs)(?=\/|$)/;
+const PATHS = /^(?:\/v1\/(?:chat\/completions|completions|responses|models|jobs|checkpoints|quotes|batches|files|webhooks)|\/health(?:\/(?:live|ready|startup))?|\/metrics|\/openapi\.json|\/docs)(?=\/|$)/;
 
 export class Metrics {
   readonly #registry = new Registry();
@@ -28,6 +29,9 @@ export class Metrics {
   readonly #messages = this.#counter('messages_dropped_total', 'Queue messages that nothing was to be done for.', ['why']);
   readonly #reconciled = this.#counter('reconciled_total', 'Messages that the reconciler sent again.');
   readonly #trouble = this.#counter('trouble_total', 'Failures of queue or store that a worker met.', ['doing']);
+  readonly #webhooks = this.#counter('webhook_attempts_total', 'Attempts to deliver a webhook, by the answer.', ['answer']);
+  readonly #webhookSeconds = this.#histogram('webhook_attempt_seconds', 'How long receivers took.', []);
+  readonly #webhooksEnded = this.#counter('webhook_deliveries_total', 'Webhooks that were delivered or given up here.', ['state']);
   readonly #bytes = this.#counter('checkpoint_bytes_total', 'Bytes of jobs that went to the store or came from it.', ['op']);
   readonly #objects = this.#counter('checkpoint_objects_total', 'Objects of jobs that went to the store or came from it.', ['op']);
 
@@ -80,6 +84,14 @@ export class Metrics {
       case 'reconciled': return void this.#reconciled.inc(event.sent);
       case 'trouble': return void this.#trouble.inc({ doing: event.doing });
     }
+  };
+
+  readonly webhook = (event: DelivererEvent): void => {
+    if (event.kind !== 'sent') return;
+    const answer = event.status === null ? (event.fault ?? 'none') : `${Math.floor(event.status / 100)}xx`;
+    this.#webhooks.inc({ answer });
+    this.#webhookSeconds.observe({}, event.ranMs / 1_000);
+    if (event.state !== 'pending') this.#webhooksEnded.inc({ state: event.state });
   };
 
   /** The same store, with what goes through it counted. */

@@ -1,5 +1,5 @@
 /** The API on Node's own HTTP server. */
-import type { Server } from 'node:http';
+import type { IncomingMessage, Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
 import { createAdaptorServer } from '@hono/node-server';
@@ -7,10 +7,12 @@ import { createAdaptorServer } from '@hono/node-server';
 import { EngineError } from '../engine/core/errors.ts';
 
 export interface ListenOptions {
-  readonly fetch: (request: Request) => Response | Promise<Response>;
+  readonly fetch: (request: Request, from: { readonly remote?: string | undefined }) => Response | Promise<Response>;
   readonly host: string;
   /** 0: any that is free. */
   readonly port: number;
+  /** How many proxies of ours a request comes through, each of which adds whom it asks for to X-Forwarded-For. Default: none. */
+  readonly proxies?: number | undefined;
   /** Before the first request comes. */
   readonly onServer?: ((server: Server) => void) | undefined;
 }
@@ -24,8 +26,8 @@ export interface Listening {
 }
 
 /** @throws EngineError ERR_OPTION: the address cannot be listened on. */
-export async function listen({ fetch, host, port, onServer }: ListenOptions): Promise<Listening> {
-  const server = createAdaptorServer({ fetch }) as Server;
+export async function listen({ fetch, host, port, proxies = 0, onServer }: ListenOptions): Promise<Listening> {
+  const server = createAdaptorServer({ fetch: (request, { incoming }) => fetch(request, { remote: remoteOf(incoming as IncomingMessage, proxies) }) }) as Server;
   onServer?.(server);
   await new Promise<void>((resolve, reject) => {
     const failed = (cause: NodeJS.ErrnoException) => reject(new EngineError('ERR_OPTION', `Cannot listen on ${host}:${port}: ${REASONS[cause.code ?? ''] ?? cause.message}.`, { cause }));
@@ -46,6 +48,12 @@ export async function listen({ fetch, host, port, onServer }: ListenOptions): Pr
       await closed;
     },
   };
+}
+
+/** Entries further left than our own proxies' are whatever the client has written. */
+function remoteOf({ headers, socket }: IncomingMessage, proxies: number): string | undefined {
+  const forwarded = proxies === 0 ? [] : [headers['x-forwarded-for'] ?? []].flat().join(',').split(',').map((entry) => entry.trim()).filter((entry) => entry !== '');
+  return [...forwarded, socket.remoteAddress].slice(-1 - proxies)[0];
 }
 
 const REASONS: Readonly<Record<string, string>> = {

@@ -5,7 +5,8 @@ import type { Platform } from '../engine/control/platform.ts';
 import type { Clock } from '../engine/core/clock.ts';
 import type { KeyProvider } from '../engine/ports/keys.ts';
 import type { ObjectStore } from '../engine/ports/object-store.ts';
-import type { AppOptions, Log } from './context.ts';
+import type { Outbox } from '../engine/webhook/outbox.ts';
+import type { Log } from './context.ts';
 import { batchOfChats } from './openai/batch-chat.ts';
 
 export interface OpenBatchesOptions {
@@ -13,12 +14,14 @@ export interface OpenBatchesOptions {
   /** null: stored in the clear, as jobs are. */
   readonly keys: KeyProvider | null;
   readonly platform: Platform;
+  /** Who is told that a batch has ended. Default: one over `store`. */
+  readonly outbox?: Outbox | undefined;
   readonly log: Log;
   readonly clock?: Clock | undefined;
 }
 
 /** @example createApp({ platform, storage: openBatches({ store, keys, platform, log }), auth, log }) */
-export function openBatches({ log, ...options }: OpenBatchesOptions): NonNullable<AppOptions['storage']> {
+export function openBatches({ log, ...options }: OpenBatchesOptions): { readonly files: Files; readonly batches: Batches } {
   const files = new Files(options);
   const batches = new Batches({
     ...options, files,

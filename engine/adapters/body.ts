@@ -1,5 +1,6 @@
 /** Arithmetic on bodies: lists of chunks that are never joined without need. */
 import type { Body, GetOptions } from '../ports/object-store.ts';
+import { joined } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 
 export function bytesOf(body: Body): number {
@@ -15,7 +16,7 @@ export function sliceOf(body: Body, from: number, to: number): Uint8Array {
     if (start < end) pieces.push(chunk.subarray(start, end));
     at += chunk.byteLength;
   }
-  return pieces.length === 1 && pieces[0] !== undefined ? pieces[0] : Buffer.concat(pieces);
+  return pieces.length === 1 && pieces[0] !== undefined ? pieces[0] : joined(pieces);
 }
 
 /** The part of an object of `size` bytes that a get asks for. @throws EngineError ERR_STORE if that is more than the caller can take. */

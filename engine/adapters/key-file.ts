@@ -70,7 +70,7 @@ export class KeyFile implements KeyProvider {
       dataKey.fill(0);
       throw new EngineError('ERR_KEY', `The wrapped key in the manifest of ${context.job} was changed, or is that of another job or tenant.`);
     }
-    return dataKey;
+    return new Uint8Array(dataKey.buffer, dataKey.byteOffset, dataKey.byteLength);
   }
 }
 

@@ -20,7 +20,7 @@ export interface KmsOptions {
   /** Default: AWS's standard chain. */
   readonly region?: string;
   /** Default: AWS's standard chain. */
-  readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: string };
+  readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: string; readonly sessionToken?: string };
   readonly clock?: Clock;
   /** From 0 to below 1, for the jitter of the backoff. */
   readonly random?: () => number;

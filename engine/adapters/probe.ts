@@ -1,6 +1,5 @@
 /** The question that every store has to answer before a job begins: do you honour conditional writes? */
-import { randomBytes } from 'node:crypto';
-
+import { hexOf, randomBytes, textOfBytes, utf8Of } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import type { Body, CallOptions, Condition, ObjectStore, PutOutcome } from '../ports/object-store.ts';
 
@@ -9,7 +8,7 @@ const BYTES_MAX = 64;
 
 /** @throws EngineError ERR_STORE_CONFIG if the store ignores conditions, ERR_STORE if it does not answer. */
 export async function probeConditions(store: ObjectStore, { signal }: CallOptions = {}): Promise<void> {
-  const key = `probe/${randomBytes(12).toString('hex')}`;
+  const key = `probe/${hexOf(randomBytes(12))}`;
   const put = async (text: string, condition: Condition): Promise<PutOutcome> => {
     const outcome = await store.put(key, bodyOf(text), { condition, signal });
     if (outcome.kind !== 'unknown') return outcome;
@@ -24,14 +23,14 @@ export async function probeConditions(store: ObjectStore, { signal }: CallOption
     if (winners > 1) throw unsuitable(store, `ignores If-Match: ${winners} of ${RACERS} racing writers were told that they had won`);
     if (winners === 0) throw unsuitable(store, 'refuses If-Match with the etag it gave itself');
     const found = await store.get(key, { bytesMax: BYTES_MAX, signal });
-    if (found === null || !Buffer.concat(found.chunks).toString().startsWith('racer')) throw unsuitable(store, 'gives back another object than was written last');
+    if (found === null || !textOfBytes(found.chunks).startsWith('racer')) throw unsuitable(store, 'gives back another object than was written last');
   } finally {
     await store.delete([key], { signal }).catch(() => undefined);
   }
 }
 
 function bodyOf(text: string): Body {
-  return [Buffer.from(text)];
+  return [utf8Of(text)];
 }
 
 function unsuitable(store: ObjectStore, what: string): EngineError {

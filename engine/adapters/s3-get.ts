@@ -1,7 +1,4 @@
 /** Reading from S3: ranged GETs side by side, because one connection carries about 90 MB/s; all of one version of the object. */
-import { Writable, type Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
-
 import { GetObjectCommand, HeadObjectCommand } from '@aws-sdk/client-s3';
 
 import { EngineError } from '../core/errors.ts';
@@ -9,6 +6,7 @@ import type { CallOptions, GetOptions, ObjectInfo, StoredBody } from '../ports/o
 import { wantedOf } from './body.ts';
 import { insist, unexpected, type S3Calls } from './s3-calls.ts';
 import { OddAnswer, verdictOn } from './s3-errors.ts';
+import { discard, readExactly } from './s3-transport.ts';
 import { inParallel } from '../core/waiting.ts';
 
 /** AWS advises 8 to 16 MiB. */
@@ -19,7 +17,8 @@ const CHANGED_MAX = 5;
 
 /** The answer to a ranged GET whose body is still on its way. */
 interface OpenRange {
-  readonly body: Readable | undefined;
+  /** A stream of the SDK's, of Node or of the web. */
+  readonly body: unknown;
   readonly bytes: number;
   readonly etag: string;
   /** Of the whole object. */
@@ -76,12 +75,12 @@ async function getVersion(calls: S3Calls, key: string, options: GetOptions): Pro
       return await insist(calls, { bytes: wanted.bytes, signal: either }, async (abortSignal) => {
         const answer = open ?? (await openRange(calls, key, wanted, abortSignal));
         open = null;
-        return await readExactly(answer, abortSignal);
+        return await readExactly(answer.body, answer.bytes, abortSignal);
       });
     });
     return { chunks, bytes, etag: first.etag };
   } finally {
-    first.body?.destroy();
+    discard(first.body);
   }
 }
 
@@ -104,7 +103,7 @@ async function openRange(calls: S3Calls, key: string, { offset, bytes, etag }: W
   const Range = `bytes=${offset}-${offset + bytes - 1}`;
   const command = new GetObjectCommand({ Bucket: calls.bucket, Key: calls.keyOf(key), Range, ...(etag === null ? {} : { IfMatch: etag }) });
   const answer = await calls.client.send(command, { abortSignal });
-  const body = answer.Body as Readable | undefined;
+  const body: unknown = answer.Body;
   try {
     if (answer.ETag === undefined || (etag !== null && answer.ETag !== etag)) throw new OddAnswer('another etag than asked for');
     const [from, to, size] = contentRange(answer.ContentRange) ?? whole(answer.ContentLength);
@@ -112,7 +111,7 @@ async function openRange(calls: S3Calls, key: string, { offset, bytes, etag }: W
     if (from !== offset || to - from + 1 !== expected) throw new OddAnswer(`bytes ${from} to ${to} of ${size} where ${bytes} from ${offset} were asked for`);
     return { body, bytes: expected, etag: answer.ETag, size };
   } catch (error) {
-    body?.destroy();
+    discard(body);
     throw error;
   }
 }
@@ -127,25 +126,4 @@ function contentRange(header: string | undefined): readonly [number, number, num
 function whole(contentLength: number | undefined): readonly [number, number, number] {
   if (contentLength === 0) return [0, -1, 0];
   throw new OddAnswer('the whole object where a range was asked for');
-}
-
-/** Into one buffer a part: a list of socket reads would be 256 of them. By events, not by `for await`, which takes half as long again. */
-async function readExactly({ body, bytes }: OpenRange, signal: AbortSignal): Promise<Uint8Array> {
-  if (body === undefined) throw new OddAnswer('no body');
-  const chunk = Buffer.allocUnsafeSlow(bytes);
-  let at = 0;
-  const sink = new Writable({
-    // Above one socket read, or every one of them would pause the socket.
-    highWaterMark: 1 << 20,
-    write(piece: Uint8Array, _, done) {
-      if (at + piece.byteLength > bytes) return done(new OddAnswer('more bytes than announced'));
-      chunk.set(piece, at);
-      at += piece.byteLength;
-      done();
-    },
-  });
-  // The SDK has answered and no longer listens to the signal.
-  await pipeline(body, sink, { signal });
-  if (at < bytes) throw new OddAnswer(`${at} of ${bytes} bytes`);
-  return chunk;
 }

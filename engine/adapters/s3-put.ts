@@ -1,6 +1,4 @@
 /** Writing to S3: one conditional attempt, or unconditional until the deadline, in parts when large. */
-import { randomBytes } from 'node:crypto';
-
 import {
   AbortMultipartUploadCommand, CompleteMultipartUploadCommand, CreateMultipartUploadCommand, HeadObjectCommand, PutObjectCommand, UploadPartCommand,
 } from '@aws-sdk/client-s3';
@@ -9,6 +7,7 @@ import type { Body, CallOptions, Condition, PutOutcome } from '../ports/object-s
 import { bytesOf, sliceOf } from './body.ts';
 import { attemptOnce, insist, unexpected, type S3Calls } from './s3-calls.ts';
 import { OddAnswer, verdictOn } from './s3-errors.ts';
+import { hexOf, randomBytes } from '../core/bytes.ts';
 import { inParallel, throwIfCancelled } from '../core/waiting.ts';
 import { PART_BYTES } from './s3-get.ts';
 
@@ -60,7 +59,7 @@ async function putWhole(calls: S3Calls, key: string, body: Body, condition: Cond
 
 async function putParts(calls: S3Calls, key: string, body: Body, signal: AbortSignal | undefined): Promise<PutOutcome> {
   const target = { Bucket: calls.bucket, Key: calls.keyOf(key) };
-  const mark = randomBytes(16).toString('hex');
+  const mark = hexOf(randomBytes(16));
   const uploadId = await insist(calls, { signal }, async (abortSignal) => {
     const { UploadId } = await calls.client.send(new CreateMultipartUploadCommand({ ...target, ChecksumAlgorithm: 'CRC32', Metadata: { [MARK]: mark } }), { abortSignal });
     if (UploadId === undefined) throw new OddAnswer('an upload without an id');

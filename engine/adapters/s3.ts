@@ -15,6 +15,7 @@ import { insist, unexpected, type S3Calls } from './s3-calls.ts';
 import { OddAnswer, verdictOn } from './s3-errors.ts';
 import { getObject, headObject } from './s3-get.ts';
 import { putConditionally, putObject } from './s3-put.ts';
+import { requestHandler } from './s3-transport.ts';
 
 export interface S3StoreOptions {
   readonly bucket: string;
@@ -27,7 +28,7 @@ export interface S3StoreOptions {
   /** Default: AWS's standard chain. */
   readonly region?: string;
   /** Default: AWS's standard chain. */
-  readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: string };
+  readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: string; readonly sessionToken?: string };
   readonly clock?: Clock;
   /** From 0 to below 1, for the jitter of the backoff. */
   readonly random?: () => number;
@@ -36,10 +37,6 @@ export interface S3StoreOptions {
 }
 
 const DEADLINE_MS = 60_000;
-const CONNECT_MS = 5_000;
-/** Without a byte for so long a connection is dead. */
-const IDLE_MS = 15_000;
-const SOCKETS_MAX = 64;
 /** S3's bound on one DeleteObjects. */
 const DELETE_KEYS_MAX = 1_000;
 const LOST_OBJECTS = new Set(['NoSuchKey', 'NotFound']);
@@ -53,7 +50,6 @@ export class S3Store implements ObjectStore {
     const { bucket, prefix, endpoint, pathStyle, region, credentials, clock = systemClock, random = Math.random, deadlineMs = DEADLINE_MS } = options;
     this.url = `s3://${bucket}${prefix === '' ? '' : `/${prefix}`}`;
     this.#prefix = prefix === '' ? '' : `${prefix}/`;
-    const agent = { keepAlive: true, maxSockets: SOCKETS_MAX };
     const client = new S3Client({
       maxAttempts: 1,
       forcePathStyle: pathStyle,
@@ -63,7 +59,7 @@ export class S3Store implements ObjectStore {
       requestChecksumCalculation: 'WHEN_SUPPORTED',
       // A checksum of the whole object says nothing about a range of it; what we store carries its own.
       responseChecksumValidation: 'WHEN_REQUIRED',
-      requestHandler: { connectionTimeout: CONNECT_MS, socketTimeout: IDLE_MS, httpAgent: agent, httpsAgent: agent },
+      requestHandler: requestHandler(),
     });
     this.#calls = { client, bucket, url: this.url, keyOf: (key) => this.#prefix + key, clock, random, deadlineMs };
   }

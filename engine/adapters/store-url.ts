@@ -7,12 +7,10 @@ import type { Clock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import { openFilesystemStore } from './filesystem.ts';
-import { checkKey } from './keys.ts';
 import { MemoryStore } from './memory.ts';
+import { S3_FORM, parseS3Url } from './s3-url.ts';
 
 const SCHEME = /^([A-Za-z][A-Za-z0-9+.-]+):/;
-/** S3's own rule. */
-const BUCKET = /^(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/;
 /** What servers that have no regions expect in a signature. */
 const REGION_ELSEWHERE = 'us-east-1';
 
@@ -62,10 +60,8 @@ function pathOf(url: string): string {
 
 /** The SDK is loaded only here, so that a local run does without its start-up time. */
 async function openS3(url: string, { environment = process.env, clock }: OpenStoreOptions): Promise<ObjectStore> {
-  const match = /^s3:\/\/([^/?#@:]+)(?:\/([^?#]*))?$/i.exec(url);
-  const [bucket = '', prefix = ''] = [match?.[1], match?.[2]?.replace(/\/$/, '')];
-  if (!BUCKET.test(bucket)) throw refused(url, 'is not of the form s3://bucket/prefix (a bucket has 3 to 63 of a-z, 0-9, "." and "-")');
-  if (prefix !== '') checkKey(prefix);
+  const place = parseS3Url(url);
+  if (place === null) throw refused(url, S3_FORM);
   const endpoint = environment.RUMINATE_S3_ENDPOINT ?? environment.AWS_ENDPOINT_URL_S3 ?? null;
   if (endpoint !== null && !(URL.canParse(endpoint) && /^https?:$/.test(new URL(endpoint).protocol))) {
     throw refused(url, `has an endpoint that is no http(s) URL: ${JSON.stringify(endpoint)}`);
@@ -73,8 +69,7 @@ async function openS3(url: string, { environment = process.env, clock }: OpenSto
   const { S3Store } = await import('./s3.ts');
   const hasRegion = ['AWS_REGION', 'AWS_PROFILE', 'AWS_CONFIG_FILE'].some((name) => environment[name] !== undefined);
   return new S3Store({
-    bucket,
-    prefix,
+    ...place,
     endpoint,
     pathStyle: pathStyleOf(environment, url),
     ...(endpoint === null || hasRegion ? {} : { region: REGION_ELSEWHERE }),

@@ -1,6 +1,7 @@
 /** The lines of a batch's input: what each asks for, and everything that is wrong with them, before any of them runs. */
-import { createHash } from 'node:crypto';
+import { sha256 } from '@noble/hashes/sha2.js';
 
+import { utf8Of } from '../core/bytes.ts';
 import { LIMITS } from '../core/limits.ts';
 import { nextTurn } from '../core/turns.ts';
 import { inParallel } from '../core/waiting.ts';
@@ -105,7 +106,7 @@ export async function judgeLines(lines: readonly Line[], endpoint: BatchEndpoint
  */
 export function lineJobId(batch: string, index: number): string {
   const time = batch.slice('batch_'.length, 'batch_'.length + 10);
-  const digest = createHash('sha256').update(`${batch}/${index}`).digest();
+  const digest = sha256(utf8Of(`${batch}/${index}`));
   return time + Array.from({ length: 16 }, (_, i) => CROCKFORD[(digest[i] ?? 0) & 31]).join('');
 }
 

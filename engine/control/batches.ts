@@ -1,26 +1,30 @@
 /**
  * Batches: a file of requests as jobs. Everything that is stored of one is written once (`batches/<tenant>/<id>/`: batch, verdict, stop, end),
  * each by whoever comes first; how far it is follows from which of them are there and from its jobs' heads. So any instance may go on
- * with any batch, several at once, and one that dies leaves nothing to clean up. Whoever asks for a batch moves it on.
+ * with any batch, several at once, and one that dies leaves nothing to clean up. Whoever asks for a batch moves it on, and a walk moves all.
  */
+import { joined } from '../core/bytes.ts';
 import { type Clock, systemClock, wallClockMs } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
+import { areRequestsIsolated } from '../core/host.ts';
 import { LIMITS } from '../core/limits.ts';
 import { nextTurn } from '../core/turns.ts';
 import { inParallel, untilAborted } from '../core/waiting.ts';
 import { isTerminal, type JobState } from '../kv/head.ts';
-import { tenantPrefix } from '../kv/names.ts';
+import { isNamePart, tenantPrefix } from '../kv/names.ts';
 import { readHead } from '../kv/read.ts';
 import type { KeyProvider } from '../ports/keys.ts';
-import type { ObjectStore } from '../ports/object-store.ts';
+import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
+import { Outbox } from '../webhook/outbox.ts';
 import { writeAnswers } from './batch-answers.ts';
 import { type BatchEndpoint, type Line, judgeLines, lineJobId, parseLines } from './batch-lines.ts';
 import { type BatchState, type BatchView, WINDOW_MS, batchView, isOver } from './batch-view.ts';
-import { type BlobPlace, BlobWriter, deleteBlob, readBlob } from './blob.ts';
+import { type BlobPlace, BlobWriter, readBlob } from './blob.ts';
+import { claimId } from './claims.ts';
 import { type Files, idsUnder } from './files.ts';
-import { jobIds } from './ids.ts';
+import { jobIds, timeOf } from './ids.ts';
 import type { CallerOptions, ListOptions, Platform } from './platform.ts';
-import { type BatchRecord, batchRecord, endRecord, readOnce, stopRecord, verdictRecord, writeOnce } from './records.ts';
+import { type BatchRecord, type End, batchRecord, endRecord, readOnce, stopRecord, verdictRecord, writeOnce } from './records.ts';
 
 export interface BatchesOptions {
   readonly store: ObjectStore;
@@ -31,6 +35,8 @@ export interface BatchesOptions {
   readonly endpoints: readonly BatchEndpoint[];
   /** What kept a batch from going on; whoever asks next tries again. */
   readonly onTrouble?: ((batch: string, error: unknown) => void) | undefined;
+  /** Who is told that a batch has ended. Default: one over `store`. */
+  readonly outbox?: Outbox | undefined;
   /** How long whoever asks waits for a batch to be moved on. */
   readonly waitMs?: number | undefined;
   readonly clock?: Clock | undefined;
@@ -42,6 +48,8 @@ export interface BatchAsk extends CallerOptions {
   readonly endpoint: string;
   readonly inputFileId: string;
   readonly metadata: Readonly<Record<string, string>> | null;
+  /** Two calls with one key and body make one batch. */
+  readonly idempotencyKey?: string | undefined;
 }
 
 interface Key {
@@ -49,8 +57,14 @@ interface Key {
   readonly id: string;
 }
 
+const ID_PREFIX = 'batch_';
 const ID = /^batch_[0-9A-HJKMNP-TV-Z]{26}$/;
 const RECORD = 'batch.json';
+/** Markers of batches that have not ended: hints for whoever walks, as `live/` is for jobs. */
+const OPEN = 'open/batches/';
+const MOVES_AT_ONCE = 2;
+/** Between the marker and the batch there is one write. */
+const BIRTH_MS_MAX = 3_600_000;
 /** Below what proxies and clients wait for. */
 const WAIT_MS = 2_000;
 /** Judging, making or answering every line of the longest batch; what is done by then stays. */
@@ -66,29 +80,41 @@ export class Batches {
   readonly #clock: Clock;
   readonly #nowMs: () => number;
   readonly #newId = jobIds();
+  readonly #outbox: Outbox;
   /** One move of a batch at a time in this process. */
   readonly #moves = new Map<string, Promise<BatchView>>();
 
   constructor(options: BatchesOptions) {
     this.#o = options;
+    this.#outbox = options.outbox ?? new Outbox(options);
     this.#clock = options.clock ?? systemClock;
     this.#nowMs = options.nowMs ?? wallClockMs;
   }
 
   /**
    * Its lines are looked at before any of them runs; with faults the batch is `failed` and names them.
-   * @throws EngineError ERR_FILE_NOT_FOUND; ERR_OPTION: no such endpoint, or the file is none to be read; ERR_STORE; ERR_CANCELLED.
+   * @throws EngineError ERR_FILE_NOT_FOUND; ERR_OPTION: no such endpoint, or the file is none to be read; ERR_JOB_CONFLICT: the key was for another
+   * batch; ERR_STORE; ERR_CANCELLED.
    */
-  async create({ endpoint, inputFileId, metadata, tenant, signal }: BatchAsk): Promise<BatchView> {
+  async create({ endpoint, inputFileId, metadata, idempotencyKey, tenant, signal }: BatchAsk): Promise<BatchView> {
     this.#endpoint(endpoint);
+    const key = { tenant, id: `batch_${this.#newId(this.#nowMs())}` };
+    if (idempotencyKey !== undefined) {
+      const body = [endpoint, inputFileId, JSON.stringify(Object.entries(metadata ?? {}).sort(([a], [b]) => (a < b ? -1 : 1)))];
+      key.id = await claimId(this.#o.store, { tenant, what: 'batch', key: idempotencyKey, body, id: key.id }, { clock: this.#clock, signal });
+      // Its file may be gone by now.
+      if ((await this.#o.store.head(keyOf(key, RECORD), { signal })) !== null) return await this.#moved(key, signal);
+    }
     const { file, content } = await this.#o.files.read(inputFileId, { tenant, signal });
     if (file.bytes > LIMITS.FILE_BYTES_MAX) throw new EngineError('ERR_OPTION', `input_file_id must be a file of at most ${LIMITS.FILE_BYTES_MAX} bytes; got ${file.bytes}.`);
-    const createdMs = this.#nowMs();
-    const key = { tenant, id: `batch_${this.#newId(createdMs)}` };
     const writer = await BlobWriter.open(this.#place(key), { signal });
     for await (const chunk of content) await writer.add(chunk);
-    const record: BatchRecord = { kind: 'batch', ...key, createdMs, endpoint, inputFileId, metadata, input: await writer.close() };
-    await writeOnce(this.#o.store, keyOf(key, RECORD), batchRecord, record, { clock: this.#clock, signal });
+    const createdMs = timeOf(key.id.slice(ID_PREFIX.length)) ?? this.#nowMs();
+    const asked: BatchRecord = { kind: 'batch', ...key, createdMs, endpoint, inputFileId, metadata, input: await writer.close() };
+    // Before the batch: one that was made is found, whatever died.
+    await this.#o.store.put(openKey(key), [], { signal });
+    const record = await writeOnce(this.#o.store, keyOf(key, RECORD), batchRecord, asked, { clock: this.#clock, signal });
+    if (record.input.nonce !== asked.input.nonce) await writer.discard();
     // From here on the batch is there: what fails now is no reason to ask for another one.
     return await this.#moved(key, signal).catch(() => batchView({ record, verdict: null, stop: null, end: null }, []));
   }
@@ -96,6 +122,31 @@ export class Batches {
   /** @throws EngineError ERR_BATCH_NOT_FOUND, ERR_STORE, ERR_CANCELLED. */
   async get(id: string, { tenant, signal }: CallerOptions): Promise<BatchView> {
     return await this.#moved(await this.#known(id, tenant, signal), signal);
+  }
+
+  /**
+   * Moves every batch on that has not ended, of all tenants: for whoever keeps a server going. Any number of walks may run at once.
+   * @throws EngineError ERR_STORE, ERR_CANCELLED; what keeps one batch from going on is for `onTrouble`.
+   */
+  async walk({ signal }: CallOptions = {}): Promise<void> {
+    const found: Key[] = [];
+    for await (const { key } of this.#o.store.list(OPEN, { signal })) {
+      const [tenant = '', id = '', ...rest] = key.slice(OPEN.length).split('/');
+      if (ID.test(id) && isNamePart(tenant) && rest.length === 0) found.push({ tenant, id });
+    }
+    await inParallel(found.length, MOVES_AT_ONCE, signal, async (i, stop) => {
+      const key = found[i] as Key;
+      try {
+        const isBorn = (await this.#o.store.head(keyOf(key, RECORD), { signal: stop })) !== null;
+        const view = isBorn ? await this.#moving(key) : null;
+        // Whoever was about to make it died, or to close it.
+        const isStillborn = !isBorn && this.#nowMs() - (timeOf(key.id.slice(ID_PREFIX.length)) ?? 0) > BIRTH_MS_MAX;
+        if (isStillborn) await this.#close(key, null, stop);
+        if (view !== null && isEnd(view.status)) await this.#close(key, view.status, stop);
+      } catch (error) {
+        if (stop.aborted) throw error;
+      }
+    });
   }
 
   /** Newest first, as they are: nothing is moved on. */
@@ -120,8 +171,7 @@ export class Batches {
 
   /** As it is after being moved on for a while; the rest goes on in this process, or with whoever asks next. */
   async #moved(key: Key, signal: AbortSignal | undefined): Promise<BatchView> {
-    const name = keyOf(key, '');
-    const move = this.#moves.get(name) ?? this.#start(name, key);
+    const move = this.#moving(key);
     const over = new AbortController();
     let moved: BatchView | null = null;
     const settle = (view: BatchView | null) => {
@@ -133,21 +183,31 @@ export class Batches {
     return moved ?? await this.#look(key, signal);
   }
 
+  #moving(key: Key): Promise<BatchView> {
+    const name = keyOf(key, '');
+    return this.#moves.get(name) ?? this.#start(name, key);
+  }
+
   #start(name: string, key: Key): Promise<BatchView> {
     const timer = this.#clock.timeout(MOVE_MS_MAX);
     const move = this.#move(key, timer.signal).finally(() => {
       timer[Symbol.dispose]();
       this.#moves.delete(name);
     });
-    this.#moves.set(name, move);
+    // Where a request ends with all that it waits for, no other may wait for it.
+    if (!areRequestsIsolated) this.#moves.set(name, move);
     move.catch((error: unknown) => this.#o.onTrouble?.(key.id, error));
     return move;
   }
 
   async #move(key: Key, signal: AbortSignal): Promise<BatchView> {
-    const state = await this.#judged(await this.#read(key, signal), signal);
+    const found = await this.#read(key, signal);
+    const state = await this.#judged(found, signal);
     const { record, verdict, end } = state;
-    if (end !== null || verdict.faults.length > 0) return batchView(state, []);
+    if (end !== null || verdict.faults.length > 0) {
+      if (found.verdict === null) await this.#close(key, 'failed', signal);
+      return batchView(state, []);
+    }
     const isLate = this.#nowMs() >= record.createdMs + WINDOW_MS;
     const stop = state.stop ?? (isLate ? await this.#stop(key, 'expired', signal) : null);
     const jobs = await this.#jobs(key, verdict.lines, signal);
@@ -184,7 +244,7 @@ export class Batches {
         await nextTurn();
         try {
           const { spec } = await this.#endpoint(record.endpoint).parse(lines[index]?.body, { tenant, signal: stop });
-          await this.#o.platform.submit({ ...spec, priority: 'batch' }, { tenant, id: lineJobId(record.id, index), signal: stop });
+          await this.#o.platform.submit({ ...spec, priority: 'batch' }, { tenant, id: lineJobId(record.id, index), via: 'batch', signal: stop });
         } catch (error) {
           // One line that is refused now, though it was not when it was judged, does not keep the others waiting; it is tried again.
           if (stop.aborted || !(error instanceof EngineError) || error.code === 'ERR_STORE') throw error;
@@ -209,9 +269,22 @@ export class Batches {
     const end = await writeOnce(store, keyOf(record, 'end.json'), endRecord, {
       kind: 'end', tenant: record.tenant, id: record.id, atMs: this.#nowMs(), status: stop?.why ?? 'completed', ...written,
     }, { clock: this.#clock, signal });
-    // Prompts that nobody needs any more; what stays after a crash is only room.
-    await deleteBlob(this.#place(record), record.input, { signal }).catch(() => undefined);
+    await this.#close(record, end.status, signal);
     return batchView({ ...state, end }, []);
+  }
+
+  /** Nothing of it will change: who waits for its end is told, its copy of the prompts is needed no more, and no walk need find it. */
+  async #close(key: Key, as: End['status'] | 'failed' | null, signal: AbortSignal): Promise<void> {
+    const { store } = this.#o;
+    try {
+      if (as !== null) await this.#outbox.batchEnded(key.tenant, key.id, `batch.${as}`, { signal });
+      const pieces: string[] = [];
+      for await (const object of store.list(keyOf(key, ''), { signal })) if (!object.key.endsWith('.json')) pieces.push(object.key);
+      if (pieces.length > 0) await store.delete(pieces, { signal });
+      await store.delete([openKey(key)], { signal });
+    } catch {
+      // The marker stays, and with it the walk comes again.
+    }
   }
 
   async #look(key: Key, signal: AbortSignal | undefined): Promise<BatchView> {
@@ -262,7 +335,7 @@ export class Batches {
   async #input(record: BatchRecord, signal: AbortSignal): Promise<Uint8Array> {
     const chunks: Uint8Array[] = [];
     for await (const chunk of readBlob(this.#place(record), record.input, { signal })) chunks.push(chunk);
-    return Buffer.concat(chunks);
+    return joined(chunks);
   }
 
   #endpoint(url: string): BatchEndpoint {
@@ -285,6 +358,14 @@ function folderOf(tenant: string): string {
 
 function keyOf({ tenant, id }: Key, name: string): string {
   return `${folderOf(tenant)}${id}/${name}`;
+}
+
+function isEnd(status: BatchView['status']): status is End['status'] | 'failed' {
+  return status === 'completed' || status === 'cancelled' || status === 'expired' || status === 'failed';
+}
+
+function openKey({ tenant, id }: Key): string {
+  return `${OPEN}${tenant}/${id}`;
 }
 
 /** Erased meanwhile: it does not run. */

@@ -7,6 +7,7 @@
  */
 import type { webcrypto } from 'node:crypto';
 
+import { base64Of, bytesOfBase64, hexOf, joined, randomBytes, utf8Of } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { checkpointError } from '../kv/reason.ts';
@@ -39,12 +40,11 @@ type CryptoKey = webcrypto.CryptoKey;
 const NONCE_BYTES = 8;
 const IV_BYTES = 12;
 const TAG_BYTES = 16;
-const utf8 = new TextEncoder();
 
 /** @example const writer = await BlobWriter.open(place); await writer.add(bytes); const blob = await writer.close(); */
 export class BlobWriter {
   readonly #place: BlobPlace;
-  readonly #nonce = hex(crypto.getRandomValues(new Uint8Array(NONCE_BYTES)));
+  readonly #nonce = hexOf(randomBytes(NONCE_BYTES));
   readonly #key: CryptoKey | null;
   readonly #wrapped: string | null;
   readonly #signal: AbortSignal | undefined;
@@ -63,10 +63,10 @@ export class BlobWriter {
   /** @throws EngineError ERR_KEY, ERR_CANCELLED. */
   static async open(place: BlobPlace, { signal }: CallOptions = {}): Promise<BlobWriter> {
     if (place.keys === null) return new BlobWriter(place, null, null, signal);
-    const dataKey = crypto.getRandomValues(new Uint8Array(DATA_KEY_BYTES));
+    const dataKey = randomBytes(DATA_KEY_BYTES);
     try {
       const wrapped = await place.keys.wrap(dataKey, contextOf(place), { signal });
-      return new BlobWriter(place, await importKey(dataKey), Buffer.from(wrapped).toString('base64'), signal);
+      return new BlobWriter(place, await importKey(dataKey), base64Of(wrapped), signal);
     } finally {
       dataKey.fill(0);
     }
@@ -101,7 +101,7 @@ export class BlobWriter {
 
   async #flush(isLast: boolean): Promise<void> {
     const index = this.#pieces++;
-    const body = this.#key === null ? this.#held : [await seal(this.#key, Buffer.concat(this.#held), this.#place, index, isLast)];
+    const body = this.#key === null ? this.#held : [await seal(this.#key, whole(this.#held), this.#place, index, isLast)];
     const { store } = this.#place;
     const outcome = await store.put(pieceKey(this.#place, this.#nonce, index), body, { signal: this.#signal });
     if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${store.url}: a piece of ${this.#place.id} was not written (${outcome.kind}).`);
@@ -117,13 +117,8 @@ export async function* readBlob(place: BlobPlace, blob: Blob, { signal }: CallOp
   for (let index = 0; index < count; index++) {
     const plain = index < count - 1 ? LIMITS.FILE_PIECE_BYTES : blob.bytes - index * LIMITS.FILE_PIECE_BYTES;
     const stored = await readPiece(place, blob, index, plain + (key === null ? 0 : TAG_BYTES), signal);
-    yield key === null ? joined(stored) : await unseal(key, joined(stored), place, index, index === count - 1);
+    yield key === null ? joined(stored) : await unseal(key, whole(stored), place, index, index === count - 1);
   }
-}
-
-/** The pieces; whoever calls has removed the record that named them. */
-export async function deleteBlob(place: BlobPlace, blob: Blob, options: CallOptions = {}): Promise<void> {
-  await place.store.delete(Array.from({ length: piecesOf(blob) }, (_, i) => pieceKey(place, blob.nonce, i)), options);
 }
 
 function piecesOf({ bytes }: Blob): number {
@@ -150,7 +145,9 @@ async function openKey(place: BlobPlace, { key }: Blob, signal: AbortSignal | un
   }
   // Whoever can write to the store could else put plain bytes of his own in place of sealed ones.
   if (key === null) throw new EngineError('ERR_KEY', `${id} is not encrypted, but a key is set.`);
-  const dataKey = await keys.unwrap(Buffer.from(key, 'base64'), contextOf(place), { signal });
+  const wrapped = bytesOfBase64(key);
+  if (wrapped === null) throw checkpointError('damaged', `the key of ${id} is not base64`);
+  const dataKey = await keys.unwrap(wrapped, contextOf(place), { signal });
   try {
     return await importKey(dataKey);
   } finally {
@@ -182,13 +179,10 @@ function boundTo({ tenant, id }: BlobPlace, index: number, isLast: boolean): web
   const iv = new Uint8Array(IV_BYTES);
   new DataView(iv.buffer).setUint32(0, index);
   // Names hold no NUL.
-  return { name: 'AES-GCM', iv, additionalData: utf8.encode(`${tenant}\0${id}\0${index}\0${isLast ? 'last' : ''}`) };
+  return { name: 'AES-GCM', iv, additionalData: utf8Of(`${tenant}\0${id}\0${index}\0${isLast ? 'last' : ''}`) };
 }
 
-function joined(body: Body): Uint8Array<ArrayBuffer> {
-  return Uint8Array.from(Buffer.concat(body));
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
+/** A copy, which nobody else changes. */
+function whole(body: Body): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from(joined(body));
 }

@@ -9,8 +9,9 @@ import { inParallel } from '../core/waiting.ts';
 import { tenantPrefix } from '../kv/names.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
-import { type BlobPlace, BlobWriter, deleteBlob, readBlob } from './blob.ts';
-import { jobIds } from './ids.ts';
+import { type BlobPlace, BlobWriter, readBlob } from './blob.ts';
+import { claimId } from './claims.ts';
+import { jobIds, timeOf } from './ids.ts';
 import type { CallerOptions, ListOptions } from './platform.ts';
 import { type FileRecord, fileRecord, readOnce, writeOnce } from './records.ts';
 
@@ -29,6 +30,12 @@ export interface FileView {
   readonly createdMs: number;
   readonly filename: string;
   readonly purpose: FileRecord['purpose'];
+}
+
+export interface CreateFileOptions extends CallerOptions {
+  readonly filename: string;
+  /** Two calls with one key, name and content make one file. */
+  readonly idempotencyKey?: string | undefined;
 }
 
 export interface FileListOptions extends ListOptions {
@@ -51,16 +58,18 @@ export class Files {
     this.#options = options;
   }
 
-  /** @throws EngineError ERR_OPTION: empty, too long, or a name that is none; ERR_KEY, ERR_STORE, ERR_CANCELLED. */
-  async create(content: Uint8Array, { filename, tenant, signal }: CallerOptions & { readonly filename: string }): Promise<FileView> {
+  /** @throws EngineError ERR_OPTION: empty, too long, or a name that is none; ERR_JOB_CONFLICT: the key was for another file; ERR_KEY, ERR_STORE, ERR_CANCELLED. */
+  async create(content: Uint8Array, { filename, idempotencyKey, tenant, signal }: CreateFileOptions): Promise<FileView> {
     if (content.byteLength < 1 || content.byteLength > LIMITS.FILE_BYTES_MAX) {
       throw new EngineError('ERR_OPTION', `file must have 1 to ${LIMITS.FILE_BYTES_MAX} bytes; got ${content.byteLength}.`);
     }
     if (filename.length < 1 || filename.length > LIMITS.FILE_NAME_CHARS_MAX || /[\p{Cc}/\\]/u.test(filename)) {
       throw new EngineError('ERR_OPTION', `filename must have 1 to ${LIMITS.FILE_NAME_CHARS_MAX} characters and no "/".`);
     }
-    const createdMs = (this.#options.nowMs ?? wallClockMs)();
-    const id = `file-${this.#newId(createdMs)}`;
+    const fresh = `file-${this.#newId((this.#options.nowMs ?? wallClockMs)())}`;
+    const id = idempotencyKey === undefined ? fresh
+      : await claimId(this.#options.store, { tenant, what: 'file', key: idempotencyKey, body: [filename, content], id: fresh }, { signal });
+    const createdMs = timeOf(id.slice('file-'.length)) ?? 0;
     const writer = await this.writer(id, { tenant, signal });
     await writer.add(content);
     return await this.publish(writer, { kind: 'file', tenant, id, createdMs, filename, purpose: 'batch' }, { signal });
@@ -94,8 +103,12 @@ export class Files {
   /** @throws EngineError ERR_FILE_NOT_FOUND. */
   async delete(id: string, options: CallerOptions): Promise<void> {
     const record = await this.#record(id, options);
-    await this.#options.store.delete([metaKey(record)], { signal: options.signal });
-    await deleteBlob(this.#place(record), record.blob, { signal: options.signal });
+    const { store } = this.#options;
+    await store.delete([metaKey(record)], { signal: options.signal });
+    // Whatever lies there: also what somebody wrote who was not the first to publish it.
+    const left: string[] = [];
+    for await (const { key } of store.list(this.#place(record).prefix, { signal: options.signal })) left.push(key);
+    await store.delete(left, { signal: options.signal });
   }
 
   /** For a file that is there once it is published. */

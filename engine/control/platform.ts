@@ -5,6 +5,7 @@
 import type { FinishReason, JobResult } from '../job/generate.ts';
 import type { JobSpec } from '../job/spec.ts';
 import type { JobState } from '../kv/head.ts';
+import type { Via } from '../kv/hints.ts';
 import type { Strike } from '../kv/strikes.ts';
 
 export interface CallerOptions {
@@ -18,6 +19,8 @@ export interface SubmitOptions extends CallerOptions {
   readonly id?: string | undefined;
   /** Two calls with one key and body make one job. */
   readonly idempotencyKey?: string | undefined;
+  /** As what it is asked for, for whoever is told of its end. Default: as a job. */
+  readonly via?: Via | undefined;
 }
 
 /** A job as anyone may ask for it at any moment. */

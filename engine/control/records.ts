@@ -1,6 +1,7 @@
 /** What the store keeps of files and batches: small objects that are written once. A batch's state is which of them are there, and its jobs' heads. */
 import { z } from 'zod';
 
+import { utf8Bytes } from '../core/bytes.ts';
 import { assert } from '../core/assert.ts';
 import { LIMITS } from '../core/limits.ts';
 import { checkFormat, checkOf, parseCanonical, textOf } from '../kv/canonical.ts';
@@ -12,7 +13,8 @@ import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 const FORMAT = 'ruminate-record/1';
 
 const timeMs = z.int().min(0);
-const blobSchema = z.strictObject({
+/** What a record keeps of a blob. */
+export const blobSchema = z.strictObject({
   bytes: z.int().min(0).max(LIMITS.OUTPUT_BYTES_MAX),
   nonce: z.string().regex(/^[0-9a-f]{16}$/),
   key: z.string().max(LIMITS.WRAPPED_KEY_CHARS_MAX).nullable(),
@@ -68,6 +70,9 @@ export const endRecord = z.strictObject({
   errorFileId: z.string().nullable(),
 });
 
+/** Which id an Idempotency-Key stands for, and for what body. */
+export const claimRecord = z.strictObject({ kind: z.literal('claim'), tenant: z.string(), id: z.string(), body: z.string().regex(/^[0-9a-f]{64}$/), target: z.string() });
+
 export type FileRecord = Readonly<z.infer<typeof fileRecord>>;
 export type BatchRecord = Readonly<z.infer<typeof batchRecord>>;
 export type Fault = Readonly<z.infer<typeof faultSchema>>;
@@ -75,7 +80,13 @@ export type Verdict = Readonly<z.infer<typeof verdictRecord>>;
 export type Stop = Readonly<z.infer<typeof stopRecord>>;
 export type End = Readonly<z.infer<typeof endRecord>>;
 
-type AnyRecord = FileRecord | BatchRecord | Verdict | Stop | End;
+/** Whose it is and which, which is what a record is checked against. */
+interface AnyRecord {
+  readonly kind: string;
+  readonly tenant: string;
+  readonly id: string;
+}
+
 type Schema<T> = z.ZodType<T>;
 
 /** null: it was not written. @throws EngineError ERR_CHECKPOINT, ERR_STORE, ERR_CANCELLED. */
@@ -86,11 +97,11 @@ export async function readOnce<T extends AnyRecord>(store: ObjectStore, key: str
 }
 
 /** What is there afterwards: `record`, or what somebody wrote before. @throws EngineError ERR_CHECKPOINT, ERR_STORE, ERR_CANCELLED. */
-export async function writeOnce<T extends AnyRecord>(store: ObjectStore, key: string, schema: Schema<T>, record: T, options: ProtocolOptions = {}): Promise<T> {
+export async function writeOnce<T extends AnyRecord>(store: ObjectStore, key: string, schema: Schema<T>, record: NoInfer<T>, options: ProtocolOptions = {}): Promise<T> {
   // As it will be read: what nobody could read is never written, and fields stand in one order.
   const fields = { format: FORMAT, ...schema.parse(record) };
   const text = JSON.stringify({ ...fields, check: checkOf(fields) });
-  assert(Buffer.byteLength(text) <= LIMITS.BATCH_RECORD_BYTES_MAX, 'a record is as long as may be read');
+  assert(utf8Bytes(text) <= LIMITS.BATCH_RECORD_BYTES_MAX, 'a record is as long as may be read');
   const kept = await putIfAbsent(protocolOf(store, options), key, text, options.signal, LIMITS.BATCH_RECORD_BYTES_MAX);
   return parseRecord(kept, key, schema, record);
 }

@@ -14,12 +14,12 @@ import { createJob } from '../kv/create.ts';
 import { endJob } from '../kv/end.ts';
 import { eraseJob } from '../kv/erase.ts';
 import { isTerminal } from '../kv/head.ts';
-import { liveKey } from '../kv/hints.ts';
 import { type JobKey, jobPrefix } from '../kv/names.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import { type Queue, priorityOf } from '../ports/queue.ts';
 import type { Shelf } from '../ports/shelf.ts';
+import { Outbox } from '../webhook/outbox.ts';
 import { Backlog } from './backlog.ts';
 import type { LiveFeed } from './feed.ts';
 import { jobIds, timeOf } from './ids.ts';
@@ -45,6 +45,8 @@ export interface StorePlatformOptions {
   readonly workers?: WorkerState | undefined;
   /** A job was ended from here: a worker in this process need not wait for its next commit to notice. */
   readonly onCancelled?: ((where: JobKey) => void) | undefined;
+  /** Who is told that a job has ended. Default: one over `store`. */
+  readonly outbox?: Outbox | undefined;
   /** Of a machine that runs jobs, for quotes; null: not known. */
   readonly usdPerHour?: number | null | undefined;
   /** What the queue said so long ago or less need not be asked again. Default: 0. */
@@ -62,27 +64,29 @@ export class StorePlatform implements Platform {
   readonly #options: StorePlatformOptions;
   readonly #clock: Clock;
   readonly #nowMs: () => number;
+  readonly #outbox: Outbox;
   readonly #jobs: RestoredJobs;
   readonly #newId = jobIds();
   readonly #backlog: Backlog;
 
   constructor(options: StorePlatformOptions) {
     this.#options = options;
-    this.#jobs = new RestoredJobs(options.shelf);
+    this.#outbox = options.outbox ?? new Outbox(options);
     this.#clock = options.clock ?? systemClock;
+    this.#jobs = new RestoredJobs(options.shelf, this.#clock);
     this.#nowMs = options.nowMs ?? wallClockMs;
     const { queue, store, depthFreshMs: freshMs = 0 } = options;
     this.#backlog = new Backlog({ queue, store, clock: this.#clock, freshMs });
   }
 
-  async submit(spec: JobSpec, { tenant, id, idempotencyKey, signal }: SubmitOptions): Promise<JobView> {
+  async submit(spec: JobSpec, { tenant, id, idempotencyKey, via, signal }: SubmitOptions): Promise<JobView> {
     const { store, shelf } = this.#options;
     const { where, createdMs } = this.#newKey(tenant, id);
     const parsed = parseSpec(spec);
     const job = await shelf.prepare(parsed, { signal });
     admitJob(job, shelf);
     const text = JSON.stringify(storedSpecOf(parsed, job, await shelf.modelId(job, { signal }), null));
-    const created = await createJob(store, where, text, { idempotencyKey, createdMs, signal });
+    const created = await createJob(store, where, text, { idempotencyKey, createdMs, via, signal });
     return await this.#announced(created.where, signal);
   }
 
@@ -111,7 +115,7 @@ export class StorePlatform implements Platform {
     const { changed } = await endJob(store, where, 'cancelled', { clock: this.#clock, signal });
     if (changed) onCancelled?.(where);
     // A marker that stays is found by the reconciler.
-    if (changed) await store.delete([liveKey(where)], { signal }).catch(() => undefined);
+    if (changed) await this.#outbox.jobEnded(where, { signal }).catch(() => undefined);
     return await this.#view(where, signal);
   }
 

@@ -17,8 +17,9 @@ export const systemClock: Clock = {
   nowMs: () => performance.now(),
   timeout(delayMs) {
     const controller = new AbortController();
-    const timer = setTimeout(() => controller.abort(), delayMs);
-    timer.unref();
-    return { signal: controller.signal, [Symbol.dispose]: () => clearTimeout(timer) };
+    const timer: unknown = setTimeout(() => controller.abort(), delayMs);
+    // Node's keeps the process alive; elsewhere a timer is a number.
+    if (typeof timer === 'object' && timer !== null && 'unref' in timer && typeof timer.unref === 'function') timer.unref();
+    return { signal: controller.signal, [Symbol.dispose]: () => clearTimeout(timer as number) };
   },
 };

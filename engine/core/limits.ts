@@ -146,6 +146,23 @@ export const LIMITS = {
   METADATA_MAX: 16,
   METADATA_KEY_CHARS_MAX: 64,
   METADATA_VALUE_CHARS_MAX: 512,
+  /** As browsers' address lines take it. */
+  WEBHOOK_URL_CHARS_MAX: 2_048,
+  /** Of a tenant: each is looked at whenever one of its jobs ends. */
+  WEBHOOKS_MAX: 16,
+  /** One attempt, from the name to the end of the answer: the Standard Webhooks' upper end, so that slow receivers are no failures. */
+  WEBHOOK_ATTEMPT_MS: 20_000,
+  /** Of an answer, of which only the status counts. */
+  WEBHOOK_ANSWER_BYTES_MAX: 16 << 10,
+  /** At a time, of all receivers and of one: who never answers holds two of them. */
+  WEBHOOKS_IN_FLIGHT: 64,
+  WEBHOOKS_IN_FLIGHT_A_HOOK: 2,
+  /** How often somebody may ask for one to be sent anew. */
+  WEBHOOK_REPLAYS_MAX: 100,
+  /** How long a delivery that is over can be looked at and replayed. */
+  WEBHOOK_RETENTION_MS: 7 * 86_400_000,
+  /** How long an old secret signs beside a new one. */
+  WEBHOOK_SECRET_OVERLAP_MS: 86_400_000,
   /** The record of a batch, with metadata and faults at their longest. */
   BATCH_RECORD_BYTES_MAX: 256 << 10,
 } as const;

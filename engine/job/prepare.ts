@@ -1,16 +1,13 @@
 /** A spec and the model it names, made into everything a run needs. Allocates nothing large and starts nothing. */
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
-import { loadTokenizer } from '../model/gguf.ts';
-import { type ResolvedModel, readBounded } from '../model/registry.ts';
-import { ChatTemplate } from '../model/template.ts';
+import type { ResolvedModel } from '../model/registry.ts';
+import type { ChatTemplate } from '../model/template.ts';
 import type { Tokenizer } from '../model/tokenizer.ts';
-import { type KvType, type ModelInfo, type Sampling, inspectModel } from '../runtime/native.ts';
+import type { KvType, ModelInfo, Sampling } from '../runtime/native.ts';
 import { type AnswerRule, DEFAULT_THINKING, type Thinking } from './answer.ts';
 import { type Quote, cacheGeometry, cacheShape, defaultKvType, kvBytesPerToken, plan } from './budget.ts';
-import { type JobSpec, type SamplingSpec, parseGenerationConfig } from './spec.ts';
+import type { JobSpec, SamplingSpec } from './spec.ts';
 import { type Verifier, verifierNamed } from './verifier.ts';
 import type { VoteRule } from './vote.ts';
 
@@ -51,16 +48,6 @@ export interface PreparedJob {
   readonly kv: KvType;
   readonly pageSlots: number;
   readonly bytesPerToken: number;
-}
-
-export async function loadModel(resolved: ResolvedModel, overrides: LoadedModel['overrides']): Promise<LoadedModel> {
-  const { directory } = resolved;
-  const info = await inspectModel(directory, overrides);
-  const tokenizer = await loadTokenizer(directory);
-  tokenizer.checkFits(info.vocabSize);
-  const path = join(directory, 'generation_config.json');
-  const samplingDefaults = existsSync(path) ? parseGenerationConfig(readBounded(path, LIMITS.JSON_BYTES_MAX), path) : {};
-  return { resolved, overrides, info, tokenizer, template: ChatTemplate.load(directory, tokenizer.config), samplingDefaults };
 }
 
 /** @throws EngineError ERR_OPTION, ERR_TEMPLATE, ERR_TOKENIZER, ERR_PROMPT_TOO_LONG */

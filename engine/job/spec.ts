@@ -1,5 +1,6 @@
 /** What a caller asks for: parsed and bounded here, completed from the model by `completeSpec`. */
 import { z } from 'zod';
+import { utf8Bytes } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { parseDate } from '../model/strftime.ts';
@@ -30,7 +31,7 @@ const float = (least: number, most: number, { above = false, below = false } = {
   });
 };
 const text = (bytesMax: number, what = 'text') =>
-  rule<string>(`must be ${what} of 1 to ${bytesMax} bytes`, (v) => typeof v === 'string' && v !== '' && Buffer.byteLength(v) <= bytesMax);
+  rule<string>(`must be ${what} of 1 to ${bytesMax} bytes`, (v) => typeof v === 'string' && v !== '' && utf8Bytes(v) <= bytesMax);
 const choice = <const T extends readonly string[]>(...names: T) =>
   rule<T[number]>(`must be one of ${names.join(', ')}`, (v) => names.includes(v as T[number]));
 const anyText = () => rule<string>('must be text', (v) => typeof v === 'string');
@@ -146,7 +147,7 @@ export function parseSpec(input: unknown): JobSpec {
   if ((spec.prompt === undefined) === (spec.messages === undefined)) throw option('exactly one of prompt and messages must be given');
   if (spec.messages?.length === 0) throw option('messages must have 1 to ' + `${LIMITS.MESSAGES_MAX} entries; got 0`);
   const messageBytes = (spec.messages ?? []).reduce((sum, { content, reasoning_content, tool_calls }) =>
-    sum + Buffer.byteLength(content) + Buffer.byteLength(reasoning_content ?? '') + (jsonBytes(tool_calls ?? '') ?? 0), 0);
+    sum + utf8Bytes(content) + utf8Bytes(reasoning_content ?? '') + (jsonBytes(tool_calls ?? '') ?? 0), 0);
   if (messageBytes > LIMITS.PROMPT_BYTES_MAX) throw option(`messages must have at most ${LIMITS.PROMPT_BYTES_MAX} bytes; got ${messageBytes}`);
   for (const field of ['tools', 'documents', 'template_variables'] as const) {
     const bytes = jsonBytes(spec[field] ?? null) ?? 0;
@@ -208,7 +209,7 @@ function refusal(issue: z.core.$ZodIssue | undefined, input: unknown): EngineErr
 function jsonBytes(value: unknown): number | null {
   try {
     const json = JSON.stringify(value) as string | undefined;
-    return json === undefined ? null : Buffer.byteLength(json);
+    return json === undefined ? null : utf8Bytes(json);
   } catch {
     return null;
   }

@@ -7,13 +7,13 @@ import { EngineError } from '../core/errors.ts';
 import { createJob, readJob } from '../kv/create.ts';
 import { collectGarbage } from '../kv/gc.ts';
 import { isTerminal, type Head } from '../kv/head.ts';
-import { liveKey } from '../kv/hints.ts';
 import type { Lease } from '../kv/lease.ts';
 import type { JobKey } from '../kv/names.ts';
 import { readSpec } from '../kv/read.ts';
 import { openKeys } from '../kv/seal.ts';
 import { takeJob } from '../kv/take.ts';
 import { modelIdOf } from '../model/identity.ts';
+import { Outbox } from '../webhook/outbox.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import { type EngineIdentity, type NativeEngine, decodeJournals } from '../runtime/native.ts';
@@ -45,6 +45,8 @@ export interface StoredOptions extends GenerateOptions {
   readonly isFollowed?: SliceContext['isFollowed'];
   /** Keeps models loaded between jobs. Default: one for this call. */
   readonly session?: Session | undefined;
+  /** Who is told that it has ended. Default: one over `store`. */
+  readonly outbox?: Pick<Outbox, 'jobEnded'> | undefined;
   /** How long to watch a running job whose owner may be alive (see takeJob). */
   readonly waitMs?: number | undefined;
 }
@@ -142,10 +144,9 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
     cancelled: signal ?? null,
     deadline: deadline?.signal ?? null,
   });
-  // What the slice replaced, and the marker of a job that needs no worker any more. Economy, so nobody waits for a store that fails now:
-  // `ruminate gc` and the reconciler do the same.
+  // Nobody waits for a store that fails now: the reconciler tells of the end, and `ruminate gc` removes what the slice replaced.
+  if (outcome.kind === 'ended') await (options.outbox ?? new Outbox({ store })).jobEnded(where).catch(() => undefined);
   await collectGarbage(store, where, { clock, deadlineMs: GC_MS_MAX }).catch(() => undefined);
-  if (outcome.kind === 'ended') await store.delete([liveKey(where)]).catch(() => undefined);
   return { ...outcome, where };
 }
 

@@ -1,13 +1,15 @@
 /** JSON of which every value has one spelling: what is read must be what writing it again would give. */
-import { createHash, createHmac } from 'node:crypto';
+import { hmac } from '@noble/hashes/hmac.js';
+import { sha256 as digest } from '@noble/hashes/sha2.js';
 
+import { hexOf, joined, utf8Of } from '../core/bytes.ts';
 import type { Body } from '../ports/object-store.ts';
 import { checkpointError } from './reason.ts';
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 export function sha256(text: string | Uint8Array): string {
-  return createHash('sha256').update(text).digest('hex');
+  return hexOf(digest(typeof text === 'string' ? utf8Of(text) : text));
 }
 
 /**
@@ -15,7 +17,7 @@ export function sha256(text: string | Uint8Array): string {
  * @param key 32 bytes; undefined: SHA-256 without a key.
  */
 export function digestOf(text: string, key: Uint8Array | undefined): string {
-  return key === undefined ? sha256(text) : createHmac('sha256', key).update(text).digest('hex');
+  return key === undefined ? sha256(text) : hexOf(hmac(digest, key, utf8Of(text)));
 }
 
 /** For what nothing else has a digest of: against accidents, not against who may write. Takes the fields in the order in which they are stored. */
@@ -26,7 +28,7 @@ export function checkOf(fields: object): string {
 /** @throws EngineError ERR_CHECKPOINT damaged: the bytes are no UTF-8. */
 export function textOf(body: Body, what: string): string {
   try {
-    return utf8.decode(Buffer.concat(body));
+    return utf8.decode(joined(body));
   } catch (cause) {
     throw checkpointError('damaged', `${what} is not UTF-8`, cause);
   }

@@ -1,11 +1,12 @@
 /** A job's beginning, and finding jobs: for whoever does not own them. */
+import { utf8Bytes, utf8Of } from '../core/bytes.ts';
 import { wallClockMs } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { checkFormat, checkOf, digestOf, parseCanonical, textOf } from './canonical.ts';
 import { FORMAT, formatHead, isTerminal, parseHead, type Head } from './head.ts';
-import { putIndex, putMarker } from './hints.ts';
+import { putIndex, putMarker, type Via } from './hints.ts';
 import type { Manifest } from './manifest.ts';
 import { HEAD, isNamePart, jobPrefix, specName, tenantPrefix, type JobKey } from './names.ts';
 import { putIfAbsent } from './once.ts';
@@ -16,6 +17,8 @@ import { isMissing, readHead, readManifest, requireHead, type ReadOptions } from
 export interface CreateOptions extends ProtocolOptions {
   /** Two calls with one key make one job: the first's. */
   readonly idempotencyKey?: string | undefined;
+  /** As what it is asked for; of a job that is there already nothing is changed. Default: as itself. */
+  readonly via?: Via | undefined;
   /** Of the wall clock, for the listing. Default: now. */
   readonly createdMs?: number | undefined;
 }
@@ -32,7 +35,7 @@ export interface CreatedJob {
  */
 export async function createJob(store: ObjectStore, where: JobKey, spec: string, options: CreateOptions = {}): Promise<CreatedJob> {
   const { signal, idempotencyKey, digestKey } = options;
-  if (Buffer.byteLength(spec) > LIMITS.SPEC_BYTES_MAX) throw new EngineError('ERR_OPTION', `The spec must have at most ${LIMITS.SPEC_BYTES_MAX} bytes.`);
+  if (utf8Bytes(spec) > LIMITS.SPEC_BYTES_MAX) throw new EngineError('ERR_OPTION', `The spec must have at most ${LIMITS.SPEC_BYTES_MAX} bytes.`);
   const protocol = protocolOf(store, options);
   const digest = digestOf(spec, digestKey);
   // First, so that neither a repetition nor an erased job leaves a spec behind.
@@ -41,14 +44,14 @@ export async function createJob(store: ObjectStore, where: JobKey, spec: string,
   const existing = await readHead(store, target, { signal });
   if (existing !== null) return { where: target, head: sameJob(existing.head, digest) };
 
-  await store.put(jobPrefix(target) + specName(digest), [Buffer.from(spec)], { signal });
+  await store.put(jobPrefix(target) + specName(digest), [utf8Of(spec)], { signal });
   if (idempotencyKey !== undefined && earlier === null) {
     const record = formatIdempotent(where, digest);
     const kept = parseIdempotent(await putIfAbsent(protocol, idempotentKey(protocol, where, idempotencyKey), record, signal), where);
     if (ownerOf(kept, digest, where).job !== where.job) return await createJob(store, where, spec, options);
   }
   await putIndex(store, target, options.createdMs ?? wallClockMs(), { signal });
-  await putMarker(store, target, digest, { signal });
+  await putMarker(store, target, { spec: digest, via: options.via ?? null }, { signal });
   const head = await putFirstHead(protocol, target, digest, signal);
   // Someone else was first, and may have erased the job since: a prompt must not stay behind a tombstone.
   if (head.spec !== digest) await store.delete([jobPrefix(target) + specName(digest)], { signal });
@@ -69,7 +72,7 @@ export async function createWith(store: ObjectStore, head: Head, options: Protoc
   const found = await putIfAbsent(protocol, jobPrefix(where) + HEAD, text, options.signal);
   if (found !== text) throw new EngineError('ERR_JOB_CONFLICT', `There is a job ${where.job} already.`);
   // After the head: a walk that found the marker without it would begin the job anew from its spec.
-  if (!isTerminal(proposal.state)) await putMarker(store, where, proposal.spec, { signal: options.signal });
+  if (!isTerminal(proposal.state)) await putMarker(store, where, { spec: proposal.spec, via: null }, { signal: options.signal });
   return proposal;
 }
 

@@ -1,4 +1,5 @@
 /** Erasing a job: a tombstone that keeps its name from being born again, then every byte that it had. */
+import { utf8Of } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { FORMAT, formatHead, NO_SPEC, type Head } from './head.ts';
@@ -55,7 +56,7 @@ async function buryUnreadable({ store }: Protocol, where: JobKey, writeNonce: st
   if (info === null) return;
   const last = Number.MAX_SAFE_INTEGER;
   const text = formatHead(tombstone(where, { version: last, epoch: last, gc: 0, writeNonce }));
-  await store.put(jobPrefix(where) + HEAD, [Buffer.from(text)], { condition: { kind: 'if_match', etag: info.etag }, signal });
+  await store.put(jobPrefix(where) + HEAD, [utf8Of(text)], { condition: { kind: 'if_match', etag: info.etag }, signal });
 }
 
 function tombstone({ tenant, job }: JobKey, counts: Pick<Head, 'version' | 'epoch' | 'gc' | 'writeNonce'>): Head {

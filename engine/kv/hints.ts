@@ -2,6 +2,7 @@
  * What finds jobs without knowing their names: a marker while a job may need a worker, and an index by day for people. Hints, both: the
  * head alone decides, and losing or repeating any of them changes nothing (DESIGN.md 2).
  */
+import { utf8Of } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
@@ -29,22 +30,32 @@ export function parseLiveKey(key: string): JobKey | null {
   return isNamePart(tenant) && isNamePart(job) && liveKey({ tenant, job }) === key ? { tenant, job } : null;
 }
 
-/** Before the head, so that a job that was born is found, whatever died. It names the spec, so that the birth can be finished without the client. */
-export async function putMarker(store: ObjectStore, where: JobKey, spec: string, { signal }: CallOptions): Promise<void> {
-  const { tenant, job } = where;
-  await put(store, liveKey(where), JSON.stringify({ format: FORMAT, tenant, job, spec }), signal);
+export interface Marker {
+  /** The digest of the spec, so that the birth can be finished without the client. */
+  readonly spec: string;
+  /** As what the job was asked for, for whoever tells of its end; null: as itself. */
+  readonly via: Via | null;
 }
 
-/** The digest of the spec that the marker of `where` names; null: there is no marker. @throws EngineError ERR_CHECKPOINT. */
-export async function readMarker(store: ObjectStore, where: JobKey, { signal }: CallOptions): Promise<string | null> {
+const VIAS = ['response', 'batch'] as const;
+export type Via = (typeof VIAS)[number];
+
+/** Before the head, so that a job that was born is found, whatever died. */
+export async function putMarker(store: ObjectStore, where: JobKey, { spec, via }: Marker, { signal }: CallOptions): Promise<void> {
+  const { tenant, job } = where;
+  await put(store, liveKey(where), JSON.stringify({ format: FORMAT, tenant, job, spec, ...(via === null ? {} : { via }) }), signal);
+}
+
+/** null: there is no marker. @throws EngineError ERR_CHECKPOINT. */
+export async function readMarker(store: ObjectStore, where: JobKey, { signal }: CallOptions): Promise<Marker | null> {
   const found = await store.get(liveKey(where), { range: { offset: 0, bytes: LIMITS.HEAD_BYTES_MAX }, bytesMax: LIMITS.HEAD_BYTES_MAX, signal });
   if (found === null) return null;
   const value = parseCanonical(textOf(found.chunks, 'the marker'), 'the marker');
   checkFormat(value, FORMAT, 'the marker');
-  const { tenant, job, spec } = value as Record<string, unknown>;
+  const { tenant, job, spec, via = null } = value as Record<string, unknown>;
   if (tenant !== where.tenant || job !== where.job) throw checkpointError('identity', 'the marker is that of another job');
   if (typeof spec !== 'string' || !/^[0-9a-f]{64}$/.test(spec)) throw checkpointError('damaged', 'the marker names no spec');
-  return spec;
+  return { spec, via: VIAS.find((known) => known === via) ?? null };
 }
 
 /** @param createdMs of the wall clock. */
@@ -96,6 +107,6 @@ function tenantIndex(tenant: string): string {
 }
 
 async function put(store: ObjectStore, key: string, text: string, signal: AbortSignal | undefined): Promise<void> {
-  const outcome = await store.put(key, text === '' ? [] : [Buffer.from(text)], { signal });
+  const outcome = await store.put(key, text === '' ? [] : [utf8Of(text)], { signal });
   if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${store.url}: ${key} was not written (${outcome.kind}).`);
 }

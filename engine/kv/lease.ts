@@ -1,4 +1,5 @@
 /** What the owner of a job may do: read what its head names, commit on top of it, let go. One owner at a time, by the epoch in the head. */
+import { utf8Bytes, utf8Of } from '../core/bytes.ts';
 import { assert } from '../core/assert.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
@@ -235,7 +236,7 @@ export class Lease {
     const { tenant, job } = this.where;
     const manifest: Manifest = { ...content, format: FORMAT, tenant, job, version, epoch, spec };
     const text = JSON.stringify(manifest);
-    assert(Buffer.byteLength(text) <= LIMITS.MANIFEST_BYTES_MAX, 'a manifest is bounded');
+    assert(utf8Bytes(text) <= LIMITS.MANIFEST_BYTES_MAX, 'a manifest is bounded');
     try {
       parseManifest(text, this.where);
     } catch (cause) {
@@ -246,9 +247,9 @@ export class Lease {
     assert(content.objects.every(({ name }) => known.has(name)), 'a manifest names what is new or was named before');
     const digest = digestOf(text, this.#protocol.digestKey);
     const name = manifestName(version, digest);
-    const outcome = await this.#protocol.store.put(jobPrefix(this.where) + name, [Buffer.from(text)], { signal: stop });
+    const outcome = await this.#protocol.store.put(jobPrefix(this.where) + name, [utf8Of(text)], { signal: stop });
     if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${this.#protocol.store.url}: ${name} was not written (${outcome.kind}).`);
-    return { ref: { name, bytes: Buffer.byteLength(text), digest }, content: manifest };
+    return { ref: { name, bytes: utf8Bytes(text), digest }, content: manifest };
   }
 }
 

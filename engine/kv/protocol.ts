@@ -1,6 +1,5 @@
 /** What every part of the protocol is given: a store, time, chance and a deadline. */
-import { randomBytes } from 'node:crypto';
-
+import { hexOf, randomBytes } from '../core/bytes.ts';
 import { systemClock, type Clock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { pause } from '../core/waiting.ts';
@@ -37,7 +36,7 @@ export function protocolOf(store: ObjectStore, options: ProtocolOptions): Protoc
     store,
     clock: options.clock ?? systemClock,
     random: options.random ?? Math.random,
-    nonce: options.nonce ?? (() => randomBytes(16).toString('hex')),
+    nonce: options.nonce ?? (() => hexOf(randomBytes(16))),
     digestKey: options.digestKey,
     deadlineMs: options.deadlineMs ?? DEADLINE_MS,
   };

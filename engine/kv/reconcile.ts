@@ -1,9 +1,9 @@
 /** The walk that makes up for lost messages and dead workers: every job that has not ended, and has not moved for a while (DESIGN.md 2). */
 import { EngineError } from '../core/errors.ts';
-import type { ObjectStore } from '../ports/object-store.ts';
+import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { putFirstHead } from './create.ts';
 import { isTerminal, type Head } from './head.ts';
-import { LIVE_SHARDS, livePrefix, parseLiveKey, readMarker } from './hints.ts';
+import { LIVE_SHARDS, liveKey, livePrefix, parseLiveKey, readMarker } from './hints.ts';
 import type { JobKey } from './names.ts';
 import { protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
 import { checkpointError } from './reason.ts';
@@ -18,6 +18,8 @@ export interface ReconcileOptions extends ProtocolOptions {
   readonly shard?: number | undefined;
   /** On the walker's own clock; 0: all that live. Default: as long as a taker waits. */
   readonly unmovedMs?: number | undefined;
+  /** For a job that has ended and still has its marker: does what is left to do, and removes it. Default: only that. */
+  readonly onEnded?: ((where: JobKey, options: CallOptions) => Promise<void>) | undefined;
 }
 
 export type Finding =
@@ -33,10 +35,11 @@ export type Finding =
 export async function* reconcile(store: ObjectStore, seen: Sightings, options: ReconcileOptions = {}): AsyncIterable<Finding> {
   const protocol = protocolOf(store, options);
   const { shard, signal, unmovedMs = STILL_INTERVALS * COMMIT_INTERVAL_MS } = options;
+  const onEnded = options.onEnded ?? (async (where: JobKey, call: CallOptions) => await store.delete([liveKey(where)], call));
   for (const prefix of Array.from({ length: LIVE_SHARDS }, (_, i) => i).filter((i) => shard === undefined || i === shard).map(livePrefix)) {
     const met = new Set<string>();
     for await (const { key } of store.list(prefix, { signal })) {
-      const looked = await look(protocol, key, signal);
+      const looked = await look(protocol, key, onEnded, signal);
       if (looked === null) continue;
       met.add(key);
       if (looked.kind === 'unreadable') yield looked;
@@ -47,14 +50,14 @@ export async function* reconcile(store: ObjectStore, seen: Sightings, options: R
 }
 
 /** null: the job has ended, and its marker is gone. */
-async function look(protocol: Protocol, key: string, signal: AbortSignal | undefined): Promise<Finding | null> {
+async function look(protocol: Protocol, key: string, onEnded: NonNullable<ReconcileOptions['onEnded']>, signal: AbortSignal | undefined): Promise<Finding | null> {
   const { store } = protocol;
   try {
     const where = parseLiveKey(key);
     if (where === null) throw checkpointError('damaged', `${key} is no marker`);
     const head = (await readHead(store, where, { signal }))?.head ?? (await finishBirth(protocol, where, signal));
     if (head !== null && !isTerminal(head.state)) return { kind: 'unmoved', where, head };
-    if (head !== null) await store.delete([key], { signal });
+    if (head !== null) await onEnded(where, { signal });
     return null;
   } catch (error) {
     if (error instanceof EngineError && error.code === 'ERR_CHECKPOINT') return { kind: 'unreadable', key, error };
@@ -65,8 +68,9 @@ async function look(protocol: Protocol, key: string, signal: AbortSignal | undef
 /** The client died between the marker and the head; its spec was there before either. null: the marker is gone again. */
 async function finishBirth(protocol: Protocol, where: JobKey, signal: AbortSignal | undefined): Promise<Head | null> {
   const { store, digestKey } = protocol;
-  const spec = await readMarker(store, where, { signal });
-  if (spec === null) return null;
+  const marker = await readMarker(store, where, { signal });
+  if (marker === null) return null;
+  const { spec } = marker;
   try {
     await readSpec(store, where, spec, { signal, digestKey });
   } catch (error) {

@@ -3,9 +3,11 @@
  * holds those of the ancestors whose objects it adopted, wrapped anew for itself, so that shredding an ancestor does not shred it.
  * Native code does the encrypting; this is where keys come from and where they end.
  */
-import { hkdfSync, randomBytes } from 'node:crypto';
+import { hkdf } from '@noble/hashes/hkdf.js';
+import { sha256 } from '@noble/hashes/sha2.js';
 
 import { assert } from '../core/assert.ts';
+import { base64Of, bytesOfBase64, randomBytes, utf8Of } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { inParallel } from '../core/waiting.ts';
@@ -114,7 +116,7 @@ async function newKeys(
   if (origins.length >= LIMITS.KEYS_MAX) throw new EngineError('ERR_OPTION', `A job may hold objects of at most ${LIMITS.KEYS_MAX - 1} ancestors; start a new one.`);
   const sources = [{ origin: where.job, key: randomBytes(DATA_KEY_BYTES) }, ...inherited.map(({ origin, seal }) => {
     if (seal === undefined || seal.dataKey === null) throw new EngineError('ERR_KEY', `What ${where.job} is forked from is not encrypted: unset RUMINATE_KEY.`);
-    return { origin, key: Buffer.from(seal.dataKey) };
+    return { origin, key: Uint8Array.from(seal.dataKey) };
   })];
   try {
     return new JobKeys(where, sealsOf(where, await inParallel(sources.length, AT_ONCE, signal, async (i, stop) => {
@@ -122,7 +124,7 @@ async function newKeys(
       assert(source !== undefined, 'a key for every index');
       const wrapped = await provider.wrap(source.key, { ...where, origin: source.origin }, { signal: stop });
       if (wrapped.byteLength > WRAPPED_KEY_BYTES_MAX) throw new EngineError('ERR_KEY', `${provider.id} wraps a key in more than ${WRAPPED_KEY_BYTES_MAX} bytes.`);
-      return { ...source, wrapped: Buffer.from(wrapped).toString('base64') };
+      return { ...source, wrapped: base64Of(wrapped) };
     })));
   } catch (error) {
     for (const { key } of sources) key.fill(0);
@@ -138,9 +140,8 @@ async function unwrapAll(provider: KeyProvider, where: JobKey, keys: Readonly<Re
       const entry = entries[i];
       assert(entry !== undefined, 'an entry for every index');
       const [origin, wrapped] = entry;
-      const bytes = Buffer.from(wrapped, 'base64');
-      // Node skips what is no base64.
-      if (bytes.toString('base64') !== wrapped) throw checkpointError('damaged', `the manifest's key of ${origin} is not base64`);
+      const bytes = bytesOfBase64(wrapped);
+      if (bytes === null) throw checkpointError('damaged', `the manifest's key of ${origin} is not base64`);
       const key = await provider.unwrap(bytes, { ...where, origin }, { signal: stop });
       unwrapped.push(key);
       if (key.byteLength !== DATA_KEY_BYTES) throw new EngineError('ERR_KEY', `What ${provider.id} unwrapped for ${where.job} is no data key.`);
@@ -155,7 +156,7 @@ async function unwrapAll(provider: KeyProvider, where: JobKey, keys: Readonly<Re
 /** Takes the keys over. A digest key is another one, so that neither is used in two ways. */
 function sealsOf({ tenant }: JobKey, keys: readonly { readonly origin: string; readonly key: Uint8Array; readonly wrapped: string }[]): ReadonlyMap<string, DataKey> {
   return new Map(keys.map(({ origin, key, wrapped }) => {
-    const digestKey = new Uint8Array(hkdfSync('sha256', key, '', DIGEST_INFO + tenant, DIGEST_KEY_BYTES));
+    const digestKey = hkdf(sha256, key, undefined, utf8Of(DIGEST_INFO + tenant), DIGEST_KEY_BYTES);
     return [origin, { seal: { dataKey: key, digestKey, context: contextOf(tenant, origin) }, wrapped }];
   }));
 }

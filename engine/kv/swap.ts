@@ -2,6 +2,7 @@
  * The one conditional write of the protocol: a head is compared and swapped here and nowhere else (KV.md 4). What a refusal or a missing
  * answer means is decided by reading the head.
  */
+import { utf8Bytes, utf8Of } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { assert } from '../core/assert.ts';
@@ -35,8 +36,8 @@ export async function swapHead(protocol: Protocol, where: JobKey, from: StoredHe
     const text = formatHead(await swap.propose(base));
     // Read again before it is sent: what nobody could read is never written.
     const proposal = parseHead(text, where);
-    assert(Buffer.byteLength(text) <= LIMITS.HEAD_BYTES_MAX && proposal.version === base.head.version + 1, 'a head is small and counts its writes');
-    const outcome = await sendUntilMoved(protocol, where, base, Buffer.from(text), nextAttempt, signal);
+    assert(utf8Bytes(text) <= LIMITS.HEAD_BYTES_MAX && proposal.version === base.head.version + 1, 'a head is small and counts its writes');
+    const outcome = await sendUntilMoved(protocol, where, base, utf8Of(text), nextAttempt, signal);
     if (outcome.etag !== null) return { head: proposal, etag: outcome.etag };
     if (swap.isMine(outcome.current.head, proposal)) return outcome.current;
     base = outcome.current;

@@ -15,6 +15,8 @@ export const REVISION_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 /** Of files: no folders, so that no path leaves its own. */
 export const FILE_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
 
+const policyName = z.enum(['dense', 'dms_borrowed', 'dms_separate']);
+const weightType = z.enum(['f32', 'f16', 'bf16', 'nf4', 'q8_0', 'q4_0', 'q4_1', 'q4_k', 'q6_k']);
 const name = z.string().regex(NAME_PATTERN);
 const fileName = z.string().regex(FILE_PATTERN);
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
@@ -44,11 +46,50 @@ const frontierPoint = z.strictObject({
 
 const files = z.array(z.strictObject({ path: fileName, bytes: z.int().min(0).max(LIMITS.MODEL_FILE_BYTES_MAX), sha256 })).max(256);
 
+/** A text in the model's blobs. */
+const content = z.strictObject({ bytes: z.int().min(0).max(LIMITS.TOKENIZER_BYTES_MAX), sha256 });
+
+const size = z.int().min(1).max(2 ** 40);
+const tokenId = z.int().min(0).max(LIMITS.LENGTH_MAX * 4);
+
+/** As the native engine says it (ModelInfo), in its order: a model's identity is a digest of it. */
+const modelInfo = z.strictObject({
+  modelType: z.string().max(64),
+  vocabSize: size,
+  hiddenSize: size,
+  intermediateSize: size,
+  layers: size,
+  heads: size,
+  kvHeads: size,
+  headDim: size,
+  maxPositions: size,
+  tiedEmbeddings: z.boolean(),
+  ropeTheta: z.number().min(0),
+  parameters: z.int().min(0),
+  fileBytes: z.int().min(0),
+  weightType: weightType,
+  weightBytes: z.partialRecord(weightType, z.int().min(0)),
+  eosIds: z.array(tokenId).max(64),
+  bosId: tokenId.nullable(),
+  policy: z.strictObject({
+    name: policyName,
+    window: z.int().min(0),
+    alphaScale: z.number(),
+    alphaOffset: z.number(),
+    alphaPer: z.enum(['head', 'layer']),
+    disableEviction: z.boolean(),
+    targetCr: z.number().min(0),
+    reason: z.string().max(1_024),
+    /** A surrogate is a directory of a machine. */
+    kvzap: z.null(),
+  }),
+});
+
 const variant = z.strictObject({
   compression_ratio: z.number().min(1).max(64),
   directory: name,
   policy: z.strictObject({
-    name: z.enum(['dense', 'dms_borrowed', 'dms_separate']),
+    name: policyName,
     window: z.int().min(0),
     alpha_scale: z.number(),
     alpha_offset: z.number(),
@@ -56,6 +97,19 @@ const variant = z.strictObject({
   files,
   /** Digest of weights by value, config, tokenizer, template and policy (DESIGN.md 3); absent: never computed. */
   model_id: sha256.optional(),
+  /** What the engine says of it, for whoever prepares jobs without one: `models push` asks it. Absent: nobody did. */
+  engine: z.strictObject({
+    weights_digest: sha256,
+    info: modelInfo,
+    /** Texts as the engine reads them: of a GGUF file the tokenizer.json that it was made from. */
+    tokenizer: content,
+    /** null: there is none. */
+    tokenizer_config: content.nullable(),
+    /** null: what tokenizer_config says, which may be none. */
+    template: content.nullable(),
+    /** null: no sampling defaults. */
+    generation_config: content.nullable(),
+  }).optional(),
   /** Absent: nothing was measured. */
   figures: z.strictObject({
     /** Mean kept fraction k = 1 / achieved CR (reads) on `kept_fraction_task`: what a quote expects. */
@@ -96,6 +150,7 @@ const card = z.strictObject({
 
 export type Card = z.infer<typeof card>;
 export type VariantCard = Card['variants'][string];
+export type EngineCard = NonNullable<VariantCard['engine']>;
 export type Figures = NonNullable<VariantCard['figures']>;
 export type FrontierPoint = Figures['frontier'][number];
 
@@ -133,4 +188,20 @@ function checkNames({ variants, files = [] }: Card, where: string): void {
       seen.add(path);
     }
   }
+}
+
+/** By name, else by compression ratio, else the card's default. @throws EngineError ERR_MODEL_NOT_FOUND, ERR_OPTION */
+export function chooseVariant(name: string, card: Card, variant: string | undefined, cr: number | undefined): string {
+  const byRatio = Object.entries(card.variants).filter(([, v]) => v.compression_ratio === cr).map(([key]) => key);
+  const chosen = variant ?? (cr === undefined ? card.default_variant : byRatio[0]);
+  const variantCard = chosen !== undefined && Object.hasOwn(card.variants, chosen) ? card.variants[chosen] : undefined;
+  if (chosen === undefined || variantCard === undefined) {
+    const asked = variant === undefined ? `with compression ratio ${cr}` : JSON.stringify(variant.slice(0, 80));
+    const there = Object.entries(card.variants).map(([key, v]) => `${key} (${v.compression_ratio})`).join(', ');
+    throw new EngineError('ERR_MODEL_NOT_FOUND', `${name} has no variant ${asked}; it has: ${there}.`);
+  }
+  if (cr !== undefined && variantCard.compression_ratio !== cr) {
+    throw new EngineError('ERR_OPTION', `compression_ratio must be ${variantCard.compression_ratio} for ${name}@${chosen}; got ${cr}.`);
+  }
+  return chosen;
 }

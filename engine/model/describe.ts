@@ -6,9 +6,9 @@ import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { inspectModel } from '../runtime/native.ts';
 import { type Card, type VariantCard, parseCard } from './card.ts';
+import { templateIn } from './directory.ts';
 import { SHARED } from './files.ts';
 import { readBounded } from './registry.ts';
-import { ChatTemplate } from './template.ts';
 
 export interface Described {
   readonly name: string;
@@ -62,7 +62,7 @@ function templateDigest(directory: string): string | null {
   try {
     const path = join(directory, 'tokenizer_config.json');
     const config = existsSync(path) ? (JSON.parse(readBounded(path, LIMITS.JSON_BYTES_MAX)) as Record<string, unknown>) : {};
-    const template = ChatTemplate.load(directory, config);
+    const template = templateIn(directory, config);
     return template === null ? null : createHash('sha256').update(template.source).digest('hex');
   } catch {
     return null;

@@ -7,10 +7,10 @@ import { basename, dirname, sep } from 'node:path';
 import { EngineError } from '../core/errors.ts';
 import type { FindOptions, FoundModel, ModelFinder } from '../ports/models.ts';
 import type { ModelSource } from '../ports/model-source.ts';
-import { NAME_PATTERN } from './card.ts';
+import { NAME_PATTERN, chooseVariant } from './card.ts';
 import { type ModelCache, cached } from './cache.ts';
 import { pull } from './pull.ts';
-import { type ResolvedModel, choose, chooseVariant, resolve } from './registry.ts';
+import { type ResolvedModel, choose, resolve } from './registry.ts';
 
 export interface Reference {
   /** What a source is opened from. */

@@ -2,6 +2,8 @@
 import { EngineError } from '../core/errors.ts';
 import type { GgufTokenizer } from '../runtime/gguf-tokenizer.ts';
 import { readGgufTokenizer } from '../runtime/native.ts';
+import { tokenizerIn } from './directory.ts';
+import type { ModelTexts } from './texts.ts';
 import { Tokenizer } from './tokenizer.ts';
 
 const TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, byte: 6 } as const;
@@ -14,7 +16,15 @@ type Json = Readonly<Record<string, unknown>>;
  */
 export async function loadTokenizer(path: string): Promise<Tokenizer> {
   const gguf = await readGgufTokenizer(path);
-  return gguf === null ? Tokenizer.load(path) : tokenizerOf(gguf, path);
+  return gguf === null ? tokenizerIn(path) : tokenizerOf(gguf, path);
+}
+
+/** The texts of a tokenizer.json and tokenizer_config.json that make the same tokenizer; null: there is no GGUF file. @throws EngineError ERR_TOKENIZER */
+export async function ggufTexts(path: string): Promise<Pick<ModelTexts, 'tokenizer' | 'tokenizerConfig'> | null> {
+  const gguf = await readGgufTokenizer(path);
+  if (gguf === null) return null;
+  const [json, config] = filesOf(gguf, path);
+  return { tokenizer: JSON.stringify(json), tokenizerConfig: JSON.stringify(config) };
 }
 
 /** @throws EngineError ERR_TOKENIZER */

@@ -1,5 +1,6 @@
 /** Which model it is, by value: a job goes on only where every part that can change a token is the same (DESIGN.md 3). */
-import { createHash } from 'node:crypto';
+import { sha256 } from '@noble/hashes/sha2.js';
+import { hexOf, utf8Of } from '../core/bytes.ts';
 import type { ModelInfo } from '../runtime/native.ts';
 import type { ChatTemplate } from './template.ts';
 import type { Tokenizer } from './tokenizer.ts';
@@ -30,5 +31,5 @@ export function modelIdOf({ info, overrides, tokenizer, template }: ModelParts, 
     tokenizer: tokenizer.digest,
     template: template?.source ?? null,
   };
-  return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
+  return hexOf(sha256(utf8Of(JSON.stringify(parts))));
 }

@@ -11,6 +11,7 @@ import type { ObjectStore, PutOutcome } from '../ports/object-store.ts';
 import { type Card, NAME_PATTERN, REVISION_PATTERN, parseCard } from './card.ts';
 import { digestOfCard } from './cache.ts';
 import { cardText, describe } from './describe.ts';
+import { describeEngine } from './engine-card.ts';
 import { filesOf } from './pull.ts';
 import { DirectorySource } from './sources.ts';
 import { LATEST, cardKey, pieceOf } from './store-layout.ts';
@@ -28,7 +29,7 @@ export interface PushOptions {
 }
 
 export interface PushProgress {
-  readonly phase: 'hash' | 'upload' | 'publish' | 'done';
+  readonly phase: 'hash' | 'describe' | 'upload' | 'publish' | 'done';
   readonly files: readonly { readonly path: string; readonly bytes: number; readonly doneBytes: number }[];
 }
 
@@ -39,6 +40,8 @@ export interface PushResult {
   readonly card: Card;
   readonly uploaded_bytes: number;
   readonly bytes: number;
+  /** Variants that no front can offer, since the engine could not be asked about them, and why. */
+  readonly unread: Readonly<Record<string, string>>;
 }
 
 /** A file of the model and where it lies here. */
@@ -73,7 +76,7 @@ export async function push(directory: string, store: ObjectStore, options: PushO
 }
 
 async function pushWithin(directory: string, store: ObjectStore, options: PushOptions, signal: AbortSignal): Promise<PushResult> {
-  const { card, files } = await cardOf(directory, options, signal);
+  const { card, files, texts, unread } = await cardOf(directory, options, signal);
   const text = cardText(card);
   const { name, revision = '' } = card;
   // Before a byte is sent: under a name and revision there is one model for ever.
@@ -84,6 +87,7 @@ async function pushWithin(directory: string, store: ObjectStore, options: PushOp
     options.onProgress?.({ phase, files: files.map(({ path, bytes }) => ({ path, bytes, doneBytes: done.get(path) ?? 0 })) });
   tell('upload');
   let uploaded = 0;
+  for (const [sha256, bytes] of texts) uploaded += await sendText(store, pieceOf(name, sha256, bytes.byteLength, 0).key, bytes, signal);
   const gate = new Gate(LIMITS.PIECES_IN_FLIGHT);
   const contents = [...new Map(files.map((file) => [file.sha256, file])).values()];
   await allOrNone(signal, contents.flatMap((file) => piecesOf(name, file)), (piece, either) => gate.pass(async () => {
@@ -99,11 +103,17 @@ async function pushWithin(directory: string, store: ObjectStore, options: PushOp
   await publish(store, name, revision, text, signal);
   await point(store, name, text, signal);
   tell('done');
-  return { name, revision, digest: digestOfCard(text), card, uploaded_bytes: uploaded, bytes: files.reduce((sum, { bytes }) => sum + bytes, 0) };
+  return { name, revision, digest: digestOfCard(text), card, uploaded_bytes: uploaded, bytes: files.reduce((sum, { bytes }) => sum + bytes, 0), unread };
+}
+
+interface Gathered extends Pick<PushResult, 'card' | 'unread'> {
+  readonly files: readonly LocalFile[];
+  /** What the card names beside the files, by SHA-256. */
+  readonly texts: ReadonlyMap<string, Uint8Array>;
 }
 
 /** The directory's card, every file of it found to be what it says; or one made for it. */
-async function cardOf(directory: string, options: PushOptions, signal: AbortSignal): Promise<{ card: Card; files: LocalFile[] }> {
+async function cardOf(directory: string, options: PushOptions, signal: AbortSignal): Promise<Gathered> {
   const listing = await new DirectorySource(directory).list({ signal });
   const plain = listing.files.map(({ path, bytes, digest }) => ({ path, bytes, sha256: digest.hex }));
   const found = listing.card === null ? await describePlain(directory, plain) : parseCard(listing.card, directory);
@@ -111,7 +121,8 @@ async function cardOf(directory: string, options: PushOptions, signal: AbortSign
   if (!NAME_PATTERN.test(name)) {
     throw new EngineError('ERR_OPTION', `A model's name must match ${NAME_PATTERN}; got ${JSON.stringify(name.slice(0, 80))}.`);
   }
-  const named: Card = { ...found, name, licence: options.licence ?? found.licence };
+  const { variants, texts, unread } = await askEngine(found, (folder) => (listing.card === null ? directory : join(directory, folder)), options, signal);
+  const named: Card = { ...found, name, licence: options.licence ?? found.licence, variants };
   const revision = options.revision ?? found.revision ?? digestOfCard(cardText(named)).slice(0, 16);
   if (!REVISION_PATTERN.test(revision)) {
     throw new EngineError('ERR_OPTION', `A revision must match ${REVISION_PATTERN}; got ${JSON.stringify(revision.slice(0, 80))}.`);
@@ -132,7 +143,33 @@ async function cardOf(directory: string, options: PushOptions, signal: AbortSign
     }
     files.push({ path, local, bytes, sha256, modifiedMs: stat.modifiedMs });
   }
-  return { card, files };
+  return { card, files, texts, unread };
+}
+
+/**
+ * What whoever has no engine needs to know of each variant. One that the engine does not take, or not here, is pushed without: whoever runs it
+ * hears why, and no front offers it.
+ */
+async function askEngine(
+  { variants: found }: Card, folderOf: (directory: string) => string, { onProgress }: PushOptions, signal: AbortSignal,
+): Promise<Pick<Gathered, 'texts' | 'unread'> & Pick<Card, 'variants'>> {
+  const variants: Card['variants'] = {};
+  const texts = new Map<string, Uint8Array>();
+  const unread: Record<string, string> = {};
+  onProgress?.({ phase: 'describe', files: [] });
+  for (const [name, variant] of Object.entries(found)) {
+    const { engine: _engine, model_id: _id, ...files } = variant;
+    try {
+      const { contents, ...said } = await describeEngine(folderOf(variant.directory), signal);
+      variants[name] = { ...files, ...said };
+      for (const [sha256, bytes] of contents) texts.set(sha256, bytes);
+    } catch (error) {
+      if (!(error instanceof EngineError) || error.code === 'ERR_CANCELLED' || error.kind === 'bug') throw error;
+      variants[name] = files;
+      unread[name] = error.message;
+    }
+  }
+  return { variants, texts, unread };
 }
 
 async function describePlain(directory: string, files: readonly { path: string; bytes: number; sha256: string }[]): Promise<Card> {
@@ -173,6 +210,14 @@ async function sendPiece(store: ObjectStore, { file, key, offset, bytes }: Local
   } finally {
     await handle.close();
   }
+}
+
+/** Bytes sent; 0: the store has it. */
+async function sendText(store: ObjectStore, key: string, bytes: Uint8Array, signal: AbortSignal): Promise<number> {
+  if ((await store.head(key, { signal }))?.bytes === bytes.byteLength) return 0;
+  const outcome = await store.put(key, [bytes], { signal });
+  if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${store.url}: ${key} was not written.`);
+  return bytes.byteLength;
 }
 
 /** The digest was taken before the bytes were sent: between the two nobody may have written. */
@@ -221,16 +266,4 @@ const POINT_TRIES_MAX = 8;
 
 function unanswered(store: ObjectStore, outcome: PutOutcome): EngineError {
   return new EngineError('ERR_STORE', `${store.url} did not say whether model.json was written; push again.`, outcome.kind === 'unknown' ? { cause: outcome.cause } : {});
-}
-
-/** What a store has, by name. */
-export async function listStore(store: ObjectStore, signal?: AbortSignal): Promise<Card[]> {
-  const cards: Card[] = [];
-  for await (const { key } of store.list('', { signal })) {
-    const name = /^([^/]+)\/model\.json$/.exec(key)?.[1];
-    if (name === undefined || !NAME_PATTERN.test(name)) continue;
-    const body = await store.get(key, { signal, bytesMax: LIMITS.JSON_BYTES_MAX });
-    if (body !== null) cards.push(parseCard(Buffer.concat(body.chunks).toString('utf8'), `${store.url}/${name}`));
-  }
-  return cards;
 }

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { cacheRoot } from './cache.ts';
-import { type Card, NAME_PATTERN, type VariantCard, parseCard } from './card.ts';
+import { type Card, NAME_PATTERN, type VariantCard, chooseVariant, parseCard } from './card.ts';
 
 export interface ResolvedModel {
   /** As the registry knows it; for a path, the path. */
@@ -103,22 +103,6 @@ export function choose(name: string, directory: string, variant: string | undefi
   const chosen = chooseVariant(name, card, variant, cr);
   const variantCard = card.variants[chosen];
   return { name, directory: join(directory, variantCard?.directory ?? ''), variant: chosen, card, variantCard: variantCard ?? null };
-}
-
-/** By name, else by compression ratio, else the card's default. @throws EngineError ERR_MODEL_NOT_FOUND, ERR_OPTION */
-export function chooseVariant(name: string, card: Card, variant: string | undefined, cr: number | undefined): string {
-  const byRatio = Object.entries(card.variants).filter(([, v]) => v.compression_ratio === cr).map(([key]) => key);
-  const chosen = variant ?? (cr === undefined ? card.default_variant : byRatio[0]);
-  const variantCard = chosen !== undefined && Object.hasOwn(card.variants, chosen) ? card.variants[chosen] : undefined;
-  if (chosen === undefined || variantCard === undefined) {
-    const asked = variant === undefined ? `with compression ratio ${cr}` : quote(variant);
-    const there = Object.entries(card.variants).map(([key, v]) => `${key} (${v.compression_ratio})`).join(', ');
-    throw new EngineError('ERR_MODEL_NOT_FOUND', `${name} has no variant ${asked}; it has: ${there}.`);
-  }
-  if (cr !== undefined && variantCard.compression_ratio !== cr) {
-    throw new EngineError('ERR_OPTION', `compression_ratio must be ${variantCard.compression_ratio} for ${name}@${chosen}; got ${cr}.`);
-  }
-  return chosen;
 }
 
 function readCard(directory: string): Card {

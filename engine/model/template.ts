@@ -1,12 +1,10 @@
 /** Chat templates: Hugging Face's Jinja, from tokenizer_config.json or chat_template.jinja. */
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { Template } from '@huggingface/jinja';
+import { utf8Bytes } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { withinMs } from '../core/within.ts';
 import { render } from './interpreter.ts';
-import { readBounded } from './registry.ts';
 import { parseDate, strftime } from './strftime.ts';
 
 /** A turn, as transformers takes it; templates read what they know and leave the rest. */
@@ -38,7 +36,7 @@ export interface TemplateVariables {
 }
 
 /**
- * @example ChatTemplate.load(directory, tokenizer.config)?.render({ messages, addGenerationPrompt: true, bosToken, eosToken });
+ * @example templateIn(directory, tokenizer.config)?.render({ messages, addGenerationPrompt: true, bosToken, eosToken });
  */
 export class ChatTemplate {
   readonly source: string;
@@ -46,18 +44,11 @@ export class ChatTemplate {
 
   /** @throws EngineError ERR_TEMPLATE if the source does not parse. */
   constructor(source: string) {
-    if (Buffer.byteLength(source) > LIMITS.TEMPLATE_BYTES_MAX) {
+    if (utf8Bytes(source) > LIMITS.TEMPLATE_BYTES_MAX) {
       throw new EngineError('ERR_TEMPLATE', `The chat template is larger than ${LIMITS.TEMPLATE_BYTES_MAX} bytes.`);
     }
     this.source = source;
     this.#template = bounded('does not parse', () => new Template(source));
-  }
-
-  /** null: the model has none, and prompts are used as they are. The file wins over the config, as in transformers. */
-  static load(directory: string, tokenizerConfig: Readonly<Record<string, unknown>>): ChatTemplate | null {
-    const path = join(directory, 'chat_template.jinja');
-    const source = existsSync(path) ? readBounded(path, LIMITS.TEMPLATE_BYTES_MAX) : sourceOf(tokenizerConfig.chat_template);
-    return source === null ? null : new ChatTemplate(source);
   }
 
   /**
@@ -67,7 +58,7 @@ export class ChatTemplate {
   render(variables: TemplateVariables): string {
     const { date, extra } = variables;
     const now = date === undefined ? null : parseDate(date);
-    if (date !== undefined && now === null) throw new EngineError('ERR_TEMPLATE', `The date must be like 2024-07-26 or 2024-07-26T14:30:05; got ${date.slice(0, 40)}.`);
+    if (date !== undefined && now === null) throw new EngineError('ERR_TEMPLATE', `The date must be like 2024-07-26 or 2024-07-26T14:30:05; got ${JSON.stringify(date.slice(0, 40))}.`);
     const asksForDate = now === null && /\bstrftime_now\b/.test(this.source);
     return bounded('cannot be rendered', () => render(this.#template.parsed, {
       ...extra,
@@ -80,16 +71,18 @@ export class ChatTemplate {
       documents: variables.documents?.map(given) ?? null,
       ...(variables.enableThinking === undefined ? {} : { enable_thinking: variables.enableThinking }),
       strftime_now: now === null ? undefined : (format: unknown) => strftime(now, String(format)),
-    }), asksForDate ? ' (it may need a date, and none was given)' : '');
+    }), { hint: asksForDate ? ' (it may need a date, and none was given)' : '', own: this.source });
   }
 }
 
-function bounded<T>(what: string, work: () => T, hint = ''): T {
+/** @param own the template: words that are not from it may be the messages', and stand in quotes, as everything that was given does. */
+function bounded<T>(what: string, work: () => T, { hint = '', own }: { readonly hint?: string; readonly own?: string } = {}): T {
   const refuse = (why: string, cause?: unknown) => new EngineError('ERR_TEMPLATE', `The chat template ${what}: ${why}${hint}.`, { cause });
   try {
     return withinMs(LIMITS.TEMPLATE_MS_MAX, work, () => refuse(`not done after ${LIMITS.TEMPLATE_MS_MAX / 1000} s`));
   } catch (cause) {
-    throw cause instanceof EngineError ? cause : refuse(messageOf(cause), cause);
+    const why = messageOf(cause);
+    throw cause instanceof EngineError ? cause : refuse(own === undefined || own.includes(why) ? why : JSON.stringify(why), cause);
   }
 }
 
@@ -99,8 +92,11 @@ function given<T>(value: T): T {
   return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== undefined)) as T;
 }
 
-/** A string, or a list of {name, template} of which `default` is for plain chats. */
-function sourceOf(template: unknown): string | null {
+/**
+ * The chat_template of a tokenizer_config.json: a string, or a list of {name, template} of which `default` is for plain chats; null: none.
+ * @throws EngineError ERR_TEMPLATE
+ */
+export function templateSource(template: unknown): string | null {
   if (template === undefined || template === null) return null;
   if (typeof template === 'string') return template;
   if (Array.isArray(template)) {

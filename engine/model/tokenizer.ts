@@ -1,15 +1,13 @@
 /** Text to ids by @huggingface/tokenizers; ids to text by pieces, so that decoding, streaming and native stop strings agree by construction. */
-import { createHash } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { sha256 } from '@noble/hashes/sha2.js';
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
+import { hexOf, joined, utf8Of } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { withinMs } from '../core/within.ts';
 import { type AddedToken, Encoder } from './encoder.ts';
 import { Measure } from './measure.ts';
 import { type PieceRule, pieceRule } from './pieces.ts';
-import { readBounded } from './registry.ts';
 import { correct } from './splits.ts';
 
 export interface Pieces {
@@ -23,7 +21,7 @@ const NO_BYTES = new Uint8Array(0);
 
 /**
  * @example
- * const tokenizer = Tokenizer.load('models/countdown/cr8');
+ * const tokenizer = tokenizerIn('models/countdown/cr8');
  * tokenizer.decode(tokenizer.encode('4 20 8 13 target 59', { addSpecial: false }), { skipSpecial: true });
  */
 export class Tokenizer {
@@ -68,15 +66,6 @@ export class Tokenizer {
     this.eosId = this.eosToken === null ? null : (this.#library.token_to_id(this.eosToken) ?? null);
   }
 
-  /** @throws EngineError ERR_TOKENIZER */
-  static load(directory: string): Tokenizer {
-    const path = join(directory, 'tokenizer.json');
-    if (!existsSync(path)) throw new EngineError('ERR_TOKENIZER', `${directory} has no tokenizer.json.`);
-    const configPath = join(directory, 'tokenizer_config.json');
-    const config = existsSync(configPath) ? readBounded(configPath, LIMITS.JSON_BYTES_MAX) : '{}';
-    return Tokenizer.parse(readBounded(path, LIMITS.TOKENIZER_BYTES_MAX), config, path);
-  }
-
   /** From the texts of tokenizer.json and tokenizer_config.json. */
   static parse(tokenizerJson: string, tokenizerConfig = '{}', where = 'tokenizer.json'): Tokenizer {
     return bounded(LIMITS.TOKENIZER_MS_MAX, where, () =>
@@ -106,7 +95,7 @@ export class Tokenizer {
 
   /** The concatenated pieces. */
   bytesOf(ids: readonly number[], options: { readonly skipSpecial: boolean }): Uint8Array {
-    return bounded(LIMITS.TOKENIZER_MS_MAX, 'The tokens have no text', () => concat(this.#piecesOf(ids, options.skipSpecial)));
+    return bounded(LIMITS.TOKENIZER_MS_MAX, 'The tokens have no text', () => joined(this.#piecesOf(ids, options.skipSpecial)));
   }
 
   /** Pieces to text: one leading space less where the vocabulary writes one before each word; invalid UTF-8 becomes U+FFFD. */
@@ -131,7 +120,7 @@ export class Tokenizer {
     const all = bounded(LIMITS.TOKENIZER_MS_MAX, 'The tokens have no text', () => this.#piecesOf(ids, true));
     const offsets = new Uint32Array(rows + 1);
     for (const [id, piece] of all.entries()) offsets[id + 1] = (offsets[id] ?? 0) + piece.length;
-    return { bytes: concat(all), offsets };
+    return { bytes: joined(all), offsets };
   }
 
   #piecesOf(ids: readonly number[], skipSpecial: boolean): readonly Uint8Array[] {
@@ -238,18 +227,11 @@ function objectOf(value: unknown): Record<string, unknown> {
   return value as Record<string, unknown>;
 }
 
-function concat(parts: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
-}
-
 function digestOf(...texts: readonly string[]): string {
-  const hash = createHash('sha256');
-  for (const text of texts) hash.update(`${Buffer.byteLength(text)}\n`).update(text);
-  return hash.digest('hex');
+  const hash = sha256.create();
+  for (const text of texts) {
+    const bytes = utf8Of(text);
+    hash.update(utf8Of(`${bytes.byteLength}\n`)).update(bytes);
+  }
+  return hexOf(hash.digest());
 }

@@ -19,6 +19,7 @@ import type { KeyProvider } from '../ports/keys.ts';
 import type { ModelFinder } from '../ports/models.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { HELD_MS_MAX, type Queue, type ReceivedMessage, type SliceMessage } from '../ports/queue.ts';
+import type { Outbox } from '../webhook/outbox.ts';
 import { Company } from './company.ts';
 import type { WorkerEvent } from './events.ts';
 import type { Live } from './live.ts';
@@ -41,6 +42,8 @@ export interface HandlerOptions {
   readonly strikesMax: number;
   readonly clock: Clock;
   readonly live: Live;
+  /** Who is told that a job has ended. */
+  readonly outbox: Outbox;
   /** How long to wait after so many failures. */
   readonly backoffMs: (failures: number) => number;
   /** Whether nobody has written a running job's head for as long as an owner may be silent. */
@@ -191,10 +194,10 @@ export class Handler implements Disposable {
   }
 
   async #slice(running: Running, force: boolean): Promise<StoredOutcome> {
-    const { store, keys, policy, threads, models, live, clock } = this.#o;
+    const { store, keys, policy, threads, models, live, clock, outbox } = this.#o;
     const { where, signal } = running;
     const slice = () => resumeStored({
-      store, where, keys, policy, signal, clock,
+      store, where, keys, policy, signal, clock, outbox,
       session: this.#session,
       ...(threads === undefined ? {} : { threads }),
       take: force,
@@ -274,6 +277,7 @@ export class Handler implements Disposable {
       const lease = await takeJob(store, where, { owner: ownerHint(), clock, waitMs: 0 });
       await lease.commit({ state: 'failed', manifest: null, objects: [] });
       say({ kind: 'refused', where, error });
+      await this.#tell(where);
       return true;
     } catch {
       return false;
@@ -283,6 +287,7 @@ export class Handler implements Disposable {
   async #expire(where: JobKey): Promise<Next> {
     const { changed } = await endJob(this.#o.store, where, 'expired', { clock: this.#o.clock });
     if (changed) this.#o.say({ kind: 'expired', where });
+    await this.#tell(where);
     return REMOVE;
   }
 
@@ -291,7 +296,13 @@ export class Handler implements Disposable {
     if (head?.state === 'running') await this.#note(where, head, null);
     const { changed } = await endJob(store, where, 'poisoned', { clock });
     if (changed) say({ kind: 'poisoned', where, strikes, evidence: await readStrikes(store, where).catch(() => []) });
+    await this.#tell(where);
     return REMOVE;
+  }
+
+  /** That it has ended. A marker that stays is found by the reconciler. */
+  async #tell(where: JobKey): Promise<void> {
+    await this.#o.outbox.jobEnded(where).catch(() => undefined);
   }
 
   /** A continuation is sent before the old message is removed: a crash between leaves two, which are as good as one. */

@@ -15,12 +15,15 @@ import { isUnmoved, reconcile, type Sightings } from '../kv/reconcile.ts';
 import { COMMIT_INTERVAL_MS, STILL_INTERVALS } from '../kv/take.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { Queue, SliceMessage } from '../ports/queue.ts';
+import type { Outbox } from '../webhook/outbox.ts';
 import type { WorkerEvent } from './events.ts';
 
 export interface ReconcilerOptions {
   readonly store: ObjectStore;
   readonly queue: Pick<Queue, 'sendAll' | 'depth'>;
   readonly clock: Clock;
+  /** Who is told that a job has ended. */
+  readonly outbox: Outbox;
   /** Whether it runs here. */
   readonly runs: (where: JobKey) => boolean;
   readonly say: (event: WorkerEvent) => void;
@@ -56,7 +59,7 @@ export class Reconciler {
 
   /** @param all every job that lives, at once: the queue knows nothing of them. @throws EngineError ERR_STORE, ERR_QUEUE, ERR_CANCELLED. */
   async walk(all: boolean, signal: AbortSignal): Promise<void> {
-    const { store, queue, clock, runs, say } = this.#o;
+    const { store, queue, clock, outbox, runs, say } = this.#o;
     const isEmpty = all || (await this.#isEmpty(signal));
     const sent = new Map<string, Sent>();
     const messages: SliceMessage[] = [];
@@ -64,7 +67,7 @@ export class Reconciler {
     const send = async () => {
       await queue.sendAll(messages.splice(0), { signal });
     };
-    for await (const found of reconcile(store, this.#seen, { clock, signal, unmovedMs: all ? 0 : SILENT_MS })) {
+    for await (const found of reconcile(store, this.#seen, { clock, signal, unmovedMs: all ? 0 : SILENT_MS, onEnded: (where, options) => outbox.jobEnded(where, options) })) {
       if (found.kind === 'unreadable') {
         say(found);
         continue;

@@ -11,6 +11,7 @@ import type { KeyProvider } from '../ports/keys.ts';
 import type { ModelFinder } from '../ports/models.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { Queue, ReceivedMessage } from '../ports/queue.ts';
+import { Outbox } from '../webhook/outbox.ts';
 import type { WorkerEvent } from './events.ts';
 import { type Handled, Handler } from './handler.ts';
 import { Live } from './live.ts';
@@ -34,6 +35,8 @@ export interface WorkerOptions {
   /** Takes in a row without progress after which a job is poisoned. Default: 5. */
   readonly strikesMax?: number | undefined;
   readonly reconcileMs?: number | undefined;
+  /** Who is told that a job has ended. Default: one over `store`. */
+  readonly outbox?: Outbox | undefined;
   /** The queue knows nothing of the jobs in the store: all that live are sent again at the start. */
   readonly isQueueNew?: boolean | undefined;
   readonly onEvent?: ((event: WorkerEvent) => void) | undefined;
@@ -72,9 +75,10 @@ export class Worker implements LiveFeed {
     const clock = this.#clock = options.clock ?? systemClock;
     const live = this.#live = new Live(clock);
     const say = (event: WorkerEvent) => this.#say(event);
-    this.#reconciler = new Reconciler({ store, queue, clock, say, runs: (where) => this.#handler.has(where) });
+    const outbox = options.outbox ?? new Outbox({ store, clock });
+    this.#reconciler = new Reconciler({ store, queue, clock, say, outbox, runs: (where) => this.#handler.has(where) });
     this.#handler = new Handler({
-      store, queue, models, policy, threads, clock, live, say,
+      store, queue, models, policy, threads, clock, live, say, outbox,
       keys: options.keys ?? null,
       slots: this.#slots,
       sliceMs: options.sliceMs ?? SLICE_MS,

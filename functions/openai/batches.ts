@@ -5,6 +5,7 @@ import type { BatchView } from '../../engine/control/batch-view.ts';
 import { LIMITS } from '../../engine/core/limits.ts';
 import type { AppOptions } from '../context.ts';
 import { type Registry, endpoint } from '../endpoint.ts';
+import { idempotencyHeaders, idempotencyKey, once } from '../idempotency.ts';
 import { OPENAI_FAILURES } from './errors.ts';
 import { pageQuery, pageResponse, pageSchema } from './list.ts';
 
@@ -51,14 +52,16 @@ const batchSchema = z.object({
 const one = { 200: { description: 'The batch', content: { 'application/json': { schema: batchSchema } } }, ...OPENAI_FAILURES };
 
 const DESCRIPTION = `Each line of the file becomes a job. Every line is checked before any of them runs: if one is refused, the batch is \`failed\` and
-\`errors\` names the lines. Looking at a batch moves it on: a batch whose server died goes on with whoever is asked next.`;
+\`errors\` names the lines. One whose server died goes on with any other.`;
 
 export function batches(registry: Registry, store: NonNullable<AppOptions['storage']>['batches']): void {
   endpoint(registry, {
     method: 'post', path: '/v1/batches', tag: TAG, summary: 'Run a file of requests', description: DESCRIPTION, scope: 'write', loads: true,
-    body: batchRequest, responses: one,
-  }, async ({ caller: { tenant }, body, signal }) =>
-    Response.json(batchOf(await store.create({ endpoint: body.endpoint, inputFileId: body.input_file_id, metadata: body.metadata ?? null, tenant, signal }))));
+    body: batchRequest, headers: idempotencyHeaders, responses: one,
+  }, async ({ c, caller: { tenant }, body, signal }) => {
+    const asked = { endpoint: body.endpoint, inputFileId: body.input_file_id, metadata: body.metadata ?? null, idempotencyKey: idempotencyKey(c.req.raw), tenant, signal };
+    return Response.json(batchOf(await once('idempotency-key', async () => await store.create(asked))));
+  });
 
   endpoint(registry, {
     method: 'get', path: '/v1/batches', tag: TAG, summary: 'List your batches, newest first', scope: 'read',

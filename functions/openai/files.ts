@@ -5,6 +5,7 @@ import type { FileView } from '../../engine/control/files.ts';
 import { LIMITS } from '../../engine/core/limits.ts';
 import type { AppOptions } from '../context.ts';
 import { type Registry, check, endpoint } from '../endpoint.ts';
+import { idempotencyHeaders, idempotencyKey, once } from '../idempotency.ts';
 import { readUpload } from '../upload.ts';
 import { OPENAI_FAILURES } from './errors.ts';
 import { pageQuery, pageResponse, pageSchema } from './list.ts';
@@ -31,12 +32,13 @@ export function files(registry: Registry, store: NonNullable<AppOptions['storage
   endpoint(registry, {
     method: 'post', path: '/v1/files', tag: TAG, summary: 'Upload a file of requests', scope: 'write',
     description: `JSON lines, for a batch: at most ${LIMITS.BATCH_LINES_MAX} of them and ${LIMITS.FILE_BYTES_MAX} bytes.`,
-    form: uploadSchema.extend({ file: z.string().openapi({ format: 'binary' }) }),
+    form: uploadSchema.extend({ file: z.string().openapi({ format: 'binary' }) }), headers: idempotencyHeaders,
     responses: one,
   }, async ({ c, caller: { tenant }, signal }) => {
+    const key = idempotencyKey(c.req.raw);
     const { filename, content, fields } = await readUpload(c.req.raw, clock, 'file');
     check(uploadSchema, fields);
-    return Response.json(fileOf(await store.create(content, { filename, tenant, signal })));
+    return Response.json(fileOf(await once('idempotency-key', async () => await store.create(content, { filename, idempotencyKey: key, tenant, signal }))));
   });
 
   endpoint(registry, {

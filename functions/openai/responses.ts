@@ -39,7 +39,7 @@ export function responses(registry: Registry): void {
     const budget = await budgetOf({
       model: body.model, effort: body.reasoning?.effort, hyperscale: body.hyperscale, lengths: [['max_output_tokens', body.max_output_tokens]], n: 1,
     }, () => platform.models({ tenant, signal }));
-    const view = await submit(services, responseSpec(body, budget), { tenant, key });
+    const view = await submit(services, responseSpec(body, budget), { tenant, key, via: body.background === true ? 'response' : undefined });
     const keep = body.background === true || key !== undefined;
     if (body.stream === true) return streamed(c, view, { tenant, startingAfter: null, release: hold(), keep });
     c.set('job', view.id);

@@ -9,6 +9,7 @@ import { type BatchView, WINDOW_MS } from '../../engine/control/batch-view.ts';
 import { Batches } from '../../engine/control/batches.ts';
 import { BlobWriter, readBlob } from '../../engine/control/blob.ts';
 import { Files } from '../../engine/control/files.ts';
+import { sweepTenant } from '../../engine/control/sweep.ts';
 import { timeOf } from '../../engine/control/ids.ts';
 import { NativeShelf } from '../../engine/control/native-shelf.ts';
 import { EngineError } from '../../engine/core/errors.ts';
@@ -182,4 +183,103 @@ describe('a sealed blob', () => {
     await store.delete([piece(1)]);
     await expect(read(place, blob)).rejects.toThrow('missing');
   });
+});
+
+describe('a walk', () => {
+  test('ends a batch that nobody asks for, of whichever tenant, and leaves no copy of its prompts', async () => {
+    const store = new MemoryStore();
+    const begun = await instanceOn(store).create();
+    await runJobs(store, begun);
+    const walker = instanceOn(store);
+    await walker.batches.walk();
+    const keys = [...store.snapshot().keys()];
+    expect(keys.filter((key) => key.startsWith('open/'))).toEqual([]);
+    expect(keys.filter((key) => key.startsWith('batches/')).map((key) => key.split('/').at(-1)).sort()).toEqual(['batch.json', 'end.json', 'verdict.json']);
+    expect((await walker.batches.list({ ...me, limit: 1 })).batches[0]).toMatchObject({ status: 'completed', counts: { completed: LINES } });
+  });
+
+  test('goes on with the others when one batch cannot be read, and comes again', async () => {
+    const store = new MemoryStore();
+    const troubles: unknown[] = [];
+    const { batches, create } = instanceOn(store, { troubles });
+    const [broken, whole] = [await create(), await create()];
+    await store.put(`batches/${TENANT}/${broken.id}/batch.json`, [Buffer.from('{')]);
+    await runJobs(store, whole);
+    await batches.walk();
+    expect(troubles).toHaveLength(1);
+    expect(await batches.get(whole.id, me)).toMatchObject({ status: 'completed' });
+    expect([...store.snapshot().keys()].filter((key) => key.startsWith('open/'))).toEqual([`open/batches/${TENANT}/${broken.id}`]);
+  });
+
+  test('forgets a batch whose creator died before it was made', async () => {
+    const store = new MemoryStore();
+    let now = NOON;
+    const { batches, create } = instanceOn(store, { nowMs: () => now });
+    const { id } = await create();
+    await store.delete([`batches/${TENANT}/${id}/batch.json`]);
+    await batches.walk();
+    expect(store.snapshot().has(`open/batches/${TENANT}/${id}`)).toBe(true);
+    now += 2 * 3_600_000;
+    await batches.walk();
+    expect(store.snapshot().has(`open/batches/${TENANT}/${id}`)).toBe(false);
+  });
+});
+
+describe('an Idempotency-Key', () => {
+  const ask = { ...me, endpoint: URL, metadata: { a: 'b' } };
+
+  test('makes one file and one batch of two requests, also across a crash between its steps', async () => {
+    const store = new MemoryStore();
+    const { files, batches } = instanceOn(store);
+    const upload = async () => await files.create(INPUT, { ...me, filename: 'in.jsonl', idempotencyKey: 'k' });
+    const file = await upload();
+    expect(await upload()).toEqual(file);
+    await expect(files.create(INPUT, { ...me, filename: 'other.jsonl', idempotencyKey: 'k' })).rejects.toMatchObject({ code: 'ERR_JOB_CONFLICT' });
+    const start = async (inputFileId = file.id, instance = batches) => await instance.create({ ...ask, inputFileId, idempotencyKey: 'k' });
+    // The claim is there, the batch is not.
+    const crashing = instanceOn(store);
+    await expect(start(`file-${'0'.repeat(26)}`, crashing.batches)).rejects.toMatchObject({ code: 'ERR_FILE_NOT_FOUND' });
+    await expect(start()).rejects.toMatchObject({ code: 'ERR_JOB_CONFLICT' });
+    const made = await batches.create({ ...ask, inputFileId: file.id, idempotencyKey: 'l' });
+    await files.delete(file.id, me);
+    expect(await instanceOn(store).batches.create({ ...ask, inputFileId: file.id, idempotencyKey: 'l' })).toMatchObject({ id: made.id });
+    expect((await batches.list({ ...me, limit: 10 })).batches.map(({ id }) => id)).toEqual([made.id]);
+    await expect(batches.create({ ...ask, metadata: { a: 'c' }, inputFileId: file.id, idempotencyKey: 'l' })).rejects.toMatchObject({ code: 'ERR_JOB_CONFLICT' });
+  });
+});
+
+test('collecting garbage takes what no record names, from whoever died, and nothing else', async () => {
+  const store = new MemoryStore();
+  const { files, batches, create } = instanceOn(store);
+  const file = await files.create(INPUT, { ...me, filename: 'kept.jsonl' });
+  const living = await create();
+  const before = new Set(store.snapshot().keys());
+  expect(await sweepTenant(store, TENANT, { nowMs: () => NOON + 100 * WINDOW_MS })).toEqual({ objects: 0, bytes: 0 });
+  // An upload that died, a piece of who was second to publish, the input of a batch that ended, the output of one that has not.
+  const dead = `files/${TENANT}/file-${file.id.slice(5, 20)}ZZZZZZZZZZZ/0011223344556677-0`;
+  const second = `files/${TENANT}/${file.id}/0011223344556677-0`;
+  const unborn = `batches/${TENANT}/batch_${file.id.slice(5, 20)}ZZZZZZZZZZZ/0011223344556677-0`;
+  const writing = `files/${TENANT}/file-${living.id.slice(6)}-output/0011223344556677-0`;
+  for (const key of [dead, second, unborn, writing]) await store.put(key, [Buffer.from('prompt')]);
+  expect(await sweepTenant(store, TENANT, { nowMs: () => NOON + 1, dryRun: true })).toEqual({ objects: 1, bytes: 6 });
+  const gone: string[] = [];
+  expect(await sweepTenant(store, TENANT, { nowMs: () => NOON + 3 * WINDOW_MS, onGarbage: (key) => void gone.push(key) })).toEqual({ objects: 3, bytes: 18 });
+  expect(gone.sort()).toEqual([unborn, dead, second].sort());
+  expect(new Set(store.snapshot().keys())).toEqual(new Set([...before, writing]));
+  await runJobs(store, living);
+  const ended = await batches.get(living.id, me);
+  await store.put(`batches/${TENANT}/${living.id}/0011223344556677-0`, [Buffer.from('left')]);
+  expect(await sweepTenant(store, TENANT)).toMatchObject({ objects: 2 });
+  expect(await textOf(files, ended.outputFileId)).toContain('line-0');
+});
+
+test('a batch that is refused keeps no copy of its prompts, and a file that is deleted leaves nothing', async () => {
+  const store = new MemoryStore();
+  const { files, batches } = instanceOn(store);
+  const { id } = await files.create(Buffer.from('{"no":"line"}\n'), { ...me, filename: 'in.jsonl' });
+  const refused = await batches.create({ ...me, endpoint: URL, inputFileId: id, metadata: null });
+  expect(refused.status).toBe('failed');
+  await store.put(`files/${TENANT}/${id}/0011223344556677-0`, [Buffer.from('of a writer who came second')]);
+  await files.delete(id, me);
+  expect([...store.snapshot().keys()].sort()).toEqual([`batches/${TENANT}/${refused.id}/batch.json`, `batches/${TENANT}/${refused.id}/verdict.json`]);
 });

@@ -8,8 +8,9 @@ import type { Fault, Operation } from '../../engine/adapters/memory-faults.ts';
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { LIMITS } from '../../engine/core/limits.ts';
 import { parseCard } from '../../engine/model/card.ts';
-import { listStore, push } from '../../engine/model/push.ts';
+import { push } from '../../engine/model/push.ts';
 import { StoreSource } from '../../engine/model/sources.ts';
+import { listCards } from '../../engine/model/store-cards.ts';
 import { pieceOf } from '../../engine/model/store-layout.ts';
 import { COUNTDOWN, cacheIn, contentOf, copyOf, folder, madeModel, pullOnce, removeFolders, wrongBlobs } from '../helpers/models.ts';
 import { tinyModel } from '../helpers/setup.ts';
@@ -93,7 +94,7 @@ describe('there and back', () => {
   test('a store lists what was pushed to it, by name', async () => {
     const store = await pushed();
     await push(tinyModel('tiny_qwen2'), store, { name: 'tiny', licence: 'MIT' });
-    expect((await listStore(store)).map(({ name, licence }) => [name, licence])).toEqual([['countdown', 'Apache-2.0'], ['tiny', 'MIT']]);
+    expect((await listCards(store)).map(({ name, licence }) => [name, licence])).toEqual([['countdown', 'Apache-2.0'], ['tiny', 'MIT']]);
   });
 });
 

@@ -2,9 +2,11 @@
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
-import type { Clock } from '../../engine/core/clock.ts';
+import { type Clock, systemClock } from '../../engine/core/clock.ts';
 import { type ApiKey, hashOf } from '../../functions/auth.ts';
-import { webClock } from '../../functions/clock.ts';
+import { HTTP_LIMITS } from '../../functions/limits.ts';
+import { listen } from '../../functions/node.ts';
+import { Guesses } from '../../functions/rates.ts';
 import { type HttpApi, startApi } from '../helpers/http-api.ts';
 import { readSse } from '../helpers/sse.ts';
 
@@ -22,7 +24,7 @@ const bearer = (key: string) => ({ authorization: `Bearer ${key}` });
 const WAIT = { timeout: 20_000 };
 
 let nowMs = 0;
-const clock: Clock = { nowMs: () => nowMs, timeout: (delayMs) => webClock.timeout(delayMs) };
+const clock: Clock = { nowMs: () => nowMs, timeout: (delayMs) => systemClock.timeout(delayMs) };
 const asked: string[] = [];
 let api: HttpApi;
 beforeAll(async () => {
@@ -139,5 +141,60 @@ describe('a rate', () => {
     // A request that is refused was not counted for ever.
     for (let n = 0; n < 3; n++) expect((await api.post('/v1/jobs', '{', bearer('key-of-one'))).status).toBe(400);
     expect((await fetch(`${api.url}/v1/jobs/${id}/cancel`, { method: 'POST', headers: bearer('key-of-one') })).status).toBe(200);
+  });
+});
+
+describe('whoever guesses keys', () => {
+  const limit = HTTP_LIMITS.BAD_KEYS_A_MINUTE;
+
+  test('is refused for a while, with whatever it brings: the answer to a key that is right is the same as to one that is wrong', async () => {
+    // On a clock of its own, so that the tests before it count for nothing.
+    const known = await hashOf('key-of-anna');
+    let looked = 0;
+    await using guessed = await startApi({ clock, auth: { find: async (sha256) => {
+      looked += 1;
+      return sha256 === known ? (KEYS['key-of-anna'] ?? null) : null;
+    } } });
+    const statuses = await Promise.all(Array.from({ length: limit + 20 }, async (_, n) => (await guessed.get('/v1/models', bearer(`guess-${n}`))).status));
+    expect(statuses.filter((status) => status === 401).length).toBeLessThanOrEqual(limit + 8);
+    expect(statuses.at(-1)).toBe(429);
+    const before = looked;
+    for (const key of ['key-of-anna', 'guess']) {
+      const refused = await guessed.get('/v1/models', bearer(key));
+      expect([refused.status, refused.headers.get('retry-after')]).toEqual([429, expect.stringMatching(/^[1-9]$/)]);
+      expect(await refused.json()).toMatchObject({ error: { code: 'too_many_bad_keys', type: 'rate_limit_error' } });
+    }
+    expect(looked).toBe(before);
+    nowMs += 60_000;
+    expect((await guessed.get('/v1/models', bearer('key-of-anna'))).status).toBe(200);
+    // Health needs no key, and a client that makes no mistake is never slowed by this.
+    for (let n = 0; n < limit + 5; n++) expect((await guessed.get('/v1/models', bearer('key-of-anna'))).status).toBe(200);
+  });
+
+  test('is known by address, of version 6 by network, and the oldest are forgotten', () => {
+    const guesses = new Guesses(clock);
+    const spend = (remote: string) => Array.from({ length: limit }, () => guesses.failed(remote));
+    spend('2001:db8:1:2::1');
+    expect(() => guesses.admit('2001:db8:1:2:ffff::9')).toThrow(expect.objectContaining({ code: 'too_many_bad_keys' }));
+    guesses.admit('2001:db8:1:3::1');
+    spend('::ffff:192.0.2.7');
+    expect(() => guesses.admit('192.0.2.7')).toThrow(expect.objectContaining({ code: 'too_many_bad_keys' }));
+    guesses.admit('192.0.2.8');
+    guesses.admit(undefined);
+    for (let n = 0; n <= HTTP_LIMITS.KEYS_MAX; n++) guesses.failed(`10.${n >> 16}.${(n >> 8) & 255}.${n & 255}`);
+    guesses.admit('192.0.2.7');
+  });
+
+  test('cannot write its own address: only our proxies are believed', async () => {
+    const seen: (string | undefined)[] = [];
+    for (const proxies of [0, 1, 2]) {
+      const listening = await listen({ fetch: (_, { remote }) => {
+        seen.push(remote);
+        return new Response('');
+      }, host: '127.0.0.1', port: 0, proxies });
+      await fetch(listening.url, { headers: { 'x-forwarded-for': '6.6.6.6, 203.0.113.9, 198.51.100.2' } });
+      await listening.end();
+    }
+    expect(seen).toEqual(['127.0.0.1', '198.51.100.2', '203.0.113.9']);
   });
 });

@@ -4,6 +4,7 @@ import OpenAI, { toFile } from 'openai';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { KeyFile } from '../../engine/adapters/key-file.ts';
+import { lineJobId } from '../../engine/control/batch-lines.ts';
 import { LIMITS } from '../../engine/core/limits.ts';
 import { type Front, Fronts } from '../helpers/fronts.ts';
 
@@ -176,14 +177,27 @@ describe('a batch', () => {
   });
 
   test('tells of a job that was cancelled by itself what its own request would have been told', async () => {
+    // Nothing runs before it is cancelled.
+    await using idle = new Fronts();
+    const { url, openai } = await idle.front().then((quiet) => ({ url: quiet.url, openai: quiet.openai() }));
     const begun = await start(openai, [line('long', LONG), line('short', { ...GREEDY, max_tokens: 5 })]);
-    const jobs = [...fronts.store.snapshot().keys()].filter((key) => key.startsWith('kv/acme/') && key.endsWith('/HEAD')).map((key) => key.split('/')[2] ?? '');
-    const listed = await Promise.all(jobs.map(async (id) => (await (await fetch(`${front.url}/v1/jobs/${id}`, { headers: { authorization: 'Bearer acme' } })).json()) as { id: string; state: string; chains: unknown[] }));
-    const long = listed.find(({ state, chains }) => chains.length === 8 && (state === 'running' || state === 'queued'));
-    await fetch(`${front.url}/v1/jobs/${long?.id ?? ''}/cancel`, { method: 'POST', headers: { authorization: 'Bearer acme' } });
+    expect((await fetch(`${url}/v1/jobs/${lineJobId(begun.id, 0)}/cancel`, { method: 'POST', headers: { authorization: 'Bearer acme' } })).status).toBe(200);
+    idle.work();
     const batch = await until(openai, begun.id, 'completed');
     expect(batch.request_counts).toEqual({ total: 2, completed: 1, failed: 1 });
     expect(await linesOf(openai, batch.error_file_id)).toMatchObject([{ custom_id: 'long', error: null, response: { status_code: 409, body: { error: { code: 'job_cancelled' } } } }]);
+  });
+
+  test('is made once for an Idempotency-Key, as is a file; with another body the key is refused', async () => {
+    const headers = { 'Idempotency-Key': 'batch-of-today' };
+    const file = await toFile(Buffer.from(jsonl([line('a', { ...GREEDY, max_tokens: 1 })])), 'requests.jsonl');
+    const uploads = [await openai.files.create({ purpose: 'batch', file }, { headers }), await openai.files.create({ purpose: 'batch', file }, { headers })];
+    expect(uploads[1]).toEqual(uploads[0]);
+    const ask = async (metadata?: Record<string, string>) => await openai.batches.create({ ...WINDOW, input_file_id: uploads[0]?.id ?? '', ...(metadata === undefined ? {} : { metadata }) }, { headers });
+    const [first, second] = await Promise.all([ask(), ask()]);
+    expect(second.id).toBe(first.id);
+    expect(await refused(ask({ other: 'body' }))).toMatchObject({ status: 422, code: 'used_for_another', param: 'idempotency-key' });
+    expect((await openai.batches.list()).data.filter(({ id }) => id === first.id)).toHaveLength(1);
   });
 
   test('is asked for as it is: what is not supported is refused by name', async () => {

@@ -1,9 +1,8 @@
 /** What a stream of events promises whatever is in it, and what a body may do. */
 import { describe, expect, test, vi } from 'vitest';
 
-import type { Clock } from '../../engine/core/clock.ts';
+import { type Clock, systemClock } from '../../engine/core/clock.ts';
 import { readJson } from '../../functions/body.ts';
-import { webClock } from '../../functions/clock.ts';
 import { KEEP_ALIVE, frame, sseResponse } from '../../functions/sse.ts';
 
 /** Timers that fire when the test says so. */
@@ -32,7 +31,7 @@ class HandClock implements Clock {
   }
 }
 
-const quiet = { clock: webClock, keepAliveMs: 60_000, onEnd: () => undefined, onError: (error: unknown) => frame(`"${String(error)}"`) };
+const quiet = { clock: systemClock, keepAliveMs: 60_000, onEnd: () => undefined, onError: (error: unknown) => frame(`"${String(error)}"`) };
 const turn = () => new Promise((resolve) => setTimeout(resolve, 0));
 
 async function* counting(seen: { made: number; aborted?: boolean }, signal?: AbortSignal): AsyncGenerator<string> {

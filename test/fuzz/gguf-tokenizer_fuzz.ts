@@ -1,6 +1,6 @@
 /** What the native reader (native/fuzz/gguf_fuzz.cc) lets through of a GGUF file's tokenizer: any strings, types, scores and ids that fit the vocabulary. */
 import type { GgufTokenizer } from '../../engine/runtime/gguf-tokenizer.ts';
-import { ChatTemplate } from '../../engine/model/template.ts';
+import { templateIn } from '../../engine/model/directory.ts';
 import { tokenizerOf } from '../../engine/model/gguf.ts';
 import { partsOf, refused, shortenWaits } from './input.ts';
 import { use } from './use.ts';
@@ -31,6 +31,6 @@ export function fuzz(data: Uint8Array): void {
     const tokenizer = tokenizerOf(gguf, 'fuzz.gguf');
     use(tokenizer, text);
     const { config, bosToken, eosToken } = tokenizer;
-    ChatTemplate.load('.', config)?.render({ messages: [{ role: 'user', content: text }], addGenerationPrompt: true, bosToken, eosToken });
+    templateIn('.', config)?.render({ messages: [{ role: 'user', content: text }], addGenerationPrompt: true, bosToken, eosToken });
   });
 }

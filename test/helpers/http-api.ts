@@ -23,7 +23,7 @@ export async function startApi(change: Partial<AppOptions> = {}): Promise<HttpAp
     logged.push(JSON.stringify({ ...fields, message }, (_, value: unknown) => (value instanceof Error ? String(value.stack) : value)));
   };
   const app = createApp({ platform, auth: null, log: { info: note, warn: note, error: note }, ...change });
-  const listening = await listen({ fetch: (request) => app.fetch(request), host: '127.0.0.1', port: 0 });
+  const listening = await listen({ fetch: (request, from) => app.fetch(request, from), host: '127.0.0.1', port: 0 });
   const { url } = listening;
   return {
     url,

@@ -5,8 +5,8 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 
+import { templateIn } from '../../engine/model/directory.ts';
 import { loadTokenizer } from '../../engine/model/gguf.ts';
-import { ChatTemplate } from '../../engine/model/template.ts';
 import { inspectModel, readGgufTokenizer } from '../../engine/runtime/native.ts';
 import { expectCode, open, tinyModel } from '../helpers/engine.ts';
 
@@ -46,7 +46,7 @@ test('the tokenizer\'s fields cross the boundary, and a Hugging Face directory h
 test('its chat template renders with its own tokens', async () => {
   const file = gguf('tiny_qwen3');
   const tokenizer = await loadTokenizer(file);
-  const template = ChatTemplate.load(file, tokenizer.config);
+  const template = templateIn(file, tokenizer.config);
   const text = template?.render({ messages: [{ role: 'user', content: 'Ā' }], addGenerationPrompt: true, bosToken: tokenizer.bosToken, eosToken: tokenizer.eosToken });
   expect(text).toBe('<s>Ā');
 });

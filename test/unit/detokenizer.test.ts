@@ -1,12 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import { Detokenizer } from '../../engine/model/detokenizer.ts';
+import { tokenizerIn } from '../../engine/model/directory.ts';
 import { Tokenizer } from '../../engine/model/tokenizer.ts';
 import { COUNTDOWN, readReference } from './support.ts';
 import { byteFallback, byteLevel, metaspace, wordPiece } from './tokenizers.ts';
 
 const tokenizers: [string, Tokenizer][] = [
   ['byte-level', Tokenizer.parse(byteLevel())], ['byte-fallback', Tokenizer.parse(byteFallback())], ['Metaspace', Tokenizer.parse(metaspace())],
-  ['WordPiece', Tokenizer.parse(wordPiece())], ['WordLevel', Tokenizer.load(`${COUNTDOWN}/cr8`)],
+  ['WordPiece', Tokenizer.parse(wordPiece())], ['WordLevel', tokenizerIn(`${COUNTDOWN}/cr8`)],
 ];
 
 function stream(tokenizer: Tokenizer, ids: readonly number[], stop: readonly string[] = []): string[] {
@@ -88,7 +89,7 @@ describe('stop strings', () => {
 });
 
 test('every reference run streams to its text', () => {
-  const tokenizer = Tokenizer.load(`${COUNTDOWN}/cr8`);
+  const tokenizer = tokenizerIn(`${COUNTDOWN}/cr8`);
   for (const { generated_ids, text } of Object.values(readReference()).flat()) {
     expect(stream(tokenizer, generated_ids).join('')).toBe(text.replace(/ <eos>$/, ''));
   }

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { type LoadedModel, prepare } from '../../engine/job/prepare.ts';
 import { parseSpec } from '../../engine/job/spec.ts';
+import { templateIn, tokenizerIn } from '../../engine/model/directory.ts';
 import { ChatTemplate } from '../../engine/model/template.ts';
 import { Tokenizer } from '../../engine/model/tokenizer.ts';
 import { COUNTDOWN, readProblems } from './support.ts';
@@ -13,8 +14,8 @@ const chat = { messages: [{ role: 'user', content: 'hi' }], addGenerationPrompt:
 
 describe('chat templates', () => {
   test('the bundled template gives the prompt of every problem', () => {
-    const tokenizer = Tokenizer.load(`${COUNTDOWN}/cr8`);
-    const template = ChatTemplate.load(`${COUNTDOWN}/cr8`, tokenizer.config);
+    const tokenizer = tokenizerIn(`${COUNTDOWN}/cr8`);
+    const template = templateIn(`${COUNTDOWN}/cr8`, tokenizer.config);
     for (const { content, prompt, prompt_ids } of readProblems()) {
       const text = template?.render({ ...chat, messages: [{ role: 'user', content }], bosToken: tokenizer.bosToken, eosToken: tokenizer.eosToken }) ?? '';
       expect(text).toBe(prompt);
@@ -33,12 +34,12 @@ describe('chat templates', () => {
   test('comes as text, as a list of named templates, or as a file, which wins', () => {
     const directory = mkdtempSync(join(tmpdir(), 'template-'));
     try {
-      expect(ChatTemplate.load(directory, {})).toBeNull();
-      expect(ChatTemplate.load(directory, { chat_template: 'text' })?.render(chat)).toBe('text');
+      expect(templateIn(directory, {})).toBeNull();
+      expect(templateIn(directory, { chat_template: 'text' })?.render(chat)).toBe('text');
       const list = [{ name: 'tool_use', template: 'tools' }, { name: 'default', template: 'plain' }];
-      expect(ChatTemplate.load(directory, { chat_template: list })?.render(chat)).toBe('plain');
+      expect(templateIn(directory, { chat_template: list })?.render(chat)).toBe('plain');
       writeFileSync(join(directory, 'chat_template.jinja'), 'file');
-      expect(ChatTemplate.load(directory, { chat_template: 'text' })?.render(chat)).toBe('file');
+      expect(templateIn(directory, { chat_template: 'text' })?.render(chat)).toBe('file');
     } finally {
       rmSync(directory, { recursive: true });
     }
@@ -48,8 +49,8 @@ describe('chat templates', () => {
     const refused = expect.objectContaining({ code: 'ERR_TEMPLATE' });
     expect(() => new ChatTemplate('{% if %}')).toThrow(refused);
     expect(() => new ChatTemplate("{{ raise_exception('roles must alternate') }}").render(chat)).toThrow(expect.objectContaining({ code: 'ERR_TEMPLATE', message: expect.stringContaining('roles must alternate') }));
-    expect(() => ChatTemplate.load(COUNTDOWN, { chat_template: 7 })).toThrow(refused);
-    expect(() => ChatTemplate.load(COUNTDOWN, { chat_template: [] })).toThrow(refused);
+    expect(() => templateIn(COUNTDOWN, { chat_template: 7 })).toThrow(refused);
+    expect(() => templateIn(COUNTDOWN, { chat_template: [] })).toThrow(refused);
     expect(() => new ChatTemplate('x'.repeat((1 << 20) + 1))).toThrow(refused);
   });
 

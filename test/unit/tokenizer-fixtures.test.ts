@@ -7,6 +7,7 @@ import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { Detokenizer } from '../../engine/model/detokenizer.ts';
+import { tokenizerIn } from '../../engine/model/directory.ts';
 import { Tokenizer } from '../../engine/model/tokenizer.ts';
 
 interface Expected {
@@ -117,7 +118,7 @@ function originalDecoder(json: string): ((ids: readonly number[]) => string) | n
 describe('known differences: the original says one thing, we mean to say another', () => {
   const rows = read<{ tokenizer: string; ids?: number[]; text?: string; original: string | number[] }[]>(`${FIXTURES}/differences.json`);
   const ours = rows.map(({ tokenizer: name, ids, text }) => {
-    const tokenizer = Tokenizer.load(`${FIXTURES}/small/${name}`);
+    const tokenizer = tokenizerIn(`${FIXTURES}/small/${name}`);
     return ids === undefined ? tokenizer.encode(text ?? '', { addSpecial: false }) : tokenizer.decode(ids, { skipSpecial: false });
   });
 
@@ -140,7 +141,7 @@ describe('known differences: the original says one thing, we mean to say another
   });
 
   test('combining marks are ordered by the Unicode of Node, not of the original', () => {
-    const tokenizer = Tokenizer.load(`${FIXTURES}/small/qwen3`);
+    const tokenizer = tokenizerIn(`${FIXTURES}/small/qwen3`);
     const text = (ids: unknown) => tokenizer.decode(ids as number[], { skipSpecial: false });
     // U+0EBA belongs before U+032B since Unicode 12.
     expect([text(rows[6]?.original), text(ours[6])]).toEqual(['\u032b\u0eba', '\u0eba\u032b']);

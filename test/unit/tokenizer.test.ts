@@ -2,11 +2,12 @@ import { readFileSync } from 'node:fs';
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { describe, expect, test } from 'vitest';
 import { LIMITS } from '../../engine/core/limits.ts';
+import { tokenizerIn } from '../../engine/model/directory.ts';
 import { Tokenizer } from '../../engine/model/tokenizer.ts';
 import { COUNTDOWN, readProblems, readReference } from './support.ts';
 import { BYTE_CHARS, byteFallback, byteLevel, metaspace, wordPiece } from './tokenizers.ts';
 
-const countdown = Tokenizer.load(`${COUNTDOWN}/cr8`);
+const countdown = tokenizerIn(`${COUNTDOWN}/cr8`);
 const skip = { skipSpecial: true };
 const keep = { skipSpecial: false };
 
@@ -112,7 +113,7 @@ describe('hostile or broken files', () => {
   });
 
   test('a directory without a tokenizer is named', () => {
-    expect(() => Tokenizer.load(COUNTDOWN)).toThrow(expect.objectContaining({ code: 'ERR_TOKENIZER' }));
+    expect(() => tokenizerIn(COUNTDOWN)).toThrow(expect.objectContaining({ code: 'ERR_TOKENIZER' }));
   });
 
   test('a vocabulary may have keys like __proto__', () => {

@@ -1,0 +1,18 @@
+/** The log where there is no pino: lines of JSON on the console, as CloudWatch and Workers' logs take them. Ids and numbers, never prompts. */
+import type { Log } from './context.ts';
+import { LOG_LEVELS, type LogLevel } from './env.ts';
+
+export function consoleLog(least: LogLevel): Log {
+  const write = (level: LogLevel) => (fields: object, msg: string) => {
+    if (LOG_LEVELS.indexOf(level) < LOG_LEVELS.indexOf(least)) return;
+    console.log(JSON.stringify({ level, time: new Date().toISOString(), ...fields, msg }, plain));
+  };
+  return { info: write('info'), warn: write('warn'), error: write('error') };
+}
+
+/** Errors have no fields of their own that JSON shows. */
+function plain(_: string, value: unknown): unknown {
+  if (!(value instanceof Error)) return value;
+  const { name, message, stack, cause } = value;
+  return { type: name, code: (value as { readonly code?: unknown }).code, message, stack, cause: cause instanceof Error ? cause.message : undefined };
+}

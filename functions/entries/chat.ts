@@ -1,0 +1,4 @@
+import { front } from '../front.ts';
+import { chatCompletions } from '../openai/chat.ts';
+
+export default front({ add: chatCompletions });

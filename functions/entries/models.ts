@@ -1,0 +1,4 @@
+import { front } from '../front.ts';
+import { models } from '../openai/models.ts';
+
+export default front({ add: models });

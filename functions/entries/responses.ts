@@ -1,0 +1,4 @@
+import { front } from '../front.ts';
+import { responses } from '../openai/responses.ts';
+
+export default front({ add: responses });

@@ -1,0 +1,80 @@
+#!/usr/bin/env node
+/**
+ * `npm run build:functions`: each function of functions/entries as one file that imports nothing, for Node, Lambda and workerd alike.
+ *   dist/functions/<name>/front.mjs   `export default { fetch }`: a Worker as it is
+ *   dist/functions/<name>/index.mjs   beside it, `handler` for Lambda (streaming)
+ * Prints their sizes as a table and, last, as one line of JSON.
+ */
+import { readFileSync, readdirSync, realpathSync } from 'node:fs';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
+
+import { build } from 'esbuild';
+
+const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
+const ENTRIES = path.join(ROOT, 'functions', 'entries');
+const OUT = path.join(ROOT, 'dist', 'functions');
+export const BYTES_MAX = 1_000_000;
+
+export const FUNCTIONS = readdirSync(ENTRIES).filter((file) => file.endsWith('.ts')).map((file) => path.basename(file, '.ts')).sort();
+
+/**
+ * Parts of libraries that a function would carry for nothing, or that are for pages: zod's sentences in 50 languages (it speaks English by
+ * itself), and the SDK's XML parser over a DOM, in whose place comes the one it has for Node, which is plain JavaScript.
+ */
+const REPLACED = {
+  name: 'replaced',
+  setup(esbuild) {
+    esbuild.onResolve({ filter: /\/locales\/index\.js$/ }, ({ importer }) => (/[\\/]zod[\\/]v4[\\/]/.test(importer) ? { path: 'none', namespace: 'replaced', sideEffects: false } : undefined));
+    esbuild.onLoad({ filter: /^none$/, namespace: 'replaced' }, () => ({ contents: 'export {};' }));
+    esbuild.onLoad({ filter: /xml-builder[\\/]dist-es[\\/]xml-parser\.browser\.js$/ }, async ({ path: file }) => {
+      const instead = file.replace('.browser.js', '.js');
+      return { contents: readFileSync(instead, 'utf8'), resolveDir: path.dirname(instead) };
+    });
+  },
+};
+
+/** @returns for each function its two files as text, and what went into the first. */
+export async function bundleFunctions(names = FUNCTIONS) {
+  const { version } = JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8'));
+  const common = { bundle: true, minify: true, format: 'esm', target: 'es2022', write: false, metafile: true, logLevel: 'silent', legalComments: 'none', absWorkingDir: ROOT };
+  const lambda = await build({
+    ...common,
+    platform: 'node',
+    entryPoints: ['functions/lambda.ts'],
+    plugins: [{ name: 'beside', setup: (esbuild) => esbuild.onResolve({ filter: /entries\/api\.ts$/ }, () => ({ path: './front.mjs', external: true })) }],
+  });
+  return await Promise.all(names.map(async (name) => {
+    // For a browser: esbuild takes each library's parts for the web, and refuses every import that only Node has.
+    const { outputFiles: [file], metafile } = await build({ ...common, platform: 'browser', entryPoints: [`functions/entries/${name}.ts`], define: { VERSION: JSON.stringify(version) }, plugins: [REPLACED] });
+    return { name, front: file.text, index: lambda.outputFiles[0].text, bytes: file.contents.byteLength, gzipBytes: gzipSync(file.contents, { level: 9 }).byteLength, metafile };
+  }));
+}
+
+/** Writes them all, and the sizes to standard output. */
+export async function buildFunctions() {
+  const built = await bundleFunctions();
+  await rm(OUT, { recursive: true, force: true });
+  for (const { name, front, index } of built) {
+    await mkdir(path.join(OUT, name), { recursive: true });
+    await writeFile(path.join(OUT, name, 'front.mjs'), front);
+    await writeFile(path.join(OUT, name, 'index.mjs'), index);
+  }
+  const kilobytes = (bytes) => `${Math.round(bytes / 1_000)} kB`.padStart(9);
+  process.stdout.write(`${'function'.padEnd(12)}${'minified'.padStart(9)}${'gzip'.padStart(9)}\n`);
+  for (const { name, bytes, gzipBytes } of built) process.stdout.write(`${name.padEnd(12)}${kilobytes(bytes)}${kilobytes(gzipBytes)}\n`);
+  process.stdout.write(`${JSON.stringify({ functions: Object.fromEntries(built.map(({ name, bytes, gzipBytes }) => [name, { bytes, gzip_bytes: gzipBytes }])) })}\n`);
+  const large = built.filter(({ bytes }) => bytes >= BYTES_MAX).map(({ name }) => name);
+  if (large.length > 0) throw new Error(`${large.join(', ')}: ${BYTES_MAX} bytes or more`);
+}
+
+if (process.argv[1] !== undefined && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
+  try {
+    await buildFunctions();
+  } catch (error) {
+    process.stderr.write(`ruminate: ${error.message}\n`);
+    process.exitCode = 1;
+  }
+}

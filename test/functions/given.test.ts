@@ -1,0 +1,117 @@
+/** What clients really send: nulls for "not given", text that is none, and prompts that no answer repeats. */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { EngineError } from '../../engine/core/errors.ts';
+import { failureOf } from '../../functions/errors.ts';
+import { HTTP_LIMITS } from '../../functions/limits.ts';
+import { type HttpApi, startApi } from '../helpers/http-api.ts';
+
+const CHAT = { model: 'countdown@cr2', messages: [{ role: 'user', content: '7 18 17 7 target 35' }], max_tokens: 1 };
+const RESPONSE = { model: 'countdown@cr2', input: '7 18 17 7 target 35', max_output_tokens: 1 };
+const JOB = { model: 'countdown@cr2', prompt: '7 18 17 7 target 35', budget: { width: 1, length: 1 } };
+
+let api: HttpApi;
+beforeAll(async () => {
+  api = await startApi();
+});
+afterAll(() => api[Symbol.asyncDispose]());
+
+interface Told {
+  readonly status: number;
+  readonly text: string;
+  readonly code: string | undefined;
+  readonly param: string | null | undefined;
+}
+
+async function post(path: string, body: unknown): Promise<Told> {
+  const response = await api.post(path, body);
+  const text = await response.text();
+  const told = JSON.parse(text) as { error?: { code: string; param: string | null } | null; code?: string; param?: string | null };
+  return { status: response.status, text, code: told.error?.code ?? told.code, param: told.error?.param ?? told.param };
+}
+
+describe('a null', () => {
+  test.each([
+    ['/v1/chat/completions', { ...CHAT, reasoning: { effort: null }, stream_options: null, response_format: { type: 'text', json_schema: null } }],
+    ['/v1/chat/completions', { ...CHAT, messages: [{ role: 'user', name: null, content: [{ type: 'text', text: '7 18 17 7 target 35', annotations: null }] }], hyperscale: { width: null } }],
+    ['/v1/responses', { ...RESPONSE, reasoning: { effort: null, summary: null }, text: { format: null, verbosity: null }, tools: null, previous_response_id: null }],
+    ['/v1/responses', { ...RESPONSE, input: [{ role: 'user', content: '7 18 17 7 target 35', id: null, status: null }] }],
+    ['/v1/quotes', { ...JOB, sampling: { temperature: null }, budget: { ...JOB.budget, kv_read_budget: null } }],
+  ])('inside of a body to %s is "not given"', async (path, body) => {
+    expect(await post(path, body)).toMatchObject({ status: 200 });
+  });
+
+  test('where something is needed, or in a list, is refused by name', async () => {
+    expect(await post('/v1/chat/completions', { ...CHAT, messages: [{ role: 'user', content: null }] })).toMatchObject({ status: 400, param: 'messages.0.content' });
+    expect(await post('/v1/chat/completions', { ...CHAT, model: null })).toMatchObject({ status: 400, param: 'model' });
+    expect(await post('/v1/chat/completions', { ...CHAT, stop: ['a', null] })).toMatchObject({ status: 400, param: 'stop' });
+  });
+
+  test('that means something stays: what a template is told is the client\'s own JSON', async () => {
+    const asked = { ...JOB, tools: [{ type: 'function', function: { name: 'f', parameters: { default: null, enum: ['a', null] } } }], template_variables: { a: null } };
+    expect(await post('/v1/quotes', asked)).toMatchObject({ status: 200 });
+  });
+});
+
+describe('text', () => {
+  test.each([
+    ['/v1/chat/completions', { ...CHAT, messages: [{ role: 'user', content: 'a \ud83d b' }] }, 'messages.0.content'],
+    ['/v1/chat/completions', { ...CHAT, stop: ['ok', '\udc00'] }, 'stop.1'],
+    ['/v1/responses', { ...RESPONSE, instructions: '\ud800' }, 'instructions'],
+    ['/v1/jobs', { ...JOB, prompt: 'x\udfff' }, 'prompt'],
+    ['/v1/quotes', { ...JOB, template_variables: { deep: [{ in: '\ud800' }] } }, 'template_variables.deep.0.in'],
+    ['/v1/quotes', { ...JOB, template_variables: { '\ud800': 1 } }, 'template_variables'],
+  ])('with half of a surrogate pair is refused by %s, by name', async (path, body, param) => {
+    expect(await post(path, body)).toMatchObject({ status: 400, code: 'invalid_value', param });
+  });
+
+  test('with whole pairs is as good as any', async () => {
+    expect(await post('/v1/quotes', { ...JOB, prompt: '4 20 8 13 target 59 \u{1f600}' })).toMatchObject({ status: 200 });
+  });
+
+  test('that is nested deeper than anything could store is refused, at any depth', async () => {
+    for (const depth of [HTTP_LIMITS.JSON_DEPTH_MAX, 1_000_000]) {
+      const nested = `${JSON.stringify(JOB).slice(0, -1)},"template_variables":{"a":${'['.repeat(depth)}${']'.repeat(depth)}}}`;
+      expect(await post('/v1/quotes', nested)).toMatchObject({ status: 400, code: 'invalid_value', param: 'template_variables.a.0' });
+    }
+  });
+});
+
+describe('a refusal', () => {
+  const SECRET = 'the patient has xyzzy-4711';
+
+  test('never repeats what stood in a field', async () => {
+    const long = SECRET.repeat(200);
+    const bodies: readonly (readonly [string, unknown])[] = [
+      ['/v1/chat/completions', { ...CHAT, messages: [{ role: SECRET, content: 'x' }] }],
+      ['/v1/chat/completions', { ...CHAT, messages: [{ role: 'user', content: SECRET, [SECRET]: 1 }] }],
+      ['/v1/chat/completions', { ...CHAT, [SECRET]: SECRET }],
+      ['/v1/chat/completions', { ...CHAT, stop: [long] }],
+      ['/v1/chat/completions', { ...CHAT, logit_bias: { [SECRET]: 1 } }],
+      ['/v1/chat/completions', { ...CHAT, reasoning_effort: SECRET }],
+      ['/v1/chat/completions', { ...CHAT, model: SECRET }],
+      ['/v1/responses', { ...RESPONSE, input: [{ type: SECRET, text: SECRET }] }],
+      ['/v1/responses', { ...RESPONSE, input: [{ role: 'user', content: [{ type: 'input_image', text: SECRET }] }] }],
+      ['/v1/jobs', { ...JOB, prompt: SECRET, messages: [{ role: 'user', content: SECRET }] }],
+      ['/v1/jobs', { ...JOB, stop: ['', SECRET] }],
+      ['/v1/jobs', { ...JOB, verifier: SECRET }],
+      ['/v1/jobs', { ...JOB, date: SECRET }],
+      ['/v1/jobs', { ...JOB, answer: { rule: 'pattern', pattern: `(${SECRET}` } }],
+      ['/v1/jobs', { ...JOB, answer: { rule: SECRET } }],
+      ['/v1/jobs', { ...JOB, seed: SECRET }],
+      ['/v1/jobs', { ...JOB, prompt: SECRET.repeat(100_000) }],
+    ];
+    for (const [path, body] of bodies) {
+      const told = await post(path, body);
+      expect([JSON.stringify(body).slice(0, 80), told.status]).toEqual([JSON.stringify(body).slice(0, 80), expect.toSatisfy((status: number) => status >= 400 && status < 500)]);
+      expect(told.text).not.toMatch(/xyzzy|patient/);
+    }
+  });
+
+  test('keeps the words of the engine and of the template, without what they quote', () => {
+    expect(failureOf(new EngineError('ERR_OPTION', 'vote must be one of majority, none; got "xyzzy \\" …".')).message).toBe('vote must be one of majority, none.');
+    expect(failureOf(new EngineError('ERR_OPTION', 'variant must not be given twice; got "a" and "b".')).message).toBe('variant must not be given twice.');
+    expect(failureOf(new EngineError('ERR_OPTION', 'length must be from 1 to 4; got 5.')).message).toBe('length must be from 1 to 4; got 5.');
+    expect(failureOf(new EngineError('ERR_TEMPLATE', 'The chat template cannot be rendered: "no role xyzzy".')).message).toBe('The chat template cannot be rendered.');
+  });
+});
