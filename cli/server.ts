@@ -3,17 +3,13 @@ import pino from 'pino';
 
 import { keyProviderOf } from '../engine/adapters/key-url.ts';
 import { createLocalQueue } from '../engine/adapters/queue-local.ts';
-import { createNodeSender } from '../engine/adapters/sender-node.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
 import { NativeShelf } from '../engine/control/native-shelf.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
 import { NO_WORKERS, type WorkerState } from '../engine/control/workers.ts';
 import { systemClock } from '../engine/core/clock.ts';
-import { Rounds } from '../engine/core/rounds.ts';
 import type { CheckpointPolicy } from '../engine/job/checkpointer.ts';
 import { SliceSpans } from '../engine/telemetry/slices.ts';
-import { Deliverer } from '../engine/webhook/deliverer.ts';
-import { Outbox } from '../engine/webhook/outbox.ts';
 import { openWebhooks } from '../functions/open-webhooks.ts';
 import { Worker } from '../engine/worker/worker.ts';
 import { createApp } from '../functions/app.ts';
@@ -21,10 +17,11 @@ import type { KeyLookup } from '../functions/auth.ts';
 import { Metrics } from '../functions/metrics.ts';
 import { listen } from '../functions/node.ts';
 import { openBatches } from '../functions/open-batches.ts';
+import { Chores } from './chores.ts';
 import { modelFinder } from './finder.ts';
 import { type QueueFlags, openQueueFor, requireQueueFor } from './queue-options.ts';
 import { openTracing } from './tracing.ts';
-import { webhookLog, workerLog } from './worker-log.ts';
+import { workerLog } from './worker-log.ts';
 
 export interface ServerOptions {
   readonly host: string;
@@ -59,10 +56,8 @@ export interface OpenServer {
   close(deadlineMs: number): Promise<{ readonly isDrained: boolean; readonly parked: number }>;
 }
 
-/** Every request for work asks how long others wait. */
-const DEPTH_FRESH_MS = 500;
-/** How long a batch waits that nobody asks for. */
-const WALK_MS = 60_000;
+/** Every request for work asks how long others wait: of a queue over the network, no more often than this. */
+const DEPTH_FRESH_MS = 1_000;
 
 /** @throws EngineError ERR_STORE_CONFIG, ERR_STORE, ERR_QUEUE_CONFIG, ERR_QUEUE, ERR_KEY, ERR_OPTION, ERR_CANCELLED: before anything listens. */
 export async function openServer({ host, port, store: url, queue: queueFlags, worker: works, names, threads, sliceMs, policy, auth, proxies, publicUrl, webhooksToLoopback, logLevel, signal }: ServerOptions): Promise<OpenServer> {
@@ -88,17 +83,8 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
   // A worker in this process can do with a queue in its memory.
   const { queue, isNew } = works ? await openQueueFor(store.url, queueFlags) ?? { queue: createLocalQueue({ clock }), isNew: true } : await requireQueueFor(store.url, queueFlags);
   await queue.depth({ signal });
-  const hookRules = { allowLoopback: webhooksToLoopback };
-  const deliverer = new Deliverer({
-    store, keys, clock, publicUrl,
-    sender: createNodeSender(hookRules),
-    onEvent: (event) => {
-      metrics.webhook(event);
-      webhookLog(log, event);
-    },
-  });
-  const onRecorded = () => deliverer.ring();
-  const outbox = new Outbox({ store, clock, onRecorded });
+  const chores = new Chores({ store, keys, publicUrl, webhooksToLoopback, log, clock, onWebhook: metrics.webhook });
+  const { outbox } = chores;
   let parked = 0;
   const worker = new Worker({
     store,
@@ -128,18 +114,17 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     onCancelled: (where) => worker.interrupt(where),
     outbox,
     telemetry,
-    depthFreshMs: DEPTH_FRESH_MS,
+    depthFreshMs: queue.url.startsWith('http') ? DEPTH_FRESH_MS : 0,
   });
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
   passed('models');
   const storage = openBatches({ store, keys, platform, outbox, log, clock });
-  const webhooks = openWebhooks({ store, keys, clock, onRecorded, ...hookRules });
+  const webhooks = openWebhooks({ store, keys, clock, onRecorded: chores.ring, allowLoopback: webhooksToLoopback });
   const app = createApp({ platform, storage, webhooks, auth, log, metrics: metrics.scrape, telemetry, clock });
   const listening = await listen({ fetch: (request, from) => app.fetch(request, from), host, port, proxies, onServer: (server) => metrics.watch(server) });
   passed('listen');
   if (works) worker.start();
-  deliverer.start();
-  const walk = new Rounds({ everyMs: WALK_MS, work: (signal) => storage.batches.walk({ signal }), onTrouble: (error) => log.warn({ err: error }, 'batches could not be walked'), clock });
+  chores.start(storage.batches);
   return {
     url: listening.url,
     store: store.url,
@@ -148,7 +133,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     async close(deadlineMs) {
       isClosing = true;
       listening.close();
-      const [isDrained] = await Promise.all([worker.drain({ deadlineMs }), deliverer.stop(), walk.stop()]);
+      const [isDrained] = await Promise.all([worker.drain({ deadlineMs }), chores.stop()]);
       await listening.end();
       shelf[Symbol.dispose]();
       slices.close();

@@ -6,6 +6,7 @@ import type { FinishReason, JobResult } from '../job/generate.ts';
 import type { JobSpec } from '../job/spec.ts';
 import type { JobState } from '../kv/head.ts';
 import type { Via } from '../kv/hints.ts';
+import type { Strike } from '../kv/strikes.ts';
 
 export interface CallerOptions {
   /** Whose jobs: a name part, from the API key and never from the request. */
@@ -39,6 +40,8 @@ export interface JobView {
   /** Why the job ended; null while it has not. */
   readonly ended: FinishReason | string | null;
   readonly parent: { readonly job: string; readonly kind: 'extend' | 'fork' } | null;
+  /** Of a job that is poisoned: what became of its takes, oldest first. */
+  readonly evidence: readonly Strike[] | null;
 }
 
 /** A chain's text in the two parts that clients show apart. */

@@ -8,6 +8,7 @@ import { type Head, isTerminal } from '../kv/head.ts';
 import type { Manifest } from '../kv/manifest.ts';
 import { type JobKey, isNamePart, jobPrefix, specName } from '../kv/names.ts';
 import { isMissing, readSpec } from '../kv/read.ts';
+import { readStrikes } from '../kv/strikes.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { SliceMessage } from '../ports/queue.ts';
 import { timeOf } from './ids.ts';
@@ -64,6 +65,7 @@ export async function viewOf(store: ObjectStore, { where, head, manifest, spec }
     chains: manifest?.chains.map(({ tokens, finish }) => ({ tokens, finish })) ?? spec.lengths.map(() => ({ tokens: 0, finish: null })),
     ended: isTerminal(head.state) ? endedBy(head, manifest) : null,
     parent: spec.parent === null ? null : { job: spec.parent.job, kind: spec.parent.kind },
+    evidence: head.state === 'poisoned' ? await readStrikes(store, where, options) : null,
   };
 }
 

@@ -17,7 +17,7 @@ import { isTerminal } from '../kv/head.ts';
 import { type JobKey, jobPrefix } from '../kv/names.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
-import type { Queue, SliceMessage } from '../ports/queue.ts';
+import { type Queue, type SliceMessage, priorityOf } from '../ports/queue.ts';
 import type { Shelf } from '../ports/shelf.ts';
 import { NO_TELEMETRY, type Telemetry } from '../ports/telemetry.ts';
 import { ATTRIBUTE, DESTINATION, PROVIDER, SPAN } from '../telemetry/names.ts';
@@ -214,7 +214,7 @@ export class StorePlatform implements Platform {
     if (!isTerminal(record.head.state)) {
       const message = await messageOf(store, where, record.head, record.spec, { signal });
       await this.#send(message, traceparent, signal).catch(() => undefined);
-      if (record.head.state === 'queued' && message.priority === undefined) this.#backlog.sent(where);
+      if (record.head.state === 'queued') this.#backlog.sent(where, priorityOf(message));
     }
     return await viewOf(store, record, { signal });
   }

@@ -2,8 +2,6 @@
  * What becomes of one message: the head of its job decides (verdict.ts), a slice runs, and the message is removed, given back, or replaced by
  * its continuation. Every order of these and of crashes between them is safe, because the head alone counts (DESIGN.md 2 and 6).
  */
-import { availableParallelism } from 'node:os';
-
 import { type Clock, wallClockMs } from '../core/clock.ts';
 import { EngineError, type ErrorCode } from '../core/errors.ts';
 import { untilAborted } from '../core/waiting.ts';
@@ -23,7 +21,7 @@ import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { HELD_MS_MAX, type Queue, type ReceivedMessage, type SliceMessage } from '../ports/queue.ts';
 import type { Outbox } from '../webhook/outbox.ts';
 import { Company } from './company.ts';
-import type { StopReason, WorkerEvent } from './events.ts';
+import type { WorkerEvent } from './events.ts';
 import type { Live } from './live.ts';
 import { Running } from './running.ts';
 import { type Verdict, verdictOf } from './verdict.ts';
@@ -35,7 +33,7 @@ export interface HandlerOptions {
   readonly keys: KeyProvider | null;
   readonly models: ModelFinder | undefined;
   readonly policy: Partial<CheckpointPolicy> | undefined;
-  /** Of all jobs together; undefined: all of this machine. */
+  /** undefined: all of this machine. */
   readonly threads: number | undefined;
   /** Jobs at a time. */
   readonly slots: number;
@@ -56,6 +54,8 @@ export interface HandlerOptions {
 /** `again`: this very message comes back; else it is done with, and the job has ended or another message. */
 export type Handled = 'done' | 'again';
 
+type OurMessage = ReceivedMessage & { readonly message: SliceMessage };
+
 /** What becomes of a message. */
 type Next = { readonly kind: 'remove' } | { readonly kind: 'again'; readonly delayMs: number };
 
@@ -75,12 +75,13 @@ export class Handler implements Disposable {
   readonly #running = new Map<string, Running>();
   readonly #begun = new Set<Running>();
   readonly #rates = new Map<string, number>();
-  /** With models loaded, of slots that are free. */
-  readonly #sessions: Session[] = [];
+  /** Of all slots: jobs of one model step together. */
+  #session: Session;
 
   constructor(options: HandlerOptions) {
     this.#o = options;
     this.#company = new Company(options.clock);
+    this.#session = new Session(options.models);
   }
 
   get running(): number {
@@ -95,28 +96,26 @@ export class Handler implements Disposable {
     return this.#rates.get(model) ?? null;
   }
 
-  /** Everything that runs, or one job: parked within a step. */
-  stop(why: StopReason, where?: JobKey): void {
-    if (where !== undefined) this.#running.get(jobPrefix(where))?.stop(why);
-    else for (const running of this.#running.values()) running.stop(why);
+  /** The job was ended or taken from outside: it stops within a step. */
+  interrupt(where: JobKey): void {
+    this.#running.get(jobPrefix(where))?.stop('interrupt');
   }
 
   async warm(names: readonly string[], { signal }: CallOptions): Promise<void> {
-    for (let slot = 0; slot < this.#o.slots && names.length > 0; slot++) {
-      const session = new Session(this.#o.models);
-      this.#sessions.push(session);
-      for (const model of names) await session.open({ model, prompt: '0', budget: { length: 1, width: 1 } }, { ...this.#threads(), ...(signal === undefined ? {} : { signal }) });
+    const { threads } = this.#o;
+    for (const model of names) {
+      using _ = await this.#session.open({ model, prompt: '0', budget: { length: 1, width: 1 } }, { ...(threads === undefined ? {} : { threads }), ...(signal === undefined ? {} : { signal }) });
     }
   }
 
-  /** Throws nothing: what cannot be settled comes back by itself. */
-  async handle({ message, receipt, received }: ReceivedMessage): Promise<Handled> {
+  /** Throws nothing: what cannot be settled comes back by itself. @param drain parks it within a step, also before its job has begun. */
+  async handle({ message, receipt, received }: ReceivedMessage, drain: AbortSignal): Promise<Handled> {
     if (message === null) {
       this.#o.say({ kind: 'foreign', received });
       return await this.#settled(() => this.#o.queue.release(receipt, FOREIGN_MS), 'again');
     }
     const where = { tenant: message.tenant, job: message.job };
-    const next = await this.#nextOf({ message, receipt, received }, where);
+    const next = drain.aborted ? AT_ONCE : await this.#nextOf({ message, receipt, received }, where, drain);
     return await this.#settled(() => this.#settle(message, receipt, where, next));
   }
 
@@ -129,7 +128,7 @@ export class Handler implements Disposable {
     }
   }
 
-  async #nextOf(received: ReceivedMessage & { readonly message: SliceMessage }, where: JobKey): Promise<Next> {
+  async #nextOf(received: OurMessage, where: JobKey, drain: AbortSignal): Promise<Next> {
     const { strikesMax, isUnmoved, say } = this.#o;
     let head: Head | null = null;
     try {
@@ -144,7 +143,7 @@ export class Handler implements Disposable {
         case 'expire': return await this.#expire(where);
         case 'poison': return await this.#poison(where, head, verdict.strikes);
         // A second message for what runs here.
-        case 'run': return this.has(where) ? { kind: 'again', delayMs: COMMIT_INTERVAL_MS } : await this.#run(received, where, head, verdict);
+        case 'run': return this.has(where) ? { kind: 'again', delayMs: COMMIT_INTERVAL_MS } : await this.#run(received, where, head, verdict, drain);
       }
     } catch (error) {
       return await this.#failed(received, where, error);
@@ -156,13 +155,16 @@ export class Handler implements Disposable {
     return (await readHead(this.#o.store, where))?.head ?? null;
   }
 
-  async #run({ message, receipt }: ReceivedMessage & { readonly message: SliceMessage }, where: JobKey, head: Head | null, verdict: Extract<Verdict, { kind: 'run' }>): Promise<Next> {
+  async #run({ message, receipt }: OurMessage, where: JobKey, head: Head | null, verdict: Extract<Verdict, { kind: 'run' }>, drain: AbortSignal): Promise<Next> {
     const { say, live, clock, sliceMs } = this.#o;
     const key = jobPrefix(where);
     const { slice, force, alone } = verdict;
     using running = new Running(where, sliceMs, clock);
     this.#running.set(key, running);
     using _ = this.#watch(running, receipt, message);
+    const park = () => running.stop('drain');
+    drain.addEventListener('abort', park);
+    if (drain.aborted) park();
     try {
       if (alone) for (const other of this.#begun) other.end('turn');
       using _in = await this.#company.enter(alone, running.signal);
@@ -185,6 +187,7 @@ export class Handler implements Disposable {
       say({ kind: 'fenced', where, step: running.step, ranMs: running.ranMs });
       return REMOVE;
     } finally {
+      drain.removeEventListener('abort', park);
       this.#begun.delete(running);
       this.#running.delete(key);
       live.stop(where);
@@ -192,12 +195,12 @@ export class Handler implements Disposable {
   }
 
   async #slice(running: Running, force: boolean): Promise<StoredOutcome> {
-    const { store, keys, policy, models, live, clock, outbox, say } = this.#o;
+    const { store, keys, policy, threads, models, live, clock, outbox, say } = this.#o;
     const { where, signal } = running;
-    let session = this.#sessions.pop() ?? new Session(models);
     const slice = () => resumeStored({
-      store, where, keys, policy, signal, session, clock, outbox,
-      ...this.#threads(),
+      store, where, keys, policy, signal, clock, outbox,
+      session: this.#session,
+      ...(threads === undefined ? {} : { threads }),
       take: force,
       waitMs: 0,
       onOpened: ({ model: { resolved: { name, variant } } }) => {
@@ -214,21 +217,12 @@ export class Handler implements Disposable {
     try {
       return await slice();
     } catch (error) {
-      if (codeOf(error) !== 'ERR_MEMORY' || signal.aborted) throw error;
+      if (codeOf(error) !== 'ERR_MEMORY' || signal.aborted || this.#begun.size > 1) throw error;
       // Models of jobs before may be what is in the way.
-      session[Symbol.dispose]();
-      for (const free of this.#sessions.splice(0)) free[Symbol.dispose]();
-      session = new Session(models);
+      this.#session[Symbol.dispose]();
+      this.#session = new Session(models);
       return await slice();
-    } finally {
-      this.#sessions.push(session);
     }
-  }
-
-  #threads(): { readonly threads?: number } {
-    const { threads, slots } = this.#o;
-    if (threads === undefined && slots === 1) return {};
-    return { threads: Math.max(1, Math.floor((threads ?? availableParallelism()) / slots)) };
   }
 
   /** While its job runs, the message stays hidden, for as long as a queue can hide it; and a job of a batch ends its slice when something more urgent waits. */
@@ -330,9 +324,9 @@ export class Handler implements Disposable {
     return 'done';
   }
 
-  /** Frees the models of what does not run. */
+  /** Frees the models; nothing runs any more. */
   [Symbol.dispose](): void {
-    for (const session of this.#sessions.splice(0)) session[Symbol.dispose]();
+    this.#session[Symbol.dispose]();
   }
 }
 

@@ -2,6 +2,7 @@
 import { z } from '@hono/zod-openapi';
 
 import type { JobView } from '../../engine/control/platform.ts';
+import { ERROR_CODES, type ErrorCode } from '../../engine/core/errors.ts';
 import type { JobState } from '../../engine/kv/head.ts';
 
 const states = ['queued', 'running', 'parked', 'done', 'incomplete', 'failed', 'cancelled', 'expired', 'poisoned', 'erased'] as const satisfies readonly JobState[];
@@ -39,6 +40,9 @@ export const jobSchema = z.object({
   chains: z.array(z.object({ tokens: z.int(), finish: z.string().nullable() })),
   ended: z.string().nullable().openapi({ description: 'Why it ended; null: it has not.' }),
   parent: z.object({ job: z.string(), kind: z.enum(['extend', 'fork']) }).nullable(),
+  evidence: z.array(z.object({ epoch: z.int(), code: z.string().nullable(), message: z.string(), found_at: z.int() })).nullable().openapi({
+    description: 'Of a job that is poisoned: how each of its takes without progress ended; code null: without a word.',
+  }),
 }).openapi('Job');
 
 export const jobListSchema = z.object({ object: z.literal('list'), data: z.array(jobSchema), has_more: z.boolean() }).openapi('JobList');
@@ -57,7 +61,14 @@ export function jobOf(view: JobView): z.infer<typeof jobSchema> {
     chains: view.chains.map(({ tokens, finish }) => ({ tokens, finish })),
     ended: view.ended,
     parent: view.parent === null ? null : { job: view.parent.job, kind: view.parent.kind },
+    evidence: view.evidence?.map(({ epoch, code, atMs }) => ({ epoch, code, message: sentenceOf(code), found_at: Math.floor(atMs / 1_000) })) ?? null,
   };
+}
+
+/** What was really said may name a machine's folders, and is for its operator. */
+function sentenceOf(code: string | null): string {
+  if (code === null) return 'It ended without a word.';
+  return Object.hasOwn(ERROR_CODES, code) ? ERROR_CODES[code as ErrorCode][1] : 'It failed.';
 }
 
 export const resultSchema = z.object({

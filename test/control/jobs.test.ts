@@ -33,6 +33,7 @@ describe('a job that is asked for', () => {
       chains: [{ tokens: 0, finish: null }, { tokens: 0, finish: null }],
       ended: null,
       parent: null,
+      evidence: null,
     });
     expect(queue.sent).toEqual([{ v: 1, tenant: TENANT, job: view.id, slice: 0 }]);
     expect(await platform.get(view.id, me)).toEqual(view);

@@ -1,6 +1,8 @@
-/** What `ruminate worker` is told: options before the environment, and everything that is wrong with either said at once. */
+/** What a worker is told, as a command or as a function: options before the environment, and everything that is wrong with either said at once. */
 import { EngineError } from '../engine/core/errors.ts';
-import { durationMs } from './options.ts';
+
+/** As `process.env`. */
+export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** As they were written. */
 export interface WorkerFlags {
@@ -45,7 +47,7 @@ const SLICE_MS_MAX = 11 * 3_600_000;
 const DAY_MS = 86_400_000;
 
 /** @throws EngineError ERR_OPTION that names all that is wrong. */
-export function workerConfig(flags: WorkerFlags, environment: NodeJS.ProcessEnv): WorkerConfig {
+export function workerConfig(flags: WorkerFlags, environment: Environment): WorkerConfig {
   const wrong: string[] = [];
   const said = (flag: string | undefined, option: string, variable: string): { readonly text: string; readonly name: string } | null => {
     const text = flag ?? environment[variable] ?? '';
@@ -90,12 +92,9 @@ export function workerConfig(flags: WorkerFlags, environment: NodeJS.ProcessEnv)
 }
 
 function timeOf(text: string, mostMs: number): number | null {
-  try {
-    const ms = durationMs(text);
-    return ms >= 1 && ms <= mostMs ? ms : null;
-  } catch {
-    return null;
-  }
+  const [, digits, unit = 's'] = /^(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h)?$/.exec(text) ?? [];
+  const ms = Math.round(Number(digits) * ({ ms: 1, s: 1_000, m: 60_000, h: 3_600_000 }[unit] ?? NaN));
+  return ms >= 1 && ms <= mostMs ? ms : null;
 }
 
 function bytesOf(text: string): number | null {
