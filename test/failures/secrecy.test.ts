@@ -118,5 +118,5 @@ test('a sealed job on disk has none of its tokens in any file, temporary ones in
 
 /** Objects, marker and listing of the job `sums` of a tenant. */
 function ownKeys(tenant: string): RegExp {
-  return new RegExp(`^(kv/${tenant}/sums/|live/[0-9a-f]/${tenant}/sums$|idx/${tenant}/)`);
+  return new RegExp(`^(kv/${tenant}/sums/|live/[0-9a-f]/${tenant}/sums$|idx/${tenant}/|hooks/${tenant}/)`);
 }

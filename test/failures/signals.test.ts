@@ -16,7 +16,7 @@ import { type Answer, answerOf, PROMPT } from './support.ts';
 
 const BIN = path.join(ROOT, 'bin', 'ruminate.mjs');
 /** Seconds of work. */
-const [LENGTH, WIDTH] = [900, 12];
+const [LENGTH, WIDTH] = [900, 48];
 const RUN = ['run', PROMPT, '--cr', '8', '--length', `${LENGTH}`, '--width', `${WIDTH}`, '--seed', '7', '--no-early-stop', '--threads', '1', '--json'];
 
 let folder: string;
