@@ -5,7 +5,7 @@ import type { Command } from 'commander';
 import { EngineError } from '../engine/core/errors.ts';
 import { eraseJob } from '../engine/kv/erase.ts';
 import { anatomyOf } from '../engine/checkpoint/anatomy.ts';
-import { monthlyCost, surveyJobs, type StoredJob } from '../engine/checkpoint/survey.ts';
+import { PRICE_PER_GB_MONTH, monthlyCost, surveyJobs, type StoredJob } from '../engine/checkpoint/survey.ts';
 import { anatomyText } from './anatomy.ts';
 import { exportCommand, importCommand } from './checkpoint-move.ts';
 import { verifyCommand } from './checkpoint-verify.ts';
@@ -14,8 +14,6 @@ import { command, decimal, integer } from './options.ts';
 import { openJobStore, storeOptions, type StoreFlags } from './stored.ts';
 import { ago, bytes, count, dollars, paintFor, plural, table } from './text.ts';
 
-/** S3 Standard in us-east-1, the first 50 TB of a month; a list price, without requests and transfer. */
-const PRICE_PER_GB_MONTH = 0.023;
 const ROWS_MAX = 1000;
 
 export function checkpointCommand(): Command {

@@ -4,6 +4,8 @@ import pino from 'pino';
 import { keyProviderOf } from '../engine/adapters/key-url.ts';
 import { createLocalQueue } from '../engine/adapters/queue-local.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
+import { Catalogue } from '../engine/checkpoint/catalogue.ts';
+import { PRICE_PER_GB_MONTH } from '../engine/checkpoint/survey.ts';
 import { NativeShelf } from '../engine/control/native-shelf.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
 import { NO_WORKERS, type WorkerState } from '../engine/control/workers.ts';
@@ -116,11 +118,12 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     telemetry,
     depthFreshMs: queue.url.startsWith('http') ? DEPTH_FRESH_MS : 0,
   });
+  const catalogue = new Catalogue({ store, keys, usdPerGbMonth: store.url.startsWith('s3:') ? PRICE_PER_GB_MONTH : null });
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
   passed('models');
   const storage = openBatches({ store, keys, platform, outbox, log, clock });
   const webhooks = openWebhooks({ store, keys, clock, onRecorded: chores.ring, allowLoopback: webhooksToLoopback });
-  const app = createApp({ platform, storage, webhooks, auth, log, metrics: metrics.scrape, telemetry, clock });
+  const app = createApp({ platform, checkpoints: catalogue, storage, webhooks, auth, log, metrics: metrics.scrape, telemetry, clock });
   const listening = await listen({ fetch: (request, from) => app.fetch(request, from), host, port, proxies, onServer: (server) => metrics.watch(server) });
   passed('listen');
   if (works) worker.start();

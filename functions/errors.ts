@@ -47,6 +47,8 @@ export const HTTP_CODES = {
   /** A page of another site asks in its visitor's name. */
   foreign_origin: [403, 'permission_error'],
   not_found: [404, 'invalid_request_error'],
+  /** OpenAI's word. */
+  previous_response_not_found: [404, 'invalid_request_error'],
   method_not_allowed: [405, 'invalid_request_error'],
   body_timeout: [408, 'invalid_request_error'],
   job_cancelled: [409, 'invalid_request_error'],

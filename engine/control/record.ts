@@ -54,10 +54,11 @@ export function withoutPlace(error: unknown, id: string): unknown {
 }
 
 export async function viewOf(store: ObjectStore, { where, head, manifest, spec }: JobRecord, options: CallOptions = {}): Promise<JobView> {
+  const asked = spec.spec as Pick<JobSpec, 'model' | 'variant' | 'metadata' | 'user'>;
   return {
     id: where.job,
     state: head.state,
-    model: modelName(spec.spec as { readonly model: string; readonly variant?: string }),
+    model: modelName(asked),
     createdMs: await createdMs(store, where, head, options),
     slice: head.slice,
     epoch: head.epoch,
@@ -65,6 +66,9 @@ export async function viewOf(store: ObjectStore, { where, head, manifest, spec }
     chains: manifest?.chains.map(({ tokens, finish }) => ({ tokens, finish })) ?? spec.lengths.map(() => ({ tokens: 0, finish: null })),
     ended: isTerminal(head.state) ? endedBy(head, manifest) : null,
     parent: spec.parent === null ? null : { job: spec.parent.job, kind: spec.parent.kind },
+    cachedTokens: cachedTokens(spec, manifest),
+    metadata: asked.metadata ?? null,
+    user: asked.user ?? null,
     evidence: head.state === 'poisoned' ? await readStrikes(store, where, options) : null,
   };
 }
@@ -75,6 +79,12 @@ function endedBy({ state }: Head, manifest: Manifest | null): FinishReason | str
   if (manifest === null) return 'deadline';
   const finishes = manifest.chains.map(({ finish }) => finish);
   return manifest.ended ?? ['kv_read_budget', 'memory', 'stop'].find((finish) => finishes.includes(finish)) ?? 'length';
+}
+
+/** As the first slice found it: a later one goes on from the job's own checkpoint. */
+function cachedTokens({ parent, prompt }: StoredSpec, manifest: Manifest | null): number {
+  const first = manifest?.slices[0];
+  return parent?.kind === 'continue' && first?.outcome === 'restored' ? prompt.length - first.recomputed : 0;
 }
 
 /** Of the wall clock. A job that its client has named was made when its spec was written. 0: the store has no clock. */
@@ -96,6 +106,6 @@ export async function messageOf(store: ObjectStore, where: JobKey, head: Head, s
   };
 }
 
-function notFound(id: string): EngineError {
+export function notFound(id: string): EngineError {
   return new EngineError('ERR_JOB_NOT_FOUND', `There is no job ${JSON.stringify(id.slice(0, 80))}.`);
 }

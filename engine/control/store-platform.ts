@@ -5,6 +5,7 @@
 import { type Clock, systemClock, wallClockMs } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { type ChildOptions, extendJob, forkJob } from '../job/children.ts';
+import { type Said, continuationOf, nextTurn } from '../job/conversation.ts';
 import type { JobResult } from '../job/generate.ts';
 import { JournalReader, endReason } from '../job/journals.ts';
 import { resultOf } from '../job/run.ts';
@@ -30,9 +31,9 @@ import type {
   CallerOptions, ExtendOptions, ForkOptions, JobEvent, JobView, ListOptions, ModelView, Platform, PlatformHealth, QuoteView, SubmitOptions,
 } from './platform.ts';
 import { admitJob, quoteView } from './quotes.ts';
-import { keyOf, messageOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
+import { type JobRecord, keyOf, messageOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
 import { RestoredJobs } from './restored.ts';
-import { streamJob } from './stream.ts';
+import { hasResult, streamJob } from './stream.ts';
 import { NO_WORKERS, type WorkerState } from './workers.ts';
 
 export interface StorePlatformOptions {
@@ -82,13 +83,15 @@ export class StorePlatform implements Platform {
     this.#backlog = new Backlog({ queue, store, clock: this.#clock, freshMs });
   }
 
-  async submit(spec: JobSpec, { tenant, id, idempotencyKey, via, traceparent, signal }: SubmitOptions): Promise<JobView> {
+  async submit(spec: JobSpec, { tenant, id, idempotencyKey, previous, via, traceparent, signal }: SubmitOptions): Promise<JobView> {
     const { store, shelf } = this.#options;
     const { where, createdMs } = this.#newKey(tenant, id);
-    const parsed = parseSpec(spec);
+    const said = previous === undefined ? null : await this.#said(keyOf(tenant, previous), signal);
+    const parsed = parseSpec(said === null ? spec : nextTurn(parseSpec(spec), said));
     const job = await shelf.prepare(parsed, { signal });
     admitJob(job, shelf);
-    const text = JSON.stringify(storedSpecOf(parsed, job, await shelf.modelId(job, { signal }), null));
+    const modelId = await shelf.modelId(job, { signal });
+    const text = JSON.stringify(storedSpecOf(parsed, job, modelId, said === null ? null : continuationOf(job, modelId, said)));
     const created = await createJob(store, where, text, { idempotencyKey, createdMs, via, signal });
     return await this.#announced(created.where, traceparent, signal);
   }
@@ -134,15 +137,8 @@ export class StorePlatform implements Platform {
   }
 
   async result(id: string, { tenant, signal }: CallerOptions): Promise<Omit<JobResult, 'timing'> | null> {
-    const { store, keys, shelf } = this.#options;
-    const where = keyOf(tenant, id);
-    const record = await readRecord(store, where, { signal });
-    if (!isTerminal(record.head.state)) return null;
-    const job = await this.#jobs.restore(record, signal);
-    using journals = new JournalReader({ store, where, keys, decode: shelf.decodeJournals });
-    // A job that has ended is written no more: what its head names stays until it is erased.
-    const report = await journals.read(job, record.head, record.manifest, signal);
-    return resultOf(job, report, endReason(record.head.state, record.manifest));
+    const record = await readRecord(this.#options.store, keyOf(tenant, id), { signal });
+    return isTerminal(record.head.state) ? (await this.#ended(record, signal)).result : null;
   }
 
   events(id: string, { tenant, after, signal }: CallerOptions & { readonly after?: number | undefined }): AsyncIterable<JobEvent> {
@@ -171,6 +167,24 @@ export class StorePlatform implements Platform {
   async health(): Promise<PlatformHealth> {
     const { state, running } = this.#workers;
     return { state, running, ...(await this.#backlog.now()) };
+  }
+
+  /** Of a job that is over. */
+  async #ended(record: JobRecord, signal: AbortSignal | undefined): Promise<Pick<Said, 'prepared' | 'result'>> {
+    const { store, keys, shelf } = this.#options;
+    const { head, manifest, where } = record;
+    const prepared = await this.#jobs.restore(record, signal);
+    using journals = new JournalReader({ store, where, keys, decode: shelf.decodeJournals });
+    // It is written no more: what its head names stays until it is erased.
+    const report = await journals.read(prepared, head, manifest, signal);
+    return { prepared, result: resultOf(prepared, report, endReason(head.state, manifest)) };
+  }
+
+  async #said(where: JobKey, signal: AbortSignal | undefined): Promise<Said> {
+    const record = await readRecord(this.#options.store, where, { signal });
+    const { head: { state }, manifest, spec } = record;
+    if (!hasResult(state) || manifest === null) throw new EngineError('ERR_OPTION', `previous must have ended with an answer; it is ${state}.`);
+    return { job: where.job, version: manifest.version, stored: spec, ...(await this.#ended(record, signal)) };
   }
 
   get #workers(): WorkerState {

@@ -66,7 +66,7 @@ export function prepare(spec: JobSpec, model: LoadedModel): PreparedJob {
   return {
     model,
     promptIds: ids,
-    question: spec.prompt ?? spec.messages?.findLast((message) => message.role === 'user')?.content ?? '',
+    question: spec.prompt ?? (typeof spec.raw_prompt === 'string' ? spec.raw_prompt : null) ?? spec.messages?.findLast((message) => message.role === 'user')?.content ?? '',
     opened: thinking !== null && text.trimEnd().endsWith(thinking.open),
     lengths: lengthsOf(spec, ids.length, info.maxPositions),
     seed: BigInt(spec.seed ?? 0),
@@ -112,11 +112,13 @@ export function quoteOf(job: PreparedJob, weightBytes: number): Quote {
 }
 
 /** A template writes its own special tokens, so none are added to what it renders. */
-function promptOf(spec: JobSpec, { template, tokenizer, resolved }: LoadedModel): { ids: readonly number[]; text: string } {
+function promptOf(spec: JobSpec, { template, tokenizer, resolved, info }: LoadedModel): { ids: readonly number[]; text: string } {
+  if (spec.raw_prompt !== undefined) return rawPrompt(spec.raw_prompt, tokenizer, info.vocabSize);
   if (template === null && spec.messages !== undefined) {
     throw new EngineError('ERR_TEMPLATE', `${resolved.name} has no chat template for messages; give a prompt, which is used as it is.`);
   }
-  const messages = spec.messages ?? [{ role: 'user', content: spec.prompt ?? '' }];
+  const system = spec.instructions === undefined ? [] : [{ role: 'system', content: spec.instructions }];
+  const messages = [...system, ...(spec.messages ?? [{ role: 'user', content: spec.prompt ?? '' }])];
   const text = template?.render({
     messages,
     addGenerationPrompt: true,
@@ -131,6 +133,14 @@ function promptOf(spec: JobSpec, { template, tokenizer, resolved }: LoadedModel)
   const ids = tokenizer.encode(text, { addSpecial: template === null });
   if (ids.length === 0) throw new EngineError('ERR_OPTION', 'prompt must have at least one token; got none.');
   return { ids, text };
+}
+
+/** Text as a tokenizer takes it by itself: with what it puts before every text. */
+function rawPrompt(prompt: string | readonly number[], tokenizer: Tokenizer, vocabSize: number): { ids: readonly number[]; text: string } {
+  if (typeof prompt === 'string') return { ids: tokenizer.encode(prompt, { addSpecial: true }), text: prompt };
+  const strange = prompt.find((id) => id >= vocabSize);
+  if (strange !== undefined) throw new EngineError('ERR_OPTION', `raw_prompt must have token ids below ${vocabSize}; got ${strange}.`);
+  return { ids: prompt, text: tokenizer.decode(prompt, { skipSpecial: false }) };
 }
 
 function lengthsOf({ budget }: JobSpec, promptTokens: number, maxPositions: number): readonly number[] {

@@ -14,10 +14,11 @@ const parent = z.strictObject({
   job: z.string().max(64),
   /** Of the parent's HEAD when the child was made: what it had then. */
   version: z.int().min(0),
-  kind: z.enum(['extend', 'fork']),
-  /** The chain that is forked; null: every chain goes on as itself. */
+  /** `continue`: the next turn, whose prompt may begin as one of the parent's chains did. */
+  kind: z.enum(['extend', 'fork', 'continue']),
+  /** The chain that is forked or answered to; null: every chain goes on as itself. */
   chain: z.int().min(0).nullable(),
-  /** Tokens of it that the fork begins with. */
+  /** Tokens of it that the fork begins with; of `continue`, the tokens that the prompt begins with, the parent's prompt included. */
   at: z.int().min(0).nullable(),
 });
 

@@ -157,7 +157,8 @@ const GC_MS_MAX = 10_000;
 /** Before the job is taken: a wrong key or model, or a key service that is down, is no fault of the job and costs it no strike. */
 async function checkBefore({ parent, model_id: modelId }: StoredSpec, identity: EngineIdentity, { store, where, keys, signal }: StoredOptions): Promise<void> {
   const { manifest } = await readJob(store, where, { signal });
-  const ancestor = manifest === null && parent !== null ? { ...where, job: parent.job } : where;
+  // A conversation goes on without its last turn, if need be.
+  const ancestor = manifest === null && parent !== null && parent.kind !== 'continue' ? { ...where, job: parent.job } : where;
   const read = ancestor === where ? manifest : (await readJob(store, ancestor, { signal })).manifest;
   (await openKeys(keys ?? null, ancestor, read, { signal }))[Symbol.dispose]();
   if (read !== null) checkIdentity(read, { identity, modelId });

@@ -40,6 +40,8 @@ export interface HandlerOptions {
   readonly sliceMs: number;
   readonly visibilityMs: number;
   readonly strikesMax: number;
+  /** When a job for which there was no room comes again. */
+  readonly fullMs: number;
   readonly clock: Clock;
   readonly live: Live;
   /** Who is told that a job has ended. */
@@ -61,6 +63,9 @@ type Next = { readonly kind: 'remove' } | { readonly kind: 'again'; readonly del
 
 const REMOVE: Next = { kind: 'remove' };
 const AT_ONCE: Next = { kind: 'again', delayMs: 0 };
+/** Of the memory that KV may take; from there on the youngest job makes room (DESIGN.md 4). */
+const PRESSURE_MAX = 0.9;
+const PRESSURE_LOOK_MS = 100;
 /** Between two looks, while a job of a batch runs, at whether something more urgent waits. */
 const TURN_MS = 5_000;
 /** A message that is none of ours comes back so often until it is with the dead letters. */
@@ -75,8 +80,9 @@ export class Handler implements Disposable {
   readonly #running = new Map<string, Running>();
   readonly #begun = new Set<Running>();
   readonly #rates = new Map<string, number>();
-  /** Of all slots: jobs of one model step together. */
+  /** Loads each model once: jobs of one model step together. */
   #session: Session;
+  #lookedMs = -Infinity;
 
   constructor(options: HandlerOptions) {
     this.#o = options;
@@ -102,9 +108,8 @@ export class Handler implements Disposable {
   }
 
   async warm(names: readonly string[], { signal }: CallOptions): Promise<void> {
-    const { threads } = this.#o;
     for (const model of names) {
-      using _ = await this.#session.open({ model, prompt: '0', budget: { length: 1, width: 1 } }, { ...(threads === undefined ? {} : { threads }), ...(signal === undefined ? {} : { signal }) });
+      using _ = await this.#session.open({ model, prompt: '0', budget: { length: 1, width: 1 } }, { ...this.#threads(), ...(signal === undefined ? {} : { signal }) });
     }
   }
 
@@ -176,7 +181,7 @@ export class Handler implements Disposable {
       if (tokensPerSecond !== null) this.#rates.set(running.model, tokensPerSecond);
       if (outcome.kind === 'parked') {
         say({ ...outcome, where, why: running.why ?? 'interrupt', ranMs });
-        return AT_ONCE;
+        return running.why === 'memory' ? this.#later : AT_ONCE;
       }
       const { usage, chains, ballots } = outcome.result;
       say({ kind: 'ended', where, state: outcome.state, usage, finishes: chains.map(({ finish_reason }) => finish_reason), margin: marginOf(ballots), ranMs });
@@ -200,7 +205,7 @@ export class Handler implements Disposable {
     const slice = () => resumeStored({
       store, where, keys, policy, signal, clock, outbox,
       session: this.#session,
-      ...(threads === undefined ? {} : { threads }),
+      ...this.#threads(),
       take: force,
       waitMs: 0,
       onOpened: ({ model: { resolved: { name, variant } } }) => {
@@ -211,6 +216,7 @@ export class Handler implements Disposable {
       onReport: (report) => {
         for (const phase of running.look(report)) say({ kind: 'reached', where, phase, model: running.model, ranMs: running.ranMs });
         live.publish(where, report);
+        this.#makeRoom();
       },
       isFollowed: () => live.isFollowed(where),
     });
@@ -223,6 +229,23 @@ export class Handler implements Disposable {
       this.#session = new Session(models);
       return await slice();
     }
+  }
+
+  /** Jobs are admitted by what they are expected to take; when they take more, the one that began last goes on later or elsewhere. */
+  #makeRoom(): void {
+    const nowMs = this.#o.clock.nowMs();
+    if (this.#begun.size < 2 || nowMs - this.#lookedMs < PRESSURE_LOOK_MS) return;
+    this.#lookedMs = nowMs;
+    if (this.#session.memoryPressure > PRESSURE_MAX) [...this.#begun].at(-1)?.stop('memory');
+  }
+
+  get #later(): Next {
+    return { kind: 'again', delayMs: this.#o.fullMs };
+  }
+
+  #threads(): { readonly threads?: number } {
+    const { threads } = this.#o;
+    return threads === undefined ? {} : { threads };
   }
 
   /** While its job runs, the message stays hidden, for as long as a queue can hide it; and a job of a batch ends its slice when something more urgent waits. */
@@ -256,6 +279,11 @@ export class Handler implements Disposable {
     if (code === 'ERR_JOB_NOT_FOUND') return REMOVE;
     // Someone took it between our look and ours: the next look says what that means for the message.
     if (code === 'ERR_JOB_CONFLICT') return { kind: 'again', delayMs: COMMIT_INTERVAL_MS };
+    // It may fit when those that run have ended, or on another machine.
+    if (code === 'ERR_MEMORY' && this.#begun.size > 0) {
+      this.#o.say({ kind: 'full', where });
+      return this.#later;
+    }
     if (code !== undefined && FINAL.includes(code) && (await this.#refuse(where, error))) return REMOVE;
     if (isOfJob(error)) await this.#note(where, await this.#headOf(where).catch(() => null), error);
     const delayMs = this.#o.backoffMs(received);
@@ -324,7 +352,7 @@ export class Handler implements Disposable {
     return 'done';
   }
 
-  /** Frees the models; nothing runs any more. */
+  /** Frees the models. */
   [Symbol.dispose](): void {
     this.#session[Symbol.dispose]();
   }

@@ -26,7 +26,7 @@ export interface WorkerOptions {
   readonly policy?: Partial<CheckpointPolicy> | undefined;
   /** Default: all of this machine. */
   readonly threads?: number | undefined;
-  /** Jobs at a time; those of one model step together. Default: 1. */
+  /** Jobs at a time: those of one model step together, as memory allows. Default: 8. */
   readonly slots?: number | undefined;
   /** How long a job runs before the next one's turn. Default: 10 minutes. */
   readonly sliceMs?: number | undefined;
@@ -34,6 +34,8 @@ export interface WorkerOptions {
   readonly visibilityMs?: number | undefined;
   /** Takes in a row without progress after which a job is poisoned. Default: 5. */
   readonly strikesMax?: number | undefined;
+  /** When a job for which there was no room beside others comes again. Default: 15 seconds. */
+  readonly fullMs?: number | undefined;
   readonly reconcileMs?: number | undefined;
   /** Who is told that a job has ended. Default: one over `store`. */
   readonly outbox?: Outbox | undefined;
@@ -47,7 +49,10 @@ export interface WorkerOptions {
 
 const SLICE_MS = 10 * 60_000;
 const VISIBILITY_MS = 120_000;
+/** Beyond it a step of a small model gains little, and every job waits longer for its turn in one. */
+export const SLOTS = 8;
 const STRIKES_MAX = 5;
+const FULL_MS = 15_000;
 const RECONCILE_MS = 60_000;
 /** The longest wait that SQS knows. */
 const RECEIVE_MS = 20_000;
@@ -84,6 +89,7 @@ export class Worker implements LiveFeed {
       sliceMs: options.sliceMs ?? SLICE_MS,
       visibilityMs: options.visibilityMs ?? VISIBILITY_MS,
       strikesMax: options.strikesMax ?? STRIKES_MAX,
+      fullMs: options.fullMs ?? FULL_MS,
       backoffMs: (failures) => this.#backoffMs(failures),
       isUnmoved: (where, head) => this.#reconciler.isUnmoved(where, head),
     });
@@ -178,7 +184,7 @@ export class Worker implements LiveFeed {
   }
 
   get #slots(): number {
-    return this.#o.slots ?? 1;
+    return this.#o.slots ?? SLOTS;
   }
 
   #backoffMs(failures: number): number {

@@ -33,6 +33,9 @@ describe('a job that is asked for', () => {
       chains: [{ tokens: 0, finish: null }, { tokens: 0, finish: null }],
       ended: null,
       parent: null,
+      cachedTokens: 0,
+      metadata: null,
+      user: null,
       evidence: null,
     });
     expect(queue.sent).toEqual([{ v: 1, tenant: TENANT, job: view.id, slice: 0 }]);

@@ -33,6 +33,7 @@ function plan(saved: readonly SavedObject[], { tails = true, run = JOB }: { read
     })),
     promptSegments: prompt,
     promptTail: tails ? indices('tail', -1).at(-1) ?? null : null,
+    prefix: null,
     journals: indices('journal', -2),
   };
 }

@@ -25,7 +25,7 @@ describe('turns', () => {
     await using bench = new Bench(clock);
     const batch = await bench.submit('batch', LONG, { send: false });
     await bench.queue.send({ v: 1, tenant: 'acme', job: 'batch', slice: 0, priority: 'batch' });
-    const worker = bench.worker({ reconcileMs: 1e9 });
+    const worker = bench.worker({ slots: 1, reconcileMs: 1e9 });
     await reaches(worker, batch, 50);
     await bench.submit('chat', SHORT);
     clock.advance(5_000);
@@ -41,7 +41,7 @@ describe('turns', () => {
     await using bench = new Bench(clock);
     const batch = await bench.submit('batch', LONG, { send: false });
     await bench.queue.send({ v: 1, tenant: 'acme', job: 'batch', slice: 0, priority: 'batch' });
-    const worker = bench.worker({ reconcileMs: 1e9 });
+    const worker = bench.worker({ slots: 1, reconcileMs: 1e9 });
     for (const step of [50, 100, 150]) {
       await reaches(worker, batch, step);
       clock.advance(5_000);
