@@ -2,6 +2,7 @@
 import pino from 'pino';
 
 import { keyProviderOf } from '../engine/adapters/key-url.ts';
+import { PromptThreads } from '../engine/adapters/prompt-threads.ts';
 import { createLocalQueue } from '../engine/adapters/queue-local.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
 import { Catalogue } from '../engine/checkpoint/catalogue.ts';
@@ -11,8 +12,9 @@ import { StorePlatform } from '../engine/control/store-platform.ts';
 import { NO_WORKERS, type WorkerState } from '../engine/control/workers.ts';
 import { systemClock } from '../engine/core/clock.ts';
 import type { CheckpointPolicy } from '../engine/job/checkpointer.ts';
+import { LoadedModels } from '../engine/job/loaded-models.ts';
 import { SliceSpans } from '../engine/telemetry/slices.ts';
-import { openWebhooks } from '../functions/open-webhooks.ts';
+import { Webhooks } from '../engine/webhook/webhooks.ts';
 import { Worker } from '../engine/worker/worker.ts';
 import { createApp } from '../functions/app.ts';
 import type { KeyLookup } from '../functions/auth.ts';
@@ -82,6 +84,8 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
   passed('store');
   const keys = await keyProviderOf();
   const finder = modelFinder();
+  const prompts = new PromptThreads({ clock });
+  const loaded = new LoadedModels();
   // A worker in this process can do with a queue in its memory.
   const { queue, isNew } = works ? await openQueueFor(store.url, queueFlags) ?? { queue: createLocalQueue({ clock }), isNew: true } : await requireQueueFor(store.url, queueFlags);
   await queue.depth({ signal });
@@ -93,6 +97,8 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     queue,
     keys,
     models: finder,
+    prompts,
+    loaded,
     policy,
     clock,
     isQueueNew: isNew,
@@ -106,13 +112,14 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
       workerLog(log, event);
     },
   });
-  const shelf = new NativeShelf({ finder, ...(names === null ? {} : { names: () => names }) });
+  const shelf = new NativeShelf({ finder, prompts, loaded, ...(names === null ? {} : { names: () => names }) });
   let isClosing = false;
   const nowhere: WorkerState = { ...NO_WORKERS, get state() { return isClosing ? 'draining' as const : 'ready' as const; } };
   const platform = new StorePlatform({
     store, keys, queue, shelf, clock,
     feed: works ? worker : null,
     workers: works ? worker : nowhere,
+    letGo: (where, options) => worker.letGo(where, options),
     onCancelled: (where) => worker.interrupt(where),
     outbox,
     telemetry,
@@ -122,7 +129,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
   passed('models');
   const storage = openBatches({ store, keys, platform, outbox, log, clock });
-  const webhooks = openWebhooks({ store, keys, clock, onRecorded: chores.ring, allowLoopback: webhooksToLoopback });
+  const webhooks = new Webhooks({ store, keys, clock, onRecorded: chores.ring, allowLoopback: webhooksToLoopback });
   const app = createApp({ platform, checkpoints: catalogue, storage, webhooks, auth, log, metrics: metrics.scrape, telemetry, clock });
   const listening = await listen({ fetch: (request, from) => app.fetch(request, from), host, port, proxies, onServer: (server) => metrics.watch(server) });
   passed('listen');
@@ -139,6 +146,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
       const [isDrained] = await Promise.all([worker.drain({ deadlineMs }), chores.stop()]);
       await listening.end();
       shelf[Symbol.dispose]();
+      prompts[Symbol.dispose]();
       slices.close();
       await tracing.close();
       lines.flushSync();

@@ -9,11 +9,8 @@ import front from './entries/api.ts';
 // What is wrong with the configuration ends the start, and not a request.
 front.open();
 
-/** What Lambda says of a request, beside the request. */
-interface LambdaBindings {
-  readonly event?: { readonly requestContext?: { readonly http?: { readonly sourceIp?: string } } };
+interface Invocation {
+  readonly requestContext?: { readonly http?: { readonly sourceIp?: string } };
 }
 
-export const handler = streamHandle({
-  fetch: (request: Request, { event }: LambdaBindings = {}) => front.fetch(request, undefined, undefined, event?.requestContext?.http?.sourceIp),
-} as never);
+export const handler = streamHandle({ fetch: (request: Request, { requestContext }: Invocation) => front.answer(request, requestContext?.http?.sourceIp) } as never);

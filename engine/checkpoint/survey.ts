@@ -1,7 +1,7 @@
 /** What a tenant has in a store, job by job: for listings and for what it costs. Nothing that is wrong with one job hides another. */
 import { EngineError } from '../core/errors.ts';
 import { inParallel } from '../core/waiting.ts';
-import { parseStoredSpec } from '../job/stored-spec.ts';
+import { outlineOf } from '../job/sealed-spec.ts';
 import { readJob } from '../kv/create.ts';
 import type { Head } from '../kv/head.ts';
 import type { Manifest } from '../kv/manifest.ts';
@@ -111,7 +111,7 @@ async function contentOf(store: ObjectStore, where: { readonly tenant: string; r
 
 /** As the spec says it, such as `countdown@cr8`. */
 export function modelNameOf(specText: string): string | null {
-  const { spec: { model, variant } } = parseStoredSpec(specText);
+  const { spec: { model, variant } } = outlineOf(specText);
   return typeof model === 'string' ? `${model}${typeof variant === 'string' ? `@${variant}` : ''}` : null;
 }
 

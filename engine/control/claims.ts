@@ -32,9 +32,9 @@ export async function claimId(store: ObjectStore, { tenant, what, key, body, id 
 
 function hashOf(parts: readonly (string | Uint8Array)[]): string {
   const hash = sha256.create();
+  // With lengths, so that no two lists of parts are the same bytes.
   for (const part of parts) {
     const bytes = typeof part === 'string' ? utf8Of(part) : part;
-    // With lengths, so that no two lists of parts are the same bytes.
     hash.update(utf8Of(`${bytes.byteLength}:`)).update(bytes);
   }
   return hexOf(hash.digest());

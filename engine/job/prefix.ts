@@ -53,6 +53,8 @@ export async function restorePrefix(request: PrefixRequest): Promise<Prefixed> {
 }
 
 async function attempts({ store, keys: provider, engine, run: options, where, chain, common, numericsId, check, clock, signal }: PrefixRequest): Promise<Prefixed> {
+  // What a chain has generated was pruned, and a prompt is whole until it ends.
+  if (engine.info.policy.kvzap !== null) return { run: null, reason: 'under kvzap a prompt goes on from nothing' };
   const { head, manifest } = await readJob(store, where, { signal });
   if (manifest === null) return { run: null, reason: `missing: ${where.job} has no checkpoint` };
   const checkpoint = checkpointOf(manifest, head.journal.map((ref) => ({ ...ref, origin: where.job })));

@@ -64,6 +64,8 @@ export interface SliceContext extends Omit<RunContext, 'parks' | 'onBoundary'> {
   /** What it goes on from is there. */
   readonly onBegun?: ((begun: Begun) => void) | undefined;
   readonly onCommit?: ((step: number) => void) | undefined;
+  /** Why it is interrupted: the job is about to be ended, and nobody will go on with it. */
+  readonly isEnding?: (() => boolean) | undefined;
 }
 
 /** Of this process, so that the next one on this machine sees at once whether it still lives. */
@@ -73,8 +75,17 @@ export function ownerHint(): string {
 
 /** Whether the process that a head names as its owner is known to be gone. false: it may live, here or elsewhere. */
 export function isOwnerGone(owner: string): boolean {
-  const [name = '', host] = owner.split(/[@,]/);
-  return ownerHint().split('@')[1] === host && stateOf(name) === 'dead';
+  return isOwnerHere(owner) && stateOf(nameOf(owner)) === 'dead';
+}
+
+/** Whether a head's owner is another process of this machine, where it can be seen whether it lives. */
+export function isOwnerHere(owner: string): boolean {
+  const [, host] = owner.split(/[@,]/);
+  return ownerHint().split('@')[1] === host && nameOf(owner) !== thisOwner() && stateOf(nameOf(owner)) !== 'foreign';
+}
+
+function nameOf(owner: string): string {
+  return owner.split(/[@,]/)[0] ?? '';
 }
 
 /**
@@ -142,6 +153,7 @@ async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | nu
     wrapped: (objects) => keys.wrappedFor(objects),
     clock,
     policy: context.policy,
+    isFollowed: context.isFollowed,
     base,
     slices: slicesNow,
     adopted: origin.where === null ? [] : adopt(origin.where, contentOf(base).objects),
@@ -166,14 +178,15 @@ async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | nu
   const { prefilled } = played.report;
   if (played.parked) {
     // Before the end of the prompt there is nothing that the store does not have.
-    if (prefilled) await checkpointer.close('parked', null);
+    if (prefilled && context.isEnding?.() === true) await checkpointer.closeShort();
+    else if (prefilled) await checkpointer.close('parked', null);
     else await lease.commit({ state: 'parked', manifest: null, objects: [] });
     return { kind: 'parked', step: played.report.step, tokens: tokensOf(played.report) };
   }
   const state = stateAfter(played);
   if (prefilled) await checkpointer.close(state, played.ended);
   else await lease.commit({ state, manifest: null, objects: [] });
-  const result = { ...resultOf(job, played.report, played.ended), timing: { ...timingOf(played, context), save_ms: checkpointer.waitedMs }, resumed: resumptions(slicesNow()) };
+  const result = { ...(await resultOf(job, played.report, played.ended)), timing: { ...timingOf(played, context), save_ms: checkpointer.waitedMs }, resumed: resumptions(slicesNow()) };
   return { kind: 'ended', state, result };
 }
 

@@ -22,17 +22,22 @@ const parent = z.strictObject({
   at: z.int().min(0).nullable(),
 });
 
+/** What is no secret of a sealed job, with the model's name. */
+export const shownParts = {
+  lengths: z.array(z.int().min(1).max(LIMITS.LENGTH_MAX)).min(1).max(LIMITS.WIDTH_MAX),
+  model_id: hex,
+  parent: parent.nullable(),
+};
+
 const stored = z.strictObject({
   format: z.literal('ruminate-job/1'),
   /** As `parseSpec` takes it, but for the seed, which JSON cannot hold. */
   spec: z.record(z.string(), z.unknown()),
   seed: z.string().regex(/^\d{1,20}$/),
   prompt: tokenIds.min(1),
-  lengths: z.array(z.int().min(1).max(LIMITS.LENGTH_MAX)).min(1).max(LIMITS.WIDTH_MAX),
   kv: z.enum(['f32', 'bf16']),
   page_slots: z.int().min(1).max(LIMITS.PAGE_SLOTS_MAX),
-  model_id: hex,
-  parent: parent.nullable(),
+  ...shownParts,
 });
 
 export type StoredSpec = z.infer<typeof stored>;

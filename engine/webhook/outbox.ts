@@ -11,7 +11,7 @@ import { type Clock, wallClockMs } from '../core/clock.ts';
 import { inParallel } from '../core/waiting.ts';
 import { readJob } from '../kv/create.ts';
 import { isTerminal } from '../kv/head.ts';
-import { liveKey, readMarker } from '../kv/hints.ts';
+import { liveHints, readMarker } from '../kv/hints.ts';
 import type { JobKey } from '../kv/names.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { type EventType, eventsOf, familyOf, wants } from './events.ts';
@@ -50,7 +50,7 @@ export class Outbox {
       const whole = manifest?.chains.some(({ finish }) => finish === 'stop') ?? false;
       await this.#record(hooks, where.tenant, where.job, eventsOf(head.state, via, whole), options);
     }
-    await store.delete([liveKey(where)], options);
+    await store.delete(liveHints(where), options);
   }
 
   /** @throws EngineError ERR_STORE, ERR_CANCELLED. */

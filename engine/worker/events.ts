@@ -8,8 +8,9 @@ import type { Strike } from '../kv/strikes.ts';
 /**
  * Why a run was asked to let go. `slice`: its time is over. `turn`: something more urgent waits, or a job that must run alone. `drain`: this
  * machine, process or invocation ends. `interrupt`: the job was ended or taken from outside. `memory`: it began last, and those before it need the room.
+ * `cancel`: it is about to be ended here.
  */
-export type StopReason = 'slice' | 'turn' | 'drain' | 'interrupt' | 'memory';
+export type StopReason = 'slice' | 'turn' | 'drain' | 'interrupt' | 'memory' | 'cancel';
 
 export type Phase = 'loaded' | 'prefilled' | 'first_token';
 

@@ -6,7 +6,7 @@ import { type Clock, wallClockMs } from '../core/clock.ts';
 import { EngineError, type ErrorCode } from '../core/errors.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
-import { Session } from '../job/session.ts';
+import { Session, type SessionOptions } from '../job/session.ts';
 import { isOfJob, ownerHint } from '../job/slice.ts';
 import { resumeStored, type StoredOutcome } from '../job/stored.ts';
 import { endJob } from '../kv/end.ts';
@@ -23,10 +23,11 @@ import type { Outbox } from '../webhook/outbox.ts';
 import { Company } from './company.ts';
 import type { WorkerEvent } from './events.ts';
 import type { Live } from './live.ts';
+import { RemoteReaders } from './remote-readers.ts';
 import { Running } from './running.ts';
 import { type Verdict, verdictOf } from './verdict.ts';
 
-export interface HandlerOptions {
+export interface HandlerOptions extends SessionOptions {
   readonly store: ObjectStore;
   readonly queue: Pick<Queue, 'send' | 'extend' | 'release' | 'remove' | 'depth'>;
   /** null: jobs are stored in the clear. */
@@ -87,7 +88,7 @@ export class Handler implements Disposable {
   constructor(options: HandlerOptions) {
     this.#o = options;
     this.#company = new Company(options.clock);
-    this.#session = new Session(options.models);
+    this.#session = new Session(options.models, options);
   }
 
   get running(): number {
@@ -105,6 +106,13 @@ export class Handler implements Disposable {
   /** The job was ended or taken from outside: it stops within a step. */
   interrupt(where: JobKey): void {
     this.#running.get(jobPrefix(where))?.stop('interrupt');
+  }
+
+  /** See Worker. */
+  async letGo(where: JobKey, { signal }: CallOptions): Promise<void> {
+    const running = this.#running.get(jobPrefix(where));
+    running?.stop('cancel');
+    await running?.ended(signal);
   }
 
   async warm(names: readonly string[], { signal }: CallOptions): Promise<void> {
@@ -167,6 +175,7 @@ export class Handler implements Disposable {
     using running = new Running(where, sliceMs, clock);
     this.#running.set(key, running);
     using _ = this.#watch(running, receipt, message);
+    using elsewhere = new RemoteReaders(this.#o.store, where, clock);
     const park = () => running.stop('drain');
     drain.addEventListener('abort', park);
     if (drain.aborted) park();
@@ -176,12 +185,12 @@ export class Handler implements Disposable {
       this.#begun.add(running);
       say({ kind: 'started', where, slice, alone, traceparent: message.traceparent });
       if (force) await this.#note(where, head, null);
-      const outcome = await this.#slice(running, force);
+      const outcome = await this.#slice(running, elsewhere, force);
       const { ranMs, tokensPerSecond } = running;
       if (tokensPerSecond !== null) this.#rates.set(running.model, tokensPerSecond);
       if (outcome.kind === 'parked') {
         say({ ...outcome, where, why: running.why ?? 'interrupt', ranMs });
-        return running.why === 'memory' ? this.#later : AT_ONCE;
+        return running.why === 'cancel' ? REMOVE : running.why === 'memory' ? this.#later : AT_ONCE;
       }
       const { usage, chains, ballots } = outcome.result;
       say({ kind: 'ended', where, state: outcome.state, usage, finishes: chains.map(({ finish_reason }) => finish_reason), margin: marginOf(ballots), ranMs });
@@ -199,8 +208,8 @@ export class Handler implements Disposable {
     }
   }
 
-  async #slice(running: Running, force: boolean): Promise<StoredOutcome> {
-    const { store, keys, policy, threads, models, live, clock, outbox, say } = this.#o;
+  async #slice(running: Running, elsewhere: RemoteReaders, force: boolean): Promise<StoredOutcome> {
+    const { store, keys, policy, models, live, clock, outbox, say } = this.#o;
     const { where, signal } = running;
     const slice = () => resumeStored({
       store, where, keys, policy, signal, clock, outbox,
@@ -218,7 +227,8 @@ export class Handler implements Disposable {
         live.publish(where, report);
         this.#makeRoom();
       },
-      isFollowed: () => live.isFollowed(where),
+      isFollowed: () => live.isFollowed(where) || elsewhere.areThere,
+      isEnding: () => running.why === 'cancel',
     });
     try {
       return await slice();
@@ -226,7 +236,7 @@ export class Handler implements Disposable {
       if (codeOf(error) !== 'ERR_MEMORY' || signal.aborted || this.#begun.size > 1) throw error;
       // Models of jobs before may be what is in the way.
       this.#session[Symbol.dispose]();
-      this.#session = new Session(models);
+      this.#session = new Session(models, this.#o);
       return await slice();
     }
   }

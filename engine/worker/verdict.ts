@@ -27,12 +27,12 @@ const STRIKES_ALONE = 2;
 export function verdictOf(message: SliceMessage, head: Head | null, { strikesMax, isUnmoved, nowMs }: VerdictOptions): Verdict {
   if (head === null) return { kind: 'drop', why: 'no such job' };
   if (isTerminal(head.state)) return { kind: 'drop', why: 'ended' };
-  const isOrphan = head.state === 'running' && isOwnerGone(head.owner);
-  // A queue that outlived its worker hands out the very message that the job was taken for: nobody will send a newer one.
-  if (message.slice < head.slice && !isOrphan) return { kind: 'drop', why: 'older slice' };
-  if (head.state === 'queued' && message.expiresMs !== undefined && message.expiresMs <= nowMs) return { kind: 'expire' };
+  if (head.state === 'queued' && message.slice >= head.slice && message.expiresMs !== undefined && message.expiresMs <= nowMs) return { kind: 'expire' };
   const force = head.state === 'running';
-  if (force && !isOrphan && !isUnmoved(head)) return { kind: 'wait' };
+  const isGone = force && isOwnerGone(head.owner);
+  // The message of a worker that was killed comes again, and is older than what that one took.
+  if (message.slice < head.slice && !isGone) return { kind: 'drop', why: 'older slice' };
+  if (force && !isGone && !isUnmoved(head)) return { kind: 'wait' };
   if (head.strikes >= strikesMax) return { kind: 'poison', strikes: head.strikes };
   return { kind: 'run', slice: head.slice, force, alone: head.strikes >= STRIKES_ALONE };
 }

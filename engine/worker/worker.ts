@@ -6,6 +6,7 @@ import type { LiveFeed } from '../control/feed.ts';
 import { type Clock, systemClock } from '../core/clock.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
+import type { SessionOptions } from '../job/session.ts';
 import type { JobKey } from '../kv/names.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ModelFinder } from '../ports/models.ts';
@@ -17,7 +18,7 @@ import { type Handled, Handler } from './handler.ts';
 import { Live } from './live.ts';
 import { Reconciler } from './reconciler.ts';
 
-export interface WorkerOptions {
+export interface WorkerOptions extends SessionOptions {
   readonly store: ObjectStore;
   readonly queue: Queue;
   /** null: jobs are stored in the clear. */
@@ -84,6 +85,8 @@ export class Worker implements LiveFeed {
     this.#reconciler = new Reconciler({ store, queue, clock, say, outbox, runs: (where) => this.#handler.has(where) });
     this.#handler = new Handler({
       store, queue, models, policy, threads, clock, live, say, outbox,
+      prompts: options.prompts,
+      loaded: options.loaded,
       keys: options.keys ?? null,
       slots: this.#slots,
       sliceMs: options.sliceMs ?? SLICE_MS,
@@ -128,6 +131,11 @@ export class Worker implements LiveFeed {
   /** The job was ended or taken from outside: if it runs here it stops within a step, and the worker goes on with the next. */
   interrupt(where: JobKey): void {
     this.#handler.interrupt(where);
+  }
+
+  /** If the job runs here: as `interrupt`, and it resolves when what the job has is committed; nobody goes on with it. @throws EngineError ERR_CANCELLED. */
+  async letGo(where: JobKey, options: CallOptions = {}): Promise<void> {
+    await this.#handler.letGo(where, options);
   }
 
   get state(): 'starting' | 'ready' | 'draining' {
@@ -179,7 +187,7 @@ export class Worker implements LiveFeed {
       } catch (error) {
         if (!signal.aborted) this.#say({ kind: 'trouble', doing: 'reconcile', error });
       }
-      await untilAborted(this.#clock, this.#o.reconcileMs ?? RECONCILE_MS, signal);
+      await this.#reconciler.untilNext(this.#o.reconcileMs ?? RECONCILE_MS, signal);
     }
   }
 

@@ -1,11 +1,11 @@
+/** Who is told what; whoever runs jobs delivers it. */
+import { Webhooks } from '../../engine/webhook/webhooks.ts';
 import { front } from '../front.ts';
-import { openWebhooks } from '../open-webhooks.ts';
 import { webhooks } from '../webhooks/webhooks.ts';
 
-/** Where tenants are told that something has ended. */
 export default front({
-  webhooks: openWebhooks,
-  add: (registry, { webhooks: store }) => {
-    if (store !== undefined) webhooks(registry, store);
+  webhooks: (options) => new Webhooks({ ...options, allowLoopback: false }),
+  add: (registry, options) => {
+    if (options.webhooks !== undefined) webhooks(registry, options.webhooks);
   },
 });

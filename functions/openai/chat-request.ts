@@ -37,7 +37,7 @@ export const chatRequest = z.strictObject({
   response_format: z.strictObject({ type: z.literal('text') }).optional(),
   tool_choice: z.literal('none').optional(),
   logprobs: z.literal(false).optional(),
-  modalities: z.array(z.literal('text')).length(1).optional(),
+  modalities: z.array(z.literal('text')).min(1).max(1).optional(),
   service_tier: serviceTier,
   ...labels,
   store: z.boolean().optional().openapi({ description: 'Every request is a stored job. `false`: erased once it is answered.' }),

@@ -1,5 +1,5 @@
 /** POST /v1/chat/completions. Every request is a stored job: its id is in `x-ruminate-job`, and `chatcmpl-<id>` is the completion's. */
-import { type Registry, endpoint, noteFailed } from '../endpoint.ts';
+import { behind, endpoint, noteFailed, type Registry } from '../endpoint.ts';
 import { answering, cancelQuietly, forget, refuseUnstored, waitFor } from '../foreground.ts';
 import { idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
 import { frame, sseResponse, sseSchema } from '../sse.ts';
@@ -51,8 +51,8 @@ export function chatCompletions(registry: Registry): void {
       onError: (error) => frame(JSON.stringify(envelopeOf(noteFailed(services, c, error)))),
       onEnd: (gone) => {
         release();
-        if (body.store === false) void forget(services, view.id, tenant);
-        else if (gone && key === undefined) void cancelQuietly(services, view.id, tenant);
+          if (body.store === false) behind(c, forget(services, view.id, tenant));
+          else if (gone && key === undefined) behind(c, cancelQuietly(services, view.id, tenant));
       },
     });
   });

@@ -84,7 +84,7 @@ export function pendingResponse(view: JobView, status: JobStatus): ResponseObjec
 }
 
 /**
- * After the last event. A job that ended without a result is cancelled or failed.
+ * After the last event. A job that ended without a result is cancelled or failed; of a single chain it keeps what was told of it.
  * @param view of a conversation that goes on, as it is now: how much of its prompt was read is known when it has begun.
  */
 export function endedResponse(view: JobView, transcript: Transcript): ResponseObject {
@@ -92,7 +92,8 @@ export function endedResponse(view: JobView, transcript: Transcript): ResponseOb
   if (result === null) {
     const { code, message } = endError(state, view.id);
     const status = STATUS[state] === 'cancelled' ? 'cancelled' : 'failed';
-    return { ...pendingResponse(view, status), error: status === 'failed' ? { code, message } : null };
+    const output = view.chains.length === 1 ? outputOf(view.id, transcript.chain(0), false) : [];
+    return { ...pendingResponse(view, status), output, error: status === 'failed' ? { code, message } : null };
   }
   const elected = electedChain(result);
   const whole = result.chains[elected]?.finish_reason === 'stop';

@@ -40,7 +40,7 @@ export async function* responseFrames(
     yield* numbered(FIRST + NUMBERS_PER_EVENT * event.seq, from, become(event, { transcript, writer, live, view: seen }));
   }
   // The end of a job without a result is no event of its own. Who read along with the run may have come further than was ever committed.
-  if (transcript.result === null) yield* numbered(Math.max(FIRST + NUMBERS_PER_EVENT * (last + 1), from + 1), from, endingOf(view, transcript));
+  if (transcript.result === null) yield* numbered(Math.max(FIRST + NUMBERS_PER_EVENT * (last + 1), from + 1), from, [...writer.close('incomplete'), ...endingOf(view, transcript)]);
 }
 
 interface Scene {

@@ -4,7 +4,7 @@ import type { Context } from 'hono';
 
 import type { JobView } from '../../engine/control/platform.ts';
 import type { AppEnv } from '../context.ts';
-import { type Registry, endpoint, noteFailed } from '../endpoint.ts';
+import { behind, endpoint, noteFailed, type Registry } from '../endpoint.ts';
 import { HttpError } from '../errors.ts';
 import { answering, cancelQuietly, forget, refuseUnstored, waitFor } from '../foreground.ts';
 import { idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
@@ -117,8 +117,8 @@ export function responses(registry: Registry): void {
       onError: (error) => frame(JSON.stringify({ type: 'error', ...envelopeOf(noteFailed(services, c, error)) }), { event: 'error' }),
       onEnd: (gone) => {
         release();
-        if (store === false) void forget(services, view.id, tenant);
-        else if (gone && !keep) void cancelQuietly(services, view.id, tenant);
+          if (store === false) behind(c, forget(services, view.id, tenant));
+          else if (gone && !keep) behind(c, cancelQuietly(services, view.id, tenant));
       },
     });
   }

@@ -14,5 +14,5 @@ test('the app bundles without anything of Node\'s and without native code, under
   const inputs = Object.keys(metafile.inputs);
   expect(inputs.some((file) => file.endsWith('functions/openai/chat.ts'))).toBe(true);
   const engine = inputs.filter((file) => /(^|\/)engine\//.test(file) && !file.includes('node_modules')).map((file) => file.slice(file.lastIndexOf('engine/')));
-  expect(engine.sort()).toEqual(['engine/core/clock.ts', 'engine/core/errors.ts', 'engine/core/limits.ts', 'engine/job/elected.ts', 'engine/ports/telemetry.ts', 'engine/telemetry/names.ts', 'engine/webhook/events.ts']);
+  expect(engine.sort()).toEqual(['engine/core/clock.ts', 'engine/core/errors.ts', 'engine/core/host.ts', 'engine/core/limits.ts', 'engine/core/turns.ts', 'engine/job/elected.ts', 'engine/ports/telemetry.ts', 'engine/telemetry/names.ts', 'engine/webhook/events.ts']);
 });

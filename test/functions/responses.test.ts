@@ -115,6 +115,26 @@ describe('a response', () => {
     await expect(api.openai.responses.retrieve(id)).rejects.toBeInstanceOf(OpenAI.NotFoundError);
   });
 
+  test('that is cancelled on its way keeps all that was streamed of it, and its job too', async () => {
+    const stream = await api.openai.responses.create({ ...LONG, hyperscale: { length: 900 }, background: true, stream: true } as OpenAI.Responses.ResponseCreateParamsStreaming);
+    const events: ResponseStreamEvent[] = [];
+    let id = '';
+    for await (const event of stream) {
+      events.push(event);
+      if (event.type === 'response.created') id = event.response.id;
+      if (events.length === 60) await api.openai.responses.cancel(id);
+    }
+    const last = events.at(-1);
+    if (last?.type !== 'response.failed') throw new Error(`ended by ${last?.type}`);
+    expect(last.response.status).toBe('cancelled');
+    const told = text(events, 'response.reasoning_text.delta') + text(events, 'response.output_text.delta');
+    expect(told.length).toBeGreaterThan(100);
+    const texts = (last.response.output as { readonly content: readonly { readonly text: string }[] }[]).map(({ content }) => content[0]?.text ?? '').join('');
+    expect(texts).toBe(told);
+    expect(await api.openai.responses.retrieve(id)).toMatchObject({ status: 'cancelled', output: last.response.output });
+    expect(events.flatMap((event) => (event.type === 'response.output_item.done' ? [event.item] : [])).at(-1)).toEqual(last.response.output.at(-1));
+  });
+
   test('a client that leaves cancels it in the foreground, not in the background', async () => {
     const before = api.platform.cancelled.length;
     for (const background of [true, false]) {
