@@ -5,7 +5,7 @@
  * @example import { buildNative } from './build.mjs'; await buildNative();
  */
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, readdirSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -22,6 +22,10 @@ export async function ensureDeps() {
   if (depsMatch()) return;
   await locked(async () => {
     if (depsMatch()) return;
+    // npm ci begins by removing what is there, also behind a link, which somebody else may be using.
+    if (lstatSync(path.join(ROOT, 'node_modules'), { throwIfNoEntry: false })?.isSymbolicLink()) {
+      throw new BuildError('node_modules is a link to another checkout, whose packages are not those of package-lock.json: run npm ci there, or remove the link.');
+    }
     say('installing dependencies (npm ci, once)');
     const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm';
     const result = await run(npm, ['ci', '--no-audit', '--no-fund', '--loglevel=error']);

@@ -93,9 +93,9 @@ function endedBy({ state }: Head, manifest: Manifest | null): FinishReason | str
 }
 
 /** As the first slice found it: a later one goes on from the job's own checkpoint. */
-function cachedTokens({ parent, prompt }: StoredSpec, manifest: Manifest | null): number {
+function cachedTokens({ parent }: SpecOutline, manifest: Manifest | null): number {
   const first = manifest?.slices[0];
-  return parent?.kind === 'continue' && first?.outcome === 'restored' ? prompt.length - first.recomputed : 0;
+  return parent?.kind === 'continue' && manifest !== null && first?.outcome === 'restored' ? manifest.promptTokens - first.recomputed : 0;
 }
 
 /** Of the wall clock. A job that its client has named was made when its spec was written. 0: the store has no clock. */

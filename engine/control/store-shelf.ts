@@ -17,7 +17,7 @@ import { type StoredSpec, checkSame, jobSpecOf } from '../job/stored-spec.ts';
 import { sha256 } from '../kv/canonical.ts';
 import { type Card, type EngineCard, chooseVariant } from '../model/card.ts';
 import { modelIdOf } from '../model/identity.ts';
-import { modelNames, readCard } from '../model/store-cards.ts';
+import { modelNames, readCard, revisionsOf } from '../model/store-cards.ts';
 import { pieceOf } from '../model/store-layout.ts';
 import { type ModelTexts, readTexts } from '../model/texts.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
@@ -37,6 +37,8 @@ export interface StoreShelfOptions {
 /** A model that was pushed again is seen after this. */
 const CARDS_MS = 60_000;
 const CARDS_AT_ONCE = 8;
+/** Of one model, that are looked at for the one of an old job. */
+const REVISIONS_MAX = 32;
 /** A tokenizer of a large model takes tens of megabytes. */
 const MODELS_KEPT = 4;
 
@@ -71,8 +73,12 @@ export class StoreShelf implements Shelf {
     return quoteOf(job, job.model.info.fileBytes);
   }
 
-  async restore(stored: StoredSpec, name: string, options: CallOptions = {}): Promise<PreparedJob> {
-    const job = await this.prepare(jobSpecOf(stored, null), options);
+  /** Also of a model that was pushed anew since: the store keeps every revision. */
+  async restore(stored: StoredSpec, name: string, { signal }: CallOptions = {}): Promise<PreparedJob> {
+    const spec = jobSpecOf(stored, null);
+    const [model = ''] = modelName(spec).split('@');
+    const found = await this.#revision(model, stored.model_id, signal);
+    const job = found === null ? await this.prepare(spec, { signal }) : prepare(spec, await this.#loaded(model, found.variant, found.card, signal));
     checkSame(stored, job, await this.modelId(job), name);
     return job;
   }
@@ -95,12 +101,30 @@ export class StoreShelf implements Shelf {
       const there = [...cards].flatMap(([known, { variants }]) => [known, ...Object.keys(variants).map((one) => `${known}@${one}`)]);
       throw new EngineError('ERR_MODEL_NOT_FOUND', `No model ${JSON.stringify(asked.slice(0, 80))}; there is: ${there.join(', ') || 'none'}.`);
     }
-    const chosen = chooseVariant(name, card, variant, cr);
-    const variantCard = card.variants[chosen] ?? null;
-    const { engine, modelId } = engineCardOf(`${name}@${chosen}`, variantCard);
-    const loaded = await this.#models.get(`${name}@${chosen} ${modelId}`, () => this.#load(name, engine, modelId), signal);
-    // What is kept is what identity covers; figures and defaults are the newest card's.
-    return { ...loaded, resolved: { name, directory: '', variant: chosen, card, variantCard } };
+    return await this.#loaded(name, chooseVariant(name, card, variant, cr), card, signal);
+  }
+
+  async #loaded(name: string, variant: string, card: Card, signal: AbortSignal | undefined): Promise<LoadedModel> {
+    const variantCard = card.variants[variant] ?? null;
+    const { engine, modelId } = engineCardOf(`${name}@${variant}`, variantCard);
+    const loaded = await this.#models.get(`${name} ${modelId}`, () => this.#load(name, engine, modelId), signal);
+    // What is kept is what identity covers; figures and defaults are the card's.
+    return { ...loaded, resolved: { name, directory: '', variant, card, variantCard } };
+  }
+
+  /** Which of the store's revisions has that very model, the newest first; null: none of those that are looked at. */
+  async #revision(name: string, modelId: string, signal: AbortSignal | undefined): Promise<{ readonly card: Card; readonly variant: string } | null> {
+    const { models: store } = this.#options;
+    const foundIn = (card: Card | null) => {
+      const variant = card === null ? undefined : offered(card).find(([, { model_id }]) => model_id === modelId)?.[0];
+      return card === null || variant === undefined ? null : { card, variant };
+    };
+    const newest = (await this.#catalog(signal)).get(name);
+    if (newest === undefined) return null;
+    let found = foundIn(newest);
+    const others = found === null ? (await revisionsOf(store, name, { signal })).slice(0, REVISIONS_MAX) : [];
+    for (const revision of others) found ??= foundIn(await readCard(store, name, { signal, revision }).catch(unreadable));
+    return found;
   }
 
   async #catalog(signal: AbortSignal | undefined): Promise<ReadonlyMap<string, Card>> {

@@ -56,6 +56,7 @@ const CHAINS = 64;
 const LONG = { model: 'countdown@dense', prompt: '3 5 7 11 13 17 target 997', vote: 'none', early_stop: false, sampling: { logit_bias: [[2, -100]] }, budget: { width: CHAINS, length: 900 } };
 /** Streams that are a job of their own; they come first, before jobs have waited so long that more are sent away. */
 const CHATS = 25;
+const BUSY = 40;
 /** What all others follow together: a thousand events. */
 const FOLLOWED = { ...LONG, budget: { width: 4, length: 250 } };
 const CHAT = { model: 'countdown@cr8', messages: [{ role: 'user', content: '4 20 8 13 target 59' }], max_tokens: 16, stream: true };
@@ -113,12 +114,14 @@ async function saturatedBy(front: FrontProcess, bare: FrontProcess, { saturatedS
 }
 
 async function streamsOf(front: FrontProcess, { streams: steps }: FrontPlan, say: (line: string) => void, signal: AbortSignal): Promise<FrontFigures['streams']> {
-  // It runs while readers come, so that all of them are there before what they read begins.
-  const busy = await front.post<{ readonly id: string }>('/v1/jobs', LONG);
+  // They run while readers come, so that all of them are there before what they read begins; of few chains, whose KV is not what is measured.
+  const busy = await Promise.all(Array.from({ length: BUSY }, (_, seed) => front.post<{ readonly id: string }>('/v1/jobs', { ...FOLLOWED, budget: { width: 4, length: 1_000 }, seed })));
   const { id } = await front.post<{ readonly id: string }>('/v1/jobs', FOLLOWED);
   const requestOf = (i: number): StreamRequest => (i < CHATS ? { url: `${front.url}/v1/chat/completions`, body: { ...CHAT, seed: i } } : { url: `${front.url}/v1/jobs/${id}/events` });
   const rss = [{ streams: 0, rss_mib: front.rssMib }];
   const open = [];
+  let done = false;
+  const health = healthOf(front, 3_600, signal, () => done);
   await front.loop();
   for (const count of steps) {
     say(`${count} streams`);
@@ -126,9 +129,7 @@ async function streamsOf(front: FrontProcess, { streams: steps }: FrontPlan, say
     await pause(systemClock, 1_000, signal);
     rss.push({ streams: count, rss_mib: front.rssMib });
   }
-  await front.post(`/v1/jobs/${busy.id}/cancel`, {});
-  let done = false;
-  const health = healthOf(front, 3_600, signal, () => done);
+  for (const job of busy) await front.post(`/v1/jobs/${job.id}/cancel`, {});
   await Promise.all(open.map(({ ended }) => ended));
   done = true;
   const latency = await health;

@@ -160,6 +160,20 @@ describe('a platform without an engine', () => {
     expect(await front.get(id, me)).toEqual(await platform.get(id, me));
   });
 
+  test('tells of a job whose model was pushed anew since, by the revision that it began with', async () => {
+    const store = new MemoryStore();
+    const models = new MemoryStore();
+    await push(COUNTDOWN, models);
+    const me = { tenant: TENANT };
+    const { id } = await platformWith(store, models).submit(SPEC, { ...me, id: 'sums' });
+    await runToEnd(store, id);
+    const before = await platformWith(store, models).result(id, me);
+    await push(path.join(COUNTDOWN, 'cr8'), models, { name: 'countdown', revision: 'next' });
+    const after = platformWith(store, models);
+    expect(await after.result(id, me)).toEqual(before);
+    await expect(after.submit(SPEC, me)).rejects.toMatchObject({ code: 'ERR_MODEL_NOT_FOUND' });
+  });
+
   test('has its job refused by a worker whose model of that name is another', async () => {
     const store = new MemoryStore();
     const models = new MemoryStore();

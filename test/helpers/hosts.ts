@@ -10,7 +10,7 @@ import OpenAI from 'openai';
 
 import type { Front } from '../../functions/front.ts';
 import { listen } from '../../functions/node.ts';
-import { bundleFunctions } from '../../scripts/functions.mjs';
+import { type BuiltFunction, bundleFunctions } from '../../scripts/functions.mjs';
 import { startLambda } from './lambda.ts';
 
 export type Environment = Readonly<Record<string, string>>;
@@ -32,7 +32,10 @@ export class Bundles implements Disposable {
   private constructor(readonly texts: ReadonlyMap<string, string>) {}
 
   static async build(...names: readonly string[]): Promise<Bundles> {
-    const built = await bundleFunctions(names);
+    return Bundles.of(await bundleFunctions(names));
+  }
+
+  static of(built: readonly BuiltFunction[]): Bundles {
     const bundles = new Bundles(new Map(built.map(({ name, front }) => [name, front])));
     for (const { name, front, index } of built) {
       mkdirSync(bundles.#at(name), { recursive: true });
