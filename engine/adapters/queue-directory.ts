@@ -19,6 +19,8 @@ import { formatMessage, parseMessage } from './queue-message.ts';
 
 export interface DirectoryQueueOptions {
   readonly clock: Clock;
+  /** Who only looks: a directory that is not there is a mistake, not an empty queue. */
+  readonly mustExist?: boolean | undefined;
   readonly receivesMax?: number | undefined;
   /** Of the wall clock, which is what the processes of a machine have in common, also after a restart. */
   readonly nowMs?: (() => number) | undefined;
@@ -39,10 +41,11 @@ const LEFT_MS = 60_000;
 const HIDDEN = '.';
 
 /** @example const { queue } = await openDirectoryQueue('/var/lib/ruminate/queue', { clock: systemClock }); @throws EngineError ERR_QUEUE_CONFIG, ERR_QUEUE. */
-export async function openDirectoryQueue(directory: string, { nowMs = wallClockMs, ...options }: DirectoryQueueOptions): Promise<OpenedQueue> {
+export async function openDirectoryQueue(directory: string, { nowMs = wallClockMs, mustExist = false, ...options }: DirectoryQueueOptions): Promise<OpenedQueue> {
   const url = `file:${directory}`;
   return await guarded(url, async () => {
     const isNew = (await statOf(directory)) === null;
+    if (isNew && mustExist) throw new EngineError('ERR_QUEUE_CONFIG', `${url}: there is no such queue.`);
     await makeFolder(directory);
     await removeOlder(directory, LEFT_MS, (name) => name.startsWith(HIDDEN));
     return { queue: new LocalQueue(url, new DirectoryTable(url, directory, nowMs), options), isNew };

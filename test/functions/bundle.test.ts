@@ -17,5 +17,5 @@ test('the app bundles without anything of Node\'s and without native code, under
   // Schemas are refused with the request's own words, and before a job is.
   const grammar = ['ebnf', 'grammar', 'json-rules', 'number-rules', 'schema-grammar'];
   const core = ['clock', 'errors', 'host', 'limits', 'turns'];
-  expect(engine.sort()).toEqual([...core.map((file) => `engine/core/${file}.ts`), ...['elected', ...grammar].toSorted().map((file) => `engine/job/${file}.ts`), 'engine/webhook/events.ts']);
+  expect(engine.sort()).toEqual([...core.map((file) => `engine/core/${file}.ts`), ...['elected', ...grammar].toSorted().map((file) => `engine/job/${file}.ts`), 'engine/ports/telemetry.ts', 'engine/telemetry/names.ts', 'engine/webhook/events.ts']);
 });
