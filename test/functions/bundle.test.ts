@@ -16,3 +16,10 @@ test('the app bundles without anything of Node\'s and without native code, under
   const engine = inputs.filter((file) => /(^|\/)engine\//.test(file) && !file.includes('node_modules')).map((file) => file.slice(file.lastIndexOf('engine/')));
   expect(engine.sort()).toEqual(['engine/core/clock.ts', 'engine/core/errors.ts', 'engine/core/limits.ts', 'engine/webhook/events.ts']);
 });
+
+test('so does the SQS queue', async () => {
+  const { outputFiles } = await build({
+    entryPoints: [path.join(ROOT, 'engine', 'adapters', 'sqs.ts')], bundle: true, minify: true, format: 'esm', platform: 'browser', target: 'es2022', write: false, logLevel: 'silent',
+  });
+  expect(outputFiles[0]?.contents.byteLength).toBeLessThan(400_000);
+});
