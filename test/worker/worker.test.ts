@@ -7,6 +7,7 @@ import type { ObjectStore } from '../../engine/ports/object-store.ts';
 import type { Worker } from '../../engine/worker/worker.ts';
 import { ManualClock } from '../helpers/clock.ts';
 import { through } from '../helpers/through.ts';
+import { type JobStatus, STATUS } from '../../functions/jobs/views.ts';
 import { Bench, LONG, quiet, reaches, SHORT, whereIs } from './support.ts';
 
 let expected: unknown;
@@ -109,6 +110,31 @@ describe('slices', () => {
     expect(parked.map(({ why }) => why)).toEqual(parked.map(() => 'slice'));
     expect(await bench.head('sums')).toMatchObject({ state: 'done', slice: parked.length + 1, strikes: 0 });
     expect(await bench.result('sums')).toEqual(expectedLong);
+  });
+
+  test('the status of a job only goes forward, whatever happens to its slices', async () => {
+    await using bench = new Bench();
+    const order: readonly JobStatus[] = ['queued', 'in_progress', 'completed'];
+    const seen: JobStatus[] = [];
+    const store = through(bench.store as ObjectStore, {
+      put: async (key, body, options) => {
+        const outcome = await bench.store.put(key, body, options);
+        if (key.endsWith('/HEAD')) seen.push(STATUS[(await bench.head('sums')).state]);
+        return outcome;
+      },
+    });
+    await bench.submit('sums', LONG);
+    seen.push(STATUS[(await bench.head('sums')).state]);
+    // A machine that is taken back at once, one that slices, and messages that come twice.
+    const drained = new Promise((resolve) => {
+      const first: Worker = bench.worker({ store, onEvent: ({ kind }) => { if (kind === 'started') resolve(first.drain({ deadlineMs: 20_000 })); } });
+    });
+    await drained;
+    bench.worker({ store, sliceMs: 0, onEvent: ({ kind }) => { if (kind === 'started') void bench.send('sums'); } });
+    await bench.event('ended', 'sums');
+    expect(seen.length).toBeGreaterThan(10);
+    expect(seen).toEqual(seen.toSorted((a, b) => order.indexOf(a) - order.indexOf(b)));
+    expect(new Set(seen)).toEqual(new Set(order));
   });
 
   test('two jobs that are sliced take turns', async () => {
