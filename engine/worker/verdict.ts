@@ -13,6 +13,8 @@ export type Verdict =
   | { readonly kind: 'run'; readonly slice: number; readonly force: boolean; readonly alone: boolean };
 
 export interface VerdictOptions {
+  /** Of the message, this time included. */
+  readonly received: number;
   /** Takes without progress after which a job is poisoned. */
   readonly strikesMax: number;
   /** Whether nobody has written the head for as long as an owner may be silent; asked only of a running job. */
@@ -24,10 +26,12 @@ export interface VerdictOptions {
 /** From so many on a job runs alone. */
 const STRIKES_ALONE = 2;
 
-export function verdictOf(message: SliceMessage, head: Head | null, { strikesMax, isUnmoved, nowMs }: VerdictOptions): Verdict {
+export function verdictOf(message: SliceMessage, head: Head | null, { received, strikesMax, isUnmoved, nowMs }: VerdictOptions): Verdict {
   if (head === null) return { kind: 'drop', why: 'no such job' };
   if (isTerminal(head.state)) return { kind: 'drop', why: 'ended' };
-  if (message.slice < head.slice) return { kind: 'drop', why: 'older slice' };
+  // One that has come back, of the take that the head shows: whoever had both may be dead, and nothing else tells of the job before the walk.
+  const isOfTake = received > 1 && head.state === 'running' && message.slice === head.slice - 1;
+  if (message.slice < head.slice && !isOfTake) return { kind: 'drop', why: 'older slice' };
   if (head.state === 'queued' && message.expiresMs !== undefined && message.expiresMs <= nowMs) return { kind: 'expire' };
   const force = head.state === 'running';
   if (force && !isOwnerGone(head.owner) && !isUnmoved(head)) return { kind: 'wait' };
