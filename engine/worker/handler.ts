@@ -146,7 +146,7 @@ export class Handler implements Disposable {
     let head: Head | null = null;
     try {
       head = await this.#headOf(where);
-      const verdict = verdictOf(received.message, head, { strikesMax, isUnmoved: (running) => isUnmoved(where, running), nowMs: wallClockMs() });
+      const verdict = verdictOf(received.message, head, { received: received.received, strikesMax, isUnmoved: (running) => isUnmoved(where, running), nowMs: wallClockMs() });
       switch (verdict.kind) {
         case 'drop': {
           say({ ...verdict, kind: 'dropped', where });

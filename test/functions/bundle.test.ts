@@ -19,3 +19,10 @@ test('the app bundles without anything of Node\'s and without native code, under
   const core = ['clock', 'errors', 'host', 'limits', 'turns'];
   expect(engine.sort()).toEqual([...core.map((file) => `engine/core/${file}.ts`), ...['elected', ...grammar].toSorted().map((file) => `engine/job/${file}.ts`), 'engine/ports/telemetry.ts', 'engine/telemetry/names.ts', 'engine/webhook/events.ts']);
 });
+
+test('so does the SQS queue', async () => {
+  const { outputFiles } = await build({
+    entryPoints: [path.join(ROOT, 'engine', 'adapters', 'sqs.ts')], bundle: true, minify: true, format: 'esm', platform: 'browser', target: 'es2022', write: false, logLevel: 'silent',
+  });
+  expect(outputFiles[0]?.contents.byteLength).toBeLessThan(400_000);
+});

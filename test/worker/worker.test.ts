@@ -7,7 +7,8 @@ import type { ObjectStore } from '../../engine/ports/object-store.ts';
 import type { Worker } from '../../engine/worker/worker.ts';
 import { ManualClock } from '../helpers/clock.ts';
 import { through } from '../helpers/through.ts';
-import { Bench, LONG, quiet, reaches, SHORT, whereIs } from './support.ts';
+import { type JobStatus, STATUS } from '../../functions/jobs/views.ts';
+import { Bench, deadOwner, LONG, quiet, reaches, SHORT, whereIs } from './support.ts';
 
 let expected: unknown;
 let expectedLong: unknown;
@@ -54,6 +55,36 @@ describe('messages', () => {
     bench.worker();
     expect(await bench.event('dropped', 'sums')).toMatchObject({ why: 'older slice' });
     expect(await bench.head('sums')).toMatchObject({ state: 'running', epoch: 1 });
+  });
+
+  test('the message of a worker that was killed comes back, and the next one goes on at once, without the walk', async () => {
+    await using bench = new Bench();
+    await bench.submit('sums', SHORT);
+    // Received and taken, and then nothing more.
+    const [lost] = await bench.queue.receive({ max: 1, waitMs: 0, visibilityMs: 0 });
+    await takeJob(bench.store, whereIs('sums'), { owner: deadOwner() });
+    expect(lost).toMatchObject({ message: { slice: 0 }, received: 1 });
+    bench.worker({ reconcileMs: 1e9 });
+    await bench.event('ended', 'sums');
+    expect(bench.kinds('sums')).toEqual(['started', 'ended']);
+    expect(await bench.head('sums')).toMatchObject({ state: 'done', slice: 2 });
+    expect(await bench.queue.depth()).toMatchObject({ visible: 0, inFlight: 0 });
+    expect(await bench.result('sums')).toEqual(expected);
+  });
+
+  test('one that comes back while its job runs elsewhere waits, and is removed when the job has ended', async () => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    await bench.submit('sums', SHORT);
+    await bench.queue.receive({ max: 1, waitMs: 0, visibilityMs: 0 });
+    const lease = await takeJob(bench.store, whereIs('sums'), { owner: 'someone elsewhere' });
+    bench.worker({ reconcileMs: 1e9 });
+    await clock.settle();
+    expect(await bench.queue.depth()).toMatchObject({ visible: 0, inFlight: 0 });
+    await lease.commit({ state: 'done', manifest: null, objects: [] });
+    clock.advance(15_000);
+    expect(await bench.event('dropped', 'sums')).toMatchObject({ why: 'ended' });
+    expect(bench.kinds('sums')).toEqual(['dropped']);
   });
 
   test('a job whose owner may live is left to it, and taken when it has been silent for too long', async () => {
@@ -109,6 +140,31 @@ describe('slices', () => {
     expect(parked.map(({ why }) => why)).toEqual(parked.map(() => 'slice'));
     expect(await bench.head('sums')).toMatchObject({ state: 'done', slice: parked.length + 1, strikes: 0 });
     expect(await bench.result('sums')).toEqual(expectedLong);
+  });
+
+  test('the status of a job only goes forward, whatever happens to its slices', async () => {
+    await using bench = new Bench();
+    const order: readonly JobStatus[] = ['queued', 'in_progress', 'completed'];
+    const seen: JobStatus[] = [];
+    const store = through(bench.store as ObjectStore, {
+      put: async (key, body, options) => {
+        const outcome = await bench.store.put(key, body, options);
+        if (key.endsWith('/HEAD')) seen.push(STATUS[(await bench.head('sums')).state]);
+        return outcome;
+      },
+    });
+    await bench.submit('sums', LONG);
+    seen.push(STATUS[(await bench.head('sums')).state]);
+    // A machine that is taken back at once, one that slices, and messages that come twice.
+    const drained = new Promise((resolve) => {
+      const first: Worker = bench.worker({ store, onEvent: ({ kind }) => { if (kind === 'started') resolve(first.drain({ deadlineMs: 20_000 })); } });
+    });
+    await drained;
+    bench.worker({ store, sliceMs: 0, onEvent: ({ kind }) => { if (kind === 'started') void bench.send('sums'); } });
+    await bench.event('ended', 'sums');
+    expect(seen.length).toBeGreaterThan(10);
+    expect(seen).toEqual(seen.toSorted((a, b) => order.indexOf(a) - order.indexOf(b)));
+    expect(new Set(seen)).toEqual(new Set(order));
   });
 
   test('two jobs that are sliced take turns', async () => {
