@@ -17,7 +17,7 @@ export const EXIT = {
 export function exitCodeOf(error: unknown): number {
   if (!(error instanceof EngineError)) return EXIT.failed;
   if (error.code === 'ERR_CANCELLED') return EXIT.interrupted;
-  return error.code === 'ERR_OPTION' || error.code === 'ERR_STORE_CONFIG' ? EXIT.usage : EXIT.failed;
+  return error.code === 'ERR_OPTION' || error.code === 'ERR_STORE_CONFIG' || error.code === 'ERR_QUEUE_CONFIG' ? EXIT.usage : EXIT.failed;
 }
 
 /** @example failureLine(error) // 'ruminate: ERR_MODEL_NOT_FOUND: No model ...' */

@@ -11,6 +11,7 @@ import { gcCommand } from './gc.ts';
 import { modelCommand } from './model.ts';
 import { modelsCommand } from './models.ts';
 import { command, usageExit } from './options.ts';
+import { queueCommand } from './queue.ts';
 import { extendCommand, forkCommand, resumeCommand } from './resume.ts';
 import { runCommand } from './run.ts';
 import { serveCommand } from './serve.ts';
@@ -25,6 +26,7 @@ const program = command('ruminate')
   .addCommand(extendCommand())
   .addCommand(serveCommand())
   .addCommand(workerCommand())
+  .addCommand(queueCommand())
   .addCommand(checkpointCommand())
   .addCommand(gcCommand())
   .addCommand(modelCommand())

@@ -66,3 +66,11 @@ export function command(name: string): Command {
 export function usageExit(code: string): number {
   return code === 'commander.helpDisplayed' || code === 'commander.version' ? EXIT.done : EXIT.usage;
 }
+
+/** @param given by an option; default: RUMINATE_PUBLIC_URL. null: not known. @throws EngineError ERR_OPTION. */
+export function publicUrlOf(given: string | undefined, environment: NodeJS.ProcessEnv = process.env): string | null {
+  const url = given ?? environment.RUMINATE_PUBLIC_URL ?? '';
+  if (url === '') return null;
+  if (URL.canParse(url) && /^https?:$/.test(new URL(url).protocol)) return url;
+  throw new EngineError('ERR_OPTION', `${given === undefined ? 'RUMINATE_PUBLIC_URL' : '--public-url'} must begin with https:// or http://; got ${JSON.stringify(url.slice(0, 80))}.`);
+}

@@ -16,19 +16,20 @@ export function queueOptions(command: Command): Command {
     .option('--batch-queue <url>', 'another SQS queue, for jobs of batches alone (default: RUMINATE_BATCH_QUEUE, else they go with the others)');
 }
 
-/** null: nothing was said, and the store has none of its own. @throws EngineError ERR_QUEUE_CONFIG, ERR_QUEUE, ERR_OPTION. */
-export async function openQueueFor(store: string, { queue, batchQueue }: QueueFlags, environment: NodeJS.ProcessEnv = process.env): Promise<OpenedQueue | null> {
+/** null: nothing was said, and the store has none of its own. @param store its url; null: there is none. @throws EngineError ERR_QUEUE_CONFIG, ERR_QUEUE, ERR_OPTION. */
+export async function openQueueFor(store: string | null, { queue, batchQueue }: QueueFlags, { mustExist = false } = {}): Promise<OpenedQueue | null> {
+  const environment = process.env;
   const url = queue ?? given(environment.RUMINATE_QUEUE);
   const batchUrl = batchQueue ?? given(environment.RUMINATE_BATCH_QUEUE) ?? null;
-  if (url !== undefined) return await openQueue(url, { batchUrl, environment });
+  if (url !== undefined) return await openQueue(url, { batchUrl, environment, mustExist });
   if (batchUrl !== null) throw new EngineError('ERR_OPTION', 'A queue for batches needs another for the rest: say which with --queue or RUMINATE_QUEUE.');
-  return await openQueueOf(store);
+  return store === null ? null : await openQueueOf(store, { mustExist });
 }
 
 /** @throws EngineError ERR_OPTION if there is none. */
-export async function requireQueueFor(store: string, flags: QueueFlags): Promise<OpenedQueue> {
-  const opened = await openQueueFor(store, flags);
-  if (opened === null) throw new EngineError('ERR_OPTION', `The store ${store} has no queue of its own: say which with --queue or RUMINATE_QUEUE.`);
+export async function requireQueueFor(store: string | null, flags: QueueFlags, options: { readonly mustExist?: boolean } = {}): Promise<OpenedQueue> {
+  const opened = await openQueueFor(store, flags, options);
+  if (opened === null) throw new EngineError('ERR_OPTION', `${store === null ? 'There is no store with a queue of its own' : `The store ${store} has no queue of its own`}: say which with --queue or RUMINATE_QUEUE.`);
   return opened;
 }
 

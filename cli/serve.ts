@@ -6,7 +6,7 @@ import path from 'node:path';
 import { EngineError } from '../engine/core/errors.ts';
 import { readApiKeys } from './api-keys.ts';
 import { EXIT, onInterrupt } from './exit.ts';
-import { command, durationMs, integer, repeated } from './options.ts';
+import { command, durationMs, integer, publicUrlOf, repeated } from './options.ts';
 import { type QueueFlags, queueOptions } from './queue-options.ts';
 import type { OpenServer } from './server.ts';
 import { type PolicyFlags, policyOf, policyOptions } from './stored.ts';
@@ -52,7 +52,7 @@ export function serveCommand(): Command {
     .option('--api-keys <file>', 'who may ask, as JSON (default: whoever reaches this machine\'s own address is tenant local)')
     .option('--proxies <n>', 'reverse proxies of yours before it, whose X-Forwarded-For is believed (default: none)', integer)
     .optionsGroup('Webhooks:')
-    .option('--public-url <url>', 'as what clients know this server, for links in webhooks (default: links are paths)')
+    .option('--public-url <url>', 'as what clients know this server, for links in webhooks (default: RUMINATE_PUBLIC_URL, else links are paths)')
     .option('--webhooks-to-loopback', 'for development: allow webhooks to this machine itself, and http://')
     .optionsGroup('Worker:')
     .option('--no-worker', 'only answers: `ruminate worker` runs the jobs')
@@ -83,7 +83,7 @@ async function serve(flags: ServeFlags): Promise<void> {
     policy: policyOf(flags),
     auth,
     proxies: flags.proxies ?? 0,
-    publicUrl: flags.publicUrl ?? null,
+    publicUrl: publicUrlOf(flags.publicUrl),
     webhooksToLoopback: flags.webhooksToLoopback ?? false,
     logLevel: flags.logLevel ?? (process.stderr.isTTY ? 'warn' : 'info'),
     signal: interrupt.signal,
@@ -102,7 +102,7 @@ async function serve(flags: ServeFlags): Promise<void> {
 function check({ port, host, apiKeys, proxies, publicUrl, sliceTime, threads }: ServeFlags): void {
   if (port < 0 || port > 65_535) throw new EngineError('ERR_OPTION', `port must be from 0 to 65535; got ${port}.`);
   if (sliceTime !== undefined && sliceTime < 1) throw new EngineError('ERR_OPTION', `slice-time must be at least 1ms; got ${sliceTime}.`);
-  if (publicUrl !== undefined && !(URL.canParse(publicUrl) && /^https?:$/.test(new URL(publicUrl).protocol))) throw new EngineError('ERR_OPTION', `public-url must begin with https:// or http://; got ${publicUrl}.`);
+  publicUrlOf(publicUrl);
   if (proxies !== undefined && (proxies < 0 || proxies > 10)) throw new EngineError('ERR_OPTION', `proxies must be from 0 to 10; got ${proxies}.`);
   if (threads !== undefined && threads < 1) throw new EngineError('ERR_OPTION', `threads must be at least 1; got ${threads}.`);
   if (apiKeys === undefined && !LOOPBACK.includes(host)) {

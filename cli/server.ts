@@ -4,7 +4,6 @@ import pino from 'pino';
 import { keyProviderOf } from '../engine/adapters/key-url.ts';
 import { PromptThreads } from '../engine/adapters/prompt-threads.ts';
 import { createLocalQueue } from '../engine/adapters/queue-local.ts';
-import { createNodeSender } from '../engine/adapters/sender-node.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
 import { Catalogue } from '../engine/checkpoint/catalogue.ts';
 import { PRICE_PER_GB_MONTH } from '../engine/checkpoint/survey.ts';
@@ -12,11 +11,9 @@ import { NativeShelf } from '../engine/control/native-shelf.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
 import { NO_WORKERS, type WorkerState } from '../engine/control/workers.ts';
 import { systemClock } from '../engine/core/clock.ts';
-import { Rounds } from '../engine/core/rounds.ts';
 import type { CheckpointPolicy } from '../engine/job/checkpointer.ts';
 import { LoadedModels } from '../engine/job/loaded-models.ts';
-import { Deliverer } from '../engine/webhook/deliverer.ts';
-import { Outbox } from '../engine/webhook/outbox.ts';
+import { SliceSpans } from '../engine/telemetry/slices.ts';
 import { Webhooks } from '../engine/webhook/webhooks.ts';
 import { Worker } from '../engine/worker/worker.ts';
 import { createApp } from '../functions/app.ts';
@@ -24,9 +21,11 @@ import type { KeyLookup } from '../functions/auth.ts';
 import { Metrics } from '../functions/metrics.ts';
 import { listen } from '../functions/node.ts';
 import { openBatches } from '../functions/open-batches.ts';
+import { Chores } from './chores.ts';
 import { modelFinder } from './finder.ts';
 import { type QueueFlags, openQueueFor, requireQueueFor } from './queue-options.ts';
-import { webhookLog, workerLog } from './worker-log.ts';
+import { openTracing } from './tracing.ts';
+import { workerLog } from './worker-log.ts';
 
 export interface ServerOptions {
   readonly host: string;
@@ -61,10 +60,8 @@ export interface OpenServer {
   close(deadlineMs: number): Promise<{ readonly isDrained: boolean; readonly parked: number }>;
 }
 
-/** Every request for work asks how long others wait. */
-const DEPTH_FRESH_MS = 500;
-/** How long a batch waits that nobody asks for. */
-const WALK_MS = 60_000;
+/** Every request for work asks how long others wait: of a queue over the network, no more often than this. */
+const DEPTH_FRESH_MS = 1_000;
 
 /** @throws EngineError ERR_STORE_CONFIG, ERR_STORE, ERR_QUEUE_CONFIG, ERR_QUEUE, ERR_KEY, ERR_OPTION, ERR_CANCELLED: before anything listens. */
 export async function openServer({ host, port, store: url, queue: queueFlags, worker: works, names, threads, sliceMs, policy, auth, proxies, publicUrl, webhooksToLoopback, logLevel, signal }: ServerOptions): Promise<OpenServer> {
@@ -72,9 +69,19 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
   // Not synchronous: a reader of the log that is slow must not stop requests.
   const lines = pino.destination({ dest: 2, sync: false });
   const log = pino({ level: logLevel }, lines);
+  const tracing = await openTracing(process.env, (why) => log.warn({ why }, 'spans could not be sent'));
+  const { telemetry } = tracing;
+  const slices = new SliceSpans(telemetry);
   const metrics: Metrics = new Metrics(() => platform.health());
+  let phaseMs = clock.nowMs();
+  metrics.coldStart('process', phaseMs);
+  const passed = (phase: 'store' | 'models' | 'listen') => {
+    metrics.coldStart(phase, clock.nowMs() - phaseMs);
+    phaseMs = clock.nowMs();
+  };
   const store = metrics.store(await openStore(url));
   await store.probe({ signal });
+  passed('store');
   const keys = await keyProviderOf();
   const finder = modelFinder();
   const prompts = new PromptThreads({ clock });
@@ -82,17 +89,8 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
   // A worker in this process can do with a queue in its memory.
   const { queue, isNew } = works ? await openQueueFor(store.url, queueFlags) ?? { queue: createLocalQueue({ clock }), isNew: true } : await requireQueueFor(store.url, queueFlags);
   await queue.depth({ signal });
-  const hookRules = { allowLoopback: webhooksToLoopback };
-  const deliverer = new Deliverer({
-    store, keys, clock, publicUrl,
-    sender: createNodeSender(hookRules),
-    onEvent: (event) => {
-      metrics.webhook(event);
-      webhookLog(log, event);
-    },
-  });
-  const onRecorded = () => deliverer.ring();
-  const outbox = new Outbox({ store, clock, onRecorded });
+  const chores = new Chores({ store, keys, publicUrl, webhooksToLoopback, log, clock, onWebhook: metrics.webhook });
+  const { outbox } = chores;
   let parked = 0;
   const worker = new Worker({
     store,
@@ -110,6 +108,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     onEvent: (event) => {
       if (event.kind === 'parked' && event.why === 'drain') parked++;
       metrics.worker(event);
+      slices.worker(event);
       workerLog(log, event);
     },
   });
@@ -123,17 +122,19 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     letGo: (where, options) => worker.letGo(where, options),
     onCancelled: (where) => worker.interrupt(where),
     outbox,
-    depthFreshMs: DEPTH_FRESH_MS,
+    telemetry,
+    depthFreshMs: queue.url.startsWith('http') ? DEPTH_FRESH_MS : 0,
   });
   const catalogue = new Catalogue({ store, keys, usdPerGbMonth: store.url.startsWith('s3:') ? PRICE_PER_GB_MONTH : null });
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
+  passed('models');
   const storage = openBatches({ store, keys, platform, outbox, log, clock });
-  const webhooks = new Webhooks({ store, keys, clock, onRecorded, ...hookRules });
-  const app = createApp({ platform, checkpoints: catalogue, storage, webhooks, auth, log, metrics: metrics.scrape, clock });
+  const webhooks = new Webhooks({ store, keys, clock, onRecorded: chores.ring, allowLoopback: webhooksToLoopback });
+  const app = createApp({ platform, checkpoints: catalogue, storage, webhooks, auth, log, metrics: metrics.scrape, telemetry, clock });
   const listening = await listen({ fetch: (request, from) => app.fetch(request, from), host, port, proxies, onServer: (server) => metrics.watch(server) });
+  passed('listen');
   if (works) worker.start();
-  deliverer.start();
-  const walk = new Rounds({ everyMs: WALK_MS, work: (signal) => storage.batches.walk({ signal }), onTrouble: (error) => log.warn({ err: error }, 'batches could not be walked'), clock });
+  chores.start(storage.batches);
   return {
     url: listening.url,
     store: store.url,
@@ -142,10 +143,12 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     async close(deadlineMs) {
       isClosing = true;
       listening.close();
-      const [isDrained] = await Promise.all([worker.drain({ deadlineMs }), deliverer.stop(), walk.stop()]);
+      const [isDrained] = await Promise.all([worker.drain({ deadlineMs }), chores.stop()]);
       await listening.end();
       shelf[Symbol.dispose]();
       prompts[Symbol.dispose]();
+      slices.close();
+      await tracing.close();
       lines.flushSync();
       return { isDrained, parked };
     },

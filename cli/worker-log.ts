@@ -8,6 +8,8 @@ import type { WorkerEvent } from '../engine/worker/events.ts';
 const LEVELS: Readonly<Record<WorkerEvent['kind'], 'debug' | 'info' | 'warn' | 'error'>> = {
   started: 'info',
   ended: 'info',
+  begun: 'debug',
+  reached: 'debug',
   parked: 'info',
   fenced: 'info',
   failed: 'warn',

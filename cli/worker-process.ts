@@ -4,12 +4,19 @@ import pino from 'pino';
 import { keyProviderOf } from '../engine/adapters/key-url.ts';
 import { untilInterrupted } from '../engine/adapters/spot.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
+import { NativeShelf } from '../engine/control/native-shelf.ts';
+import { StorePlatform } from '../engine/control/store-platform.ts';
 import { type Clock, systemClock } from '../engine/core/clock.ts';
 import { untilAborted } from '../engine/core/waiting.ts';
+import { SliceSpans } from '../engine/telemetry/slices.ts';
 import { Worker } from '../engine/worker/worker.ts';
+import { openBatches } from '../functions/open-batches.ts';
+import type { WorkerConfig } from '../functions/worker-env.ts';
+import { Chores } from './chores.ts';
 import { modelFinder } from './finder.ts';
+import { publicUrlOf } from './options.ts';
+import { openTracing } from './tracing.ts';
 import { type QueueFlags, requireQueueFor } from './queue-options.ts';
-import type { WorkerConfig } from './worker-config.ts';
 import { workerLog } from './worker-log.ts';
 
 export interface WorkerHost {
@@ -26,18 +33,25 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   const startMs = clock.nowMs();
   const lines = pino.destination({ dest: 2, sync: false });
   const log = pino({ level: config.logLevel }, lines);
+  const tracing = await openTracing(process.env, (why) => log.warn({ why }, 'spans could not be sent'));
+  const slices = new SliceSpans(tracing.telemetry);
   const store = await openStore(config.store);
   await store.probe({ signal });
   const { queue, isNew } = await requireQueueFor(store.url, flags);
   // Whether it is there and lets us in is better said now than by a worker that waits for ever.
   await queue.depth({ signal });
+  const keys = await keyProviderOf();
+  const finder = modelFinder();
+  const chores = new Chores({ store, keys, publicUrl: publicUrlOf(undefined), webhooksToLoopback: false, log, clock });
+  const { outbox } = chores;
   let parked = 0;
   const worker = new Worker({
     store,
     queue,
     isQueueNew: isNew,
-    keys: await keyProviderOf(),
-    models: modelFinder(),
+    keys,
+    models: finder,
+    outbox,
     policy: config.policy,
     threads: config.threads,
     slots: config.slots,
@@ -46,15 +60,22 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
     onEvent: (event) => {
       if (event.kind === 'parked' && event.why === 'drain') parked++;
       workerLog(log, event);
+      slices.worker(event);
     },
   });
   await worker.warm(config.models, { signal });
   worker.start();
+  using shelf = new NativeShelf({ finder });
+  // For batches whose front only answers while it is asked.
+  const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, outbox, clock });
+  chores.start(openBatches({ store, keys, platform, outbox, log, clock }).batches);
   say(`working for ${store.url} from ${queue.url}${config.models.length === 0 ? '' : `, with ${config.models.join(', ')} loaded`}`);
   const why = await whyToStop(config, { clock, startMs, signal, onTrouble: (error) => log.warn({ err: error }, 'the metadata service does not answer') });
   if (why !== null) say(`stopping: ${why}; handing back what runs`);
-  const isDrained = await worker.drain({ deadlineMs: config.graceMs });
+  const [isDrained] = await Promise.all([worker.drain({ deadlineMs: config.graceMs }), chores.stop()]);
   if (!isDrained) say(`the grace of ${config.graceMs} ms was too short; what is committed stays, and another worker goes on`);
+  slices.close();
+  await tracing.close();
   lines.flushSync();
   return { isDrained, parked };
 }

@@ -2,16 +2,16 @@
 import type { Command } from 'commander';
 import { writeSync } from 'node:fs';
 
+import { GRACE_MS, LOG_LEVELS, type WorkerFlags, workerConfig } from '../functions/worker-env.ts';
 import { EXIT, onInterrupt } from './exit.ts';
 import { command, repeated } from './options.ts';
 import { queueOptions } from './queue-options.ts';
-import { GRACE_MS, LOG_LEVELS, type WorkerFlags, workerConfig } from './worker-config.ts';
 
 const HELP = `
 The worker stops for SIGTERM or Ctrl-C (a second one leaves at once), a Spot notice, its time limit and its memory limit, each in the same way:
 it takes nothing more, finishes the step, commits, gives the messages back and exits 0 within the grace. Killed, it loses what it had not
 committed; another worker goes on. Options go before variables: RUMINATE_STORE, _QUEUE, _BATCH_QUEUE, _SLOTS, _THREADS, _SLICE_TIME, _GRACE,
-_TIME_LIMIT, _WORKER_MEMORY, _SPOT, _CHECKPOINT_TOKENS, _CHECKPOINT_TIME, _JOURNAL_TIME, _LOG_LEVEL; AWS's own for credentials and region.
+_TIME_LIMIT, _WORKER_MEMORY, _SPOT, _CHECKPOINT_TOKENS, _CHECKPOINT_TIME, _JOURNAL_TIME, _LOG_LEVEL, _PUBLIC_URL (for links in webhooks, which it sends); AWS's own for credentials and region.
 
 Examples:
   $ ruminate worker --store ./jobs                 (beside \`ruminate serve --store ./jobs --no-worker\`)

@@ -2,6 +2,7 @@
 import { OpenAPIHono } from '@hono/zod-openapi';
 
 import { systemClock } from '../engine/core/clock.ts';
+import { NO_TELEMETRY } from '../engine/ports/telemetry.ts';
 import { type App, type AppEnv, type AppOptions, type Services } from './context.ts';
 import { docs } from './docs.ts';
 import type { Registry } from './endpoint.ts';
@@ -55,10 +56,11 @@ export function assemble(options: AppOptions, add: AddEndpoints): App {
   return app;
 }
 
-function servicesOf({ platform, log, clock, limits }: AppOptions): Services {
+function servicesOf({ platform, log, clock, telemetry, limits }: AppOptions): Services {
   return {
     platform,
     log,
+    telemetry: telemetry ?? NO_TELEMETRY,
     clock: clock ?? systemClock,
     keepAliveMs: limits?.keepAliveMs ?? HTTP_LIMITS.KEEP_ALIVE_MS,
     progressMs: limits?.progressMs ?? HTTP_LIMITS.PROGRESS_MS,

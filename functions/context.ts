@@ -6,6 +6,7 @@ import type { Batches } from '../engine/control/batches.ts';
 import type { Files } from '../engine/control/files.ts';
 import type { Platform } from '../engine/control/platform.ts';
 import type { Clock } from '../engine/core/clock.ts';
+import type { Telemetry } from '../engine/ports/telemetry.ts';
 import type { Webhooks } from '../engine/webhook/webhooks.ts';
 import type { Caller, KeyLookup } from './auth.ts';
 
@@ -32,6 +33,7 @@ export interface AppOptions {
   readonly webhooks?: Pick<Webhooks, 'create' | 'list' | 'get' | 'delete' | 'rotate' | 'deliveries' | 'replay'> | undefined;
   /** For GET /metrics; absent: there is none. */
   readonly metrics?: (() => Promise<{ readonly contentType: string; readonly body: string }>) | undefined;
+  readonly telemetry?: Telemetry | undefined;
   /** Default: timers of the web. */
   readonly clock?: Clock | undefined;
   /** Over HTTP_LIMITS, for machines that differ and for tests. */
@@ -51,6 +53,7 @@ export interface Services extends AppLimits {
   readonly platform: Platform;
   readonly clock: Clock;
   readonly log: Log;
+  readonly telemetry: Telemetry;
 }
 
 export interface AppEnv {
@@ -59,7 +62,7 @@ export interface AppEnv {
     /** The address that asks, as the server sees it and not as a header says it; absent: not known, and its failures are not limited. */
     readonly remote?: string | undefined;
   };
-  Variables: { requestId: string; caller?: Caller; job?: string };
+  Variables: { requestId: string; caller?: Caller; job?: string; trace?: string | undefined };
 }
 
 export type App = OpenAPIHono<AppEnv>;

@@ -11,7 +11,8 @@ import type { App, AppEnv, Services } from './context.ts';
 import { type Failure, HttpError, failureOf } from './errors.ts';
 import { at, fieldName, parseGiven, refuseMalformed } from './given.ts';
 import { HTTP_LIMITS } from './limits.ts';
-import type { Guesses, Rates } from './rates.ts';
+import type { Admitted, Guesses, Rates } from './rates.ts';
+import { traceRequest } from './trace.ts';
 
 type Responses = RouteConfig['responses'];
 
@@ -84,16 +85,23 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
   const path = declared.path.replaceAll(/\{(\w+)\}/g, ':$1');
   registry.methods.set(path, [...(registry.methods.get(path) ?? []), declared.method]);
   app.on(declared.method, path, async (c) => {
-    const caller = await authorize(c.req.raw, auth, guesses, c.env?.remote);
-    c.set('caller', caller);
-    const admitted = rates.admit(caller);
+    const trace = traceRequest(services, c, declared.method, declared.path);
+    let admitted: Admitted | null = null;
     let held = false;
+    const release = () => {
+      admitted?.release();
+      trace.end();
+    };
     try {
+      const caller = await authorize(c.req.raw, auth, guesses, c.env?.remote);
+      c.set('caller', caller);
+      admitted = rates.admit(caller);
       // After the rate: refusals count too.
       requireScope(caller, declared.scope);
       if (declared.loads === true) await shed(services);
       const query = declared.query === undefined ? undefined : check(declared.query, c.req.query());
       const body = declared.body === undefined ? undefined : check(declared.body, await readJson(c.req.raw, services.clock));
+      trace.model((body as { readonly model?: unknown } | undefined)?.model);
       const response = await answer({
         c,
         caller,
@@ -103,18 +111,20 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
         id: c.req.param('id') ?? '',
         hold: () => {
           held = true;
-          return admitted.release;
+          return release;
         },
       });
       for (const [name, value] of Object.entries(admitted.headers)) response.headers.set(name, value);
+      trace.answered(response.status);
       // HEAD is answered by GET without its body: a stream that nobody will read ends here, and gives back what it holds.
       if (c.req.raw.method === 'HEAD') await response.body?.cancel();
       return response;
     } catch (error) {
       held = false;
+      trace.failed(error);
       throw error;
     } finally {
-      if (!held) admitted.release();
+      if (!held) release();
     }
   });
 }

@@ -29,15 +29,17 @@ export interface SubmitAs {
   readonly previous?: { readonly job: string; readonly param: string } | undefined;
   /** As what it is asked for, for webhooks. Default: as a job. */
   readonly via?: 'response' | undefined;
+  /** `c.get('trace')`: what the job is linked to. */
+  readonly trace?: string | undefined;
 }
 
 /**
  * Not cut short by a client that goes: half a job could be neither found nor cancelled.
  * @throws HttpError used_for_another, previous_response_not_found, EngineError
  */
-export async function submit({ platform, clock }: Services, spec: JobSpec, { tenant, id, key, previous, via }: SubmitAs): Promise<JobView> {
+export async function submit({ platform, clock }: Services, spec: JobSpec, { tenant, id, key, previous, via, trace }: SubmitAs): Promise<JobView> {
   using timer = clock.timeout(HTTP_LIMITS.SUBMIT_MS);
-  const options = { tenant, id, idempotencyKey: key, previous: previous?.job, via, signal: timer.signal };
+  const options = { tenant, id, idempotencyKey: key, previous: previous?.job, via, traceparent: trace, signal: timer.signal };
   try {
     return await once(id === undefined ? 'idempotency-key' : 'id', async () => await platform.submit(spec, options));
   } catch (error) {

@@ -4,12 +4,16 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client';
 
+import { timeOf } from '../engine/control/ids.ts';
 import type { PlatformHealth } from '../engine/control/platform.ts';
+import { wallClockMs } from '../engine/core/clock.ts';
+import { EngineError } from '../engine/core/errors.ts';
 import type { ObjectStore, StoredBody } from '../engine/ports/object-store.ts';
 import type { DelivererEvent } from '../engine/webhook/deliverer.ts';
 import type { WorkerEvent } from '../engine/worker/events.ts';
 
 const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600];
+const VOTES = [0, 1, 2, 4, 8, 16, 32, 64];
 /** Addresses have ids in them, and anyone may ask for anything: only these make a label. */
 const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
 const PATHS = /^(?:\/v1\/(?:chat\/completions|completions|responses|models|jobs|checkpoints|quotes|batches|files|webhooks)|\/health(?:\/(?:live|ready|startup))?|\/metrics|\/openapi\.json|\/docs)(?=\/|$)/;
@@ -32,6 +36,12 @@ export class Metrics {
   readonly #webhooks = this.#counter('webhook_attempts_total', 'Attempts to deliver a webhook, by the answer.', ['answer']);
   readonly #webhookSeconds = this.#histogram('webhook_attempt_seconds', 'How long receivers took.', []);
   readonly #webhooksEnded = this.#counter('webhook_deliveries_total', 'Webhooks that were delivered or given up here.', ['state']);
+  readonly #resumed = this.#counter('resume_total', 'Slices that went on with a job, by how: from the store, by computing again, or from the beginning.', ['mode', 'result']);
+  readonly #exhausted = this.#counter('kv_budget_exhausted_total', 'Jobs that ended here because their KV-read budget was spent.');
+  readonly #margin = this.#histogram('vote_margin', 'Votes of the elected answer over those of the next, of jobs of several chains.', [], VOTES);
+  readonly #firstToken = this.#histogram('time_to_first_token_seconds', 'From the making of a job to its first token, queue and model included.', []);
+  readonly #coldStart = this.#histogram('cold_start_seconds', 'Parts of the start of a process; `load`: until a slice had its model, next to nothing where it was loaded.', ['phase']);
+  readonly #checkpointSeconds = this.#histogram('checkpoint_seconds', 'Requests of the store for objects of jobs.', ['op']);
   readonly #bytes = this.#counter('checkpoint_bytes_total', 'Bytes of jobs that went to the store or came from it.', ['op']);
   readonly #objects = this.#counter('checkpoint_objects_total', 'Objects of jobs that went to the store or came from it.', ['op']);
 
@@ -62,7 +72,7 @@ export class Metrics {
   }
 
   readonly worker = (event: WorkerEvent): void => {
-    if ('ranMs' in event) {
+    if ('ranMs' in event && event.kind !== 'reached') {
       this.#slices.inc({ outcome: event.kind });
       this.#sliceSeconds.observe({ outcome: event.kind }, event.ranMs / 1_000);
     }
@@ -73,18 +83,39 @@ export class Metrics {
         this.#generated.inc(event.usage.completion_tokens);
         this.#reads.inc(event.usage.kv_reads);
         this.#prefillReads.inc(event.usage.kv_reads_prefill);
+        if (event.finishes.includes('kv_read_budget')) this.#exhausted.inc();
+        if (event.margin !== null && event.finishes.length > 1) this.#margin.observe({}, event.margin);
         return;
       }
+      case 'begun': return void this.#resumed.inc({ mode: event.mode, result: 'ok' });
+      case 'reached': return this.#reached(event);
       case 'refused': return void this.#jobs.inc({ state: 'failed' });
       case 'expired': return void this.#jobs.inc({ state: 'expired' });
       case 'foreign': return void this.#messages.inc({ why: 'foreign' });
       case 'poisoned': return void this.#jobs.inc({ state: 'poisoned' });
-      case 'failed': return void this.#slices.inc({ outcome: 'failed' });
+      case 'failed': {
+        this.#slices.inc({ outcome: 'failed' });
+        // Nothing of the checkpoint could be gone on from.
+        if (event.error instanceof EngineError && event.error.code === 'ERR_CHECKPOINT') this.#resumed.inc({ mode: 'none', result: 'refused' });
+        return;
+      }
       case 'dropped': return void this.#messages.inc({ why: event.why });
       case 'reconciled': return void this.#reconciled.inc(event.sent);
       case 'trouble': return void this.#trouble.inc({ doing: event.doing });
     }
   };
+
+  #reached({ where, phase, ranMs }: Extract<WorkerEvent, { kind: 'reached' }>): void {
+    if (phase === 'loaded') this.#coldStart.observe({ phase: 'load' }, ranMs / 1_000);
+    // A job that its client has named does not say when it was made.
+    const madeMs = phase === 'first_token' ? timeOf(where.job) : null;
+    if (madeMs !== null) this.#firstToken.observe({}, Math.max(0, wallClockMs() - madeMs) / 1_000);
+  }
+
+  /** How long a part of the start took. */
+  coldStart(phase: 'process' | 'store' | 'models' | 'listen', ms: number): void {
+    this.#coldStart.observe({ phase }, ms / 1_000);
+  }
 
   readonly webhook = (event: DelivererEvent): void => {
     if (event.kind !== 'sent') return;
@@ -96,21 +127,24 @@ export class Metrics {
 
   /** The same store, with what goes through it counted. */
   store(store: ObjectStore): ObjectStore {
-    const count = (op: 'write' | 'read', key: string, bytes: number) => {
+    const count = (op: 'write' | 'read', key: string, bytes: number, startMs: number) => {
       if (!key.startsWith('kv/')) return;
       this.#objects.inc({ op });
       this.#bytes.inc({ op }, bytes);
+      this.#checkpointSeconds.observe({ op }, (performance.now() - startMs) / 1_000);
     };
     return {
       url: store.url,
       get: async (key, options) => {
+        const startMs = performance.now();
         const found: StoredBody | null = await store.get(key, options);
-        if (found !== null) count('read', key, found.bytes);
+        if (found !== null) count('read', key, found.bytes, startMs);
         return found;
       },
       put: async (key, body, options) => {
+        const startMs = performance.now();
         const outcome = await store.put(key, body, options);
-        if (outcome.kind === 'written') count('write', key, body.reduce((sum, { byteLength }) => sum + byteLength, 0));
+        if (outcome.kind === 'written') count('write', key, body.reduce((sum, { byteLength }) => sum + byteLength, 0), startMs);
         return outcome;
       },
       head: (key, options) => store.head(key, options),
@@ -129,8 +163,8 @@ export class Metrics {
     return new Counter({ name: PREFIX + name, help, labelNames, registers: [this.#registry] });
   }
 
-  #histogram<T extends string>(name: string, help: string, labelNames: readonly T[]): Histogram<T> {
-    return new Histogram({ name: PREFIX + name, help, labelNames, buckets: SECONDS, registers: [this.#registry] });
+  #histogram<T extends string = never>(name: string, help: string, labelNames: readonly T[], buckets: readonly number[] = SECONDS): Histogram<T> {
+    return new Histogram({ name: PREFIX + name, help, labelNames, buckets: [...buckets], registers: [this.#registry] });
   }
 
   #gauge(name: string, help: string, collect?: () => Promise<void>): Gauge {

@@ -11,7 +11,7 @@ import { type Clock, wallClockMs } from '../core/clock.ts';
 import { hasCode, makeFolder, removeOlder, statOf } from '../core/disk.ts';
 import { EngineError } from '../core/errors.ts';
 import { stateOf, thisOwner } from '../core/owner.ts';
-import { throwIfCancelled } from '../core/waiting.ts';
+import { inParallel, throwIfCancelled } from '../core/waiting.ts';
 import type { Queue, SliceMessage } from '../ports/queue.ts';
 import { storeError } from './filesystem-errors.ts';
 import { type Entry, type EntryTable, LocalQueue } from './queue-local.ts';
@@ -19,6 +19,8 @@ import { formatMessage, parseMessage } from './queue-message.ts';
 
 export interface DirectoryQueueOptions {
   readonly clock: Clock;
+  /** Who only looks: a directory that is not there is a mistake, not an empty queue. */
+  readonly mustExist?: boolean | undefined;
   readonly receivesMax?: number | undefined;
   /** Of the wall clock, which is what the processes of a machine have in common, also after a restart. */
   readonly nowMs?: (() => number) | undefined;
@@ -36,13 +38,15 @@ const LOOK_MS = 100;
 const LISTS_MAX = 3;
 /** What a process left that died while it wrote. */
 const LEFT_MS = 60_000;
+const READS_AT_ONCE = 16;
 const HIDDEN = '.';
 
 /** @example const { queue } = await openDirectoryQueue('/var/lib/ruminate/queue', { clock: systemClock }); @throws EngineError ERR_QUEUE_CONFIG, ERR_QUEUE. */
-export async function openDirectoryQueue(directory: string, { nowMs = wallClockMs, ...options }: DirectoryQueueOptions): Promise<OpenedQueue> {
+export async function openDirectoryQueue(directory: string, { nowMs = wallClockMs, mustExist = false, ...options }: DirectoryQueueOptions): Promise<OpenedQueue> {
   const url = `file:${directory}`;
   return await guarded(url, async () => {
     const isNew = (await statOf(directory)) === null;
+    if (isNew && mustExist) throw new EngineError('ERR_QUEUE_CONFIG', `${url}: there is no such queue.`);
     await makeFolder(directory);
     await removeOlder(directory, LEFT_MS, (name) => name.startsWith(HIDDEN));
     return { queue: new LocalQueue(url, new DirectoryTable(url, directory, nowMs), options), isNew };
@@ -54,8 +58,10 @@ class DirectoryTable implements EntryTable {
   readonly nowMs: () => number;
   readonly #url: string;
   readonly #directory: string;
-  /** What messages say, by id. */
-  #read = new Map<string, SliceMessage>();
+  /** As they were at the last look, by name: a long queue is not read again for every message that is taken from it. */
+  #known = new Map<string, Entry>();
+  /** What messages say, by id: that stays when a name changes. */
+  #said = new Map<string, SliceMessage>();
   #holders = 0;
   #sent = 0;
 
@@ -75,21 +81,28 @@ class DirectoryTable implements EntryTable {
   }
 
   async #listOnce(signal: AbortSignal | undefined): Promise<{ readonly entries: readonly Entry[]; readonly missed: number }> {
-    const read = new Map<string, SliceMessage>();
-    const entries: Entry[] = [];
-    let missed = 0;
-    for (const name of (await readdir(this.#directory)).sort()) {
-      const state = parseName(name);
-      if (state === null) continue;
-      const message = this.#read.get(state.id) ?? (await this.#messageOf(name, signal));
-      if (message === null) missed++;
+    const known = new Map<string, Entry>();
+    const fresh: (State & { readonly name: string })[] = [];
+    for (const name of await readdir(this.#directory)) {
+      const entry = this.#known.get(name);
+      if (entry !== undefined) known.set(name, entry);
       else {
-        read.set(state.id, message);
-        entries.push({ ...state, message });
+        const state = parseName(name);
+        if (state !== null) fresh.push({ ...state, name });
       }
     }
-    this.#read = read;
-    return { entries, missed };
+    const messages = await inParallel(fresh.length, READS_AT_ONCE, signal, async (i, stop) => {
+      const { id, name } = fresh[i] ?? { id: '', name: '' };
+      return this.#said.get(id) ?? (await this.#messageOf(name, stop));
+    });
+    for (const [i, { name, ...state }] of fresh.entries()) {
+      const message = messages[i] ?? null;
+      if (message !== null) known.set(name, { ...state, message });
+    }
+    this.#known = known;
+    const entries = [...known.values()];
+    this.#said = new Map(entries.map(({ id, message }) => [id, message]));
+    return { entries, missed: messages.filter((message) => message === null).length };
   }
 
   /** null: it has another name by now, or is half of one that a power cut has left, and then it goes. */

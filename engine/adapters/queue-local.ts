@@ -9,9 +9,10 @@ import {
   DELAY_MS_MAX, HELD_MS_MAX, RECEIVES_MAX, priorityOf,
   type ClassDepth, type DeadLetters, type DeadMessage, type Priority, type Queue, type QueueDepth, type ReceivedMessage, type SendOptions, type SliceMessage,
 } from '../ports/queue.ts';
-import { Turns } from './queue-turns.ts';
+import { Turns, byAge } from './queue-turns.ts';
 
 export interface Entry {
+  /** Later ones of the same sender sort after earlier ones. */
   readonly id: string;
   readonly message: SliceMessage;
   readonly sentMs: number;
@@ -115,7 +116,7 @@ export class LocalQueue implements Queue {
   get dead(): DeadLetters {
     const dead = async ({ signal }: CallOptions = {}) => {
       throwIfCancelled(signal);
-      return byAge((await this.#look(signal)).filter(({ isDead }) => isDead));
+      return (await this.#look(signal)).filter(({ isDead }) => isDead).sort(byAge);
     };
     const count = async (swaps: readonly Promise<boolean>[]) => (await Promise.all(swaps)).filter((won) => won).length;
     return {
@@ -148,10 +149,10 @@ export class LocalQueue implements Queue {
   async #take(entries: readonly Entry[], max: number, visibilityMs: number): Promise<readonly ReceivedMessage[]> {
     const nowMs = this.#table.nowMs();
     const inFlight = entries.filter(({ held }) => held !== null);
-    const waiting = new Set(byAge(entries.filter((entry) => entry.held === null && !entry.isDead && entry.visibleMs <= nowMs)));
+    const waiting = new Set(entries.filter((entry) => isWaiting(entry) && entry.visibleMs <= nowMs));
     const taken: ReceivedMessage[] = [];
     while (taken.length < max) {
-      const entry = this.#turns.next([...waiting], inFlight);
+      const entry = this.#turns.next(waiting, inFlight);
       if (entry === null) break;
       waiting.delete(entry);
       const by = this.#table.newHolder();
@@ -210,7 +211,7 @@ class MemoryTable implements EntryTable {
   }
 
   async add(entry: Omit<Entry, 'id'>): Promise<void> {
-    const id = this.newHolder();
+    const id = this.newHolder().padStart(15, '0');
     this.#entries.set(id, { ...entry, id });
   }
 
@@ -230,16 +231,12 @@ class MemoryTable implements EntryTable {
   }
 }
 
-function byAge(entries: readonly Entry[]): readonly Entry[] {
-  return entries.toSorted((a, b) => a.visibleMs - b.visibleMs || a.sentMs - b.sentMs);
-}
-
 function isWaiting({ held, isDead }: Entry): boolean {
   return held === null && !isDead;
 }
 
 function isSame(a: SliceMessage, b: SliceMessage): boolean {
-  return keyOf(a) === keyOf(b);
+  return a.job === b.job && a.slice === b.slice && a.tenant === b.tenant;
 }
 
 function keyOf({ tenant, job, slice }: SliceMessage): string {

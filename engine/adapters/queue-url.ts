@@ -12,6 +12,8 @@ export interface OpenQueueOptions {
   readonly batchUrl?: string | null | undefined;
   readonly environment?: NodeJS.ProcessEnv | undefined;
   readonly clock?: Clock | undefined;
+  /** Who only looks: a directory that is not there is a mistake, not an empty queue. */
+  readonly mustExist?: boolean | undefined;
 }
 
 /** Within a store that is a directory: no key of an object begins so. */
@@ -27,13 +29,13 @@ const REGION_ELSEWHERE = 'us-east-1';
  * @example const { queue } = await openQueue('https://sqs.eu-central-1.amazonaws.com/123456789012/jobs');
  * @throws EngineError ERR_QUEUE_CONFIG, ERR_QUEUE.
  */
-export async function openQueue(url: string, { batchUrl = null, environment = process.env, clock = systemClock }: OpenQueueOptions = {}): Promise<OpenedQueue> {
+export async function openQueue(url: string, { batchUrl = null, environment = process.env, clock = systemClock, mustExist }: OpenQueueOptions = {}): Promise<OpenedQueue> {
   if (url.trim() === '' || url.includes('\0')) throw refused(url, 'is empty, or holds a NUL character');
   const scheme = SCHEME.exec(url)?.[1]?.toLowerCase();
   if (scheme === 'http' || scheme === 'https' || scheme === 'sqs') return { queue: await openSqs(url, batchUrl, environment, clock), isNew: false };
   if (batchUrl !== null) throw refused(url, 'keeps batches apart by itself; a queue for batches is for SQS');
-  if (scheme === undefined) return await openDirectoryQueue(path.resolve(url), { clock });
-  if (scheme === 'file') return await openDirectoryQueue(pathOf(url), { clock });
+  if (scheme === undefined) return await openDirectoryQueue(path.resolve(url), { clock, mustExist });
+  if (scheme === 'file') return await openDirectoryQueue(pathOf(url), { clock, mustExist });
   if (scheme === 'local') {
     if (url.slice('local:'.length) !== '') throw refused(url, 'has a name, but a local: queue has none');
     return { queue: createLocalQueue({ clock }), isNew: true };
@@ -42,8 +44,8 @@ export async function openQueue(url: string, { batchUrl = null, environment = pr
 }
 
 /** The queue of a store that is a directory, for whoever does not name another; null: the store is elsewhere. @param store its url. */
-export async function openQueueOf(store: string, { clock = systemClock }: Pick<OpenQueueOptions, 'clock'> = {}): Promise<OpenedQueue | null> {
-  return store.startsWith('file:') ? await openDirectoryQueue(path.join(store.slice('file:'.length), OF_STORE), { clock }) : null;
+export async function openQueueOf(store: string, { clock = systemClock, mustExist }: Pick<OpenQueueOptions, 'clock' | 'mustExist'> = {}): Promise<OpenedQueue | null> {
+  return store.startsWith('file:') ? await openDirectoryQueue(path.join(store.slice('file:'.length), OF_STORE), { clock, mustExist }) : null;
 }
 
 /** The SDK is loaded only here, so that a local run does without its start-up time. */

@@ -1,5 +1,5 @@
 /** Webhooks over Node's own HTTP client: the one thing that connects to addresses of somebody else's choosing. */
-import { lookup } from 'node:dns/promises';
+import { Resolver } from 'node:dns/promises';
 import http from 'node:http';
 import https from 'node:https';
 import { isIP, type LookupFunction } from 'node:net';
@@ -13,13 +13,17 @@ import { type AddressRules, isAllowed, literalOf } from '../webhook/address.ts';
 export interface NodeSenderOptions extends AddressRules {
   /** Of one attempt, from the name to the end of the answer. */
   readonly timeoutMs?: number | undefined;
-  /** Every address of a name. Default: the system's resolver. */
-  readonly resolve?: ((host: string) => Promise<readonly string[]>) | undefined;
+  /** Every address of a name; none: there is no such host. Default: DNS. */
+  readonly resolve?: Resolve | undefined;
+  /** `address:port` of each. Default: the system's. */
+  readonly nameServers?: readonly string[] | undefined;
 }
+
+type Resolve = (host: string, signal: AbortSignal) => Promise<readonly string[]>;
 
 /** @example const sender = createNodeSender({ allowLoopback: false }); */
 export function createNodeSender(options: NodeSenderOptions): Sender {
-  const { timeoutMs = LIMITS.WEBHOOK_ATTEMPT_MS, resolve = resolveAll } = options;
+  const { timeoutMs = LIMITS.WEBHOOK_ATTEMPT_MS, nameServers, resolve = (host, signal) => resolveAll(host, signal, nameServers) } = options;
   return {
     async send(message: Outgoing, { signal }: CallOptions = {}): Promise<Reply> {
       throwIfCancelled(signal);
@@ -39,7 +43,7 @@ export function createNodeSender(options: NodeSenderOptions): Sender {
   };
 }
 
-async function attempt({ url: text, headers, body }: Outgoing, signal: AbortSignal, rules: AddressRules, resolve: (host: string) => Promise<readonly string[]>): Promise<Reply> {
+async function attempt({ url: text, headers, body }: Outgoing, signal: AbortSignal, rules: AddressRules, resolve: Resolve): Promise<Reply> {
   const url = new URL(text);
   const literal = literalOf(url);
   const addresses = literal === null ? await namesOf(url.hostname, resolve, signal) : [literal];
@@ -87,14 +91,32 @@ function pinned(addresses: readonly string[]): LookupFunction {
   };
 }
 
-async function namesOf(host: string, resolve: (host: string) => Promise<readonly string[]>, signal: AbortSignal): Promise<readonly string[] | SendFault> {
+async function namesOf(host: string, resolve: Resolve, signal: AbortSignal): Promise<readonly string[] | SendFault> {
   const late = new Promise<SendFault>((give) => signal.addEventListener('abort', () => give('timeout'), { once: true }));
-  // A resolver cannot be stopped; its answer is thrown away.
-  return await Promise.race([resolve(host).catch((): SendFault => 'host_not_found'), late]);
+  const found = await Promise.race([resolve(host, signal).catch((): SendFault => 'host_not_found'), late]);
+  // A resolver that was told to stop has found nothing.
+  return signal.aborted ? 'timeout' : found;
 }
 
-async function resolveAll(host: string): Promise<readonly string[]> {
-  return (await lookup(host, { all: true, verbatim: true })).map(({ address }) => address);
+const DNS = { timeout: 5_000, tries: 2 };
+
+/**
+ * Not the system's resolver (`lookup`): that holds one of the process's four threads, which files and keys need too, for as long as somebody's name
+ * server takes.
+ */
+async function resolveAll(host: string, signal: AbortSignal, nameServers: readonly string[] | undefined): Promise<readonly string[]> {
+  // In no name server.
+  if (host === 'localhost') return ['127.0.0.1', '::1'];
+  const resolver = new Resolver(DNS);
+  if (nameServers !== undefined) resolver.setServers(nameServers);
+  const stop = () => resolver.cancel();
+  signal.addEventListener('abort', stop, { once: true });
+  try {
+    const found = await Promise.allSettled([resolver.resolve4(host), resolver.resolve6(host)]);
+    return found.flatMap((answer) => (answer.status === 'fulfilled' ? answer.value : []));
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
 }
 
 function failed(why: SendFault): Reply {

@@ -5,7 +5,7 @@ import { unlessLater } from '../core/waiting.ts';
 import type { JobKey } from '../kv/names.ts';
 import { readHead } from '../kv/read.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
-import type { Queue, QueueDepth } from '../ports/queue.ts';
+import type { Priority, Queue, QueueDepth } from '../ports/queue.ts';
 
 export interface BacklogOptions {
   readonly queue: Pick<Queue, 'depth'>;
@@ -41,9 +41,10 @@ export class Backlog {
     this.#o = options;
   }
 
-  /** An interactive job was sent to the queue. */
-  sent(where: JobKey): void {
-    if (this.#sent.length < SENT_MAX) this.#sent.push({ where, atMs: this.#o.clock.nowMs() });
+  /** A job was sent to the queue. */
+  sent(where: JobKey, priority: Priority): void {
+    this.#last = null;
+    if (priority === 'interactive' && this.#sent.length < SENT_MAX) this.#sent.push({ where, atMs: this.#o.clock.nowMs() });
   }
 
   async now(): Promise<BacklogNow> {

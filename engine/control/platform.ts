@@ -8,11 +8,14 @@ import type { JobSpec, ToolChoice } from '../job/spec.ts';
 import type { TextDelta } from '../job/splitter.ts';
 import type { JobState } from '../kv/head.ts';
 import type { Via } from '../kv/hints.ts';
+import type { Strike } from '../kv/strikes.ts';
 
 export interface CallerOptions {
   /** Whose jobs: a name part, from the API key and never from the request. */
   readonly tenant: string;
   readonly signal?: AbortSignal | undefined;
+  /** Of the request, for whoever traces; jobs that it makes are linked to it. */
+  readonly traceparent?: string | undefined;
 }
 
 export interface SubmitOptions extends CallerOptions {
@@ -48,6 +51,8 @@ export interface JobView {
   /** The caller's own words; null: none. */
   readonly metadata: Readonly<Record<string, string>> | null;
   readonly user: string | null;
+  /** Of a job that is poisoned: what became of its takes, oldest first. */
+  readonly evidence: readonly Strike[] | null;
 }
 
 /** `extend`: more budget; `fork`: another way from a token; `continue`: the next turn of a conversation. */

@@ -9,6 +9,7 @@ import { type Head, isTerminal } from '../kv/head.ts';
 import type { Manifest } from '../kv/manifest.ts';
 import { type JobKey, isNamePart, jobPrefix, specName } from '../kv/names.ts';
 import { isMissing, readHead, readSpec } from '../kv/read.ts';
+import { readStrikes } from '../kv/strikes.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { SliceMessage } from '../ports/queue.ts';
 import { timeOf } from './ids.ts';
@@ -80,6 +81,7 @@ export async function viewOf(store: ObjectStore, { where, head, manifest }: JobR
     tools: toolsOf(asked),
     metadata: asked.metadata ?? null,
     user: asked.user ?? null,
+    evidence: head.state === 'poisoned' ? await readStrikes(store, where, options) : null,
   };
 }
 

@@ -20,8 +20,10 @@ import { isTerminal } from '../kv/head.ts';
 import { type JobKey, jobPrefix } from '../kv/names.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
-import type { Queue } from '../ports/queue.ts';
+import { type Queue, type SliceMessage, priorityOf } from '../ports/queue.ts';
 import type { Shelf } from '../ports/shelf.ts';
+import { NO_TELEMETRY, type Telemetry } from '../ports/telemetry.ts';
+import { ATTRIBUTE, DESTINATION, PROVIDER, SPAN } from '../telemetry/names.ts';
 import { Outbox } from '../webhook/outbox.ts';
 import { Backlog } from './backlog.ts';
 import type { LiveFeed } from './feed.ts';
@@ -53,6 +55,7 @@ export interface StorePlatformOptions {
   readonly onCancelled?: ((where: JobKey) => void) | undefined;
   /** Who is told that a job has ended. Default: one over `store`. */
   readonly outbox?: Outbox | undefined;
+  readonly telemetry?: Telemetry | undefined;
   /** Of a machine that runs jobs, for quotes; null: not known. */
   readonly usdPerHour?: number | null | undefined;
   /** Events of a job that are kept for readers who are behind. Default: a million. */
@@ -92,7 +95,7 @@ export class StorePlatform implements Platform {
     this.#backlog = new Backlog({ queue, store, clock: this.#clock, freshMs });
   }
 
-  async submit(spec: JobSpec, { tenant, id, idempotencyKey, previous, via, signal }: SubmitOptions): Promise<JobView> {
+  async submit(spec: JobSpec, { tenant, id, idempotencyKey, previous, via, traceparent, signal }: SubmitOptions): Promise<JobView> {
     const { store, keys, shelf } = this.#options;
     const { where, createdMs } = this.#newKey(tenant, id);
     const said = previous === undefined ? null : await this.#said(keyOf(tenant, previous), signal);
@@ -103,7 +106,7 @@ export class StorePlatform implements Platform {
     const text = JSON.stringify(storedSpecOf(parsed, job, modelId, said === null ? null : continuationOf(job, modelId, said)));
     const sealed = await sealSpec(text, where, keys, { signal });
     const created = await createJob(store, where, sealed, { idempotencyKey, createdMs, via, isSame: holds(text, keys, { signal }), signal });
-    return await this.#announced(created.where, signal);
+    return await this.#announced(created.where, traceparent, signal);
   }
 
   async get(id: string, { tenant, signal }: CallerOptions): Promise<JobView> {
@@ -156,12 +159,12 @@ export class StorePlatform implements Platform {
     return this.#streams.read(id, options);
   }
 
-  async fork(id: string, { tenant, as, at, chain, width, seed, length, signal }: ForkOptions): Promise<JobView> {
-    return await this.#child(id, tenant, as, signal, (name, options) => forkJob({ at, chain, width, seed, length, as: name }, options));
+  async fork(id: string, { tenant, as, at, chain, width, seed, length, traceparent, signal }: ForkOptions): Promise<JobView> {
+    return await this.#child(id, { tenant, traceparent, signal }, as, (name, options) => forkJob({ at, chain, width, seed, length, as: name }, options));
   }
 
-  async extend(id: string, { tenant, as, length, width, kvReadBudget, signal }: ExtendOptions): Promise<JobView> {
-    return await this.#child(id, tenant, as, signal, (name, options) => extendJob({ length, width: width?.toString(), kvReadBudget, as: name }, options));
+  async extend(id: string, { tenant, as, length, width, kvReadBudget, traceparent, signal }: ExtendOptions): Promise<JobView> {
+    return await this.#child(id, { tenant, traceparent, signal }, as, (name, options) => extendJob({ length, width: width?.toString(), kvReadBudget, as: name }, options));
   }
 
   async quote(spec: JobSpec, { signal }: CallerOptions): Promise<QuoteView> {
@@ -218,7 +221,7 @@ export class StorePlatform implements Platform {
   }
 
   async #child(
-    id: string, tenant: string, as: string | undefined, signal: AbortSignal | undefined, make: (name: string, options: ChildOptions) => Promise<JobKey>,
+    id: string, { tenant, traceparent, signal }: CallerOptions, as: string | undefined, make: (name: string, options: ChildOptions) => Promise<JobKey>,
   ): Promise<JobView> {
     const { store, keys, shelf } = this.#options;
     const parent = keyOf(tenant, id);
@@ -232,7 +235,7 @@ export class StorePlatform implements Platform {
       admit: async (child) => admitJob(await shelf.restore(child, id, { signal }), shelf),
       signal,
     });
-    return await this.#announced(made, signal);
+    return await this.#announced(made, traceparent, signal);
   }
 
   async #view(where: JobKey, signal: AbortSignal | undefined): Promise<JobView> {
@@ -242,14 +245,29 @@ export class StorePlatform implements Platform {
   }
 
   /** The job is there, whatever becomes of the message: the reconciler finds what no worker has heard of. */
-  async #announced(where: JobKey, signal: AbortSignal | undefined): Promise<JobView> {
+  async #announced(where: JobKey, traceparent: string | undefined, signal: AbortSignal | undefined): Promise<JobView> {
     const { store, queue } = this.#options;
     const record = await readRecord(store, where, { signal });
     if (!isTerminal(record.head.state)) {
       const message = await messageOf(store, where, record.head, record.spec, { signal });
-      await queue.send(message, { signal }).catch(() => undefined);
-      if (record.head.state === 'queued' && message.priority === undefined) this.#backlog.sent(where);
+      await this.#send(message, traceparent, signal).catch(() => undefined);
+      if (record.head.state === 'queued') this.#backlog.sent(where, priorityOf(message));
     }
     return await viewOf(store, record, await this.#jobs.spec(record, signal), { signal });
+  }
+
+  async #send(message: SliceMessage, parent: string | undefined, signal: AbortSignal | undefined): Promise<void> {
+    const { queue, telemetry = NO_TELEMETRY } = this.#options;
+    const { tenant, job } = message;
+    const span = telemetry.start(SPAN.SEND, { kind: 'producer', parent, attributes: {
+      [ATTRIBUTE.MESSAGING_SYSTEM]: PROVIDER, [ATTRIBUTE.MESSAGING_OPERATION]: 'send', [ATTRIBUTE.MESSAGING_DESTINATION]: DESTINATION, [ATTRIBUTE.TENANT]: tenant, [ATTRIBUTE.JOB]: job,
+    } });
+    let error: string | null = 'ERR_QUEUE';
+    try {
+      await queue.send(span.traceparent === undefined ? message : { ...message, traceparent: span.traceparent }, { signal });
+      error = null;
+    } finally {
+      span.end(error);
+    }
   }
 }

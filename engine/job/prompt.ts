@@ -83,7 +83,7 @@ function checkResults(turns: readonly Turn[]): void {
   for (const [i, { role, calls = [], tool_call_id: answered }] of turns.entries()) {
     for (const { id } of calls) made.add(id);
     if (role !== 'tool' || answered === undefined || made.has(answered)) continue;
-    throw new EngineError('ERR_OPTION', `messages.${i}.tool_call_id must be that of a call in an earlier turn; none is ${JSON.stringify(answered.slice(0, 64))}.`);
+    throw new EngineError('ERR_OPTION', `messages.${i}.tool_call_id must be that of a call in an earlier turn; got ${JSON.stringify(answered.slice(0, 64))}.`);
   }
 }
 
@@ -100,8 +100,7 @@ function rendered(spec: JobSpec, turns: readonly Turn[], tools: readonly Tool[],
     date: spec.date,
     extra: spec.template_variables,
   });
-  const hidden = tools.find((tool) => !text.includes(tool.function.name));
-  if (hidden !== undefined) throw new EngineError('ERR_TOOLS', `The chat template of this model shows neither tools nor a system turn that could tell of them (${hidden.function.name}).`);
+  if (tools.some((tool) => !text.includes(tool.function.name))) throw new EngineError('ERR_TOOLS', 'The chat template of this model shows neither tools nor a system turn that could tell of them.');
   return text;
 }
 

@@ -45,6 +45,11 @@ export interface StoredResult extends JobResult {
   };
 }
 
+export interface Begun {
+  readonly outcome: RestoredRun['outcome'] | 'started';
+  readonly recomputed: number;
+}
+
 export type SliceOutcome =
   | { readonly kind: 'ended'; readonly state: JobState; readonly result: StoredResult }
   /** Let go with chains that still run; whoever takes the job next goes on. */
@@ -56,6 +61,8 @@ export interface SliceContext extends Omit<RunContext, 'parks' | 'onBoundary'> {
   readonly identity: EngineIdentity;
   readonly modelId: string;
   readonly policy: CheckpointPolicy;
+  /** What it goes on from is there. */
+  readonly onBegun?: ((begun: Begun) => void) | undefined;
   readonly onCommit?: ((step: number) => void) | undefined;
   /** Why it is interrupted: the job is about to be ended, and nobody will go on with it. */
   readonly isEnding?: (() => boolean) | undefined;
@@ -118,6 +125,7 @@ async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | nu
   const begun = await orPark(lease, origin.checkpoint, () => begin(job, lease, parent, origin, context));
   if ('kind' in begun) return begun;
   using run = begun.run;
+  context.onBegun?.({ outcome: begun.outcome, recomputed: begun.recomputed });
   let { prefillRate } = begun;
   const from = run.report().step;
   const slicesNow = (): Manifest['slices'] => [...origin.slices, {

@@ -226,10 +226,10 @@ export function parseSpec(input: unknown): JobSpec {
 function checkTools({ tools = [], tool_choice: toolChoice, parallel_tool_calls: parallel }: JobSpec): void {
   const names = tools.map((tool) => tool.function.name);
   const twice = names.find((name, i) => names.indexOf(name) !== i);
-  if (twice !== undefined) throw option(`tools must have different names; got ${twice} twice`);
+  if (twice !== undefined) throw option(`tools must have different names; got ${show(twice)} and ${show(twice)}`);
   if (names.length === 0 && toolChoice !== undefined && toolChoice !== 'none') throw option('tool_choice must be given with tools');
   if (names.length === 0 && parallel !== undefined) throw option('parallel_tool_calls must be given with tools');
-  if (typeof toolChoice === 'object' && !names.includes(toolChoice.name)) throw option(`tool_choice must name one of tools; got ${toolChoice.name}`);
+  if (typeof toolChoice === 'object' && !names.includes(toolChoice.name)) throw option(`tool_choice must name one of tools; got ${show(toolChoice.name)}`);
 }
 
 /** What a spec calls its model, as the registry reads it. */

@@ -41,6 +41,7 @@ export interface StoredOptions extends GenerateOptions {
   readonly onCommit?: ((step: number) => void) | undefined;
   /** Its model is loaded and the job admitted; nothing has run. */
   readonly onOpened?: ((job: PreparedJob) => void) | undefined;
+  readonly onBegun?: SliceContext['onBegun'];
   /** See PlayContext. */
   readonly onReport?: SliceContext['onReport'];
   readonly isFollowed?: SliceContext['isFollowed'];
@@ -142,6 +143,7 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
     policy,
     clock,
     onProgress: options.onProgress,
+    onBegun: options.onBegun,
     onCommit: options.onCommit,
     onReport: options.onReport,
     isFollowed: options.isFollowed,

@@ -153,6 +153,8 @@ export class Deliverer {
     const options = { clock: this.#clock, signal };
     // Before the claim: what fails here is no attempt.
     const secrets = await activeSecrets({ store, keys, tenant, hook: hook.id }, this.#nowMs(), { signal });
+    // Its hook was deleted since: nothing is sent that nobody could verify.
+    if (secrets.length === 0) throw new EngineError('ERR_WEBHOOK_NOT_FOUND', 'The webhook was deleted meanwhile.');
     const atMs = this.#nowMs();
     const claim = await writeOnce(store, `${name}.json`, attemptRecord, { kind: 'attempt', tenant, id, round, n, atMs, nonce }, options);
     if (claim.nonce === nonce) {

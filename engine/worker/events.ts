@@ -1,5 +1,6 @@
 /** What a worker says of itself, for logs and metrics: ids, counts and codes, never prompts or tokens. */
 import type { Usage } from '../job/generate.ts';
+import type { Begun } from '../job/slice.ts';
 import type { JobState } from '../kv/head.ts';
 import type { JobKey } from '../kv/names.ts';
 import type { Strike } from '../kv/strikes.ts';
@@ -11,9 +12,16 @@ import type { Strike } from '../kv/strikes.ts';
  */
 export type StopReason = 'slice' | 'turn' | 'drain' | 'interrupt' | 'memory' | 'cancel';
 
+export type Phase = 'loaded' | 'prefilled' | 'first_token';
+
+/** `finishes`: why each chain ended. `margin`: votes of the elected answer over those of the next; null: nothing was elected. */
 export type WorkerEvent =
-  | { readonly kind: 'started'; readonly where: JobKey; readonly slice: number; readonly alone: boolean }
-  | { readonly kind: 'ended'; readonly where: JobKey; readonly state: JobState; readonly usage: Usage; readonly ranMs: number }
+  | { readonly kind: 'started'; readonly where: JobKey; readonly slice: number; readonly alone: boolean; readonly traceparent: string | undefined }
+  /** How the slice goes on: from the store, by computing again, or from the beginning. */
+  | { readonly kind: 'begun'; readonly where: JobKey; readonly mode: Begun['outcome']; readonly recomputed: number }
+  /** `loaded`: its model is there. `prefilled`: the prompt, and whatever was to be computed again, is. `first_token`: of the job, and not of the slice. */
+  | { readonly kind: 'reached'; readonly where: JobKey; readonly phase: Phase; readonly model: string; readonly ranMs: number }
+  | { readonly kind: 'ended'; readonly where: JobKey; readonly state: JobState; readonly usage: Usage; readonly finishes: readonly string[]; readonly margin: number | null; readonly ranMs: number }
   /** `step`, `tokens`: of the whole job. */
   | { readonly kind: 'parked'; readonly where: JobKey; readonly why: StopReason; readonly step: number; readonly tokens: number; readonly ranMs: number }
   /** Someone else has the job, or has ended it. */

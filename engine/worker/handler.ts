@@ -21,7 +21,7 @@ import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { HELD_MS_MAX, type Queue, type ReceivedMessage, type SliceMessage } from '../ports/queue.ts';
 import type { Outbox } from '../webhook/outbox.ts';
 import { Company } from './company.ts';
-import type { StopReason, WorkerEvent } from './events.ts';
+import type { WorkerEvent } from './events.ts';
 import type { Live } from './live.ts';
 import { RemoteReaders } from './remote-readers.ts';
 import { Running } from './running.ts';
@@ -34,7 +34,7 @@ export interface HandlerOptions extends SessionOptions {
   readonly keys: KeyProvider | null;
   readonly models: ModelFinder | undefined;
   readonly policy: Partial<CheckpointPolicy> | undefined;
-  /** Of all jobs together; undefined: all of this machine. */
+  /** undefined: all of this machine. */
   readonly threads: number | undefined;
   /** Jobs at a time. */
   readonly slots: number;
@@ -56,6 +56,8 @@ export interface HandlerOptions extends SessionOptions {
 
 /** `again`: this very message comes back; else it is done with, and the job has ended or another message. */
 export type Handled = 'done' | 'again';
+
+type OurMessage = ReceivedMessage & { readonly message: SliceMessage };
 
 /** What becomes of a message. */
 type Next = { readonly kind: 'remove' } | { readonly kind: 'again'; readonly delayMs: number };
@@ -101,10 +103,9 @@ export class Handler implements Disposable {
     return this.#rates.get(model) ?? null;
   }
 
-  /** Everything that runs, or one job: parked within a step. */
-  stop(why: StopReason, where?: JobKey): void {
-    if (where !== undefined) this.#running.get(jobPrefix(where))?.stop(why);
-    else for (const running of this.#running.values()) running.stop(why);
+  /** The job was ended or taken from outside: it stops within a step. */
+  interrupt(where: JobKey): void {
+    this.#running.get(jobPrefix(where))?.stop('interrupt');
   }
 
   /** See Worker. */
@@ -120,14 +121,14 @@ export class Handler implements Disposable {
     }
   }
 
-  /** Throws nothing: what cannot be settled comes back by itself. */
-  async handle({ message, receipt, received }: ReceivedMessage): Promise<Handled> {
+  /** Throws nothing: what cannot be settled comes back by itself. @param drain parks it within a step, also before its job has begun. */
+  async handle({ message, receipt, received }: ReceivedMessage, drain: AbortSignal): Promise<Handled> {
     if (message === null) {
       this.#o.say({ kind: 'foreign', received });
       return await this.#settled(() => this.#o.queue.release(receipt, FOREIGN_MS), 'again');
     }
     const where = { tenant: message.tenant, job: message.job };
-    const next = await this.#nextOf({ message, receipt, received }, where);
+    const next = drain.aborted ? AT_ONCE : await this.#nextOf({ message, receipt, received }, where, drain);
     return await this.#settled(() => this.#settle(message, receipt, where, next));
   }
 
@@ -140,12 +141,12 @@ export class Handler implements Disposable {
     }
   }
 
-  async #nextOf(received: ReceivedMessage & { readonly message: SliceMessage }, where: JobKey): Promise<Next> {
+  async #nextOf(received: OurMessage, where: JobKey, drain: AbortSignal): Promise<Next> {
     const { strikesMax, isUnmoved, say } = this.#o;
     let head: Head | null = null;
     try {
       head = await this.#headOf(where);
-      const verdict = verdictOf(received.message, head, { strikesMax, isUnmoved: (running) => isUnmoved(where, running), nowMs: wallClockMs() });
+      const verdict = verdictOf(received.message, head, { received: received.received, strikesMax, isUnmoved: (running) => isUnmoved(where, running), nowMs: wallClockMs() });
       switch (verdict.kind) {
         case 'drop': {
           say({ ...verdict, kind: 'dropped', where });
@@ -155,7 +156,7 @@ export class Handler implements Disposable {
         case 'expire': return await this.#expire(where);
         case 'poison': return await this.#poison(where, head, verdict.strikes);
         // A second message for what runs here.
-        case 'run': return this.has(where) ? { kind: 'again', delayMs: COMMIT_INTERVAL_MS } : await this.#run(received, where, head, verdict);
+        case 'run': return this.has(where) ? { kind: 'again', delayMs: COMMIT_INTERVAL_MS } : await this.#run(received, where, head, verdict, drain);
       }
     } catch (error) {
       return await this.#failed(received, where, error);
@@ -167,7 +168,7 @@ export class Handler implements Disposable {
     return (await readHead(this.#o.store, where))?.head ?? null;
   }
 
-  async #run({ message, receipt }: ReceivedMessage & { readonly message: SliceMessage }, where: JobKey, head: Head | null, verdict: Extract<Verdict, { kind: 'run' }>): Promise<Next> {
+  async #run({ message, receipt }: OurMessage, where: JobKey, head: Head | null, verdict: Extract<Verdict, { kind: 'run' }>, drain: AbortSignal): Promise<Next> {
     const { say, live, clock, sliceMs } = this.#o;
     const key = jobPrefix(where);
     const { slice, force, alone } = verdict;
@@ -175,11 +176,14 @@ export class Handler implements Disposable {
     this.#running.set(key, running);
     using _ = this.#watch(running, receipt, message);
     using elsewhere = new RemoteReaders(this.#o.store, where, clock);
+    const park = () => running.stop('drain');
+    drain.addEventListener('abort', park);
+    if (drain.aborted) park();
     try {
       if (alone) for (const other of this.#begun) other.end('turn');
       using _in = await this.#company.enter(alone, running.signal);
       this.#begun.add(running);
-      say({ kind: 'started', where, slice, alone });
+      say({ kind: 'started', where, slice, alone, traceparent: message.traceparent });
       if (force) await this.#note(where, head, null);
       const outcome = await this.#slice(running, elsewhere, force);
       const { ranMs, tokensPerSecond } = running;
@@ -188,7 +192,8 @@ export class Handler implements Disposable {
         say({ ...outcome, where, why: running.why ?? 'interrupt', ranMs });
         return running.why === 'cancel' ? REMOVE : running.why === 'memory' ? this.#later : AT_ONCE;
       }
-      say({ kind: 'ended', where, state: outcome.state, usage: outcome.result.usage, ranMs });
+      const { usage, chains, ballots } = outcome.result;
+      say({ kind: 'ended', where, state: outcome.state, usage, finishes: chains.map(({ finish_reason }) => finish_reason), margin: marginOf(ballots), ranMs });
       return REMOVE;
     } catch (error) {
       if (codeOf(error) === 'ERR_CANCELLED' && running.signal.aborted) return AT_ONCE;
@@ -196,6 +201,7 @@ export class Handler implements Disposable {
       say({ kind: 'fenced', where, step: running.step, ranMs: running.ranMs });
       return REMOVE;
     } finally {
+      drain.removeEventListener('abort', park);
       this.#begun.delete(running);
       this.#running.delete(key);
       live.stop(where);
@@ -203,7 +209,7 @@ export class Handler implements Disposable {
   }
 
   async #slice(running: Running, elsewhere: RemoteReaders, force: boolean): Promise<StoredOutcome> {
-    const { store, keys, policy, models, live, clock, outbox } = this.#o;
+    const { store, keys, policy, models, live, clock, outbox, say } = this.#o;
     const { where, signal } = running;
     const slice = () => resumeStored({
       store, where, keys, policy, signal, clock, outbox,
@@ -213,9 +219,11 @@ export class Handler implements Disposable {
       waitMs: 0,
       onOpened: ({ model: { resolved: { name, variant } } }) => {
         running.model = variant === null ? name : `${name}@${variant}`;
+        say({ kind: 'reached', where, phase: 'loaded', model: running.model, ranMs: running.ranMs });
       },
+      onBegun: ({ outcome: mode, recomputed }) => say({ kind: 'begun', where, mode, recomputed }),
       onReport: (report) => {
-        running.look(report);
+        for (const phase of running.look(report)) say({ kind: 'reached', where, phase, model: running.model, ranMs: running.ranMs });
         live.publish(where, report);
         this.#makeRoom();
       },
@@ -362,4 +370,12 @@ export class Handler implements Disposable {
 
 export function codeOf(error: unknown): ErrorCode | undefined {
   return error instanceof EngineError ? error.code : undefined;
+}
+
+/** Between the answer with most ballots and the next; null: no ballot has an answer. */
+function marginOf(ballots: readonly { readonly key: string | null }[]): number | null {
+  const votes = new Map<string, number>();
+  for (const { key } of ballots) if (key !== null) votes.set(key, (votes.get(key) ?? 0) + 1);
+  const [first, second = 0] = [...votes.values()].sort((a, b) => b - a);
+  return first === undefined ? null : first - second;
 }

@@ -3,7 +3,7 @@ import type { Clock } from '../core/clock.ts';
 import { unlessCancelled } from '../core/waiting.ts';
 import type { JobKey } from '../kv/names.ts';
 import type { RunReport } from '../runtime/native.ts';
-import type { StopReason } from './events.ts';
+import type { Phase, StopReason } from './events.ts';
 
 interface Sight {
   readonly atMs: number;
@@ -21,6 +21,7 @@ export class Running implements Disposable {
   #timer: ReturnType<Clock['timeout']> | null = null;
   #from: number | null = null;
   #step = 0;
+  readonly #reached = new Set<Phase>();
   /** The first sight after the prefill, and the last. */
   #decode: { readonly first: Sight; readonly last: Sight } | null = null;
   #hasAdvanced = false;
@@ -75,8 +76,9 @@ export class Running implements Disposable {
   /**
    * Between two native calls. A slice's time begins when the prefill is done, and it is not over before there is a token more than it began
    * with: else a job that takes longer to restore than a slice lasts would never come to its end.
+   * @returns what it has come to since the last look.
    */
-  look({ step, prefilled, chains }: RunReport): void {
+  look({ step, prefilled, chains }: RunReport): readonly Phase[] {
     this.#step = step;
     this.#from ??= step;
     this.#hasAdvanced ||= step > this.#from;
@@ -86,6 +88,8 @@ export class Running implements Disposable {
       this.#timer ??= this.#startTimer();
     }
     if (this.#isOver !== null && this.#hasAdvanced) this.stop(this.#isOver);
+    const now: readonly Phase[] = [...(prefilled ? ['prefilled' as const] : []), ...(this.#from === 0 && this.#hasAdvanced ? ['first_token' as const] : [])];
+    return now.filter((phase) => !this.#reached.has(phase) && this.#reached.add(phase));
   }
 
   #startTimer(): ReturnType<Clock['timeout']> {

@@ -13,6 +13,8 @@ export type Verdict =
   | { readonly kind: 'run'; readonly slice: number; readonly force: boolean; readonly alone: boolean };
 
 export interface VerdictOptions {
+  /** Of the message, this time included. */
+  readonly received: number;
   /** Takes without progress after which a job is poisoned. */
   readonly strikesMax: number;
   /** Whether nobody has written the head for as long as an owner may be silent; asked only of a running job. */
@@ -24,14 +26,15 @@ export interface VerdictOptions {
 /** From so many on a job runs alone. */
 const STRIKES_ALONE = 2;
 
-export function verdictOf(message: SliceMessage, head: Head | null, { strikesMax, isUnmoved, nowMs }: VerdictOptions): Verdict {
+export function verdictOf(message: SliceMessage, head: Head | null, { received, strikesMax, isUnmoved, nowMs }: VerdictOptions): Verdict {
   if (head === null) return { kind: 'drop', why: 'no such job' };
   if (isTerminal(head.state)) return { kind: 'drop', why: 'ended' };
-  if (head.state === 'queued' && message.slice >= head.slice && message.expiresMs !== undefined && message.expiresMs <= nowMs) return { kind: 'expire' };
   const force = head.state === 'running';
   const isGone = force && isOwnerGone(head.owner);
-  // The message of a worker that was killed comes again, and is older than what that one took.
-  if (message.slice < head.slice && !isGone) return { kind: 'drop', why: 'older slice' };
+  // The message of the take that the head shows, and its worker is dead or may be: it has come back, and nothing else tells of the job before the walk.
+  const isOfTake = force && (isGone || (received > 1 && message.slice === head.slice - 1));
+  if (message.slice < head.slice && !isOfTake) return { kind: 'drop', why: 'older slice' };
+  if (head.state === 'queued' && message.expiresMs !== undefined && message.expiresMs <= nowMs) return { kind: 'expire' };
   if (force && !isGone && !isUnmoved(head)) return { kind: 'wait' };
   if (head.strikes >= strikesMax) return { kind: 'poison', strikes: head.strikes };
   return { kind: 'run', slice: head.slice, force, alone: head.strikes >= STRIKES_ALONE };

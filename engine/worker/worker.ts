@@ -25,7 +25,7 @@ export interface WorkerOptions extends SessionOptions {
   readonly keys?: KeyProvider | null | undefined;
   readonly models?: ModelFinder | undefined;
   readonly policy?: Partial<CheckpointPolicy> | undefined;
-  /** Of all slots together. Default: all of this machine. */
+  /** Default: all of this machine. */
   readonly threads?: number | undefined;
   /** Jobs at a time: those of one model step together, as memory allows. Default: 8. */
   readonly slots?: number | undefined;
@@ -103,25 +103,19 @@ export class Worker implements LiveFeed {
     this.#loops ??= Promise.all([...Array.from({ length: this.#slots }, () => this.#work()), this.#watch()]);
   }
 
-  /** Has models loaded, for every slot, before they are asked for. @throws EngineError ERR_MODEL_NOT_FOUND and others of models; ERR_MEMORY; ERR_CANCELLED. */
+  /** Has models loaded before they are asked for. @throws EngineError ERR_MODEL_NOT_FOUND and others of models; ERR_MEMORY; ERR_CANCELLED. */
   async warm(names: readonly string[], options: CallOptions = {}): Promise<void> {
     await this.#handler.warm(names, options);
   }
 
-  /** One message that came in another way than by asking the queue: as an invocation does. It is settled with the queue as any other. */
-  handle(received: ReceivedMessage): Promise<Handled> {
-    return this.#handler.handle(received);
-  }
-
-  /** Parks what runs now, within a step; the worker goes on. */
-  park(): void {
-    this.#handler.stop('drain');
+  /** One message that came in another way than by asking the queue, and until when: as an invocation does. It is settled with the queue as any other. */
+  handle(received: ReceivedMessage, drain: AbortSignal): Promise<Handled> {
+    return this.#handler.handle(received, drain);
   }
 
   /** Takes nothing more, parks what runs, and frees its models. false: that took longer than `deadlineMs`; what is committed stays. */
   async drain({ deadlineMs, signal }: { readonly deadlineMs: number; readonly signal?: AbortSignal | undefined }): Promise<boolean> {
     this.#stop.abort();
-    this.park();
     const over = new AbortController();
     let isDrained = false;
     void this.#loops?.then(() => {
@@ -136,7 +130,7 @@ export class Worker implements LiveFeed {
 
   /** The job was ended or taken from outside: if it runs here it stops within a step, and the worker goes on with the next. */
   interrupt(where: JobKey): void {
-    this.#handler.stop('interrupt', where);
+    this.#handler.interrupt(where);
   }
 
   /** If the job runs here: as `interrupt`, and it resolves when what the job has is committed; nobody goes on with it. @throws EngineError ERR_CANCELLED. */
@@ -175,18 +169,13 @@ export class Worker implements LiveFeed {
       try {
         const [received] = await queue.receive({ max: 1, waitMs: RECEIVE_MS, visibilityMs: this.#o.visibilityMs ?? VISIBILITY_MS, signal });
         failures = 0;
-        if (received !== undefined) await this.#take(received);
+        if (received !== undefined) await this.#handler.handle(received, signal);
       } catch (error) {
         if (signal.aborted) return;
         this.#say({ kind: 'trouble', doing: 'receive', error });
         await untilAborted(this.#clock, this.#backoffMs(failures++), signal);
       }
     }
-  }
-
-  async #take(received: ReceivedMessage): Promise<void> {
-    if (!this.#stop.signal.aborted) await this.#handler.handle(received);
-    else await this.#o.queue.release(received.receipt, 0).catch((error: unknown) => this.#say({ kind: 'trouble', doing: 'settle', error }));
   }
 
   /** At the start and every minute: what lost its message or its worker is sent again. */

@@ -46,7 +46,7 @@ export function jobs(registry: Registry): void {
   endpoint(registry, {
     method: 'post', path: '/v1/jobs', tag: TAG, summary: 'Submit a job', scope: 'write', loads: true,
     body: jobRequest, headers: idempotencyHeaders, responses: { 201: one('The job'), ...NATIVE_FAILURES },
-  }, async ({ c, caller: { tenant }, body }) => created(c, await submit(services, jobSpec(body), { tenant, key: idempotencyKey(c.req.raw) })));
+  }, async ({ c, caller: { tenant }, body }) => created(c, await submit(services, jobSpec(body), { tenant, key: idempotencyKey(c.req.raw), trace: c.get('trace') })));
 
   endpoint(registry, {
     method: 'put', path: '/v1/jobs/{id}', tag: TAG, summary: 'Submit a job under a name of your own', scope: 'write', loads: true,
@@ -55,7 +55,7 @@ export function jobs(registry: Registry): void {
   }, async ({ c, caller: { tenant }, body, id }) => {
     const named = jobName.safeParse(id);
     if (!named.success) throw new HttpError('invalid_value', `id ${named.error.issues[0]?.message ?? 'is invalid'}.`, { param: 'id' });
-    return shown(c, await submit(services, jobSpec(body), { tenant, id: named.data, key: undefined }));
+    return shown(c, await submit(services, jobSpec(body), { tenant, id: named.data, key: undefined, trace: c.get('trace') }));
   });
 
   endpoint(registry, {
@@ -101,7 +101,7 @@ export function jobs(registry: Registry): void {
     method: 'post', path: '/v1/jobs/{id}/extend', tag: TAG, summary: 'Go on with more length, chains or reads', scope: 'write', loads: true,
     description: 'A new job, whose chains begin as this one\'s ended.', body: extension, responses: { 201: one('The new job'), ...NATIVE_FAILURES },
   }, async ({ c, caller: { tenant }, body, signal, id }) => created(c, await platform.extend(jobId(id), {
-    tenant, signal, as: body.id, length: body.length, width: body.width, kvReadBudget: body.kv_read_budget,
+    tenant, signal, traceparent: c.get('trace'), as: body.id, length: body.length, width: body.width, kvReadBudget: body.kv_read_budget,
   })));
 
   for (const [path, tag, description] of FORKS) {
@@ -109,7 +109,7 @@ export function jobs(registry: Registry): void {
       method: 'post', path, tag, summary: 'Go another way from a point of a chain', scope: 'write', loads: true, description,
       body: branch, responses: { 201: one('The new job'), ...NATIVE_FAILURES },
     }, async ({ c, caller: { tenant }, body, signal, id }) => created(c, await platform.fork(jobId(id), {
-      tenant, signal, as: body.id, chain: body.chain, at: body.at, width: body.width, length: body.length, seed: body.seed === undefined ? undefined : BigInt(body.seed),
+      tenant, signal, traceparent: c.get('trace'), as: body.id, chain: body.chain, at: body.at, width: body.width, length: body.length, seed: body.seed === undefined ? undefined : BigInt(body.seed),
     })));
   }
 

@@ -2,6 +2,7 @@
 import { z } from '@hono/zod-openapi';
 
 import type { JobView } from '../../engine/control/platform.ts';
+import { ERROR_CODES, type ErrorCode } from '../../engine/core/errors.ts';
 import type { JobState } from '../../engine/kv/head.ts';
 
 export const states = ['queued', 'running', 'parked', 'done', 'incomplete', 'failed', 'cancelled', 'expired', 'poisoned', 'erased'] as const satisfies readonly JobState[];
@@ -42,6 +43,9 @@ export const jobSchema = z.object({
   cached_tokens: z.int().openapi({ description: 'Of a conversation that goes on: tokens of its prompt whose KV came from the turn before.' }),
   metadata: z.record(z.string(), z.string()).nullable(),
   user: z.string().nullable(),
+  evidence: z.array(z.object({ epoch: z.int(), code: z.string().nullable(), message: z.string(), found_at: z.int() })).nullable().openapi({
+    description: 'Of a job that is poisoned: how each of its takes without progress ended; code null: without a word.',
+  }),
 }).openapi('Job');
 
 export const jobListSchema = z.object({ object: z.literal('list'), data: z.array(jobSchema), has_more: z.boolean() }).openapi('JobList');
@@ -63,7 +67,14 @@ export function jobOf(view: JobView): z.infer<typeof jobSchema> {
     cached_tokens: view.cachedTokens,
     metadata: view.metadata === null ? null : { ...view.metadata },
     user: view.user,
+    evidence: view.evidence?.map(({ epoch, code, atMs }) => ({ epoch, code, message: sentenceOf(code), found_at: Math.floor(atMs / 1_000) })) ?? null,
   };
+}
+
+/** What was really said may name a machine's folders, and is for its operator. */
+function sentenceOf(code: string | null): string {
+  if (code === null) return 'It ended without a word.';
+  return Object.hasOwn(ERROR_CODES, code) ? ERROR_CODES[code as ErrorCode][1] : 'It failed.';
 }
 
 export const resultSchema = z.object({

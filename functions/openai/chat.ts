@@ -36,7 +36,7 @@ export function chatCompletions(registry: Registry): void {
     const key = idempotencyKey(c.req.raw);
     refuseUnstored(body.store, { key });
     const { spec, budget } = await chatJob(body, () => services.platform.models({ tenant, signal }));
-    const view = await submit(services, spec, { tenant, key });
+    const view = await submit(services, spec, { tenant, key, trace: c.get('trace') });
     c.set('job', view.id);
     const headers = { 'x-ruminate-job': view.id };
     if (body.stream !== true) {

@@ -42,7 +42,7 @@ export function responses(registry: Registry): void {
     refuseUnstored(body.store, { key, background: body.background });
     const asked = body.previous_response_id;
     const previous = asked === undefined ? undefined : { job: jobOfResponse(asked), param: 'previous_response_id' };
-    const view = await submit(services, responseSpec(body, budget), { tenant, key, previous, via: body.background === true ? 'response' : undefined });
+    const view = await submit(services, responseSpec(body, budget), { tenant, key, previous, via: body.background === true ? 'response' : undefined, trace: c.get('trace') });
     const keep = body.background === true || key !== undefined;
     if (body.stream === true) return streamed(c, view, { tenant, startingAfter: null, release: hold(), keep, store: body.store });
     c.set('job', view.id);

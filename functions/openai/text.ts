@@ -26,7 +26,7 @@ export function textCompletions(registry: Registry): void {
   }, async ({ c, caller: { tenant }, body, signal, hold }) => {
     const key = idempotencyKey(c.req.raw);
     const { specs, echoes, budget } = await textJobs(body, () => services.platform.models({ tenant, signal }));
-    const views = await submitAll(services, specs, tenant, key);
+    const views = await submitAll(services, specs, tenant, key, c.get('trace'));
     const jobs = views.map((view, at) => ({ view, echo: echoes[at] ?? '' }));
     c.set('job', views[0]?.id ?? '');
     const headers = { 'x-ruminate-job': views.map(({ id }) => id).join(', ') };
@@ -55,10 +55,10 @@ export function textCompletions(registry: Registry): void {
 }
 
 /** All or none: those that were made before one is refused are cancelled. */
-async function submitAll(services: Services, specs: readonly JobSpec[], tenant: string, key: string | undefined): Promise<readonly JobView[]> {
+async function submitAll(services: Services, specs: readonly JobSpec[], tenant: string, key: string | undefined, trace: string | undefined): Promise<readonly JobView[]> {
   const views: JobView[] = [];
   try {
-    for (const [at, spec] of specs.entries()) views.push(await submit(services, spec, { tenant, key: keyOf(key, at) }));
+    for (const [at, spec] of specs.entries()) views.push(await submit(services, spec, { tenant, key: keyOf(key, at), trace }));
     return views;
   } catch (error) {
     if (key === undefined) await cancelAll(services, views, tenant);

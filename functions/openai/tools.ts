@@ -73,8 +73,7 @@ export function checkAnswers(messages: readonly Message[], param: (index: number
   for (const [index, { role, tool_calls: calls = [], tool_call_id: answered }] of messages.entries()) {
     for (const { id } of calls) made.add(id ?? '');
     if (role !== 'tool' || made.has(answered ?? '')) continue;
-    const id = JSON.stringify((answered ?? '').slice(0, 64));
-    throw new HttpError('invalid_value', `${param(index)} must answer a call of an earlier turn; none has the identifier ${id}.`, { param: param(index) });
+    throw new HttpError('invalid_value', `${param(index)} must answer a call of an earlier turn, and none has its identifier.`, { param: param(index) });
   }
 }
 

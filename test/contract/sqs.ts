@@ -1,5 +1,6 @@
 /** The contract suite on an SQS server, and what only SQS has. */
 import { GetQueueAttributesCommand, ReceiveMessageCommand, SendMessageCommand } from '@aws-sdk/client-sqs';
+import { FetchHttpHandler } from '@smithy/fetch-http-handler';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
@@ -82,6 +83,18 @@ export function describeSqs(name: string, start: (() => Promise<SqsPeer>) | null
       const options = { batchUrl: null, endpoint: peer.endpoint, region: 'us-east-1', credentials: { accessKeyId: 'test', secretAccessKey: 'test' }, deadlineMs: 300 };
       await expect(createSqsQueue({ ...options, url: `${url}-not` }).send(message)).rejects.toMatchObject({ code: 'ERR_QUEUE_CONFIG', message: expect.stringContaining('no such queue') as unknown });
       await expect(createSqsQueue({ ...options, url, endpoint: 'http://127.0.0.1:1' }).depth()).rejects.toMatchObject({ code: 'ERR_QUEUE' });
+    });
+
+    test('by fetch it does the same, as where there is no Node', async () => {
+      const { url, batchUrl } = await peer.urls(RECEIVES);
+      const queue = createSqsQueue({ url, batchUrl, endpoint: peer.endpoint, region: 'us-east-1', credentials: { accessKeyId: 'test', secretAccessKey: 'test' }, requestHandler: new FetchHttpHandler() });
+      await queue.sendAll([message, { ...message, job: 'more', priority: 'batch' }]);
+      expect(await queue.depth()).toMatchObject({ visible: 1, batch: { visible: 1 } });
+      const [taken] = await queue.receive(ONCE);
+      await queue.extend(taken?.receipt ?? '', 60_000);
+      await queue.remove(taken?.receipt ?? '');
+      await expect(queue.receive({ ...ONCE, signal: AbortSignal.abort() })).rejects.toMatchObject({ code: 'ERR_CANCELLED' });
+      expect(await queue.receive(ONCE)).toMatchObject([{ message: { job: 'more' } }]);
     });
 
     test('without dead letters it says how to get them', async () => {

@@ -16,7 +16,7 @@ import { EngineError } from '../../engine/core/errors.ts';
 import { LIMITS } from '../../engine/core/limits.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import { batchOfChats } from '../../functions/openai/batch-chat.ts';
-import { TENANT, platformOn, runToEnd } from './support.ts';
+import { SPEC, TENANT, platformOn, runToEnd } from './support.ts';
 
 const shelf = new NativeShelf();
 afterAll(() => shelf[Symbol.dispose]());
@@ -30,10 +30,10 @@ const INPUT = Buffer.from(Array.from({ length: LINES }, (_, i) =>
 
 /** An instance of its own on `store`. */
 function instanceOn(store: MemoryStore, { nowMs = () => NOON, troubles = [] as unknown[] } = {}) {
-  const { platform } = platformOn(store, shelf, { nowMs });
+  const { platform, queue } = platformOn(store, shelf, { nowMs });
   const files = new Files({ store, keys: null, nowMs });
   const batches = new Batches({ store, keys: null, files, platform, endpoints: [batchOfChats(platform)], nowMs, waitMs: 30_000, onTrouble: (_, error) => troubles.push(error) });
-  return { files, batches, platform, create: async () => await batches.create({ ...me, endpoint: URL, inputFileId: (await files.create(INPUT, { ...me, filename: 'in.jsonl' })).id, metadata: null }) };
+  return { files, batches, platform, queue, create: async () => await batches.create({ ...me, endpoint: URL, inputFileId: (await files.create(INPUT, { ...me, filename: 'in.jsonl' })).id, metadata: null }) };
 }
 
 async function textOf(files: Files, id: string | null): Promise<string> {
@@ -50,6 +50,13 @@ async function runJobs(store: MemoryStore, { id }: BatchView): Promise<void> {
 }
 
 const isOurs = ({ key }: Operation) => key.startsWith('batches/') || key.startsWith('files/');
+
+test('the jobs of a batch wait behind everything interactive', async () => {
+  const { create, queue, platform } = instanceOn(new MemoryStore());
+  await create();
+  await platform.submit(SPEC, me);
+  expect(queue.sent.map(({ priority }) => priority)).toEqual([...Array.from({ length: LINES }, () => 'batch'), undefined]);
+});
 
 describe('a batch whose store fails once', () => {
   /** Asked again and again, as a client does, from one instance and then from another. */

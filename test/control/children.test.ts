@@ -38,6 +38,17 @@ describe('an extension', () => {
     expect(events.filter(({ kind }) => kind === 'token')).toHaveLength(once.usage.completion_tokens);
   });
 
+  test('of a job that waited as part of a batch waits for nobody', async () => {
+    const store = new MemoryStore();
+    const { platform, queue } = platformOn(store, shelf);
+    const { id } = await platform.submit({ ...SPEC, priority: 'batch', wait_ms_max: 60_000 }, me);
+    expect(queue.sent).toMatchObject([{ priority: 'batch', expiresMs: expect.any(Number) as unknown }]);
+    await runToEnd(store, id);
+    queue.sent.length = 0;
+    const child = await platform.extend(id, { ...me, length: 240 });
+    expect(queue.sent).toEqual([{ v: 1, tenant: TENANT, job: child.id, slice: 0 }]);
+  });
+
   test('by chains is told with each chain from its beginning', async () => {
     const { store, platform } = await endedJob();
     const child = await platform.extend('sums', { ...me, width: 3, as: 'wider' });

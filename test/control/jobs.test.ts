@@ -6,8 +6,10 @@ import { createLocalQueue } from '../../engine/adapters/queue-local.ts';
 import { NativeShelf } from '../../engine/control/native-shelf.ts';
 import type { Platform } from '../../engine/control/platform.ts';
 import { generate } from '../../engine/job/generate.ts';
+import { endJob } from '../../engine/kv/end.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import { liveKey } from '../../engine/kv/hints.ts';
+import { putStrike } from '../../engine/kv/strikes.ts';
 import { ManualClock } from '../helpers/clock.ts';
 import { SPEC, SentQueue, TENANT, platformOn, runToEnd } from './support.ts';
 
@@ -36,6 +38,7 @@ describe('a job that is asked for', () => {
       cachedTokens: 0,
       metadata: null,
       user: null,
+      evidence: null,
     });
     expect(queue.sent).toEqual([{ v: 1, tenant: TENANT, job: view.id, slice: 0 }]);
     expect(await platform.get(view.id, me)).toEqual(view);
@@ -102,6 +105,29 @@ describe('a job that is asked for', () => {
     const { platform } = platformOn(store, small);
     await expect(platform.submit(SPEC, me)).rejects.toMatchObject({ code: 'ERR_MEMORY' });
     expect(store.snapshot().size).toBe(0);
+  });
+
+  test('says in its message until when it may wait, counted from when it was made', async () => {
+    const { platform, queue } = platformOn(new MemoryStore(), shelf, { nowMs: () => NOON });
+    await platform.submit({ ...SPEC, wait_ms_max: 90_000 }, me);
+    expect(queue.sent).toMatchObject([{ slice: 0, expiresMs: NOON + 90_000 }]);
+    for (const wrong of [{ wait_ms_max: 0 }, { wait_ms_max: 15 * 86_400_000 }, { priority: 'high' }]) {
+      await expect(platform.submit({ ...SPEC, ...wrong } as never, me)).rejects.toMatchObject({ code: 'ERR_OPTION' });
+    }
+  });
+
+  test('that is poisoned shows how each of its takes ended', async () => {
+    const store = new MemoryStore();
+    const { platform } = platformOn(store, shelf);
+    const { id } = await platform.submit(SPEC, me);
+    const where = { tenant: TENANT, job: id };
+    expect((await platform.get(id, me)).evidence).toBeNull();
+    await putStrike(store, where, { epoch: 2, owner: 'b', code: null, message: 'gone', atMs: NOON });
+    await putStrike(store, where, { epoch: 1, owner: 'a', code: 'ERR_INTERNAL', message: 'x'.repeat(5_000), atMs: NOON });
+    await putStrike(store, where, { epoch: 1, owner: 'late', code: null, message: 'whoever came after cannot say better', atMs: NOON });
+    await store.put(`strikes/${TENANT}/${id}/3.json`, [Buffer.from('{"epoch":')]);
+    await endJob(store, where, 'poisoned');
+    expect(await platform.get(id, me)).toMatchObject({ state: 'poisoned', evidence: [{ epoch: 1, owner: 'a', code: 'ERR_INTERNAL' }, { epoch: 2, owner: 'b', code: null }] });
   });
 
   test('while the queue fails is there all the same, with the marker by which it is found', async () => {

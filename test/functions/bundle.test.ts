@@ -17,5 +17,12 @@ test('the app bundles without anything of Node\'s and without native code, under
   // Schemas are refused with the request's own words, and before a job is.
   const grammar = ['ebnf', 'grammar', 'json-rules', 'number-rules', 'schema-grammar'];
   const core = ['clock', 'errors', 'host', 'limits', 'turns'];
-  expect(engine.sort()).toEqual([...core.map((file) => `engine/core/${file}.ts`), ...['call-id', 'elected', ...grammar].toSorted().map((file) => `engine/job/${file}.ts`), 'engine/webhook/events.ts']);
+  expect(engine.sort()).toEqual([...core.map((file) => `engine/core/${file}.ts`), ...['call-id', 'elected', ...grammar].toSorted().map((file) => `engine/job/${file}.ts`), 'engine/ports/telemetry.ts', 'engine/telemetry/names.ts', 'engine/webhook/events.ts']);
+});
+
+test('so does the SQS queue', async () => {
+  const { outputFiles } = await build({
+    entryPoints: [path.join(ROOT, 'engine', 'adapters', 'sqs.ts')], bundle: true, minify: true, format: 'esm', platform: 'browser', target: 'es2022', write: false, logLevel: 'silent',
+  });
+  expect(outputFiles[0]?.contents.byteLength).toBeLessThan(400_000);
 });

@@ -64,7 +64,12 @@ export class Served implements AsyncDisposable {
 
 /** Resolves when it listens, with what it printed. @throws if it ends before, with what it said. */
 export async function serve(store: string, ...args: readonly string[]): Promise<Served> {
-  const child = spawn(process.execPath, [path.join(ROOT, 'bin', 'ruminate.mjs'), 'serve', '--store', store, '--port', '0', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  return await serveIn({}, store, ...args);
+}
+
+/** With variables of its own. */
+export async function serveIn(env: Readonly<Record<string, string>>, store: string, ...args: readonly string[]): Promise<Served> {
+  const child = spawn(process.execPath, [path.join(ROOT, 'bin', 'ruminate.mjs'), 'serve', '--store', store, '--port', '0', ...args], { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
   const log = { text: '' };
   let out = '';
   const exit = new Promise<Exit>((resolve) => child.once('close', (code, signal) => resolve({ code, signal })));

@@ -54,7 +54,7 @@ async function whenCommitted(store: ObjectStore, job: string): Promise<void> {
 }
 
 describe('signals', () => {
-  const flags = (spec: JobSpec) => ['run', spec.prompt ?? '', '--model', spec.model, '--length', '900', '--width', '6', '--seed', '3', '--threads', '1', '--no-early-stop', '--json'];
+  const flags = (spec: JobSpec) => ['run', spec.prompt ?? '', '--model', spec.model, '--length', '900', '--width', '48', '--seed', '3', '--threads', '1', '--no-early-stop', '--json'];
 
   test.each(['SIGINT', 'SIGTERM'] as const)('%s parks, the same command goes on, and its JSON is that of a run that was left alone', async (signal) => {
     const store = await quickStore();

@@ -1,4 +1,6 @@
 /** Where webhooks may go, and that no receiver can do anything with the one who sends but answer. */
+import { createSocket } from 'node:dgram';
+import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { describe, expect, test } from 'vitest';
@@ -38,6 +40,8 @@ describe('a sender', () => {
     const sender = createNodeSender(DEVELOPMENT);
     expect(await sender.send(message(`${receiver.url}/hooks?x=1`))).toEqual({ kind: 'answered', status: 202 });
     expect(receiver.received).toMatchObject([{ path: '/hooks?x=1', body: '{"a":"é"}', headers: { 'webhook-id': 'msg_1', 'content-type': 'application/json', 'content-length': '10' } }]);
+    expect(await sender.send(message(`http://localhost:${receiver.port}/by-name`))).toEqual({ kind: 'answered', status: 202 });
+    expect(receiver.received.pop()?.path).toBe('/by-name');
     receiver.answer = (response) => response.writeHead(302, { location: 'http://169.254.169.254/latest' }).end();
     expect(await sender.send(message(receiver.url))).toEqual({ kind: 'answered', status: 302 });
     expect(receiver.received).toHaveLength(2);
@@ -83,6 +87,19 @@ describe('a sender', () => {
     };
     expect(await createNodeSender(DEVELOPMENT).send(message(receiver.url))).toEqual({ kind: 'answered', status: 500 });
     expect(sent).toBeLessThan(LIMITS.WEBHOOK_ANSWER_BYTES_MAX + (16 << 20));
+    // A name whose server never answers, with as many attempts as may be on their way: files can be read meanwhile.
+    let asked = 0;
+    const names = createSocket('udp4').on('message', () => { asked += 1; });
+    await new Promise<void>((resolve) => names.bind(0, '127.0.0.1', resolve));
+    const slow = createNodeSender({ ...PUBLIC, timeoutMs: 1_500, nameServers: [`127.0.0.1:${names.address().port}`] });
+    const attempts = Array.from({ length: LIMITS.WEBHOOKS_IN_FLIGHT }, async (_, n) => await slow.send(message(`https://slow-${n}.example/`)));
+    let done = false;
+    void Promise.all(attempts).then(() => { done = true; });
+    await readFile(new URL(import.meta.url));
+    expect(done).toBe(false);
+    expect(new Set((await Promise.all(attempts)).map((reply) => JSON.stringify(reply)))).toEqual(new Set(['{"kind":"failed","why":"timeout"}']));
+    expect(asked).toBeGreaterThanOrEqual(2 * LIMITS.WEBHOOKS_IN_FLIGHT);
+    await new Promise<void>((resolve) => names.close(() => resolve()));
     const late = createNodeSender({ ...DEVELOPMENT, timeoutMs: 100, resolve: () => new Promise(() => undefined) });
     expect(await late.send(message('http://slow.example/'))).toEqual({ kind: 'failed', why: 'timeout' });
   });

@@ -3,6 +3,7 @@ import { createLocalQueue } from '../../engine/adapters/queue-local.ts';
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { type Clock, systemClock } from '../../engine/core/clock.ts';
 import { Session } from '../../engine/job/session.ts';
+import { ownerHint } from '../../engine/job/slice.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { resumeStored, runStored } from '../../engine/job/stored.ts';
 import { type StoredSpec, storedSpecOf } from '../../engine/job/stored-spec.ts';
@@ -86,8 +87,9 @@ export class Bench {
     }
   }
 
+  /** What became of its slices, and not how far each came. */
   kinds(job: string): readonly WorkerEvent['kind'][] {
-    return this.events.filter((event) => 'where' in event && event.where.job === job).map(({ kind }) => kind);
+    return this.events.filter((event) => 'where' in event && event.where.job === job && event.kind !== 'begun' && event.kind !== 'reached').map(({ kind }) => kind);
   }
 
   async head(job: string): Promise<Head> {
@@ -113,4 +115,9 @@ export async function quiet(spec: JobSpec): Promise<unknown> {
 /** Resolves when the job that runs here has so many steps. */
 export async function reaches(worker: Worker, where: JobKey, step: number): Promise<void> {
   while ((worker.report(where)?.step ?? 0) < step) await worker.changed(where, 100);
+}
+
+/** Of this machine, and of a process that is not there. */
+export function deadOwner(): string {
+  return ownerHint().replace(/^\d+-\d+/, `${2 ** 22 + 1}-1`);
 }

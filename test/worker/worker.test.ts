@@ -1,15 +1,14 @@
 /** Messages are hints and workers are mortal: whatever happens to either, a job runs to the one result it has. */
-import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, test } from 'vitest';
 
-import { EngineError } from '../../engine/core/errors.ts';
-import { ownerHint } from '../../engine/job/slice.ts';
 import { endJob } from '../../engine/kv/end.ts';
 import { takeJob } from '../../engine/kv/take.ts';
+import type { ObjectStore } from '../../engine/ports/object-store.ts';
+import type { Worker } from '../../engine/worker/worker.ts';
 import { ManualClock } from '../helpers/clock.ts';
 import { through } from '../helpers/through.ts';
-import { Bench, LONG, quiet, reaches, SHORT, whereIs } from './support.ts';
+import { type JobStatus, STATUS } from '../../functions/jobs/views.ts';
+import { Bench, deadOwner, LONG, quiet, reaches, SHORT, whereIs } from './support.ts';
 
 let expected: unknown;
 let expectedLong: unknown;
@@ -56,6 +55,36 @@ describe('messages', () => {
     bench.worker();
     expect(await bench.event('dropped', 'sums')).toMatchObject({ why: 'older slice' });
     expect(await bench.head('sums')).toMatchObject({ state: 'running', epoch: 1 });
+  });
+
+  test('the message of a worker that was killed comes back, and the next one goes on at once, without the walk', async () => {
+    await using bench = new Bench();
+    await bench.submit('sums', SHORT);
+    // Received and taken, and then nothing more.
+    const [lost] = await bench.queue.receive({ max: 1, waitMs: 0, visibilityMs: 0 });
+    await takeJob(bench.store, whereIs('sums'), { owner: deadOwner() });
+    expect(lost).toMatchObject({ message: { slice: 0 }, received: 1 });
+    bench.worker({ reconcileMs: 1e9 });
+    await bench.event('ended', 'sums');
+    expect(bench.kinds('sums')).toEqual(['started', 'ended']);
+    expect(await bench.head('sums')).toMatchObject({ state: 'done', slice: 2 });
+    expect(await bench.queue.depth()).toMatchObject({ visible: 0, inFlight: 0 });
+    expect(await bench.result('sums')).toEqual(expected);
+  });
+
+  test('one that comes back while its job runs elsewhere waits, and is removed when the job has ended', async () => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    await bench.submit('sums', SHORT);
+    await bench.queue.receive({ max: 1, waitMs: 0, visibilityMs: 0 });
+    const lease = await takeJob(bench.store, whereIs('sums'), { owner: 'someone elsewhere' });
+    bench.worker({ reconcileMs: 1e9 });
+    await clock.settle();
+    expect(await bench.queue.depth()).toMatchObject({ visible: 0, inFlight: 0 });
+    await lease.commit({ state: 'done', manifest: null, objects: [] });
+    clock.advance(15_000);
+    expect(await bench.event('dropped', 'sums')).toMatchObject({ why: 'ended' });
+    expect(bench.kinds('sums')).toEqual(['dropped']);
   });
 
   test('a job whose owner may live is left to it, and taken when it has been silent for too long', async () => {
@@ -113,6 +142,31 @@ describe('slices', () => {
     expect(await bench.result('sums')).toEqual(expectedLong);
   });
 
+  test('the status of a job only goes forward, whatever happens to its slices', async () => {
+    await using bench = new Bench();
+    const order: readonly JobStatus[] = ['queued', 'in_progress', 'completed'];
+    const seen: JobStatus[] = [];
+    const store = through(bench.store as ObjectStore, {
+      put: async (key, body, options) => {
+        const outcome = await bench.store.put(key, body, options);
+        if (key.endsWith('/HEAD')) seen.push(STATUS[(await bench.head('sums')).state]);
+        return outcome;
+      },
+    });
+    await bench.submit('sums', LONG);
+    seen.push(STATUS[(await bench.head('sums')).state]);
+    // A machine that is taken back at once, one that slices, and messages that come twice.
+    const drained = new Promise((resolve) => {
+      const first: Worker = bench.worker({ store, onEvent: ({ kind }) => { if (kind === 'started') resolve(first.drain({ deadlineMs: 20_000 })); } });
+    });
+    await drained;
+    bench.worker({ store, sliceMs: 0, onEvent: ({ kind }) => { if (kind === 'started') void bench.send('sums'); } });
+    await bench.event('ended', 'sums');
+    expect(seen.length).toBeGreaterThan(10);
+    expect(seen).toEqual(seen.toSorted((a, b) => order.indexOf(a) - order.indexOf(b)));
+    expect(new Set(seen)).toEqual(new Set(order));
+  });
+
   test('two jobs that are sliced take turns', async () => {
     await using bench = new Bench();
     await bench.submit('a', LONG);
@@ -150,6 +204,22 @@ describe('slices', () => {
     expect((await bench.event('parked', 'sums')).why).toBe('drain');
   });
 
+  test('a worker that drains while it still looks at a message gives it back at once', async () => {
+    await using bench = new Bench();
+    await bench.submit('sums', LONG);
+    let worker: Worker | null = null;
+    let drained: Promise<boolean> | null = null;
+    const get: ObjectStore['get'] = (key, options) => {
+      if (key.endsWith('/HEAD')) drained ??= worker?.drain({ deadlineMs: 20_000 }) ?? null;
+      return bench.store.get(key, options);
+    };
+    worker = bench.worker({ store: through(bench.store as ObjectStore, { get }), reconcileMs: 1e9 });
+    while (drained === null) await new Promise((resolve) => setImmediate(resolve));
+    expect(await drained).toBe(true);
+    expect(await bench.head('sums')).toMatchObject({ strikes: 0 });
+    expect(await bench.queue.depth()).toMatchObject({ visible: 1, inFlight: 0 });
+  });
+
   test('a worker that has nothing to do drains at once', async () => {
     await using bench = new Bench();
     const worker = bench.worker();
@@ -185,131 +255,3 @@ describe('endings from outside', () => {
     expect(await bench.head('long')).toMatchObject({ state: 'cancelled' });
   });
 });
-
-describe('faults', () => {
-  test('poisoned after N strikes, and not before', async () => {
-    await using bench = new Bench();
-    for (const [job, strikes] of [['four', 4], ['five', 5]] as const) {
-      await bench.submit(job, SHORT, { send: false });
-      // So many workers took it and died.
-      for (let i = 0; i < strikes; i++) await takeJob(bench.store, whereIs(job), { owner: deadOwner(), force: true });
-      await bench.send(job, strikes);
-    }
-    bench.worker();
-    expect(await bench.event('poisoned', 'five')).toMatchObject({ strikes: 5 });
-    await bench.event('ended', 'four');
-    expect(bench.kinds('five')).toEqual(['poisoned']);
-    expect(await bench.head('five')).toMatchObject({ state: 'poisoned' });
-    expect(await bench.head('four')).toMatchObject({ state: 'done', strikes: 0 });
-  });
-
-  test('a job that no machine can run fails once', async () => {
-    await using bench = new Bench();
-    bench.worker();
-    await bench.submit('vast', SHORT, {
-      change: (stored) => ({ ...stored, spec: { ...stored.spec, budget: { lengths: [1 << 20, 1 << 20] } }, lengths: [1 << 20, 1 << 20] }),
-    });
-    expect((await bench.event('refused', 'vast')).error).toMatchObject({ code: 'ERR_PROMPT_TOO_LONG' });
-    expect(await bench.head('vast')).toMatchObject({ state: 'failed' });
-    await bench.submit('next', SHORT);
-    await bench.event('ended', 'next');
-    expect(bench.kinds('vast')).toEqual(['started', 'refused']);
-  });
-
-  test('what may pass is tried again, later each time, and costs the job nothing', async () => {
-    const clock = new ManualClock();
-    await using bench = new Bench(clock);
-    let tries = 0;
-    bench.worker({
-      reconcileMs: 1e9,
-      random: () => 1 - 2 ** -53,
-      models: { find: () => Promise.reject(new EngineError('ERR_MODEL_NOT_FOUND', `not here: ${++tries}`)) },
-    });
-    await bench.submit('sums', SHORT);
-    for (let count = 1; count <= 4; count++) {
-      while (tries < count) {
-        clock.advance(1_000);
-        await clock.settle();
-      }
-    }
-    const delays = bench.events.flatMap((event) => (event.kind === 'failed' ? [Math.round(event.delayMs)] : []));
-    expect(delays.slice(0, 3)).toEqual([2_000, 4_000, 8_000]);
-    expect(await bench.head('sums')).toMatchObject({ state: 'queued', strikes: 0 });
-  });
-});
-
-describe('reconciling', () => {
-  test('a worker with a new queue finds what lives in the store, and takes at once what a dead process had', async () => {
-    await using bench = new Bench();
-    await bench.submit('queued', SHORT, { send: false });
-    await bench.submit('orphan', SHORT, { send: false });
-    await takeJob(bench.store, whereIs('orphan'), { owner: deadOwner() });
-    bench.worker({ isQueueNew: true });
-    await Promise.all([bench.event('ended', 'queued'), bench.event('ended', 'orphan')]);
-    expect(bench.events.find(({ kind }) => kind === 'reconciled')).toMatchObject({ sent: 2 });
-    for (const job of ['queued', 'orphan']) expect(await bench.result(job)).toEqual(expected);
-  });
-
-  test('a worker notices that another process of its machine has died, and takes what that one had', async () => {
-    const clock = new ManualClock();
-    await using bench = new Bench(clock);
-    await bench.submit('seen', SHORT, { send: false });
-    await bench.submit('unseen', SHORT, { send: false });
-    const neighbour = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1e9)'], { stdio: 'ignore' });
-    const exit = new Promise((resolve) => neighbour.once('exit', resolve));
-    const owner = ownerHint().replace(/^\d+-\d+/, `${neighbour.pid}-${startOf(neighbour.pid ?? 0)}`);
-    await takeJob(bench.store, whereIs('seen'), { owner });
-    bench.worker({ reconcileMs: 1e9, isQueueNew: true });
-    for (let seconds = 0; seconds < 5; seconds++) {
-      await clock.settle();
-      clock.advance(1_000);
-    }
-    await bench.event('ended', 'unseen');
-    expect(await bench.head('seen')).toMatchObject({ state: 'running', epoch: 1, owner });
-    neighbour.kill('SIGKILL');
-    await exit;
-    for (let seconds = 0; bench.kinds('seen').at(-1) !== 'ended'; seconds++) {
-      expect(seconds, 'taken at last').toBeLessThan(10_000);
-      await clock.settle();
-      // Nobody counts on less than a second.
-      if (bench.kinds('seen').length === 0) clock.advance(1_000);
-    }
-    expect(clock.nowMs()).toBeLessThan(40_000);
-    expect(await bench.result('seen')).toEqual(expected);
-  });
-
-  test('the message of a worker that was killed comes again, and its job is taken', async () => {
-    await using bench = new Bench();
-    await bench.submit('sums', SHORT, { send: false });
-    await takeJob(bench.store, whereIs('sums'), { owner: deadOwner() });
-    await bench.send('sums', 0);
-    bench.worker({ reconcileMs: 1e9 });
-    await bench.event('ended', 'sums');
-    expect(await bench.result('sums')).toEqual(expected);
-  });
-
-  test('a job that lost its message is found by the walk that comes every minute', async () => {
-    const clock = new ManualClock();
-    await using bench = new Bench(clock);
-    await bench.submit('lost', SHORT, { send: false });
-    bench.worker();
-    for (let waited = 0; bench.kinds('lost').length === 0; waited += 10_000) {
-      expect(waited).toBeLessThan(180_000);
-      await clock.settle();
-      clock.advance(10_000);
-    }
-    await bench.event('ended', 'lost');
-    expect(await bench.result('lost')).toEqual(expected);
-  });
-});
-
-/** Clock ticks since boot, as /proc says. */
-function startOf(pid: number): string {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
-}
-
-/** Of this machine, and of a process that is not there. */
-function deadOwner(): string {
-  return ownerHint().replace(/^\d+-\d+/, `${2 ** 22 + 1}-1`);
-}

@@ -1,7 +1,9 @@
-/** What `ruminate worker` is told: options before the environment, and everything that is wrong with either said at once. */
+/** What a worker is told, as a command or as a function: options before the environment, and everything that is wrong with either said at once. */
 import { EngineError } from '../engine/core/errors.ts';
 import { SLOTS } from '../engine/worker/worker.ts';
-import { durationMs } from './options.ts';
+
+/** As `process.env`. */
+export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** As they were written. */
 export interface WorkerFlags {
@@ -46,7 +48,7 @@ const SLICE_MS_MAX = 11 * 3_600_000;
 const DAY_MS = 86_400_000;
 
 /** @throws EngineError ERR_OPTION that names all that is wrong. */
-export function workerConfig(flags: WorkerFlags, environment: NodeJS.ProcessEnv): WorkerConfig {
+export function workerConfig(flags: WorkerFlags, environment: Environment): WorkerConfig {
   const wrong: string[] = [];
   const said = (flag: string | undefined, option: string, variable: string): { readonly text: string; readonly name: string } | null => {
     const text = flag ?? environment[variable] ?? '';
@@ -91,12 +93,9 @@ export function workerConfig(flags: WorkerFlags, environment: NodeJS.ProcessEnv)
 }
 
 function timeOf(text: string, mostMs: number): number | null {
-  try {
-    const ms = durationMs(text);
-    return ms >= 1 && ms <= mostMs ? ms : null;
-  } catch {
-    return null;
-  }
+  const [, digits, unit = 's'] = /^(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h)?$/.exec(text) ?? [];
+  const ms = Math.round(Number(digits) * ({ ms: 1, s: 1_000, m: 60_000, h: 3_600_000 }[unit] ?? NaN));
+  return ms >= 1 && ms <= mostMs ? ms : null;
 }
 
 function bytesOf(text: string): number | null {

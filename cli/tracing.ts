@@ -1,0 +1,38 @@
+/** OpenTelemetry's SDK, where its standard variables ask for it; else none of it is loaded. https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/ */
+import { NO_TELEMETRY, type Telemetry } from '../engine/ports/telemetry.ts';
+
+export interface Tracing {
+  readonly telemetry: Telemetry;
+  /** Sends what is left, for at most a few seconds. */
+  close(): Promise<void>;
+}
+
+const OFF: Tracing = { telemetry: NO_TELEMETRY, close: async () => undefined };
+const CLOSE_MS_MAX = 3_000;
+
+/** @param onTrouble spans could not be sent; nothing else is the worse for it. */
+export async function openTracing(env: NodeJS.ProcessEnv, onTrouble: (message: string) => void): Promise<Tracing> {
+  const asked = env.OTEL_EXPORTER_OTLP_ENDPOINT ?? env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT ?? '';
+  if (asked === '' || env.OTEL_SDK_DISABLED?.toLowerCase() === 'true' || (env.OTEL_TRACES_EXPORTER ?? 'otlp') !== 'otlp') return OFF;
+  const [{ DiagLogLevel, diag }, { OTLPTraceExporter }, { defaultResource, detectResources, envDetector, resourceFromAttributes }, { BatchSpanProcessor, NodeTracerProvider }, { createOtel }] = await Promise.all([
+    import('@opentelemetry/api'),
+    import('@opentelemetry/exporter-trace-otlp-http'),
+    import('@opentelemetry/resources'),
+    import('@opentelemetry/sdk-trace-node'),
+    import('../engine/adapters/otel.ts'),
+  ]);
+  // What it says may hold whatever a collector answered: of one line only the beginning, and no arguments.
+  const say = (message: string) => onTrouble(message.slice(0, 200));
+  const silent = () => undefined;
+  diag.setLogger({ error: say, warn: say, info: silent, debug: silent, verbose: silent }, { logLevel: DiagLogLevel.WARN, suppressOverrideMessage: true });
+  // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before ours; endpoint, headers, sampler and batching are read by the SDK itself.
+  const resource = defaultResource().merge(resourceFromAttributes({ 'service.name': 'ruminate' })).merge(detectResources({ detectors: [envDetector] }));
+  const provider = new NodeTracerProvider({ resource, spanProcessors: [new BatchSpanProcessor(new OTLPTraceExporter())] });
+  return {
+    telemetry: createOtel(provider.getTracer('ruminate')),
+    async close() {
+      const late = new Promise<void>((resolve) => setTimeout(resolve, CLOSE_MS_MAX).unref());
+      await Promise.race([provider.shutdown().catch(silent), late]);
+    },
+  };
+}

@@ -1,0 +1,164 @@
+/** Retries by cause: what can never run fails once, what may pass is tried again, what strikes is poisoned, and a machine's end is nobody's fault. */
+import { beforeAll, describe, expect, test } from 'vitest';
+
+import { EngineError } from '../../engine/core/errors.ts';
+import { eraseJob } from '../../engine/kv/erase.ts';
+import { takeJob } from '../../engine/kv/take.ts';
+import type { ObjectStore } from '../../engine/ports/object-store.ts';
+import type { Queue } from '../../engine/ports/queue.ts';
+import type { Worker } from '../../engine/worker/worker.ts';
+import { ManualClock } from '../helpers/clock.ts';
+import { through } from '../helpers/through.ts';
+import { Bench, deadOwner, LONG, quiet, reaches, SHORT, whereIs } from './support.ts';
+
+let expectedLong: unknown;
+beforeAll(async () => {
+  expectedLong = await quiet(LONG);
+});
+
+describe('faults', () => {
+  test('poisoned after N strikes, and not before, with evidence of each', async () => {
+    await using bench = new Bench();
+    for (const [job, strikes] of [['four', 4], ['five', 5]] as const) {
+      await bench.submit(job, SHORT, { send: false });
+      // So many workers took it and died.
+      for (let i = 0; i < strikes; i++) await takeJob(bench.store, whereIs(job), { owner: deadOwner(), force: true });
+      await bench.send(job, strikes);
+    }
+    bench.worker();
+    const { strikes, evidence } = await bench.event('poisoned', 'five');
+    expect(strikes).toBe(5);
+    expect(evidence).toMatchObject([{ epoch: 5, owner: deadOwner(), code: null }]);
+    await bench.event('ended', 'four');
+    expect(bench.kinds('five')).toEqual(['poisoned']);
+    expect(await bench.head('five')).toMatchObject({ state: 'poisoned' });
+    expect(await bench.head('four')).toMatchObject({ state: 'done', strikes: 0 });
+  });
+
+  test('a job that fails on its worker again and again is poisoned, and every failure is told', async () => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    const where = await bench.submit('sums', SHORT, { send: false });
+    await bench.send('sums');
+    // Its first object cannot be written, by a fault that is no machine's.
+    const store = through(bench.store as ObjectStore, {
+      put: (key, body, options) => (/^kv\/acme\/sums\/[stj]\//.test(key) ? Promise.reject(new EngineError('ERR_INTERNAL', `Broken rule: ${key.length}`)) : bench.store.put(key, body, options)),
+    });
+    bench.worker({ store, strikesMax: 3, reconcileMs: 1e9 });
+    while (!bench.kinds('sums').includes('poisoned')) {
+      clock.advance(1_000);
+      await clock.settle();
+    }
+    expect(bench.kinds('sums')).toEqual(['started', 'failed', 'started', 'failed', 'started', 'failed', 'poisoned']);
+    expect(bench.events.flatMap((event) => (event.kind === 'started' ? [event.alone] : [])), 'from the second strike on').toEqual([false, false, true]);
+    const { evidence } = await bench.event('poisoned', 'sums');
+    expect(evidence.map(({ epoch, code }) => [epoch, code])).toEqual([[1, 'ERR_INTERNAL'], [2, 'ERR_INTERNAL'], [3, 'ERR_INTERNAL']]);
+    await eraseJob(bench.store, where);
+    expect([...bench.store.snapshot().keys()].filter((key) => !key.startsWith('idx/')), 'erased with the job').toEqual(['kv/acme/sums/HEAD']);
+  });
+
+  test('a machine that is taken back is never a strike against the job that it ran, however little it had done', async () => {
+    await using bench = new Bench();
+    await bench.submit('sums', LONG);
+    for (let machine = 1; machine <= 6; machine++) {
+      // As soon as the job is taken: nothing of it is restored yet, or computed.
+      let drained: Promise<boolean> | null = null;
+      const put: ObjectStore['put'] = async (key, body, options) => {
+        const outcome = await bench.store.put(key, body, options);
+        if (key.endsWith('/HEAD')) drained ??= worker.drain({ deadlineMs: 20_000 });
+        return outcome;
+      };
+      const worker: Worker = bench.worker({ strikesMax: 2, store: through(bench.store as ObjectStore, { put }) });
+      while (drained === null) await new Promise((resolve) => setImmediate(resolve));
+      expect(await drained).toBe(true);
+      expect(await bench.head('sums')).toMatchObject({ epoch: machine, strikes: 0, manifest: null });
+    }
+    bench.worker({ strikesMax: 2 });
+    await bench.event('ended', 'sums');
+    expect(await bench.result('sums')).toEqual(expectedLong);
+  });
+
+  test('a job that has struck twice runs alone: others make room, and come back when it is done', async () => {
+    await using bench = new Bench();
+    for (const job of ['a', 'b']) await bench.submit(job, LONG);
+    const worker = bench.worker({ slots: 3 });
+    await Promise.all([reaches(worker, whereIs('a'), 20), reaches(worker, whereIs('b'), 20)]);
+    await bench.submit('suspect', SHORT, { send: false });
+    for (let i = 0; i < 2; i++) await takeJob(bench.store, whereIs('suspect'), { owner: deadOwner(), force: true });
+    await bench.send('suspect', 2);
+    await bench.event('ended', 'suspect');
+    await Promise.all(['a', 'b'].map((job) => bench.event('ended', job)));
+    const order = bench.events.flatMap((event) => ('where' in event && ['started', 'parked', 'ended'].includes(event.kind) ? [`${event.where.job} ${event.kind}`] : []));
+    const [from, to] = [order.indexOf('suspect started'), order.indexOf('suspect ended')];
+    expect(to).toBe(from + 1);
+    const running = new Set<string>();
+    for (const each of order.slice(0, from)) {
+      const [job = '', what] = each.split(' ');
+      if (what === 'started') running.add(job);
+      else running.delete(job);
+    }
+    expect(running.size, 'nothing beside it').toBe(0);
+    for (const job of ['a', 'b']) expect(await bench.result(job)).toEqual(expectedLong);
+  });
+
+  test('a job that waited longer than it was to wait is expired, and one that has begun is not', async () => {
+    await using bench = new Bench();
+    await bench.submit('late', SHORT, { send: false });
+    await bench.submit('begun', SHORT, { send: false });
+    const lease = await takeJob(bench.store, whereIs('begun'), { owner: 'me' });
+    await lease.commit({ state: 'parked', manifest: null, objects: [] });
+    for (const [job, slice] of [['late', 0], ['begun', 1]] as const) await bench.queue.send({ v: 1, tenant: 'acme', job, slice, expiresMs: 1 });
+    bench.worker();
+    await bench.event('expired', 'late');
+    await bench.event('ended', 'begun');
+    expect(await bench.head('late')).toMatchObject({ state: 'expired', epoch: 1 });
+    expect(bench.kinds('late')).toEqual(['expired']);
+  });
+
+  test('a message that is none of ours is left for the dead letters, and the next one is taken', async () => {
+    await using bench = new Bench();
+    const released: [string, number][] = [];
+    let handed = 0;
+    const receive: Queue['receive'] = async (options) => (handed++ === 0 ? [{ message: null, receipt: 'theirs', received: 7 }] : await bench.queue.receive(options));
+    const release: Queue['release'] = async (receipt, delayMs, options) => (receipt === 'theirs' ? void released.push([receipt, delayMs]) : await bench.queue.release(receipt, delayMs, options));
+    await bench.submit('sums', SHORT);
+    bench.worker({ queue: through(bench.queue, { receive, release }) });
+    await bench.event('ended', 'sums');
+    expect(await bench.event('foreign')).toMatchObject({ received: 7 });
+    expect(released).toEqual([['theirs', 900_000]]);
+  });
+
+  test('a job that no machine can run fails once', async () => {
+    await using bench = new Bench();
+    bench.worker();
+    await bench.submit('vast', SHORT, {
+      change: (stored) => ({ ...stored, spec: { ...stored.spec, budget: { lengths: [1 << 20, 1 << 20] } }, lengths: [1 << 20, 1 << 20] }),
+    });
+    expect((await bench.event('refused', 'vast')).error).toMatchObject({ code: 'ERR_PROMPT_TOO_LONG' });
+    expect(await bench.head('vast')).toMatchObject({ state: 'failed' });
+    await bench.submit('next', SHORT);
+    await bench.event('ended', 'next');
+    expect(bench.kinds('vast')).toEqual(['started', 'refused']);
+  });
+
+  test('what may pass is tried again, later each time, and costs the job nothing', async () => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    let tries = 0;
+    bench.worker({
+      reconcileMs: 1e9,
+      random: () => 1 - 2 ** -53,
+      models: { find: () => Promise.reject(new EngineError('ERR_MODEL_NOT_FOUND', `not here: ${++tries}`)) },
+    });
+    await bench.submit('sums', SHORT);
+    for (let count = 1; count <= 4; count++) {
+      while (tries < count) {
+        clock.advance(1_000);
+        await clock.settle();
+      }
+    }
+    const delays = bench.events.flatMap((event) => (event.kind === 'failed' ? [Math.round(event.delayMs)] : []));
+    expect(delays.slice(0, 3)).toEqual([2_000, 4_000, 8_000]);
+    expect(await bench.head('sums')).toMatchObject({ state: 'queued', strikes: 0 });
+  });
+});

@@ -1,0 +1,53 @@
+/** Who runs beside whom, and who makes room. */
+import { beforeAll, describe, expect, test } from 'vitest';
+
+import { ManualClock } from '../helpers/clock.ts';
+import { Bench, LONG, quiet, reaches, SHORT, whereIs } from './support.ts';
+
+let expectedLong: unknown;
+beforeAll(async () => {
+  expectedLong = await quiet(LONG);
+});
+
+describe('turns', () => {
+  test('a worker with slots runs so many jobs at a time, each with the tokens it has alone', async () => {
+    await using bench = new Bench();
+    for (const job of ['a', 'b', 'c']) await bench.submit(job, LONG);
+    const worker = bench.worker({ slots: 2 });
+    await Promise.all([reaches(worker, whereIs('a'), 20), reaches(worker, whereIs('b'), 20)]);
+    expect(worker.running).toBe(2);
+    await Promise.all(['a', 'b', 'c'].map((job) => bench.event('ended', job)));
+    for (const job of ['a', 'b', 'c']) expect(await bench.result(job)).toEqual(expectedLong);
+  });
+
+  test('a job of a batch lets what is interactive go first, and goes on after it', async () => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    const batch = await bench.submit('batch', LONG, { send: false });
+    await bench.queue.send({ v: 1, tenant: 'acme', job: 'batch', slice: 0, priority: 'batch' });
+    const worker = bench.worker({ slots: 1, reconcileMs: 1e9 });
+    await reaches(worker, batch, 50);
+    await bench.submit('chat', SHORT);
+    clock.advance(5_000);
+    expect((await bench.event('parked', 'batch')).why).toBe('turn');
+    await bench.event('ended', 'chat');
+    await bench.event('ended', 'batch');
+    expect(bench.events.flatMap((event) => (event.kind === 'ended' ? [event.where.job] : []))).toEqual(['chat', 'batch']);
+    expect(await bench.result('batch')).toEqual(expectedLong);
+  });
+
+  test('a job of a batch that nothing waits behind is not disturbed', async () => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    const batch = await bench.submit('batch', LONG, { send: false });
+    await bench.queue.send({ v: 1, tenant: 'acme', job: 'batch', slice: 0, priority: 'batch' });
+    const worker = bench.worker({ slots: 1, reconcileMs: 1e9 });
+    for (const step of [50, 100, 150]) {
+      await reaches(worker, batch, step);
+      clock.advance(5_000);
+      await clock.settle();
+    }
+    await bench.event('ended', 'batch');
+    expect(bench.kinds('batch')).toEqual(['started', 'ended']);
+  });
+});
