@@ -35,7 +35,7 @@ export function exportCommand(): Command {
     .option('--json', 'one JSON object (on stderr if the file goes to standard output)')
     .addHelpText('after', '\nA running job is exported as its last commit has it; park it first if it goes on too fast.\nWhat is encrypted stays encrypted.\n\nExamples:\n  $ ruminate checkpoint export sums sums.tar\n  $ ruminate checkpoint export sums - | ssh elsewhere "cat > sums.tar"')
     .action(async (job: string, file: string, flags: StoreFlags & { force?: boolean; json?: boolean }) => {
-      const store = await openJobStore(flags);
+      const store = await openJobStore(flags, 'existing');
       const keys = await keyProviderOf();
       using interrupt = onInterrupt(() => {});
       using meter = openMeter(process.stderr, `exporting ${job}`);
@@ -100,7 +100,7 @@ export function importCommand(): Command {
     .option('--json', 'one JSON object')
     .addHelpText('after', '\nThe job is parked here: `ruminate resume` goes on with it. One that had ended has ended.\n\nExamples:\n  $ ruminate checkpoint import sums.tar --store s3://kv-bucket/jobs\n  $ ruminate checkpoint import sums.tar --as sums-again')
     .action(async (file: string, flags: StoreFlags & { as?: string; json?: boolean }) => {
-      const store = await openJobStore(flags);
+      const store = await openJobStore(flags, 'new');
       const keys = await keyProviderOf();
       const found = await stat(file).catch((cause: NodeJS.ErrnoException) => { throw new EngineError('ERR_OPTION', `${file} cannot be read (${cause.code ?? cause.message}).`, { cause }); });
       if (!found.isFile()) throw new EngineError('ERR_OPTION', `${file} is no file; it is read twice, so a pipe will not do.`);

@@ -24,7 +24,7 @@ export function verifyCommand(): Command {
     .addHelpText('after', '\nRUMINATE_KEY opens what is encrypted; without it CRCs are checked, and that is not enough for a 0.\nExit status: 0 if every byte is right, else 1.\n\nExamples:\n  $ ruminate checkpoint verify sums\n  $ ruminate checkpoint verify --all --json | jq .faults')
     .action(async (job: string | undefined, flags: StoreFlags & { all?: boolean; json?: boolean }) => {
       if ((job === undefined) === (flags.all !== true)) throw new EngineError('ERR_OPTION', 'Name one job, or say --all.');
-      const store = await openJobStore(flags);
+      const store = await openJobStore(flags, 'existing');
       const keys = await keyProviderOf();
       using interrupt = onInterrupt(() => {});
       const { signal } = interrupt;

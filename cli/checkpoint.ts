@@ -5,7 +5,7 @@ import type { Command } from 'commander';
 import { EngineError } from '../engine/core/errors.ts';
 import { eraseJob } from '../engine/kv/erase.ts';
 import { anatomyOf } from '../engine/checkpoint/anatomy.ts';
-import { monthlyCost, surveyJobs, type StoredJob } from '../engine/checkpoint/survey.ts';
+import { PRICE_PER_GB_MONTH, monthlyCost, surveyJobs, type StoredJob } from '../engine/checkpoint/survey.ts';
 import { anatomyText } from './anatomy.ts';
 import { exportCommand, importCommand } from './checkpoint-move.ts';
 import { verifyCommand } from './checkpoint-verify.ts';
@@ -14,8 +14,6 @@ import { command, decimal, integer } from './options.ts';
 import { openJobStore, storeOptions, type StoreFlags } from './stored.ts';
 import { ago, bytes, count, dollars, paintFor, plural, table } from './text.ts';
 
-/** S3 Standard in us-east-1, the first 50 TB of a month; a list price, without requests and transfer. */
-const PRICE_PER_GB_MONTH = 0.023;
 const ROWS_MAX = 1000;
 
 export function checkpointCommand(): Command {
@@ -49,7 +47,7 @@ function lsCommand(): Command {
     .action(async (flags: LsFlags) => {
       if (!(flags.limit >= 1 && flags.limit <= 100_000)) throw new EngineError('ERR_OPTION', `--limit must be from 1 to 100000; got ${flags.limit}.`);
       if (!(flags.pricePerGbMonth >= 0 && flags.pricePerGbMonth < 1e6)) throw new EngineError('ERR_OPTION', `--price-per-gb-month must be 0 or more; got ${flags.pricePerGbMonth}.`);
-      const store = await openJobStore(flags);
+      const store = await openJobStore(flags, 'existing');
       using interrupt = onInterrupt(() => {});
       const rows: Row[] = [];
       const total = { jobs: 0, objects: 0, bytes: 0, garbage_bytes: 0 };
@@ -127,14 +125,14 @@ function inspectCommand(): Command {
     .option('--json', 'one JSON object')
     .addHelpText('after', '\nExamples:\n  $ ruminate checkpoint inspect sums\n  $ ruminate checkpoint inspect sums --json | jq .manifest.chains')
     .action(async (job: string, flags: StoreFlags & { json?: boolean }) => {
-      const store = await openJobStore(flags);
+      const store = await openJobStore(flags, 'existing');
       using interrupt = onInterrupt(() => {});
       const anatomy = await anatomyOf(store, { tenant: flags.tenant, job }, { signal: interrupt.signal });
       if (flags.json === true) {
         // A wrapped key is no secret, and nobody's business either.
         const { manifest, spec, ...rest } = anatomy;
         const shown = manifest === null ? null : { ...manifest, keys: manifest.keys === null ? null : Object.keys(manifest.keys) };
-        process.stdout.write(`${JSON.stringify({ ...rest, manifest: shown, spec: spec === null ? null : { ...spec, prompt: spec.prompt.length } })}\n`);
+        process.stdout.write(`${JSON.stringify({ ...rest, manifest: shown, spec: spec === null ? null : { ...spec, prompt: spec.prompt?.length ?? null } })}\n`);
         return;
       }
       process.stdout.write(anatomyText(anatomy, { paint: paintFor(process.stdout), columns: process.stdout.columns ?? 100, nowMs: Date.now() }));
@@ -149,7 +147,7 @@ function rmCommand(): Command {
     .option('--json', 'one JSON object')
     .addHelpText('after', '\nA running job is stopped: its owner writes nothing more.\n\nExamples:\n  $ ruminate checkpoint rm sums\n  $ ruminate checkpoint rm sums --store s3://kv-bucket/jobs --yes')
     .action(async (job: string, flags: StoreFlags & { yes?: boolean; json?: boolean }) => {
-      const store = await openJobStore(flags);
+      const store = await openJobStore(flags, 'existing');
       using interrupt = onInterrupt(() => {});
       const { signal } = interrupt;
       if (flags.yes !== true && !(await isSure(`erase ${job} of ${flags.tenant} in ${store.url} for good? [y/N] `, signal))) {

@@ -28,7 +28,7 @@ export function gcCommand(): Command {
     .action(async (job: string | undefined, flags: GcFlags) => {
       if ((job === undefined) === (flags.all !== true)) throw new EngineError('ERR_OPTION', 'Name one job, or say --all.');
       const { dryRun = false, json = false } = flags;
-      const store = await openJobStore(flags);
+      const store = await openJobStore(flags, 'existing');
       using interrupt = onInterrupt(() => {});
       const { signal } = interrupt;
       if (!dryRun) await store.probe({ signal });

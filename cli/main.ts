@@ -45,6 +45,8 @@ Examples:
   $ ruminate models pull s3://models/countdown`,
   );
 
+// Which SDK it is is ours to choose, and the Node versions that it still runs on are tested: nobody here can do what its warning asks for.
+process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
 endWithReader(process.stdout);
 try {
   await program.parseAsync();

@@ -1,6 +1,7 @@
 /** `ruminate resume | fork | extend`: jobs that are in a store already. */
 import { type Command } from 'commander';
 
+import { keyProviderOf } from '../engine/adapters/key-url.ts';
 import { extendJob, forkJob } from '../engine/job/children.ts';
 import { resumeStored } from '../engine/job/stored.ts';
 import { command, integer, seed } from './options.ts';
@@ -32,7 +33,7 @@ Examples:
   $ ruminate resume sums --store ./jobs
   $ ruminate resume sums --store s3://bucket/prefix --take`)
     .action(async (name: string, flags: ResumeFlags) => {
-      await watchStored(`${name}, resumed`, name, flags, null, (options) => resumeStored({ ...options, model: flags.model }));
+      await watchStored(`${name}, resumed`, name, 'existing', flags, null, (options) => resumeStored({ ...options, model: flags.model }));
     });
 }
 
@@ -52,9 +53,9 @@ Examples:
     .action(async (name: string, flags: ChildFlags & { readonly at: number; readonly chain: number; readonly width: number; readonly seed?: bigint }) => {
       const { at, chain, width, length } = flags;
       const as = flags.as ?? `${name}-fork-${chain}-${at}-${width}-${flags.seed ?? 'same'}`;
-      const store = await openJobStore(flags);
-      await forkJob({ at, chain, width, seed: flags.seed, length, as }, { store, where: { tenant: flags.tenant, job: name } });
-      await watchStored(`${as}, from token ${at} of ${name}`, as, flags, length ?? null, (options) => resumeStored({ ...options, model: flags.model }));
+      const store = await openJobStore(flags, 'existing');
+      await forkJob({ at, chain, width, seed: flags.seed, length, as }, { store, where: { tenant: flags.tenant, job: name }, keys: await keyProviderOf() });
+      await watchStored(`${as}, from token ${at} of ${name}`, as, 'existing', flags, length ?? null, (options) => resumeStored({ ...options, model: flags.model }));
     });
 }
 
@@ -73,8 +74,8 @@ Examples:
     .action(async (name: string, flags: ChildFlags & { readonly width?: string; readonly kvReadBudget?: number }) => {
       const { length, kvReadBudget } = flags;
       const as = flags.as ?? `${name}-extend-${[length, flags.width?.replace('+', 'plus'), kvReadBudget].filter((part) => part !== undefined).join('-')}`;
-      const store = await openJobStore(flags);
-      await extendJob({ length, width: flags.width, kvReadBudget, as }, { store, where: { tenant: flags.tenant, job: name } });
-      await watchStored(`${as}, from ${name}`, as, flags, length ?? null, (options) => resumeStored({ ...options, model: flags.model }));
+      const store = await openJobStore(flags, 'existing');
+      await extendJob({ length, width: flags.width, kvReadBudget, as }, { store, where: { tenant: flags.tenant, job: name }, keys: await keyProviderOf() });
+      await watchStored(`${as}, from ${name}`, as, 'existing', flags, length ?? null, (options) => resumeStored({ ...options, model: flags.model }));
     });
 }

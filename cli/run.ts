@@ -106,7 +106,7 @@ export function runCommand(): Command {
 async function run(spec: JobSpec, options: RunOptions): Promise<void> {
   if (options.store !== undefined || options.job !== undefined) {
     const job = options.job ?? jobName(spec);
-    await watchStored(titleOf(spec, options), job, options, options.length ?? null, (stored) => runStored(spec, stored));
+    await watchStored(titleOf(spec, options), job, 'new', options, options.length ?? null, (stored) => runStored(spec, stored));
     return;
   }
   const stream = process.stderr;

@@ -2,15 +2,19 @@
 import pino from 'pino';
 
 import { keyProviderOf } from '../engine/adapters/key-url.ts';
+import { PromptThreads } from '../engine/adapters/prompt-threads.ts';
 import { createLocalQueue } from '../engine/adapters/queue-local.ts';
 import { createNodeSender } from '../engine/adapters/sender-node.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
+import { Catalogue } from '../engine/checkpoint/catalogue.ts';
+import { PRICE_PER_GB_MONTH } from '../engine/checkpoint/survey.ts';
 import { NativeShelf } from '../engine/control/native-shelf.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
 import { NO_WORKERS, type WorkerState } from '../engine/control/workers.ts';
 import { systemClock } from '../engine/core/clock.ts';
 import { Rounds } from '../engine/core/rounds.ts';
 import type { CheckpointPolicy } from '../engine/job/checkpointer.ts';
+import { LoadedModels } from '../engine/job/loaded-models.ts';
 import { Deliverer } from '../engine/webhook/deliverer.ts';
 import { Outbox } from '../engine/webhook/outbox.ts';
 import { Webhooks } from '../engine/webhook/webhooks.ts';
@@ -73,6 +77,8 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
   await store.probe({ signal });
   const keys = await keyProviderOf();
   const finder = modelFinder();
+  const prompts = new PromptThreads({ clock });
+  const loaded = new LoadedModels();
   // A worker in this process can do with a queue in its memory.
   const { queue, isNew } = works ? await openQueueFor(store.url, queueFlags) ?? { queue: createLocalQueue({ clock }), isNew: true } : await requireQueueFor(store.url, queueFlags);
   await queue.depth({ signal });
@@ -93,6 +99,8 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     queue,
     keys,
     models: finder,
+    prompts,
+    loaded,
     policy,
     clock,
     isQueueNew: isNew,
@@ -105,21 +113,23 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
       workerLog(log, event);
     },
   });
-  const shelf = new NativeShelf({ finder, ...(names === null ? {} : { names: () => names }) });
+  const shelf = new NativeShelf({ finder, prompts, loaded, ...(names === null ? {} : { names: () => names }) });
   let isClosing = false;
   const nowhere: WorkerState = { ...NO_WORKERS, get state() { return isClosing ? 'draining' as const : 'ready' as const; } };
   const platform = new StorePlatform({
     store, keys, queue, shelf, clock,
     feed: works ? worker : null,
     workers: works ? worker : nowhere,
+    letGo: (where, options) => worker.letGo(where, options),
     onCancelled: (where) => worker.interrupt(where),
     outbox,
     depthFreshMs: queue.url.startsWith('http') ? DEPTH_FRESH_MS : 0,
   });
+  const catalogue = new Catalogue({ store, keys, usdPerGbMonth: store.url.startsWith('s3:') ? PRICE_PER_GB_MONTH : null });
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
   const storage = openBatches({ store, keys, platform, outbox, log, clock });
   const webhooks = new Webhooks({ store, keys, clock, onRecorded, ...hookRules });
-  const app = createApp({ platform, storage, webhooks, auth, log, metrics: metrics.scrape, clock });
+  const app = createApp({ platform, checkpoints: catalogue, storage, webhooks, auth, log, metrics: metrics.scrape, clock });
   const listening = await listen({ fetch: (request, from) => app.fetch(request, from), host, port, proxies, onServer: (server) => metrics.watch(server) });
   if (works) worker.start();
   deliverer.start();
@@ -135,6 +145,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
       const [isDrained] = await Promise.all([worker.drain({ deadlineMs }), deliverer.stop(), walk.stop()]);
       await listening.end();
       shelf[Symbol.dispose]();
+      prompts[Symbol.dispose]();
       lines.flushSync();
       return { isDrained, parked };
     },

@@ -54,10 +54,11 @@ export function policyOptions(command: Command): Command {
     .option('--journal-time <time>', `tokens alone are kept this often in between (default: ${DEFAULT_POLICY.journalMs / 1000}s)`, durationMs);
 }
 
-export async function openJobStore({ store }: StoreFlags): Promise<ObjectStore> {
+/** @param kind `existing`: of commands on jobs that are there, for which a directory that is not is a mistake and no empty store. */
+export async function openJobStore({ store }: StoreFlags, kind: 'new' | 'existing'): Promise<ObjectStore> {
   const url = store ?? process.env.RUMINATE_STORE ?? '';
   if (url === '') throw new EngineError('ERR_OPTION', 'Say where jobs are kept with --store DIR or --store s3://bucket/prefix, or set RUMINATE_STORE.');
-  return await openStore(url);
+  return await openStore(url, { mustExist: kind === 'existing' });
 }
 
 export function policyOf({ checkpointTokens, checkpointTime, journalTime }: PolicyFlags): Partial<CheckpointPolicy> {
@@ -89,10 +90,10 @@ async function beforeItRan(error: unknown, store: ObjectStore, where: JobKey): P
 
 /** Runs one slice of a stored job, watched; prints its result, or where it stands. */
 export async function watchStored(
-  title: string, job: string, flags: WatchFlags, length: number | null, work: (options: StoredOptions) => Promise<StoredOutcome>,
+  title: string, job: string, kind: 'new' | 'existing', flags: WatchFlags, length: number | null, work: (options: StoredOptions) => Promise<StoredOutcome>,
 ): Promise<void> {
   const stream = process.stderr;
-  const store = await openJobStore(flags);
+  const store = await openJobStore(flags, kind);
   const keys = await keyProviderOf();
   const where = { tenant: flags.tenant, job };
   let isRunning = false;

@@ -11,6 +11,7 @@ const LEVELS: Readonly<Record<WorkerEvent['kind'], 'debug' | 'info' | 'warn' | '
   parked: 'info',
   fenced: 'info',
   failed: 'warn',
+  full: 'info',
   refused: 'warn',
   poisoned: 'error',
   expired: 'info',

@@ -23,7 +23,7 @@ export function workerCommand(): Command {
     .option('--store <url>', 'where jobs are kept: a directory, file:/… or s3://bucket/prefix');
   return queueOptions(options)
     .option('--model <name>', 'a model to have loaded before the first job comes, as name or name@variant (repeatable)', repeated)
-    .option('--slots <n>', 'jobs at a time; those of one model step together (default: 1)')
+    .option('--slots <n>', 'jobs at a time, as memory allows; those of one model step together (default: 8)')
     .option('--threads <n>', 'threads (default: all of this machine)')
     .option('--slice-time <time>', 'how long a job runs before the next one\'s turn (default: 10m)')
     .optionsGroup('Stopping:')

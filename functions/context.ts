@@ -1,6 +1,7 @@
 /** What every endpoint works with. */
 import type { OpenAPIHono } from '@hono/zod-openapi';
 
+import type { Catalogue } from '../engine/checkpoint/catalogue.ts';
 import type { Batches } from '../engine/control/batches.ts';
 import type { Files } from '../engine/control/files.ts';
 import type { Platform } from '../engine/control/platform.ts';
@@ -25,6 +26,8 @@ export interface AppOptions {
     readonly files: Pick<Files, 'create' | 'get' | 'list' | 'read' | 'delete'>;
     readonly batches: Pick<Batches, 'create' | 'get' | 'list' | 'cancel'>;
   } | undefined;
+  /** What is stored of jobs; absent: it is not shown. */
+  readonly checkpoints?: Pick<Catalogue, 'list' | 'get' | 'verify' | 'export' | 'costOf'> | undefined;
   /** Absent: nobody is told of anything. */
   readonly webhooks?: Pick<Webhooks, 'create' | 'list' | 'get' | 'delete' | 'rotate' | 'deliveries' | 'replay'> | undefined;
   /** For GET /metrics; absent: there is none. */

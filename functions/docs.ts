@@ -6,8 +6,8 @@ import { STYLE } from './docs/style.ts';
 
 const DESCRIPTION = `Long reasoning that outlives its machine: every request is a stored job with a budget of length, width and KV reads.
 
-\`/v1/chat/completions\`, \`/v1/responses\` and \`/v1/models\` are OpenAI's, with the extension object \`hyperscale\`; \`/v1/jobs\` shows all that a job is.
-A parameter that is not supported is refused by name, never ignored. Every answer has an \`x-request-id\`.`;
+What OpenAI's clients ask for is answered as OpenAI's, with the extension object \`hyperscale\`. \`/v1/jobs\` shows all that a job is, \`/v1/quotes\` what it would
+cost, \`/v1/checkpoints\` what is stored of it. A parameter that is not supported is refused by name, never ignored; every answer has an \`x-request-id\`.`;
 
 /** What the page may load: itself. */
 const POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";

@@ -55,6 +55,17 @@ export function noteFailed({ log }: Services, c: Context<AppEnv>, error: unknown
   return failure;
 }
 
+/** What is done although nobody waits for it; a host that ends a request with its client (workerd) is told to let it be done. */
+export function behind(c: Context<AppEnv>, work: Promise<unknown>): void {
+  let host: { waitUntil(work: Promise<unknown>): void } | null = null;
+  try {
+    host = c.executionCtx;
+  } catch {
+    // Hono's way to say that there is none.
+  }
+  host?.waitUntil(work);
+}
+
 export interface Registry {
   readonly app: App;
   readonly services: Services;

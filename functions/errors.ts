@@ -47,6 +47,8 @@ export const HTTP_CODES = {
   /** A page of another site asks in its visitor's name. */
   foreign_origin: [403, 'permission_error'],
   not_found: [404, 'invalid_request_error'],
+  /** OpenAI's word. */
+  previous_response_not_found: [404, 'invalid_request_error'],
   method_not_allowed: [405, 'invalid_request_error'],
   body_timeout: [408, 'invalid_request_error'],
   job_cancelled: [409, 'invalid_request_error'],
@@ -85,6 +87,7 @@ export const ENGINE_CODES: Readonly<Record<ErrorCode, readonly [number, string, 
   ERR_BUDGET: [400, 'budget_too_small', 'hyperscale.kv_read_budget'],
   // Not 503: the same job would be refused again, and clients retry those.
   ERR_MEMORY: [422, 'insufficient_memory', null],
+  ERR_OVERLOADED: [503, 'overloaded', null],
   ERR_NATIVE_MISSING: [503, 'engine_missing', null],
   ERR_OUTPUT: [500, 'internal_error', null],
   ERR_NUMERICS: [500, 'numerics', null],

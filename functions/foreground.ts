@@ -54,6 +54,40 @@ export function endError(state: JobState, job: string): HttpError {
   }
 }
 
+/**
+ * A request that nothing is kept of was answered, or its client has gone. What a store that fails now keeps is found under the job's id. A server
+ * that stops has not answered: whoever starts it again goes on with the job.
+ */
+export async function forget({ platform, clock, log }: Services, job: string, tenant: string): Promise<void> {
+  if ((await platform.health()).state === 'draining') return;
+  using timer = clock.timeout(HTTP_LIMITS.CLEAN_UP_MS);
+  try {
+    await platform.erase(job, { tenant, signal: timer.signal });
+  } catch (error) {
+    log.warn({ job, tenant, err: error }, 'a job that was not to be stored could not be erased');
+  }
+}
+
+/** What `work` answers; of a request that is not to be stored nothing is left then, unless its job goes on. */
+export async function answering<T>(services: Services, { job, tenant, store }: { readonly job: string; readonly tenant: string; readonly store: boolean | undefined }, work: () => Promise<T>): Promise<T> {
+  let isOver = true;
+  try {
+    return await work();
+  } catch (error) {
+    isOver = !(error instanceof HttpError && error.code === 'still_running');
+    throw error;
+  } finally {
+    if (store === false && isOver) await forget(services, job, tenant);
+  }
+}
+
+/** @throws HttpError: what is not stored cannot be come back to. */
+export function refuseUnstored(store: boolean | undefined, { key, background }: { readonly key: string | undefined; readonly background?: boolean | undefined }): void {
+  if (store !== false) return;
+  const clash = background === true ? 'background' : key === undefined ? null : 'an Idempotency-Key';
+  if (clash !== null) throw new HttpError('invalid_value', `store must not be false with ${clash}: there would be nothing to come back to.`, { param: 'store' });
+}
+
 /** Nobody is there to be told; whoever looks at the job finds it cancelled or still running. A server that stops has left its clients, not they it. */
 export async function cancelQuietly({ platform, clock, log }: Services, job: string, tenant: string): Promise<void> {
   if ((await platform.health()).state === 'draining') return;

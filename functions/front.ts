@@ -1,30 +1,35 @@
 /**
  * A function: some endpoints over a store and a queue that are reached by fetch. Nothing here is Node's, so the same bundle is a Worker
- * (`export default`), the inside of a Lambda handler (lambda.ts) and a server on Node (`node bundle.mjs`'s fetch with any adapter). Its state is
+ * (`export default`), the inside of a Lambda handler (lambda.ts) and of any server on Node. Its state is
  * in the store: an instance keeps connections, caches and rates only.
  */
 import { KmsKeys } from '../engine/adapters/kms.ts';
 import { MemoryStore } from '../engine/adapters/memory.ts';
 import { S3Store } from '../engine/adapters/s3.ts';
+import { createSqsQueue } from '../engine/adapters/sqs.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
 import { StoreShelf } from '../engine/control/store-shelf.ts';
 import type { ObjectStore } from '../engine/ports/object-store.ts';
+import type { Queue } from '../engine/ports/queue.ts';
 import { type AddEndpoints, assemble } from './assemble.ts';
 import { consoleLog } from './console-log.ts';
 import type { App, AppOptions } from './context.ts';
 import { type Environment, type FrontConfig, type StorePlace, readEnv } from './env.ts';
 import type { OpenBatchesOptions } from './open-batches.ts';
-import { sqsSender } from './sqs-send.ts';
 
-export interface Function_ {
+export interface FunctionParts {
   readonly add: AddEndpoints;
   /** Of a function with files and batches. */
   readonly storage?: ((options: OpenBatchesOptions) => AppOptions['storage']) | undefined;
+  /** Of a function that manages webhooks; whoever runs jobs delivers them. */
+  readonly webhooks?: ((options: Pick<OpenBatchesOptions, 'store' | 'keys'>) => AppOptions['webhooks']) | undefined;
 }
 
 export interface Front {
-  /** @param environment of a Worker; default: the process's. */
+  /** Of a Worker. @param environment default: the process's. */
   fetch(request: Request, environment?: Environment, context?: ExecutionContext): Promise<Response>;
+  /** Of any other host. @param remote the address that asks, if the host knows it. */
+  answer(request: Request, remote?: string): Promise<Response>;
   /** What a host that starts before it serves does first. @throws EngineError ERR_OPTION: the configuration is wrong. */
   open(environment?: Environment): void;
 }
@@ -39,11 +44,12 @@ interface ExecutionContext {
 declare const VERSION: string | undefined;
 
 /** @example export default front({ add: chatCompletions }); */
-export function front(made: Function_): Front {
+export function front(made: FunctionParts): Front {
   let app: App | null = null;
   const opened = (environment: Environment | undefined): App => (app ??= openApp(readEnv(environment ?? processEnvironment()), made));
   return {
     open: (environment) => void opened(environment),
+    answer: async (request, remote) => await opened(undefined).fetch(request, { remote }),
     async fetch(request, environment, context) {
       let ready: App;
       try {
@@ -53,24 +59,47 @@ export function front(made: Function_): Front {
         console.error((error as Error).message);
         return Response.json({ error: { message: 'The function is not configured; its log says what is wrong.', type: 'server_error', param: null, code: 'misconfigured' } }, { status: 500 });
       }
-      return await ready.fetch(request, environment, context);
+      if (context === undefined) return await ready.fetch(request);
+      // Cloudflare writes it; anywhere else it would be the client's word.
+      const answering = Promise.resolve(ready.fetch(request, { remote: request.headers.get('cf-connecting-ip') ?? undefined }, context));
+      context.waitUntil(answering.catch(() => undefined));
+      return untilGone(await answering, request, context);
     },
   };
 }
 
-function openApp(config: FrontConfig, { add, storage }: Function_): App {
+/**
+ * A Worker's request ends with its client, and with it all that it waits for: what is to be done then (the job of a client that has gone is
+ * cancelled) is done behind it, and begins when the request's signal says so (`enable_request_signal`), else at the next write.
+ */
+function untilGone(response: Response, request: Request, context: ExecutionContext): Response {
+  if (response.body === null) return response;
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  context.waitUntil(response.body.pipeTo(writable, { signal: request.signal }).catch(() => undefined));
+  return new Response(readable, response);
+}
+
+function openApp(config: FrontConfig, { add, storage, webhooks }: FunctionParts): App {
   const log = consoleLog(config.logLevel);
   const { aws, auth, usdPerHour } = config;
   const store = storeAt(config.store, config);
   const keys = config.keyId === null ? null : new KmsKeys({ keyId: config.keyId, endpoint: aws.kmsEndpoint, region: aws.region, ...(aws.credentials === null ? {} : { credentials: aws.credentials }) });
   const shelf = new StoreShelf({ models: storeAt(config.models, config), names: config.modelNames, workerBytes: config.workerBytes });
-  const queue = config.queue === null ? NO_QUEUE : sqsSender(config.queue.url, aws);
-  const platform = new StorePlatform({ store, keys, queue, shelf, feed: null, usdPerHour });
-  const opened = storage?.({ store, keys, platform, log });
-  return assemble({ platform, auth, log, version: typeof VERSION === 'string' ? VERSION : '0', ...(opened === undefined ? {} : { storage: opened }) }, add);
+  const queue = queueAt(config);
+  const platform = new StorePlatform({ store, keys, queue, shelf, feed: null, usdPerHour, depthFreshMs: DEPTH_FRESH_MS });
+  return assemble({ platform, auth, log, version: typeof VERSION === 'string' ? VERSION : '0', storage: storage?.({ store, keys, platform, log }), webhooks: webhooks?.({ store, keys }) }, add);
+}
+
+/** Every request for work asks how long others wait. */
+const DEPTH_FRESH_MS = 1_000;
+
+function queueAt({ queue, aws: { credentials, region, sqsEndpoint } }: FrontConfig): Pick<Queue, 'send' | 'depth'> {
+  if (queue === null) return NO_QUEUE;
+  return createSqsQueue({ ...queue, region, ...(credentials === null ? {} : { credentials }), ...(sqsEndpoint === null ? {} : { endpoint: sqsEndpoint }) });
 }
 
 const NOTHING = { visible: 0, inFlight: 0, oldestAgeMs: 0 };
+/** Workers find jobs by their walk. */
 const NO_QUEUE = { send: async () => undefined, depth: async () => ({ ...NOTHING, batch: NOTHING }) };
 
 function storeAt(place: StorePlace, { aws }: FrontConfig): ObjectStore {

@@ -25,17 +25,26 @@ export interface SubmitAs {
   /** The client's own name of the job (PUT). */
   readonly id?: string | undefined;
   readonly key: string | undefined;
+  /** The job whose answer the request goes on from, by the name that the client gave it. */
+  readonly previous?: { readonly job: string; readonly param: string } | undefined;
   /** As what it is asked for, for webhooks. Default: as a job. */
   readonly via?: 'response' | undefined;
 }
 
 /**
  * Not cut short by a client that goes: half a job could be neither found nor cancelled.
- * @throws HttpError used_for_another, EngineError
+ * @throws HttpError used_for_another, previous_response_not_found, EngineError
  */
-export async function submit({ platform, clock }: Services, spec: JobSpec, { tenant, id, key, via }: SubmitAs): Promise<JobView> {
+export async function submit({ platform, clock }: Services, spec: JobSpec, { tenant, id, key, previous, via }: SubmitAs): Promise<JobView> {
   using timer = clock.timeout(HTTP_LIMITS.SUBMIT_MS);
-  return await once(id === undefined ? 'idempotency-key' : 'id', async () => await platform.submit(spec, { tenant, id, idempotencyKey: key, via, signal: timer.signal }));
+  const options = { tenant, id, idempotencyKey: key, previous: previous?.job, via, signal: timer.signal };
+  try {
+    return await once(id === undefined ? 'idempotency-key' : 'id', async () => await platform.submit(spec, options));
+  } catch (error) {
+    // A job that is being made cannot be missing itself.
+    if (previous === undefined || failureOf(error).code !== 'job_not_found') throw error;
+    throw new HttpError('previous_response_not_found', `${previous.param} names no response of yours.`, { param: previous.param });
+  }
 }
 
 /** @param param what stands for the request. @throws HttpError used_for_another; what `make` throws. */

@@ -9,4 +9,8 @@ import front from './entries/api.ts';
 // What is wrong with the configuration ends the start, and not a request.
 front.open();
 
-export const handler = streamHandle({ fetch: (request: Request) => front.fetch(request) } as never);
+interface Invocation {
+  readonly requestContext?: { readonly http?: { readonly sourceIp?: string } };
+}
+
+export const handler = streamHandle({ fetch: (request: Request, { requestContext }: Invocation) => front.answer(request, requestContext?.http?.sourceIp) } as never);

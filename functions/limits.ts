@@ -28,6 +28,8 @@ export const HTTP_LIMITS = {
   QUEUE_AGE_MS: 60_000,
   /** When to come again after that. */
   SHED_RETRY_S: 10,
+  /** Prompts of one completion: each is a job that is made, and followed, before the answer begins. */
+  PROMPTS_MAX: 32,
   LIST_MAX: 100,
   LIST_DEFAULT: 20,
   /** Of one address (of version 6: of one /64), each with a key that nobody has: far more than a person mistypes. */

@@ -2,6 +2,7 @@
 import { z } from '@hono/zod-openapi';
 
 import type { Clock } from '../engine/core/clock.ts';
+import { nextRound } from '../engine/core/turns.ts';
 
 export interface SseOptions {
   readonly clock: Clock;
@@ -32,6 +33,7 @@ export function sseResponse(produce: (signal: AbortSignal) => AsyncIterable<stri
   const gone = new AbortController();
   const utf8 = new TextEncoder();
   const frames = produce(gone.signal)[Symbol.asyncIterator]();
+  const ready = new ReadyFrames(frames);
   const pulse = new Pulse(options);
   let over = false;
   const end = (left: boolean) => {
@@ -46,10 +48,10 @@ export function sseResponse(produce: (signal: AbortSignal) => AsyncIterable<stri
     }),
     async pull(controller) {
       try {
-        const next = await frames.next();
+        const text = await ready.next();
         if (over) return;
         pulse.beat();
-        if (next.done !== true) return controller.enqueue(utf8.encode(next.value));
+        if (text !== null) return controller.enqueue(utf8.encode(text));
       } catch (error) {
         if (over) return;
         controller.enqueue(utf8.encode(options.onError(error)));
@@ -66,6 +68,40 @@ export function sseResponse(produce: (signal: AbortSignal) => AsyncIterable<stri
   });
   const headers = { ...options.headers, 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-cache, no-transform', 'x-accel-buffering': 'no' };
   return new Response(body, { headers });
+}
+
+/** As many characters go out together. */
+const CHUNK_CHARS = 16_384;
+
+/** Frames that are made within one turn of the event loop go out as one: a write costs more than a frame, and there may be thousands of both. */
+class ReadyFrames {
+  readonly #frames: AsyncIterator<string>;
+  #asked: Promise<IteratorResult<string>> | null = null;
+
+  constructor(frames: AsyncIterator<string>) {
+    this.#frames = frames;
+  }
+
+  /** At least one; null: there are no more. @throws what the producer threw, after what it had made before. */
+  async next(): Promise<string | null> {
+    const first = await this.#ask();
+    this.#asked = null;
+    if (first.done === true) return null;
+    let text = first.value;
+    const turn = nextRound();
+    while (text.length < CHUNK_CHARS) {
+      const next = await Promise.race([this.#ask(), turn]).catch(() => null);
+      // Not yet, or the end, or a failure: whoever asks next is told.
+      if (next === null || next.done === true) return text;
+      this.#asked = null;
+      text += next.value;
+    }
+    return text;
+  }
+
+  #ask(): Promise<IteratorResult<string>> {
+    return (this.#asked ??= this.#frames.next());
+  }
 }
 
 /** Notices silence with a timer for every half of the time that may pass, not for every frame: there may be thousands of both. */

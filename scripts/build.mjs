@@ -52,7 +52,7 @@ export async function buildNative({ goal = 'addon', flavour = 'release', compile
   });
 }
 
-/** Bundles cli/main.ts into dist/cli.mjs, with the packages left outside. Does nothing if it is newer than its sources. */
+/** Bundles cli/main.ts into dist/cli.mjs, and the threads that it starts beside it, with the packages left outside. Does nothing if it is newer than its sources. */
 export async function bundle() {
   const entry = path.join(ROOT, 'cli', 'main.ts');
   if (!existsSync(entry)) return;
@@ -61,7 +61,7 @@ export async function bundle() {
   const { build } = await import('esbuild');
   await locked(async () => {
     const before = chunks();
-    const { metafile } = await build({ ...BUNDLE, entryPoints: { cli: entry }, outdir: path.join(ROOT, 'dist') }).catch((error) => {
+    const { metafile } = await build({ ...BUNDLE, entryPoints: { cli: entry, 'prompt-thread': path.join(ROOT, 'engine', 'adapters', 'prompt-thread.ts') }, outdir: path.join(ROOT, 'dist') }).catch((error) => {
       throw new BuildError(`The bundle did not build: ${error.message}`);
     });
     const made = new Set(Object.keys(metafile.outputs).map((file) => path.basename(file)));

@@ -21,14 +21,26 @@ export const BYTES_MAX = 1_000_000;
 export const FUNCTIONS = readdirSync(ENTRIES).filter((file) => file.endsWith('.ts')).map((file) => path.basename(file, '.ts')).sort();
 
 /**
- * Parts of libraries that a function would carry for nothing, or that are for pages: zod's sentences in 50 languages (it speaks English by
- * itself), and the SDK's XML parser over a DOM, in whose place comes the one it has for Node, which is plain JavaScript.
+ * Parts of libraries that a function would carry for nothing, or that are for pages: of zod its sentences in 50 languages (it speaks English by
+ * itself) and its ways from and to what we have not (JSON schemas, compiled parsers), 290 kB in all; of the SDK the XML parser over a DOM, in
+ * whose place comes the one it has for Node, which is plain JavaScript.
  */
+const none = (...names) => `export const ${names.map((name) => `${name} = undefined`).join(', ')};`;
+const NEVER_CALLED = {
+  'locales/index.js': '',
+  'core/compile.js': none('INVALID', 'compile', 'compileFn', 'withParser', 'ZodCompileAsyncError', 'ZodCompileUnsupportedError'),
+  'classic/from-json-schema.js': none('fromJSONSchema'),
+};
 const REPLACED = {
   name: 'replaced',
   setup(esbuild) {
-    esbuild.onResolve({ filter: /\/locales\/index\.js$/ }, ({ importer }) => (/[\\/]zod[\\/]v4[\\/]/.test(importer) ? { path: 'none', namespace: 'replaced', sideEffects: false } : undefined));
-    esbuild.onLoad({ filter: /^none$/, namespace: 'replaced' }, () => ({ contents: 'export {};' }));
+    esbuild.onLoad({ filter: /[\\/]zod[\\/]v4[\\/](locales[\\/]index|core[\\/]compile|classic[\\/]from-json-schema)\.js$/ }, ({ path: file }) => {
+      return { contents: NEVER_CALLED[file.split(/[\\/]/).slice(-2).join('/')] };
+    });
+    // Of hundreds of shapes a dozen are used; esbuild cannot see that making the others has no effect, for their keys are computed.
+    esbuild.onLoad({ filter: /@aws-sdk[\\/]client-[a-z0-9]+[\\/]dist-es[\\/]schemas[\\/]schemas_0\.js$/ }, ({ path: file }) => {
+      return { contents: readFileSync(file, 'utf8').replace(/^((?:export )?var \w+\$?) = (\[[^]*?\]);$/gm, '$1 = /* @__PURE__ */ (() => $2)();'), resolveDir: path.dirname(file) };
+    });
     esbuild.onLoad({ filter: /xml-builder[\\/]dist-es[\\/]xml-parser\.browser\.js$/ }, async ({ path: file }) => {
       const instead = file.replace('.browser.js', '.js');
       return { contents: readFileSync(instead, 'utf8'), resolveDir: path.dirname(instead) };

@@ -16,7 +16,7 @@ const LONG_FILES: Readonly<Record<string, string>> = {
 };
 
 /** Who may parse with zod: edges, where what comes in (a request, a card file) is not yet known to be true. */
-const ZOD_FILES = [/^engine\/job\/(stored-)?spec\.ts$/, /^engine\/model\/card\.ts$/, /^engine\/kv\/(head|manifest)\.ts$/, /^engine\/(control|webhook)\/records\.ts$/, /^cli\//, /^functions\//];
+const ZOD_FILES = [/^engine\/job\/((stored|sealed)-)?spec\.ts$/, /^engine\/model\/card\.ts$/, /^engine\/kv\/(head|manifest)\.ts$/, /^engine\/(control|webhook)\/records\.ts$/, /^cli\//, /^functions\//];
 
 // Other people's files are kept as they are (native/third_party/README.md).
 const tracked = listFiles().filter((file) => !file.startsWith('native/third_party/'));
@@ -115,7 +115,7 @@ describe('files', () => {
 });
 
 /** Node's own error codes that code may compare with. */
-const NODE_CODES = /^ERR_(MODULE_NOT_FOUND|DLOPEN_FAILED|INVALID_ARG_(TYPE|VALUE)|PARSE_ARGS_\w+|STREAM_\w+|SCRIPT_EXECUTION_TIMEOUT)$/;
+const NODE_CODES = /^ERR_(MODULE_NOT_FOUND|DLOPEN_FAILED|INVALID_ARG_(TYPE|VALUE)|PARSE_ARGS_\w+|STREAM_\w+|SCRIPT_EXECUTION_TIMEOUT|WORKER_OUT_OF_MEMORY)$/;
 
 function within(folder: string): string[] {
   return typescript.filter((file) => file.startsWith(`${folder}/`));

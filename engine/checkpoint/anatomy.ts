@@ -1,5 +1,5 @@
 /** What one job is made of, and what of its objects nothing needs: for people who look. */
-import { type StoredSpec, parseStoredSpec } from '../job/stored-spec.ts';
+import { type SpecOutline, outlineOf } from '../job/sealed-spec.ts';
 import { readJob } from '../kv/create.ts';
 import type { Head } from '../kv/head.ts';
 import type { Manifest } from '../kv/manifest.ts';
@@ -16,7 +16,7 @@ export interface Anatomy {
   readonly head: Head;
   readonly manifest: Manifest | null;
   /** null of an erased job. */
-  readonly spec: StoredSpec | null;
+  readonly spec: SpecOutline | null;
   readonly objects: number;
   readonly bytes: number;
   readonly bytesByKind: Readonly<Record<'segment' | 'tail' | 'journal' | 'manifest' | 'spec' | 'head', number>>;
@@ -32,7 +32,7 @@ export interface Anatomy {
 /** @throws EngineError ERR_JOB_NOT_FOUND; ERR_CHECKPOINT: head, manifest or spec cannot be read; ERR_STORE; ERR_CANCELLED. */
 export async function anatomyOf(store: ObjectStore, where: JobKey, { signal }: CallOptions = {}): Promise<Anatomy> {
   const { head, manifest } = await readJob(store, where, { signal });
-  const spec = head.state === 'erased' ? null : parseStoredSpec(await readSpec(store, where, head.spec, { signal }));
+  const spec = head.state === 'erased' ? null : outlineOf(await readSpec(store, where, head.spec, { signal }));
   const needed = new Set([
     HEAD, ...(spec === null ? [] : [specName(head.spec)]), ...(head.manifest === null ? [] : [head.manifest.name]), ...objectsOf(head, manifest).map(({ name }) => name),
   ]);

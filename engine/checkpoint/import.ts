@@ -4,8 +4,9 @@ import type { Readable } from 'node:stream';
 
 import { assert } from '../core/assert.ts';
 import { EngineError } from '../core/errors.ts';
+import { isSealed, openSpec, sealSpec } from '../job/sealed-spec.ts';
 import { sha256 } from '../kv/canonical.ts';
-import { createWith } from '../kv/create.ts';
+import { createWith, thereAlready } from '../kv/create.ts';
 import { formatHead, isTerminal, type Head, type Ref } from '../kv/head.ts';
 import { parseManifest, type Manifest, type ObjectRef } from '../kv/manifest.ts';
 import { jobPrefix, manifestName, objectName, parseName, specName, type JobKey } from '../kv/names.ts';
@@ -40,11 +41,12 @@ export interface Imported {
 export async function importJob(store: ObjectStore, tenant: string, open: () => Readable, options: ImportOptions): Promise<Imported> {
   const { signal } = options;
   const top = await readVerified(open(), options, 'verifying', {
-    before: async ({ where, manifest }) => {
+    before: async ({ where, manifest, spec }) => {
       const target = { tenant, job: options.as ?? where.job };
       jobPrefix(target);
-      if (manifest !== null && manifest.keys !== null) checkSealed(where, target, options);
-      if ((await readHead(store, target, { signal })) !== null) throw new EngineError('ERR_JOB_CONFLICT', `There is a job ${target.job} already, or was; give this one another name with --as.`);
+      if (isSealed(spec) || (manifest !== null && manifest.keys !== null)) checkSealed(where, target, options);
+      const existing = await readHead(store, target, { signal });
+      if (existing !== null) throw await thereAlready(store, existing.head, { signal });
     },
   });
   const target = { tenant, job: options.as ?? top.where.job };
@@ -52,26 +54,34 @@ export async function importJob(store: ObjectStore, tenant: string, open: () => 
   const written: string[] = [];
   const put = async (name: string, body: Body) => {
     const key = jobPrefix(target) + name;
-    // A spec's name is a digest, so another job of the same name may have it too by now.
-    if (name !== specName(top.head.spec)) written.push(key);
+    written.push(key);
     const outcome = await store.put(key, body, { signal });
     if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${store.url}: ${key} was not written (${outcome.kind}).`);
   };
-  let head: Head;
+  let created: Head;
+  let isNamed = false;
   try {
     const again = await readVerified(open(), options, 'writing', { onObject: (ref, body) => put(names.get(ref.name) ?? changed(), body) });
     if (formatHead(again.head) !== formatHead(top.head)) changed();
     const moved = await movedTo(target, again, names, options);
-    await put(specName(top.head.spec), [Buffer.from(again.spec)]);
+    await put(specName(moved.head.spec), [Buffer.from(moved.spec)]);
     if (moved.manifest !== null) await put(moved.manifest.ref.name, [Buffer.from(moved.manifest.text)]);
-    head = moved.head;
+    isNamed = true;
+    created = await createWith(store, moved.head, { signal });
   } catch (error) {
-    // No head has named them. Left alone if that fails too: then they cost something, and hurt nobody.
-    await store.delete(written).catch(() => undefined);
+    // No head names them, unless it is not known whether ours was written. Left alone if that fails too: then they cost something, and hurt nobody.
+    if (!isNamed || (error instanceof EngineError && error.code === 'ERR_JOB_CONFLICT')) await discard(store, target, written).catch(() => undefined);
     throw error;
   }
-  const created = await createWith(store, head, { signal });
   return { head: created, objects: top.objects.length, bytes: top.objects.reduce((sum, { bytes }) => sum + bytes, 0), complete: top.complete };
+}
+
+/** A spec's name is a digest: while there is no head another job that is being born under this name may have it too. */
+async function discard(store: ObjectStore, where: JobKey, keys: readonly string[]): Promise<void> {
+  const prefix = jobPrefix(where);
+  const found = await readHead(store, where);
+  const isLost = (name: string) => (parseName(name)?.kind === 'spec' ? found !== null && name !== specName(found.head.spec) : true);
+  await store.delete(keys.filter((key) => isLost(key.slice(prefix.length))));
 }
 
 function changed(): never {
@@ -122,29 +132,32 @@ function renamed(name: string): string {
 
 interface Moved {
   readonly head: Head;
+  readonly spec: string;
   readonly manifest: { readonly ref: Ref; readonly text: string } | null;
 }
 
 /** Head and manifest as the target's, over the new names. */
-async function movedTo(target: JobKey, { where, head, manifest, objects: all }: ArchiveTop, names: ReadonlyMap<string, string>, options: ImportOptions): Promise<Moved> {
+async function movedTo(target: JobKey, { where, head, spec: text, manifest, objects: all }: ArchiveTop, names: ReadonlyMap<string, string>, options: ImportOptions): Promise<Moved> {
   const rename = <T extends Ref>(ref: T): T => ({ ...ref, name: names.get(ref.name) ?? ref.name });
-  const next: Head = { ...head, ...target, state: isTerminal(head.state) ? head.state : 'parked', strikes: 0, owner: '' };
-  if (manifest === null) return { head: { ...next, journal: head.journal.map(rename) }, manifest: null };
+  const spec = isSealed(text) && target.job !== where.job ? await sealSpec(await openSpec(text, where, options.keys, options), target, options.keys, options) : text;
+  const next: Head = { ...head, ...target, state: isTerminal(head.state) ? head.state : 'parked', spec: sha256(spec), strikes: 0, owner: '' };
+  if (manifest === null) return { head: { ...next, journal: head.journal.map(rename) }, spec, manifest: null };
   const isResealed = manifest.keys !== null && target.job !== where.job;
   // A head's journal is the job's own: under another name, what the old one has sealed must be listed with its origin.
   const listed = isResealed ? all : manifest.objects;
   const moved: Manifest = {
     ...manifest,
     ...target,
+    spec: next.spec,
     objects: listed.map(rename),
     journal: [...manifest.journal, ...listed.slice(manifest.objects.length).map((_, i) => manifest.objects.length + i)],
     keys: isResealed ? await rewrapped(target, where, manifest, listed, options) : manifest.keys,
   };
-  const text = JSON.stringify(moved);
-  parseManifest(text, target);
-  const digest = sha256(text);
-  const ref = { name: manifestName(moved.version, digest), bytes: Buffer.byteLength(text), digest };
-  return { head: { ...next, manifest: ref, journal: isResealed ? [] : head.journal.map(rename) }, manifest: { ref, text } };
+  const content = JSON.stringify(moved);
+  parseManifest(content, target);
+  const digest = sha256(content);
+  const ref = { name: manifestName(moved.version, digest), bytes: Buffer.byteLength(content), digest };
+  return { head: { ...next, manifest: ref, journal: isResealed ? [] : head.journal.map(rename) }, spec, manifest: { ref, text: content } };
 }
 
 async function rewrapped(target: JobKey, where: JobKey, manifest: Manifest, objects: readonly ObjectRef[], options: KeyOptions & CallOptions): Promise<Manifest['keys']> {

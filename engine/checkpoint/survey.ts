@@ -1,7 +1,7 @@
 /** What a tenant has in a store, job by job: for listings and for what it costs. Nothing that is wrong with one job hides another. */
 import { EngineError } from '../core/errors.ts';
 import { inParallel } from '../core/waiting.ts';
-import { parseStoredSpec } from '../job/stored-spec.ts';
+import { outlineOf } from '../job/sealed-spec.ts';
 import { readJob } from '../kv/create.ts';
 import type { Head } from '../kv/head.ts';
 import type { Manifest } from '../kv/manifest.ts';
@@ -111,7 +111,7 @@ async function contentOf(store: ObjectStore, where: { readonly tenant: string; r
 
 /** As the spec says it, such as `countdown@cr8`. */
 export function modelNameOf(specText: string): string | null {
-  const { spec: { model, variant } } = parseStoredSpec(specText);
+  const { spec: { model, variant } } = outlineOf(specText);
   return typeof model === 'string' ? `${model}${typeof variant === 'string' ? `@${variant}` : ''}` : null;
 }
 
@@ -122,6 +122,9 @@ function sizeOf(manifest: Manifest | null): Pick<StoredContent, 'width' | 'token
 function neededBytes(head: Head, manifest: Manifest | null): number {
   return objectsOf(head, manifest).reduce((sum, { bytes }) => sum + bytes, head.manifest?.bytes ?? 0);
 }
+
+/** S3 Standard in us-east-1, the first 50 TB of a month, USD; a list price, without requests and transfer. */
+export const PRICE_PER_GB_MONTH = 0.023;
 
 /** Of storage alone, a month: S3 charges for 2^30 bytes. */
 export function monthlyCost(bytes: number, pricePerGbMonth: number): number {

@@ -1,5 +1,6 @@
 /** How much waits for workers, and for how long: what a front goes by when it sends work away. Jobs of batches are counted and never make it do so. */
 import type { Clock } from '../core/clock.ts';
+import { areRequestsIsolated } from '../core/host.ts';
 import { unlessLater } from '../core/waiting.ts';
 import type { JobKey } from '../kv/names.ts';
 import { readHead } from '../kv/read.ts';
@@ -51,10 +52,11 @@ export class Backlog {
     const last = this.#last;
     const ageMs = last === null ? Infinity : clock.nowMs() - last.atMs;
     if (last !== null && ageMs < freshMs) return last.now;
-    this.#asking ??= this.#ask().finally(() => {
+    const asking = this.#asking ?? this.#ask().finally(() => {
       this.#asking = null;
     });
-    return (await unlessLater(clock, WAIT_MS, this.#asking)) ?? (last !== null && ageMs < KNOWN_MS ? last.now : { queued: 0, queueAgeMs: 0 });
+    if (!areRequestsIsolated) this.#asking = asking;
+    return (await unlessLater(clock, WAIT_MS, asking)) ?? (last !== null && ageMs < KNOWN_MS ? last.now : { queued: 0, queueAgeMs: 0 });
   }
 
   async #ask(): Promise<BacklogNow> {

@@ -12,7 +12,7 @@ import type { BlobWriter } from './blob.ts';
 import type { Files } from './files.ts';
 import type { Platform } from './platform.ts';
 import type { BatchRecord, End, Stop } from './records.ts';
-import { hasResult } from './stream.ts';
+import { hasResult } from './followed.ts';
 
 export interface AnswersOptions {
   readonly record: BatchRecord;

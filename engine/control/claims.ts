@@ -1,6 +1,7 @@
 /** Idempotency-Key for what is no job: the first request with a key draws the id that every repetition gets. A job has the same in kv/create. */
-import { createHash } from 'node:crypto';
+import { sha256 } from '@noble/hashes/sha2.js';
 
+import { hexOf, utf8Of } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import { tenantPrefix } from '../kv/names.ts';
 import type { ProtocolOptions } from '../kv/protocol.ts';
@@ -30,8 +31,11 @@ export async function claimId(store: ObjectStore, { tenant, what, key, body, id 
 }
 
 function hashOf(parts: readonly (string | Uint8Array)[]): string {
-  const hash = createHash('sha256');
+  const hash = sha256.create();
   // With lengths, so that no two lists of parts are the same bytes.
-  for (const part of parts) hash.update(`${Buffer.byteLength(part)}:`).update(part);
-  return hash.digest('hex');
+  for (const part of parts) {
+    const bytes = typeof part === 'string' ? utf8Of(part) : part;
+    hash.update(utf8Of(`${bytes.byteLength}:`)).update(bytes);
+  }
+  return hexOf(hash.digest());
 }

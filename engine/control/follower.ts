@@ -4,6 +4,7 @@ import { pause } from '../core/waiting.ts';
 import { JournalReader } from '../job/journals.ts';
 import type { PreparedJob } from '../job/prepare.ts';
 import { type Head, type JobState, isTerminal } from '../kv/head.ts';
+import { READING_MS, putReading } from '../kv/hints.ts';
 import { isMissing, readHead } from '../kv/read.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
@@ -39,6 +40,7 @@ export class Follower implements Disposable {
   #found: Pick<JobRecord, 'head' | 'manifest'>;
   #lookedMs: number;
   #pollMs = POLL_MS.least;
+  #signedMs = -Infinity;
   /** Of the head whose journals were read last. */
   #readMark: string | null = null;
   /** Of the live report that was seen last. */
@@ -98,6 +100,15 @@ export class Follower implements Disposable {
     if (moved) this.#found = await readLive(store, this.#where, { signal });
     this.#pollMs = moved ? POLL_MS.least : Math.min(POLL_MS.most, 2 * this.#pollMs);
     this.#lookedMs = clock.nowMs();
+    if (this.#found.head.state === 'running' && this.#live() === null) this.#sign();
+  }
+
+  /** Whoever runs it elsewhere may write more often. A hint: nobody waits for it. */
+  #sign(): void {
+    const { store, clock, signal } = this.#options;
+    if (clock.nowMs() - this.#signedMs < READING_MS) return;
+    this.#signedMs = clock.nowMs();
+    putReading(store, this.#where, { signal }).catch(() => undefined);
   }
 
   /** A journal that is missing was folded into another and collected since; lost, if the head is still the same. */

@@ -1,11 +1,12 @@
 /** The models of this machine, read by the native engine: for a platform whose control plane and workers are one process. */
+import { systemClock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { unlessCancelled } from '../core/waiting.ts';
 import type { Quote } from '../job/budget.ts';
 import { availableMemory } from '../job/memory.ts';
 import { type LoadedModel, type PreparedJob, quoteOf } from '../job/prepare.ts';
-import { Session } from '../job/session.ts';
+import { Session, type SessionOptions } from '../job/session.ts';
 import { type JobSpec, modelName, parseSpec } from '../job/spec.ts';
 import { type StoredSpec, checkSame, jobSpecOf } from '../job/stored-spec.ts';
 import { modelIdOf } from '../model/identity.ts';
@@ -16,7 +17,7 @@ import type { Shelf } from '../ports/shelf.ts';
 import { decodeJournals, openEngine } from '../runtime/native.ts';
 import type { ModelView } from './platform.ts';
 
-export interface NativeShelfOptions {
+export interface NativeShelfOptions extends SessionOptions {
   /** Default: what is on this machine. */
   readonly finder?: ModelFinder | undefined;
   /** What jobs may ask for, as `model` or `model@variant`; default: what the registry lists. */
@@ -27,19 +28,22 @@ export interface NativeShelfOptions {
   readonly weightsDigest?: ((model: LoadedModel) => Promise<string>) | undefined;
 }
 
+const NAMES_MS = 1_000;
+
 /** Keeps what it has read of its models until it is disposed: the files of a model in use are not replaced. */
 export class NativeShelf implements Shelf, Disposable {
   readonly decodeJournals = decodeJournals;
   readonly freeBytes: number;
   readonly #options: NativeShelfOptions;
   readonly #session: Session;
+  #listed: { readonly atMs: number; readonly names: readonly string[] } | null = null;
   readonly #digests = new Map<string, Promise<string>>();
 
   constructor(options: NativeShelfOptions = {}) {
     this.#options = options;
     // Once: a job is admitted or refused for what it is, and not for what else runs when it is asked for.
     this.freeBytes = options.freeBytes ?? availableMemory();
-    this.#session = new Session(options.finder);
+    this.#session = new Session(options.finder, options);
   }
 
   async prepare(spec: JobSpec, { signal }: CallOptions = {}): Promise<PreparedJob> {
@@ -87,8 +91,11 @@ export class NativeShelf implements Shelf, Disposable {
     return views;
   }
 
+  /** The folders are looked through once a second at most: every request asks. */
   #names(): readonly string[] {
-    return (this.#options.names ?? listModels)();
+    const nowMs = systemClock.nowMs();
+    if (this.#listed === null || nowMs - this.#listed.atMs > NAMES_MS) this.#listed = { atMs: nowMs, names: (this.#options.names ?? listModels)() };
+    return this.#listed.names;
   }
 
   [Symbol.dispose](): void {

@@ -19,6 +19,8 @@ export interface SubmitOptions extends CallerOptions {
   readonly id?: string | undefined;
   /** Two calls with one key and body make one job. */
   readonly idempotencyKey?: string | undefined;
+  /** The job that has given an answer, to which the spec's messages are the next turn. */
+  readonly previous?: string | undefined;
   /** As what it is asked for, for whoever is told of its end. Default: as a job. */
   readonly via?: Via | undefined;
 }
@@ -37,10 +39,18 @@ export interface JobView {
   readonly chains: readonly { readonly tokens: number; readonly finish: string | null }[];
   /** Why the job ended; null while it has not. */
   readonly ended: FinishReason | string | null;
-  readonly parent: { readonly job: string; readonly kind: 'extend' | 'fork' } | null;
+  readonly parent: { readonly job: string; readonly kind: ParentKind } | null;
+  /** Of `continue`: tokens of the prompt whose KV came from the parent's checkpoint. 0 also while that is not known: before the first commit. */
+  readonly cachedTokens: number;
+  /** The caller's own words; null: none. */
+  readonly metadata: Readonly<Record<string, string>> | null;
+  readonly user: string | null;
   /** Of a job that is poisoned: what became of its takes, oldest first. */
   readonly evidence: readonly Strike[] | null;
 }
+
+/** `extend`: more budget; `fork`: another way from a token; `continue`: the next turn of a conversation. */
+export type ParentKind = 'extend' | 'fork' | 'continue';
 
 /** A chain's text in the two parts that clients show apart. */
 export interface ChainDelta {

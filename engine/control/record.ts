@@ -1,13 +1,14 @@
 /** What the store says of one job at one moment, and how anyone may see it. */
 import { EngineError } from '../core/errors.ts';
 import type { FinishReason } from '../job/generate.ts';
+import { type SpecOutline, outlineOf } from '../job/sealed-spec.ts';
 import { type JobSpec, modelName } from '../job/spec.ts';
-import { type StoredSpec, parseStoredSpec } from '../job/stored-spec.ts';
+import type { StoredSpec } from '../job/stored-spec.ts';
 import { readJob } from '../kv/create.ts';
 import { type Head, isTerminal } from '../kv/head.ts';
 import type { Manifest } from '../kv/manifest.ts';
 import { type JobKey, isNamePart, jobPrefix, specName } from '../kv/names.ts';
-import { isMissing, readSpec } from '../kv/read.ts';
+import { isMissing, readHead, readSpec } from '../kv/read.ts';
 import { readStrikes } from '../kv/strikes.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { SliceMessage } from '../ports/queue.ts';
@@ -18,7 +19,9 @@ export interface JobRecord {
   readonly where: JobKey;
   readonly head: Head;
   readonly manifest: Manifest | null;
-  readonly spec: StoredSpec;
+  readonly spec: SpecOutline;
+  /** As it is stored: sealed where the job is. */
+  readonly specText: string;
 }
 
 /** An id from outside, which is no name of a job if it cannot be one. @throws EngineError ERR_JOB_NOT_FOUND. */
@@ -31,7 +34,8 @@ export function keyOf(tenant: string, id: string): JobKey {
 export async function readRecord(store: ObjectStore, where: JobKey, options: CallOptions = {}): Promise<JobRecord> {
   const { head, manifest } = await readLive(store, where, options);
   try {
-    return { where, head, manifest, spec: parseStoredSpec(await readSpec(store, where, head.spec, options)) };
+    const specText = await readSpec(store, where, head.spec, options);
+    return { where, head, manifest, spec: outlineOf(specText), specText };
   } catch (error) {
     // Erased between the two reads; a spec is named by the head for as long as the job is there.
     if (isMissing(error)) await readLive(store, where, options);
@@ -48,16 +52,24 @@ export async function readLive(store: ObjectStore, where: JobKey, options: CallO
   return found;
 }
 
+/** Only that it is there, for little. @throws EngineError ERR_JOB_NOT_FOUND, ERR_CHECKPOINT, ERR_STORE, ERR_CANCELLED. */
+export async function requireThere(store: ObjectStore, where: JobKey, signal: AbortSignal | undefined): Promise<void> {
+  const found = await readHead(store, where, { signal });
+  if (found === null || found.head.state === 'erased') throw notFound(where.job);
+}
+
 /** Where the store lies is nobody's business who asks for a job that is not there. */
 export function withoutPlace(error: unknown, id: string): unknown {
   return error instanceof EngineError && error.code === 'ERR_JOB_NOT_FOUND' ? notFound(id) : error;
 }
 
-export async function viewOf(store: ObjectStore, { where, head, manifest, spec }: JobRecord, options: CallOptions = {}): Promise<JobView> {
+/** @param spec as it was asked for, opened where it is sealed. */
+export async function viewOf(store: ObjectStore, { where, head, manifest }: JobRecord, spec: StoredSpec, options: CallOptions = {}): Promise<JobView> {
+  const asked = spec.spec as Pick<JobSpec, 'model' | 'variant' | 'metadata' | 'user'>;
   return {
     id: where.job,
     state: head.state,
-    model: modelName(spec.spec as { readonly model: string; readonly variant?: string }),
+    model: modelName(asked),
     createdMs: await createdMs(store, where, head, options),
     slice: head.slice,
     epoch: head.epoch,
@@ -65,6 +77,9 @@ export async function viewOf(store: ObjectStore, { where, head, manifest, spec }
     chains: manifest?.chains.map(({ tokens, finish }) => ({ tokens, finish })) ?? spec.lengths.map(() => ({ tokens: 0, finish: null })),
     ended: isTerminal(head.state) ? endedBy(head, manifest) : null,
     parent: spec.parent === null ? null : { job: spec.parent.job, kind: spec.parent.kind },
+    cachedTokens: cachedTokens(spec, manifest),
+    metadata: asked.metadata ?? null,
+    user: asked.user ?? null,
     evidence: head.state === 'poisoned' ? await readStrikes(store, where, options) : null,
   };
 }
@@ -77,6 +92,12 @@ function endedBy({ state }: Head, manifest: Manifest | null): FinishReason | str
   return manifest.ended ?? ['kv_read_budget', 'memory', 'stop'].find((finish) => finishes.includes(finish)) ?? 'length';
 }
 
+/** As the first slice found it: a later one goes on from the job's own checkpoint. */
+function cachedTokens({ parent, prompt }: StoredSpec, manifest: Manifest | null): number {
+  const first = manifest?.slices[0];
+  return parent?.kind === 'continue' && first?.outcome === 'restored' ? prompt.length - first.recomputed : 0;
+}
+
 /** Of the wall clock. A job that its client has named was made when its spec was written. 0: the store has no clock. */
 async function createdMs(store: ObjectStore, where: JobKey, { spec }: Head, options: CallOptions): Promise<number> {
   const named = timeOf(where.job);
@@ -86,7 +107,7 @@ async function createdMs(store: ObjectStore, where: JobKey, { spec }: Head, opti
 }
 
 /** What a worker is told of the job: which slice it wants, how urgent it is, and until when it may wait for its first. */
-export async function messageOf(store: ObjectStore, where: JobKey, head: Head, spec: StoredSpec, options: CallOptions = {}): Promise<SliceMessage> {
+export async function messageOf(store: ObjectStore, where: JobKey, head: Head, spec: Pick<SpecOutline, 'spec'>, options: CallOptions = {}): Promise<SliceMessage> {
   const { priority, wait_ms_max: waitMsMax } = spec.spec as Pick<JobSpec, 'priority' | 'wait_ms_max'>;
   const madeMs = waitMsMax === undefined || head.state !== 'queued' ? 0 : await createdMs(store, where, head, options);
   return {
@@ -96,6 +117,6 @@ export async function messageOf(store: ObjectStore, where: JobKey, head: Head, s
   };
 }
 
-function notFound(id: string): EngineError {
+export function notFound(id: string): EngineError {
   return new EngineError('ERR_JOB_NOT_FOUND', `There is no job ${JSON.stringify(id.slice(0, 80))}.`);
 }

@@ -2,6 +2,9 @@
 import type { Clock } from '../core/clock.ts';
 import { Kept } from '../core/kept.ts';
 import type { PreparedJob } from '../job/prepare.ts';
+import { openSpec } from '../job/sealed-spec.ts';
+import { type StoredSpec, parseStoredSpec } from '../job/stored-spec.ts';
+import type { KeyProvider } from '../ports/keys.ts';
 import type { Shelf } from '../ports/shelf.ts';
 import type { JobRecord } from './record.ts';
 
@@ -10,16 +13,27 @@ const KEPT = 32;
 
 export class RestoredJobs {
   readonly #shelf: Pick<Shelf, 'restore'>;
+  readonly #keys: KeyProvider | null;
   /** By the digest of the spec, which says all there is to know. */
   readonly #kept: Kept<PreparedJob>;
+  readonly #opened: Kept<StoredSpec>;
 
-  constructor(shelf: Pick<Shelf, 'restore'>, clock: Clock) {
+  /** @param keys null: jobs are stored in the clear. */
+  constructor(shelf: Pick<Shelf, 'restore'>, keys: KeyProvider | null, clock: Clock) {
     this.#shelf = shelf;
+    this.#keys = keys;
     this.#kept = new Kept({ most: KEPT, clock });
+    this.#opened = new Kept({ most: KEPT, clock });
   }
 
-  /** @throws EngineError ERR_CHECKPOINT model, ERR_MODEL_NOT_FOUND and the other faults of models, ERR_CANCELLED. */
-  async restore({ head, spec, where }: JobRecord, signal: AbortSignal | undefined): Promise<PreparedJob> {
-    return await this.#kept.get(head.spec, () => this.#shelf.restore(spec, where.job), signal);
+  /** @throws EngineError ERR_KEY, ERR_CHECKPOINT model, ERR_MODEL_NOT_FOUND and the other faults of models, ERR_CANCELLED. */
+  async restore(record: JobRecord, signal: AbortSignal | undefined): Promise<PreparedJob> {
+    return await this.#kept.get(record.head.spec, async () => this.#shelf.restore(await this.spec(record, signal), record.where.job), signal);
+  }
+
+  /** As it was asked for. @throws EngineError ERR_KEY, ERR_CHECKPOINT, ERR_CANCELLED. */
+  async spec({ head, spec, specText, where }: JobRecord, signal: AbortSignal | undefined): Promise<StoredSpec> {
+    if (spec.prompt !== null) return parseStoredSpec(specText);
+    return await this.#opened.get(head.spec, async () => parseStoredSpec(await openSpec(specText, where, this.#keys)), signal);
   }
 }

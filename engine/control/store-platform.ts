@@ -4,10 +4,13 @@
  */
 import { type Clock, systemClock, wallClockMs } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
+import { linkSignals, throwIfCancelled } from '../core/waiting.ts';
 import { type ChildOptions, extendJob, forkJob } from '../job/children.ts';
+import { type Said, continuationOf, nextTurn } from '../job/conversation.ts';
 import type { JobResult } from '../job/generate.ts';
 import { JournalReader, endReason } from '../job/journals.ts';
 import { resultOf } from '../job/run.ts';
+import { holds, sealSpec } from '../job/sealed-spec.ts';
 import { type JobSpec, parseSpec } from '../job/spec.ts';
 import { storedSpecOf } from '../job/stored-spec.ts';
 import { createJob } from '../kv/create.ts';
@@ -16,7 +19,7 @@ import { eraseJob } from '../kv/erase.ts';
 import { isTerminal } from '../kv/head.ts';
 import { type JobKey, jobPrefix } from '../kv/names.ts';
 import type { KeyProvider } from '../ports/keys.ts';
-import type { ObjectStore } from '../ports/object-store.ts';
+import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { type Queue, priorityOf } from '../ports/queue.ts';
 import type { Shelf } from '../ports/shelf.ts';
 import { Outbox } from '../webhook/outbox.ts';
@@ -28,9 +31,10 @@ import type {
   CallerOptions, ExtendOptions, ForkOptions, JobEvent, JobView, ListOptions, ModelView, Platform, PlatformHealth, QuoteView, SubmitOptions,
 } from './platform.ts';
 import { admitJob, quoteView } from './quotes.ts';
-import { keyOf, messageOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
+import { type JobRecord, keyOf, messageOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
 import { RestoredJobs } from './restored.ts';
-import { streamJob } from './stream.ts';
+import { hasResult } from './followed.ts';
+import { type EventOptions, Streams } from './stream.ts';
 import { NO_WORKERS, type WorkerState } from './workers.ts';
 
 export interface StorePlatformOptions {
@@ -43,18 +47,25 @@ export interface StorePlatformOptions {
   readonly feed: LiveFeed | null;
   /** Default: there are none in this process. */
   readonly workers?: WorkerState | undefined;
+  /** A worker in this process that runs the job stops it within a step, commits what it has, and does not go on. */
+  readonly letGo?: ((where: JobKey, options: CallOptions) => Promise<void>) | undefined;
   /** A job was ended from here: a worker in this process need not wait for its next commit to notice. */
   readonly onCancelled?: ((where: JobKey) => void) | undefined;
   /** Who is told that a job has ended. Default: one over `store`. */
   readonly outbox?: Outbox | undefined;
   /** Of a machine that runs jobs, for quotes; null: not known. */
   readonly usdPerHour?: number | null | undefined;
+  /** Events of a job that are kept for readers who are behind. Default: a million. */
+  readonly eventsMax?: number | undefined;
   /** What the queue said so long ago or less need not be asked again. Default: 0. */
   readonly depthFreshMs?: number | undefined;
   readonly clock?: Clock | undefined;
   /** Of the wall clock, for ids and listings. */
   readonly nowMs?: (() => number) | undefined;
 }
+
+/** Encoding a journal and writing it: far less, if the store answers. */
+const LET_GO_MS = 5_000;
 
 /** Most jobs of one page of a list. */
 export const LIST_MAX = 100;
@@ -66,6 +77,7 @@ export class StorePlatform implements Platform {
   readonly #nowMs: () => number;
   readonly #outbox: Outbox;
   readonly #jobs: RestoredJobs;
+  readonly #streams: Streams;
   readonly #newId = jobIds();
   readonly #backlog: Backlog;
 
@@ -73,20 +85,24 @@ export class StorePlatform implements Platform {
     this.#options = options;
     this.#outbox = options.outbox ?? new Outbox(options);
     this.#clock = options.clock ?? systemClock;
-    this.#jobs = new RestoredJobs(options.shelf, this.#clock);
+    this.#jobs = new RestoredJobs(options.shelf, options.keys, this.#clock);
     this.#nowMs = options.nowMs ?? wallClockMs;
-    const { queue, store, depthFreshMs: freshMs = 0 } = options;
+    const { store, keys, shelf, feed, queue, eventsMax, depthFreshMs: freshMs = 0 } = options;
+    this.#streams = new Streams({ store, keys, shelf, feed, jobs: this.#jobs, clock: this.#clock, eventsMax });
     this.#backlog = new Backlog({ queue, store, clock: this.#clock, freshMs });
   }
 
-  async submit(spec: JobSpec, { tenant, id, idempotencyKey, via, signal }: SubmitOptions): Promise<JobView> {
-    const { store, shelf } = this.#options;
+  async submit(spec: JobSpec, { tenant, id, idempotencyKey, previous, via, signal }: SubmitOptions): Promise<JobView> {
+    const { store, keys, shelf } = this.#options;
     const { where, createdMs } = this.#newKey(tenant, id);
-    const parsed = parseSpec(spec);
+    const said = previous === undefined ? null : await this.#said(keyOf(tenant, previous), signal);
+    const parsed = parseSpec(said === null ? spec : nextTurn(parseSpec(spec), said));
     const job = await shelf.prepare(parsed, { signal });
     admitJob(job, shelf);
-    const text = JSON.stringify(storedSpecOf(parsed, job, await shelf.modelId(job, { signal }), null));
-    const created = await createJob(store, where, text, { idempotencyKey, createdMs, via, signal });
+    const modelId = await shelf.modelId(job, { signal });
+    const text = JSON.stringify(storedSpecOf(parsed, job, modelId, said === null ? null : continuationOf(job, modelId, said)));
+    const sealed = await sealSpec(text, where, keys, { signal });
+    const created = await createJob(store, where, sealed, { idempotencyKey, createdMs, via, isSame: holds(text, keys, { signal }), signal });
     return await this.#announced(created.where, signal);
   }
 
@@ -111,7 +127,8 @@ export class StorePlatform implements Platform {
   async cancel(id: string, { tenant, signal }: CallerOptions): Promise<JobView> {
     const { store, onCancelled } = this.#options;
     const where = keyOf(tenant, id);
-    await readLive(store, where, { signal });
+    const { head } = await readLive(store, where, { signal });
+    if (!isTerminal(head.state)) await this.#letGo(where, signal);
     const { changed } = await endJob(store, where, 'cancelled', { clock: this.#clock, signal });
     if (changed) onCancelled?.(where);
     // A marker that stays is found by the reconciler.
@@ -131,20 +148,12 @@ export class StorePlatform implements Platform {
   }
 
   async result(id: string, { tenant, signal }: CallerOptions): Promise<Omit<JobResult, 'timing'> | null> {
-    const { store, keys, shelf } = this.#options;
-    const where = keyOf(tenant, id);
-    const record = await readRecord(store, where, { signal });
-    if (!isTerminal(record.head.state)) return null;
-    const job = await this.#jobs.restore(record, signal);
-    using journals = new JournalReader({ store, where, keys, decode: shelf.decodeJournals });
-    // A job that has ended is written no more: what its head names stays until it is erased.
-    const report = await journals.read(job, record.head, record.manifest, signal);
-    return resultOf(job, report, endReason(record.head.state, record.manifest));
+    const record = await readRecord(this.#options.store, keyOf(tenant, id), { signal });
+    return isTerminal(record.head.state) ? (await this.#ended(record, signal)).result : null;
   }
 
-  events(id: string, { tenant, after, signal }: CallerOptions & { readonly after?: number | undefined }): AsyncIterable<JobEvent> {
-    const { store, keys, shelf, feed } = this.#options;
-    return streamJob(tenant, id, { store, keys, shelf, jobs: this.#jobs, feed, clock: this.#clock, after: after ?? -1, signal });
+  events(id: string, options: EventOptions): AsyncIterable<JobEvent> {
+    return this.#streams.read(id, options);
   }
 
   async fork(id: string, { tenant, as, at, chain, width, seed, length, signal }: ForkOptions): Promise<JobView> {
@@ -170,6 +179,32 @@ export class StorePlatform implements Platform {
     return { state, running, ...(await this.#backlog.now()) };
   }
 
+  /** Of a job that is over. */
+  async #ended(record: JobRecord, signal: AbortSignal | undefined): Promise<Pick<Said, 'prepared' | 'result'>> {
+    const { store, keys, shelf } = this.#options;
+    const { head, manifest, where } = record;
+    const prepared = await this.#jobs.restore(record, signal);
+    using journals = new JournalReader({ store, where, keys, decode: shelf.decodeJournals });
+    // It is written no more: what its head names stays until it is erased.
+    const report = await journals.read(prepared, head, manifest, signal);
+    return { prepared, result: await resultOf(prepared, report, endReason(head.state, manifest)) };
+  }
+
+  async #said(where: JobKey, signal: AbortSignal | undefined): Promise<Said> {
+    const record = await readRecord(this.#options.store, where, { signal });
+    const { head: { state }, manifest } = record;
+    if (!hasResult(state) || manifest === null) throw new EngineError('ERR_OPTION', `previous must have ended with an answer; it is ${state}.`);
+    return { job: where.job, version: manifest.version, stored: await this.#jobs.spec(record, signal), ...(await this.#ended(record, signal)) };
+  }
+
+  /** What readers here were told ahead of the store is committed first, so that it is in what the job leaves. One that takes too long is fenced. */
+  async #letGo(where: JobKey, signal: AbortSignal | undefined): Promise<void> {
+    using late = this.#clock.timeout(LET_GO_MS);
+    using stop = linkSignals(signal, late.signal);
+    await this.#options.letGo?.(where, { signal: stop.signal }).catch(() => undefined);
+    throwIfCancelled(signal);
+  }
+
   get #workers(): WorkerState {
     return this.#options.workers ?? NO_WORKERS;
   }
@@ -185,13 +220,14 @@ export class StorePlatform implements Platform {
   async #child(
     id: string, tenant: string, as: string | undefined, signal: AbortSignal | undefined, make: (name: string, options: ChildOptions) => Promise<JobKey>,
   ): Promise<JobView> {
-    const { store, shelf } = this.#options;
+    const { store, keys, shelf } = this.#options;
     const parent = keyOf(tenant, id);
     const { where, createdMs } = this.#newKey(tenant, as);
     await readLive(store, parent, { signal });
     const made = await make(where.job, {
       store,
       where: parent,
+      keys,
       createdMs,
       admit: async (child) => admitJob(await shelf.restore(child, id, { signal }), shelf),
       signal,
@@ -201,7 +237,8 @@ export class StorePlatform implements Platform {
 
   async #view(where: JobKey, signal: AbortSignal | undefined): Promise<JobView> {
     const { store } = this.#options;
-    return await viewOf(store, await readRecord(store, where, { signal }), { signal });
+    const record = await readRecord(store, where, { signal });
+    return await viewOf(store, record, await this.#jobs.spec(record, signal), { signal });
   }
 
   /** The job is there, whatever becomes of the message: the reconciler finds what no worker has heard of. */
@@ -213,6 +250,6 @@ export class StorePlatform implements Platform {
       await queue.send(message, { signal }).catch(() => undefined);
       if (record.head.state === 'queued') this.#backlog.sent(where, priorityOf(message));
     }
-    return await viewOf(store, record, { signal });
+    return await viewOf(store, record, await this.#jobs.spec(record, signal), { signal });
   }
 }

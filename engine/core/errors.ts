@@ -16,6 +16,7 @@ export const ERROR_CODES = {
   ERR_PROMPT_TOO_LONG: ['caller', 'Prompt and length do not fit the context of the model.'],
   ERR_BUDGET: ['caller', 'The budget cannot pay for a single token.'],
   ERR_MEMORY: ['machine', 'The job does not fit in the memory of this machine.'],
+  ERR_OVERLOADED: ['machine', 'Too much is asked for at once; try again later.'],
   ERR_NATIVE_MISSING: ['machine', 'The native engine is not built for this machine.'],
   ERR_OUTPUT: ['machine', 'The result cannot be written.'],
   ERR_NUMERICS: ['machine', 'The model produced a logit that is not finite.'],

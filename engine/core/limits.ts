@@ -146,6 +146,8 @@ export const LIMITS = {
   METADATA_MAX: 16,
   METADATA_KEY_CHARS_MAX: 64,
   METADATA_VALUE_CHARS_MAX: 512,
+  /** Of the name of whom a caller asks for: a hash or an address. */
+  USER_BYTES_MAX: 512,
   /** As browsers' address lines take it. */
   WEBHOOK_URL_CHARS_MAX: 2_048,
   /** Of a tenant: each is looked at whenever one of its jobs ends. */

@@ -19,3 +19,11 @@ function letOneGo(): void {
   waiting.shift()?.();
   if (waiting.length > 0) setImmediate(letOneGo);
 }
+
+/** null once all that could go on without waiting has gone on: in the next round of the event loop. */
+export function nextRound(): Promise<null> {
+  return new Promise((resolve) => {
+    if (areRequestsIsolated) setTimeout(resolve, 0, null);
+    else setImmediate(resolve, null);
+  });
+}

@@ -14,10 +14,13 @@ export function chainText({ model: { tokenizer, info } }: PreparedJob, chain: Ch
   return tokenizer.textOf(chain.stopBytes === null ? bytes : bytes.subarray(0, chain.stopBytes));
 }
 
-/** The ballot of a chain that finished. One that was ended from outside has no answer: the vote did not wait for it. */
-export function castBallot(job: PreparedJob, index: number, chain: ChainReport): CastBallot {
+/**
+ * The ballot of a chain that finished. One that was ended from outside has no answer: the vote did not wait for it.
+ * @param text of the chain, if it is known: making it is most of the work.
+ */
+export function castBallot(job: PreparedJob, index: number, chain: ChainReport, text?: string): CastBallot {
   assert(chain.finish !== null, 'only finished chains vote');
-  const answer = chain.finish === 'ended' ? null : chainAnswer(job, chain);
+  const answer = chain.finish === 'ended' ? null : chainAnswer(job, chain, text ?? chainText(job, chain));
   return {
     chain: index,
     step: chain.tokens.length,
@@ -27,18 +30,18 @@ export function castBallot(job: PreparedJob, index: number, chain: ChainReport):
   };
 }
 
-function chainAnswer(job: PreparedJob, chain: ChainReport): string | null {
-  const { answer } = splitThinking(chainText(job, chain), job.thinking, job.opened);
+function chainAnswer(job: PreparedJob, chain: ChainReport, text: string): string | null {
+  const { answer } = splitThinking(text, job.thinking, job.opened);
   return answer === null ? null : extractAnswer(answer, job.answer, chain.finish === 'stop');
 }
 
 /** `ended`: why chains that did not finish by themselves were ended. */
-export function chainResult(job: PreparedJob, chain: ChainReport, ballot: CastBallot, ended: FinishReason | null, headCount: number): ChainResult {
+export function chainResult(chain: ChainReport, text: string, ballot: CastBallot, ended: FinishReason | null, headCount: number): ChainResult {
   const finish = chain.finish === 'ended' ? ended : chain.finish;
   assert(finish !== null, 'a chain of a result has a finish reason');
   return {
     tokens: [...chain.tokens],
-    text: chainText(job, chain),
+    text,
     finish_reason: finish,
     answer: ballot.answer,
     live_kv_tokens: chain.liveSum / headCount,

@@ -101,7 +101,6 @@ export function cacheGeometry(info: Pick<ModelInfo, 'layers' | 'kvHeads' | 'head
 const roundUp = (bytes: number, multiple: number) => Math.ceil(bytes / multiple) * multiple;
 /** Slots per vector: K pads its slots and V its rows to it. */
 const LANES = 16;
-const SYSTEM_PAGE_BYTES = 4_096;
 
 /** K transposed with its slots padded, V with its rows padded. */
 function slotBytes({ headDim, elementBytes }: CacheGeometry, slots: number): number {
@@ -114,11 +113,9 @@ export function ringBytes(geometry: CacheGeometry): number {
   return roundUp(slotBytes(geometry, slots) + slots, 64);
 }
 
-/** From page to page: K, V and a position for each slot, on the system's pages where that wastes less than an eighth. */
+/** From page to page: K, V and a position for each slot. */
 export function pageBytes(geometry: CacheGeometry): number {
-  const exact = roundUp(slotBytes(geometry, geometry.pageSlots) + 4 * geometry.pageSlots, 64);
-  const aligned = roundUp(exact, SYSTEM_PAGE_BYTES);
-  return aligned - exact <= Math.floor(exact / 8) ? aligned : exact;
+  return roundUp(slotBytes(geometry, geometry.pageSlots) + 4 * geometry.pageSlots, 64);
 }
 
 /** Pages of one head of a chain of `tokens` with `liveTokens` entries: what the ring does not hold, the open page whole. */

@@ -100,6 +100,17 @@ export function withCut(checkpoint: Checkpoint, report: RunReport, saved: readon
   return { ...checkpoint, step: report.step, promptTail, chains, journal };
 }
 
+/** Objects up to which the policy alone says when. */
+const STRETCH_OBJECTS = 512;
+
+/**
+ * How many times the policy's distance the next write is away: no object is ever merged with another, and a manifest that lists them all is
+ * bounded. From then on their number grows with the root of the time that a job has run, and what a kill costs stays a small part of that time.
+ */
+export function stretchOf({ chains, journal }: Pick<Checkpoint, 'chains' | 'journal'>): number {
+  return Math.max(1, chains.reduce((sum, { segments }) => sum + segments.length, journal.length) / STRETCH_OBJECTS);
+}
+
 function chainOf(name: string): number | null {
   const parsed = parseName(name);
   return parsed !== null && 'chain' in parsed ? parsed.chain : null;

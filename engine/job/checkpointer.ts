@@ -10,18 +10,21 @@ import type { ObjectRef } from '../kv/manifest.ts';
 import { COMMIT_INTERVAL_MS } from '../kv/take.ts';
 import type { NewObject } from '../kv/uploads.ts';
 import type { NativeRun, RunReport, SavedObject, Seal } from '../runtime/native.ts';
-import { type Checkpoint, contentOf, withCut } from './checkpoint.ts';
+import { type Checkpoint, contentOf, stretchOf, withCut } from './checkpoint.ts';
 
 /** How much work may be lost, and how much is written for it (KV.md 3). Never changes a result. */
 export interface CheckpointPolicy {
   /** A delta once every chain has this many tokens more, or after this time. */
   readonly deltaTokens: number;
   readonly deltaMs: number;
-  /** A journal alone, between deltas. */
+  /** A journal alone, between deltas; every second while somebody reads along. */
   readonly journalMs: number;
 }
 
 export const DEFAULT_POLICY: CheckpointPolicy = { deltaTokens: 2_048, deltaMs: 15_000, journalMs: 10_000 };
+
+/** A journal alone, while somebody reads along (DESIGN.md 3). */
+const FOLLOWED_JOURNAL_MS = 1_000;
 
 /** However short a policy's times are, the store is not written more often for nothing. */
 const INTERVAL_MS_MIN = 200;
@@ -39,6 +42,8 @@ export interface CheckpointerOptions {
   readonly wrapped: (objects: readonly ObjectRef[]) => Checkpoint['keys'];
   readonly clock: Clock;
   readonly policy: CheckpointPolicy;
+  /** Somebody reads along: what there is is written more often. */
+  readonly isFollowed?: (() => boolean) | undefined;
   /** What the manifest says before the first save; of a job that begins, nothing but its identity. */
   readonly base: Checkpoint;
   /** Asked at each commit. */
@@ -88,15 +93,28 @@ export class Checkpointer {
   async boundary(report: RunReport): Promise<void> {
     this.#throwFailure();
     if (this.#writing !== null) return;
-    const { clock, policy, lease } = this.#o;
+    const { clock, policy, lease, isFollowed } = this.#o;
     const now = clock.nowMs();
+    const stretch = stretchOf(this.#checkpoint);
     const journalFull = this.#unlisted.length > 0 || lease.head.journal.length >= LIMITS.HEAD_JOURNAL_MAX - 1;
-    const journalDue = now - this.#last.journalMs >= policy.journalMs && report.step > this.#last.journalStep;
+    const journalMs = isFollowed?.() === true ? Math.min(policy.journalMs, FOLLOWED_JOURNAL_MS) : policy.journalMs;
+    const journalDue = now - this.#last.journalMs >= journalMs * stretch && report.step > this.#last.journalStep;
     const first = this.#last.deltaStep < 0;
-    const deltaDue = report.step - this.#last.deltaStep >= policy.deltaTokens || now - this.#last.deltaMs >= policy.deltaMs || (journalDue && journalFull);
+    const deltaDue =
+      report.step - this.#last.deltaStep >= policy.deltaTokens * stretch || now - this.#last.deltaMs >= policy.deltaMs * stretch || (journalDue && journalFull);
     if (first || deltaDue) await this.#delta('running', 'raw', null);
     else if (journalDue) await this.#journal();
     this.#waitedMs += clock.nowMs() - now;
+  }
+
+  /** The last write of a slice that nobody will go on with: its tokens and no more, so that the job has all that anyone was told of it. */
+  async closeShort(): Promise<void> {
+    await this.#settle();
+    if (this.#unlisted.length === 0) await this.#journal();
+    await this.#settle();
+    // The head has no room for another.
+    if (this.#unlisted.length > 0) return await this.close('parked', null);
+    await this.#o.lease.commit({ state: 'parked', manifest: null, objects: [] });
   }
 
   /** The last write of this slice: everything, in the state that the job is left in. Waits for it. */

@@ -5,13 +5,17 @@ import { createJob, readJob } from '../kv/create.ts';
 import type { Manifest } from '../kv/manifest.ts';
 import type { JobKey } from '../kv/names.ts';
 import { readHead, readSpec } from '../kv/read.ts';
+import type { KeyProvider } from '../ports/keys.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
+import { type SpecOutline, holds, openSpec, outlineOf, sealSpec } from './sealed-spec.ts';
 import { type Parent, type StoredSpec, jobSpecOf, parseStoredSpec } from './stored-spec.ts';
 
 export interface ChildOptions extends CallOptions {
   readonly store: ObjectStore;
   /** The parent. */
   readonly where: JobKey;
+  /** null: stored in the clear. */
+  readonly keys?: KeyProvider | null | undefined;
   /** Of the wall clock, for the listing. Default: now. */
   readonly createdMs?: number | undefined;
   /** Asked before anything is stored; what it throws refuses the child. */
@@ -89,17 +93,18 @@ interface Child {
   readonly parent: Parent;
 }
 
-async function childOf({ store, where, createdMs, admit, signal }: ChildOptions, as: string, plan: (stored: StoredSpec, manifest: Manifest, version: number) => Child): Promise<JobKey> {
+async function childOf({ store, where, keys = null, createdMs, admit, signal }: ChildOptions, as: string, plan: (stored: StoredSpec, manifest: Manifest, version: number) => Child): Promise<JobKey> {
   const { head, manifest } = await readJob(store, where, { signal });
   if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} was erased.`);
   if (manifest === null) throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${head.state} and has no checkpoint yet; run it first.`);
-  const stored = parseStoredSpec(await readSpec(store, where, head.spec, { signal }));
+  const stored = parseStoredSpec(await openSpec(await readSpec(store, where, head.spec, { signal }), where, keys, { signal }));
   // The parent's version when it is read first; the same child asked for again is the same child.
-  const existing = await specOf(store, { ...where, job: as }, signal);
+  const at = { ...where, job: as };
+  const existing = await outlineAt(store, at, signal);
   const { lengths, seed, kvReadBudget, parent } = plan(stored, manifest, existing?.parent?.version ?? head.version);
   const { length: _, width: _w, lengths: _l, ...budget } = (stored.spec.budget ?? {}) as Record<string, unknown>;
-  // How the parent waited for its worker is not how its child does.
-  const { priority: _p, wait_ms_max: _m, ...spec } = stored.spec;
+  // How the parent waited for its worker, and what its caller said about it, say nothing of the child.
+  const { priority: _p, wait_ms_max: _m, metadata: _d, user: _u, ...spec } = stored.spec;
   const child: StoredSpec = {
     ...stored,
     spec: { ...spec, budget: { ...budget, lengths, ...(kvReadBudget === undefined ? {} : { kv_read_budget: kvReadBudget }) } },
@@ -112,12 +117,12 @@ async function childOf({ store, where, createdMs, admit, signal }: ChildOptions,
   const whole = parseStoredSpec(text);
   jobSpecOf(whole, null);
   await admit?.(whole);
-  const { where: created } = await createJob(store, { ...where, job: as }, text, { createdMs, signal });
+  const { where: created } = await createJob(store, at, await sealSpec(text, at, keys, { signal }), { isSame: holds(text, keys, { signal }), createdMs, signal });
   return created;
 }
 
 /** null: there is no such job, or it was erased. */
-async function specOf(store: ObjectStore, where: JobKey, signal: AbortSignal | undefined): Promise<StoredSpec | null> {
+async function outlineAt(store: ObjectStore, where: JobKey, signal: AbortSignal | undefined): Promise<SpecOutline | null> {
   const found = await readHead(store, where, { signal });
-  return found === null || found.head.state === 'erased' ? null : parseStoredSpec(await readSpec(store, where, found.head.spec, { signal }));
+  return found === null || found.head.state === 'erased' ? null : outlineOf(await readSpec(store, where, found.head.spec, { signal }));
 }

@@ -79,9 +79,10 @@ export class EventLog {
   #finish(i: number, chain: ChainReport, reason: FinishReason): LogEvent {
     const log = this.#logOf(i);
     log.finished = true;
-    const rest = log.splitter.push(chainText(this.#job, chain).slice(log.chars));
+    const text = chainText(this.#job, chain);
+    const rest = log.splitter.push(text.slice(log.chars));
     const held = log.splitter.flush();
-    const { answer } = castBallot(this.#job, i, chain);
+    const { answer } = castBallot(this.#job, i, chain, text);
     return { kind: 'finish', seq: this.#seq++, chain: i, reason, answer, delta: { reasoning: rest.reasoning + held.reasoning, content: rest.content + held.content } };
   }
 

@@ -7,6 +7,7 @@ import type { Tokenizer } from '../model/tokenizer.ts';
 import type { KvType, ModelInfo, Sampling } from '../runtime/native.ts';
 import { type AnswerRule, DEFAULT_THINKING, type Thinking } from './answer.ts';
 import { type Quote, cacheGeometry, cacheShape, defaultKvType, kvBytesPerToken, plan } from './budget.ts';
+import { type Prompt, type PromptModel, promptOf } from './prompt.ts';
 import type { JobSpec, SamplingSpec } from './spec.ts';
 import { type Verifier, verifierNamed } from './verifier.ts';
 import type { VoteRule } from './vote.ts';
@@ -50,12 +51,19 @@ export interface PreparedJob {
   readonly bytesPerToken: number;
 }
 
-/** @throws EngineError ERR_OPTION, ERR_TEMPLATE, ERR_TOKENIZER, ERR_PROMPT_TOO_LONG */
-export function prepare(spec: JobSpec, model: LoadedModel): PreparedJob {
+export function promptModel({ resolved, template, tokenizer, info }: LoadedModel): PromptModel {
+  return { name: resolved.name, template, tokenizer, vocabSize: info.vocabSize, context: info.maxPositions };
+}
+
+/**
+ * @param prompt of this spec and model, if it was encoded elsewhere.
+ * @throws EngineError ERR_OPTION, ERR_TEMPLATE, ERR_TOKENIZER, ERR_PROMPT_TOO_LONG
+ */
+export function prepare(spec: JobSpec, model: LoadedModel, prompt?: Prompt): PreparedJob {
   const { info, resolved } = model;
   checkRatio(spec, model);
+  const { ids, end } = prompt ?? promptOf(spec, promptModel(model));
   const task = resolved.card?.task ?? null;
-  const { ids, text } = promptOf(spec, model);
   const vote = spec.vote ?? task?.vote ?? 'majority';
   const verifierName = spec.verifier ?? task?.verifier ?? null;
   if (vote === 'verifier' && verifierName === null) {
@@ -66,8 +74,8 @@ export function prepare(spec: JobSpec, model: LoadedModel): PreparedJob {
   return {
     model,
     promptIds: ids,
-    question: spec.prompt ?? spec.messages?.findLast((message) => message.role === 'user')?.content ?? '',
-    opened: thinking !== null && text.trimEnd().endsWith(thinking.open),
+    question: spec.prompt ?? (typeof spec.raw_prompt === 'string' ? spec.raw_prompt : null) ?? spec.messages?.findLast((message) => message.role === 'user')?.content ?? '',
+    opened: thinking !== null && end.endsWith(thinking.open),
     lengths: lengthsOf(spec, ids.length, info.maxPositions),
     seed: BigInt(spec.seed ?? 0),
     sampling: samplingOf({ ...model.samplingDefaults, ...spec.sampling }),
@@ -109,28 +117,6 @@ export function quoteOf(job: PreparedJob, weightBytes: number): Quote {
     kvReadBudget: job.kvReadBudget,
     weightBytes,
   });
-}
-
-/** A template writes its own special tokens, so none are added to what it renders. */
-function promptOf(spec: JobSpec, { template, tokenizer, resolved }: LoadedModel): { ids: readonly number[]; text: string } {
-  if (template === null && spec.messages !== undefined) {
-    throw new EngineError('ERR_TEMPLATE', `${resolved.name} has no chat template for messages; give a prompt, which is used as it is.`);
-  }
-  const messages = spec.messages ?? [{ role: 'user', content: spec.prompt ?? '' }];
-  const text = template?.render({
-    messages,
-    addGenerationPrompt: true,
-    bosToken: tokenizer.bosToken,
-    eosToken: tokenizer.eosToken,
-    enableThinking: spec.enable_thinking,
-    tools: spec.tools,
-    documents: spec.documents,
-    date: spec.date,
-    extra: spec.template_variables,
-  }) ?? spec.prompt ?? '';
-  const ids = tokenizer.encode(text, { addSpecial: template === null });
-  if (ids.length === 0) throw new EngineError('ERR_OPTION', 'prompt must have at least one token; got none.');
-  return { ids, text };
 }
 
 function lengthsOf({ budget }: JobSpec, promptTokens: number, maxPositions: number): readonly number[] {

@@ -49,7 +49,7 @@ export interface RestoredRun {
 const FALLBACKS = ['newest tails', 'older tails', 'the prompt', 'the spec'] as const;
 type Fallback = (typeof FALLBACKS)[number];
 
-const READS_AT_ONCE = 8;
+export const READS_AT_ONCE = 8;
 
 /**
  * @throws EngineError ERR_CHECKPOINT (layout, model, identity, format, numerics_drift: nothing to fall back on), ERR_KEY, ERR_FENCED,
@@ -73,7 +73,7 @@ export async function restore(request: RestoreRequest): Promise<RestoredRun> {
 }
 
 /** Bytes that are not what was written: something older may still do. Everything else is said as it is. */
-function isLoss(error: unknown): boolean {
+export function isLoss(error: unknown): boolean {
   return error instanceof EngineError && error.code === 'ERR_CHECKPOINT' && /^(damaged|truncated|missing)\b/.test(error.message);
 }
 
@@ -166,6 +166,7 @@ async function attempt(request: RestoreRequest, journalBodies: readonly Body[], 
     promptSegments: promptPages,
     promptTail,
     journals,
+    prefix: null,
   });
   const start = request.clock.nowMs();
   try {

@@ -1,12 +1,13 @@
 /** One prepared job on one open engine, from its run to its result. */
 import { LIMITS } from '../core/limits.ts';
+import { nextTurn } from '../core/turns.ts';
 import type { RunOptions, RunReport } from '../runtime/native.ts';
-import { castBallot, chainResult } from './ballots.ts';
+import { castBallot, chainResult, chainText } from './ballots.ts';
 import { usageOf } from './budget.ts';
-import type { FinishReason, JobResult } from './generate.ts';
+import type { ChainResult, FinishReason, JobResult } from './generate.ts';
 import { type PlayContext, type Played, play } from './play.ts';
 import type { PreparedJob } from './prepare.ts';
-import { electedBallot } from './vote.ts';
+import { type CastBallot, electedBallot } from './vote.ts';
 
 export interface RunContext extends PlayContext {
   readonly threads: number;
@@ -18,7 +19,7 @@ export interface RunContext extends PlayContext {
 export async function runJob(job: PreparedJob, context: RunContext): Promise<JobResult> {
   using run = context.engine.createRun(runOptions(job, context.memoryLimitBytes));
   const played = await play(job, run, context);
-  return { ...resultOf(job, played.report, played.ended), timing: timingOf(played, context) };
+  return { ...(await resultOf(job, played.report, played.ended)), timing: timingOf(played, context) };
 }
 
 export function timingOf(played: Played, { engine, loadMs, threads }: RunContext): JobResult['timing'] {
@@ -34,17 +35,22 @@ export function timingOf(played: Played, { engine, loadMs, threads }: RunContext
   };
 }
 
-/** All of a result that is a function of the job and the report. */
-export function resultOf(job: PreparedJob, report: RunReport, ended: FinishReason | null): Omit<JobResult, 'timing'> {
+/** All of a result that is a function of the job and the report. The text of each chain is made in a turn of its own: there may be megabytes. */
+export async function resultOf(job: PreparedJob, report: RunReport, ended: FinishReason | null): Promise<Omit<JobResult, 'timing'>> {
   const { chains } = closed(report);
-  const ballots = chains.map((chain, index) => castBallot(job, index, chain));
+  const ballots: CastBallot[] = [];
+  const results: ChainResult[] = [];
+  for (const [index, chain] of chains.entries()) {
+    await nextTurn();
+    const text = chainText(job, chain);
+    const ballot = castBallot(job, index, chain, text);
+    ballots.push(ballot);
+    results.push(chainResult(chain, text, ballot, ended, report.headCount));
+  }
   return {
     answer: electedBallot(job.vote, ballots)?.answer ?? null,
     ballots: ballots.map(({ chain, answer, key, verified }) => ({ chain, answer, key, verified })),
-    chains: chains.map((chain, index) => {
-      const ballot = ballots[index] ?? castBallot(job, index, chain);
-      return chainResult(job, chain, ballot, ended, report.headCount);
-    }),
+    chains: results,
     usage: usageOf({ ...report, chains }, job.promptIds.length, job.bytesPerToken),
   };
 }

@@ -4,19 +4,28 @@ import { type Clock, systemClock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { localModels } from '../model/finder.ts';
 import type { FoundModel, ModelFinder } from '../ports/models.ts';
+import type { Prompts } from '../ports/prompts.ts';
 import { type NativeEngine, openEngine } from '../runtime/native.ts';
 import { type Quote, admit } from './budget.ts';
 import type { GenerateOptions, JobResult, ModelTiming } from './generate.ts';
-import { loadModel } from './load.ts';
+import { LoadedModels } from './loaded-models.ts';
 import { availableMemory } from './memory.ts';
-import { type LoadedModel, type PreparedJob, prepare, quoteOf } from './prepare.ts';
+import { type LoadedModel, type PreparedJob, prepare, promptModel, quoteOf } from './prepare.ts';
 import { emptyPicture, fetchPicture } from './progress.ts';
+import { promptOf } from './prompt.ts';
 import { type RunContext, runJob } from './run.ts';
 import { type JobSpec, modelName, parseSpec, policyOverrides } from './spec.ts';
 
 export interface OpenedJob extends Pick<RunContext, 'engine' | 'threads' | 'loadMs' | 'memoryLimitBytes'>, Disposable {
   readonly job: PreparedJob;
   readonly timing: ModelTiming;
+}
+
+export interface SessionOptions {
+  /** Where prompts are encoded. Default: on this thread. */
+  readonly prompts?: Prompts | undefined;
+  /** Shared with others who use the same models in this process. Default: its own. */
+  readonly loaded?: LoadedModels | undefined;
 }
 
 /** Memory that a job was admitted with, until it is over. */
@@ -32,22 +41,27 @@ interface Share {
  * for (const prompt of prompts) console.log((await session.generate({ model: 'countdown', prompt })).answer);
  */
 export class Session {
-  readonly #models = new Map<string, LoadedModel>();
   /** Promises, so that jobs that begin together load it once. */
   readonly #engines = new Map<string, Promise<NativeEngine>>();
   readonly #opened = new Set<NativeEngine>();
   readonly #shares = new Set<Share>();
   readonly #found = new Map<string, FoundModel>();
   readonly #finder: ModelFinder;
+  readonly #prompts: Prompts;
+  readonly #models: LoadedModels;
+  readonly #ownsModels: boolean;
   #disposed = false;
 
-  constructor(finder: ModelFinder = localModels) {
+  constructor(finder: ModelFinder = localModels, { prompts = INLINE, loaded }: SessionOptions = {}) {
     this.#finder = finder;
+    this.#prompts = prompts;
+    this.#models = loaded ?? new LoadedModels();
+    this.#ownsModels = loaded === undefined;
   }
 
   /** What there is to know of a model before its weights are read. */
   async model(name: string, options: GenerateOptions = {}): Promise<LoadedModel> {
-    return await this.#load((await this.#find({ model: name }, options)).resolved, []);
+    return await this.#models.get((await this.#find({ model: name }, options)).resolved, []);
   }
 
   /** A spec with nothing left open, without weights being read. */
@@ -170,18 +184,10 @@ export class Session {
     const start = clock.nowMs();
     const { timing, ...found } = await this.#find(parsed, options);
     const here = clock.nowMs();
-    const model = await this.#load(found.resolved, policyOverrides(parsed));
-    const job = prepare(parsed, model);
+    const model = await this.#models.get(found.resolved, policyOverrides(parsed));
+    const job = prepare(parsed, model, await this.#prompts.encode(parsed, model, { signal: options.signal }));
     const fetched = timing ?? { resolve_ms: here - start, fetch_ms: 0, verify_ms: 0, fetched_bytes: 0, bytes: model.info.fileBytes };
     return { job, ...fetched, map_ms: clock.nowMs() - here };
-  }
-
-  async #load(resolved: LoadedModel['resolved'], overrides: LoadedModel['overrides']): Promise<LoadedModel> {
-    const key = JSON.stringify([resolved.directory, overrides]);
-    const model = this.#models.get(key) ?? (await loadModel(resolved, overrides));
-    this.#models.set(key, model);
-    // The same directory may be asked for by another name: with a card or without.
-    return { ...model, resolved };
   }
 
   /** A model that was found stays where it is, and is not looked for again, while the session lasts. */
@@ -203,7 +209,7 @@ export class Session {
     for (const engine of this.#opened) engine.close();
     this.#opened.clear();
     this.#engines.clear();
-    this.#models.clear();
+    if (this.#ownsModels) this.#models.clear();
     // A pin that is not taken back in time ends with this process.
     for (const found of this.#found.values()) found[Symbol.asyncDispose]().then(undefined, () => {});
     this.#found.clear();
@@ -214,6 +220,8 @@ export class Session {
 export function openSession(finder?: ModelFinder): Session {
   return new Session(finder);
 }
+
+const INLINE: Prompts = { encode: async (spec, model) => promptOf(spec, promptModel(model)) };
 
 function disposed(): EngineError {
   return new EngineError('ERR_DISPOSED', 'The session was used after it was disposed.');

@@ -14,13 +14,14 @@ import { readObject } from '../kv/read.ts';
 import { type JobKeys, forkKeys, openKeys } from '../kv/seal.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
-import type { EngineIdentity } from '../runtime/native.ts';
+import type { EngineIdentity, RunOptions } from '../runtime/native.ts';
 import { type Checkpoint, checkpointOf, contentOf } from './checkpoint.ts';
 import { Checkpointer, type CheckpointPolicy, commitIntervalMs } from './checkpointer.ts';
 import type { FinishReason, JobResult } from './generate.ts';
 import { keepAlive } from './heartbeat.ts';
 import { type Played, play, tokensOf } from './play.ts';
 import type { PreparedJob } from './prepare.ts';
+import { restorePrefix } from './prefix.ts';
 import { type ChainSource, type RestoredRun, rateOf, restore } from './restore.ts';
 import { type RunContext, resultOf, runOptions, timingOf } from './run.ts';
 import type { Parent } from './stored-spec.ts';
@@ -56,6 +57,8 @@ export interface SliceContext extends Omit<RunContext, 'parks' | 'onBoundary'> {
   readonly modelId: string;
   readonly policy: CheckpointPolicy;
   readonly onCommit?: ((step: number) => void) | undefined;
+  /** Why it is interrupted: the job is about to be ended, and nobody will go on with it. */
+  readonly isEnding?: (() => boolean) | undefined;
 }
 
 /** Of this process, so that the next one on this machine sees at once whether it still lives. */
@@ -65,8 +68,17 @@ export function ownerHint(): string {
 
 /** Whether the process that a head names as its owner is known to be gone. false: it may live, here or elsewhere. */
 export function isOwnerGone(owner: string): boolean {
-  const [name = '', host] = owner.split(/[@,]/);
-  return ownerHint().split('@')[1] === host && stateOf(name) === 'dead';
+  return isOwnerHere(owner) && stateOf(nameOf(owner)) === 'dead';
+}
+
+/** Whether a head's owner is another process of this machine, where it can be seen whether it lives. */
+export function isOwnerHere(owner: string): boolean {
+  const [, host] = owner.split(/[@,]/);
+  return ownerHint().split('@')[1] === host && nameOf(owner) !== thisOwner() && stateOf(nameOf(owner)) !== 'foreign';
+}
+
+function nameOf(owner: string): string {
+  return owner.split(/[@,]/)[0] ?? '';
 }
 
 /**
@@ -133,6 +145,7 @@ async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | nu
     wrapped: (objects) => keys.wrappedFor(objects),
     clock,
     policy: context.policy,
+    isFollowed: context.isFollowed,
     base,
     slices: slicesNow,
     adopted: origin.where === null ? [] : adopt(origin.where, contentOf(base).objects),
@@ -157,14 +170,15 @@ async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | nu
   const { prefilled } = played.report;
   if (played.parked) {
     // Before the end of the prompt there is nothing that the store does not have.
-    if (prefilled) await checkpointer.close('parked', null);
+    if (prefilled && context.isEnding?.() === true) await checkpointer.closeShort();
+    else if (prefilled) await checkpointer.close('parked', null);
     else await lease.commit({ state: 'parked', manifest: null, objects: [] });
     return { kind: 'parked', step: played.report.step, tokens: tokensOf(played.report) };
   }
   const state = stateAfter(played);
   if (prefilled) await checkpointer.close(state, played.ended);
   else await lease.commit({ state, manifest: null, objects: [] });
-  const result = { ...resultOf(job, played.report, played.ended), timing: { ...timingOf(played, context), save_ms: checkpointer.waitedMs }, resumed: resumptions(slicesNow()) };
+  const result = { ...(await resultOf(job, played.report, played.ended)), timing: { ...timingOf(played, context), save_ms: checkpointer.waitedMs }, resumed: resumptions(slicesNow()) };
   return { kind: 'ended', state, result };
 }
 
@@ -198,7 +212,8 @@ async function originOf(lease: Lease, parent: Parent | null, { store, keys: prov
     const keys = await openKeys(provider, where, manifest, options);
     return { checkpoint: checkpointOf(manifest, flushed), where: null, keys, ancestorKeys: null, slices: manifest.slices, elapsedMs: manifest.elapsedMs };
   }
-  if (parent === null) return { checkpoint: null, where: null, keys: await openKeys(provider, where, null, options), ancestorKeys: null, slices: [], elapsedMs: 0 };
+  // The next turn of a conversation is a job of its own, which may save some of its prefill.
+  if (parent === null || parent.kind === 'continue') return { checkpoint: null, where: null, keys: await openKeys(provider, where, null, options), ancestorKeys: null, slices: [], elapsedMs: 0 };
   const ancestor = { tenant: where.tenant, job: parent.job };
   const read = await readJob(store, ancestor, options);
   if (read.manifest === null) throw new EngineError('ERR_CHECKPOINT', `missing: ${parent.job} has nothing to go on from.`);
@@ -215,6 +230,7 @@ async function begin(
   const { engine, memoryLimitBytes, identity, store } = context;
   const options = runOptions(job, memoryLimitBytes, true);
   const { checkpoint } = origin;
+  if (checkpoint === null && parent?.kind === 'continue') return await continued(job, { ...lease.where, job: parent.job }, parent, options, context);
   if (checkpoint === null) {
     return { run: engine.createRun(options), outcome: 'started', reason: null, recomputed: 0, prefillRate: null, kept: empty(job, context) };
   }
@@ -237,6 +253,20 @@ async function begin(
   } finally {
     origin.ancestorKeys?.[Symbol.dispose]();
   }
+}
+
+/** The prompt from the job before, as far as it has it; else all of it is fed. `recomputed`: the tokens of the prompt that are. */
+async function continued(job: PreparedJob, where: JobKey, { chain, at }: Parent, options: RunOptions, context: SliceContext): ReturnType<typeof begin> {
+  const { engine, store, keys, identity, clock } = context;
+  const kept = empty(job, context);
+  const prefix = await restorePrefix({
+    store, keys, engine, where, clock, run: options, numericsId: identity.numericsId, chain: chain ?? 0, common: at ?? 0,
+    check: (checkpoint) => checkIdentity(checkpoint, context),
+    signal: context.cancelled ?? undefined,
+  });
+  const tokens = job.promptIds.length;
+  if (prefix.run === null) return { run: engine.createRun(options), outcome: 'recomputed', reason: prefix.reason, recomputed: tokens, prefillRate: null, kept };
+  return { run: prefix.run, outcome: 'restored', reason: null, recomputed: tokens - prefix.reused, prefillRate: prefix.prefillRate, kept };
 }
 
 /** @throws EngineError ERR_CHECKPOINT model or layout: nothing here can go on from it. */

@@ -40,6 +40,10 @@ const list = <T extends z.ZodType>(item: T, most: number) => z.array(item, { err
 /** Handed to the chat template as it is; bounded as a whole in `parseSpec`. */
 const jsonObject = () => rule<Record<string, unknown>>('must be a JSON object', (v) => typeof v === 'object' && v !== null && !Array.isArray(v) && jsonBytes(v) !== null);
 
+const isRawPrompt = (v: unknown): boolean => (typeof v === 'string'
+  ? v !== '' && utf8Bytes(v) <= LIMITS.PROMPT_BYTES_MAX
+  : Array.isArray(v) && v.length > 0 && v.length <= LIMITS.LENGTH_MAX && v.every((id) => Number.isSafeInteger(id) && id >= 0));
+
 const samplingSchema = z.strictObject({
   /** 0: greedy. */
   temperature: float(0, LIMITS.TEMPERATURE_MAX).optional(),
@@ -97,6 +101,10 @@ const jobSpecSchema = z.strictObject({
   variant: text(64).optional(),
   prompt: text(LIMITS.PROMPT_BYTES_MAX).optional(),
   messages: list(messageSchema, LIMITS.MESSAGES_MAX).optional(),
+  /** Text or token ids that are gone on with as they are: no chat template. */
+  raw_prompt: rule<string | readonly number[]>(`must be text of 1 to ${LIMITS.PROMPT_BYTES_MAX} bytes or a list of 1 to ${LIMITS.LENGTH_MAX} token ids`, isRawPrompt).optional(),
+  /** A system turn before the messages, which a conversation that goes on does not inherit. */
+  instructions: text(LIMITS.PROMPT_BYTES_MAX).optional(),
   sampling: samplingSchema.optional(),
   /** 64 bits: a bigint, or an integer that a double holds exactly. */
   seed: rule<bigint | number>(`must be an integer from 0 to ${LIMITS.SEED_MAX} (above 2^53 as a bigint)`, (v) =>
@@ -132,6 +140,12 @@ const jobSpecSchema = z.strictObject({
   policy_options: z.record(text(64), text(4_096), { error: 'must be an object of texts' }).optional(),
   /** Of the tokens that leave the window, the part expected to stay, for the quote. Default: the card's, as trained, or 1. */
   kept_fraction: real(0, 1, true).optional(),
+  /** The caller's own words about the job, kept and given back; they change nothing, but a job with others is another. */
+  metadata: z.record(z.string().max(LIMITS.METADATA_KEY_CHARS_MAX), z.string().max(LIMITS.METADATA_VALUE_CHARS_MAX), {
+    error: `must have texts of at most ${LIMITS.METADATA_VALUE_CHARS_MAX} characters`,
+  }).optional(),
+  /** For whom the caller asked. */
+  user: text(LIMITS.USER_BYTES_MAX).optional(),
 });
 
 export type JobSpec = z.infer<typeof jobSpecSchema>;
@@ -144,10 +158,12 @@ export function parseSpec(input: unknown): JobSpec {
   const parsed = jobSpecSchema.safeParse(input);
   if (!parsed.success) throw refusal(parsed.error.issues[0], input);
   const spec = parsed.data;
-  if ((spec.prompt === undefined) === (spec.messages === undefined)) throw option('exactly one of prompt and messages must be given');
+  if ([spec.prompt, spec.messages, spec.raw_prompt].filter((given) => given !== undefined).length !== 1) throw option('exactly one of prompt, messages and raw_prompt must be given');
+  if (spec.instructions !== undefined && spec.messages === undefined) throw option('instructions must come with messages');
+  if (Object.keys(spec.metadata ?? {}).length > LIMITS.METADATA_MAX) throw option(`metadata must have at most ${LIMITS.METADATA_MAX} pairs`);
   if (spec.messages?.length === 0) throw option('messages must have 1 to ' + `${LIMITS.MESSAGES_MAX} entries; got 0`);
   const messageBytes = (spec.messages ?? []).reduce((sum, { content, reasoning_content, tool_calls }) =>
-    sum + utf8Bytes(content) + utf8Bytes(reasoning_content ?? '') + (jsonBytes(tool_calls ?? '') ?? 0), 0);
+    sum + utf8Bytes(content) + utf8Bytes(reasoning_content ?? '') + (jsonBytes(tool_calls ?? '') ?? 0), utf8Bytes(spec.instructions ?? ''));
   if (messageBytes > LIMITS.PROMPT_BYTES_MAX) throw option(`messages must have at most ${LIMITS.PROMPT_BYTES_MAX} bytes; got ${messageBytes}`);
   for (const field of ['tools', 'documents', 'template_variables'] as const) {
     const bytes = jsonBytes(spec[field] ?? null) ?? 0;

@@ -14,12 +14,20 @@ const parent = z.strictObject({
   job: z.string().max(64),
   /** Of the parent's HEAD when the child was made: what it had then. */
   version: z.int().min(0),
-  kind: z.enum(['extend', 'fork']),
-  /** The chain that is forked; null: every chain goes on as itself. */
+  /** `continue`: the next turn, whose prompt may begin as one of the parent's chains did. */
+  kind: z.enum(['extend', 'fork', 'continue']),
+  /** The chain that is forked or answered to; null: every chain goes on as itself. */
   chain: z.int().min(0).nullable(),
-  /** Tokens of it that the fork begins with. */
+  /** Tokens of it that the fork begins with; of `continue`, the tokens that the prompt begins with, the parent's prompt included. */
   at: z.int().min(0).nullable(),
 });
+
+/** What is no secret of a sealed job, with the model's name. */
+export const shownParts = {
+  lengths: z.array(z.int().min(1).max(LIMITS.LENGTH_MAX)).min(1).max(LIMITS.WIDTH_MAX),
+  model_id: hex,
+  parent: parent.nullable(),
+};
 
 const stored = z.strictObject({
   format: z.literal('ruminate-job/1'),
@@ -27,11 +35,9 @@ const stored = z.strictObject({
   spec: z.record(z.string(), z.unknown()),
   seed: z.string().regex(/^\d{1,20}$/),
   prompt: tokenIds.min(1),
-  lengths: z.array(z.int().min(1).max(LIMITS.LENGTH_MAX)).min(1).max(LIMITS.WIDTH_MAX),
   kv: z.enum(['f32', 'bf16']),
   page_slots: z.int().min(1).max(LIMITS.PAGE_SLOTS_MAX),
-  model_id: hex,
-  parent: parent.nullable(),
+  ...shownParts,
 });
 
 export type StoredSpec = z.infer<typeof stored>;

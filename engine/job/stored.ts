@@ -24,6 +24,7 @@ import type { PreparedJob } from './prepare.ts';
 import { resultOf } from './run.ts';
 import { type OpenedJob, Session } from './session.ts';
 import { type SliceContext, type SliceOutcome, checkIdentity, isOwnerGone, ownerHint, resumptions, runSlice } from './slice.ts';
+import { holds, openSpec, sealSpec } from './sealed-spec.ts';
 import { type JobSpec, parseSpec } from './spec.ts';
 import { type StoredSpec, checkSame, jobSpecOf, parseStoredSpec, storedSpecOf } from './stored-spec.ts';
 
@@ -43,6 +44,8 @@ export interface StoredOptions extends GenerateOptions {
   /** See PlayContext. */
   readonly onReport?: SliceContext['onReport'];
   readonly isFollowed?: SliceContext['isFollowed'];
+  /** See SliceContext. */
+  readonly isEnding?: SliceContext['isEnding'];
   /** Keeps models loaded between jobs. Default: one for this call. */
   readonly session?: Session | undefined;
   /** Who is told that it has ended. Default: one over `store`. */
@@ -63,16 +66,17 @@ export async function runStored(spec: JobSpec, options: StoredOptions): Promise<
   using opened = await held.session.open(parseSpec(spec), options);
   const identity = await identityOf(opened.engine);
   const text = JSON.stringify(storedSpecOf(spec, opened.job, modelIdOf(opened.job.model, identity.weightsDigest), null));
-  const { head } = await createJob(options.store, options.where, text, { signal: options.signal });
+  const { store, where, keys = null, signal } = options;
+  const { head } = await createJob(store, where, await sealSpec(text, where, keys, { signal }), { isSame: holds(text, keys, { signal }), signal });
   return await goOn(head, parseStoredSpec(text), opened, identity, options);
 }
 
 /** @throws EngineError ERR_JOB_NOT_FOUND, ERR_CHECKPOINT model (the model here is another), and as `runStored`. */
 export async function resumeStored(options: StoredOptions): Promise<StoredOutcome> {
-  const { store, where, signal } = options;
+  const { store, where, keys = null, signal } = options;
   const { head } = await readJob(store, where, { signal });
   if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} was erased.`);
-  const stored = parseStoredSpec(await readSpec(store, where, head.spec, { signal }));
+  const stored = parseStoredSpec(await openSpec(await readSpec(store, where, head.spec, { signal }), where, keys, { signal }));
   using held = sessionOf(options);
   using opened = await held.session.open(jobSpecOf(stored, options.model ?? null), options);
   const identity = await identityOf(opened.engine);
@@ -141,12 +145,13 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
     onCommit: options.onCommit,
     onReport: options.onReport,
     isFollowed: options.isFollowed,
+    isEnding: options.isEnding,
     cancelled: signal ?? null,
     deadline: deadline?.signal ?? null,
   });
   // Nobody waits for a store that fails now: the reconciler tells of the end, and `ruminate gc` removes what the slice replaced.
   if (outcome.kind === 'ended') await (options.outbox ?? new Outbox({ store })).jobEnded(where).catch(() => undefined);
-  await collectGarbage(store, where, { clock, deadlineMs: GC_MS_MAX }).catch(() => undefined);
+  if (options.isEnding?.() !== true) await collectGarbage(store, where, { clock, deadlineMs: GC_MS_MAX }).catch(() => undefined);
   return { ...outcome, where };
 }
 
@@ -155,7 +160,8 @@ const GC_MS_MAX = 10_000;
 /** Before the job is taken: a wrong key or model, or a key service that is down, is no fault of the job and costs it no strike. */
 async function checkBefore({ parent, model_id: modelId }: StoredSpec, identity: EngineIdentity, { store, where, keys, signal }: StoredOptions): Promise<void> {
   const { manifest } = await readJob(store, where, { signal });
-  const ancestor = manifest === null && parent !== null ? { ...where, job: parent.job } : where;
+  // A conversation goes on without its last turn, if need be.
+  const ancestor = manifest === null && parent !== null && parent.kind !== 'continue' ? { ...where, job: parent.job } : where;
   const read = ancestor === where ? manifest : (await readJob(store, ancestor, { signal })).manifest;
   (await openKeys(keys ?? null, ancestor, read, { signal }))[Symbol.dispose]();
   if (read !== null) checkIdentity(read, { identity, modelId });
@@ -182,5 +188,5 @@ async function resultInStore({ job, engine, threads, loadMs }: OpenedJob, { stor
   };
   using journals = new JournalReader({ store, where, keys: provider ?? null, decode: decodeJournals });
   const report = await journals.read(job, head, manifest, signal);
-  return { kind: 'ended', state: head.state, result: { ...resultOf(job, report, endReason(head.state, manifest)), timing, resumed: resumptions(manifest?.slices ?? []) } };
+  return { kind: 'ended', state: head.state, result: { ...(await resultOf(job, report, endReason(head.state, manifest))), timing, resumed: resumptions(manifest?.slices ?? []) } };
 }

@@ -6,13 +6,13 @@ import { LIMITS } from '../core/limits.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { checkFormat, checkOf, digestOf, parseCanonical, textOf } from './canonical.ts';
 import { FORMAT, formatHead, isTerminal, parseHead, type Head } from './head.ts';
-import { putIndex, putMarker, type Via } from './hints.ts';
+import { putIndex, putMarker, readMarker, type Via } from './hints.ts';
 import type { Manifest } from './manifest.ts';
 import { HEAD, isNamePart, jobPrefix, specName, tenantPrefix, type JobKey } from './names.ts';
 import { putIfAbsent } from './once.ts';
 import { protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
 import { checkpointError } from './reason.ts';
-import { isMissing, readHead, readManifest, requireHead, type ReadOptions } from './read.ts';
+import { isMissing, readHead, readManifest, readSpec, requireHead, type ReadOptions } from './read.ts';
 
 export interface CreateOptions extends ProtocolOptions {
   /** Two calls with one key make one job: the first's. */
@@ -21,6 +21,8 @@ export interface CreateOptions extends ProtocolOptions {
   readonly via?: Via | undefined;
   /** Of the wall clock, for the listing. Default: now. */
   readonly createdMs?: number | undefined;
+  /** Whether a stored spec is the one asked for, where that is not its digest alone to say: sealed again it is another text. */
+  readonly isSame?: ((stored: string, at: JobKey) => Promise<boolean>) | undefined;
 }
 
 export interface CreatedJob {
@@ -37,25 +39,32 @@ export async function createJob(store: ObjectStore, where: JobKey, spec: string,
   const { signal, idempotencyKey, digestKey } = options;
   if (utf8Bytes(spec) > LIMITS.SPEC_BYTES_MAX) throw new EngineError('ERR_OPTION', `The spec must have at most ${LIMITS.SPEC_BYTES_MAX} bytes.`);
   const protocol = protocolOf(store, options);
-  const digest = digestOf(spec, digestKey);
+  const own = digestOf(spec, digestKey);
+  const isOwn = async (digest: string, at: JobKey) =>
+    digest === own || (options.isSame !== undefined && (await options.isSame(await readSpec(store, at, digest, { signal, digestKey }), at)));
   // First, so that neither a repetition nor an erased job leaves a spec behind.
   const earlier = idempotencyKey === undefined ? null : await readIdempotent(protocol, where, idempotencyKey, signal);
-  const target = earlier === null ? where : ownerOf(earlier, digest, where);
+  const target = earlier === null ? where : { tenant: where.tenant, job: earlier.job };
   const existing = await readHead(store, target, { signal });
-  if (existing !== null) return { where: target, head: sameJob(existing.head, digest) };
+  if (earlier !== null && existing?.head.state !== 'erased' && !(await isOwn(existing?.head.spec ?? earlier.spec, target))) {
+    throw new EngineError('ERR_JOB_CONFLICT', `The idempotency key was used with another spec, for the job ${earlier.job}.`);
+  }
+  if (existing !== null) return { where: target, head: await sameJob(existing.head, isOwn) };
 
-  await store.put(jobPrefix(target) + specName(digest), [utf8Of(spec)], { signal });
+  // What the key's record names was there before it, and stays.
+  const digest = earlier?.spec ?? own;
+  if (digest === own) await store.put(jobPrefix(target) + specName(own), [utf8Of(spec)], { signal });
   if (idempotencyKey !== undefined && earlier === null) {
-    const record = formatIdempotent(where, digest);
+    const record = formatIdempotent(where, own);
     const kept = parseIdempotent(await putIfAbsent(protocol, idempotentKey(protocol, where, idempotencyKey), record, signal), where);
-    if (ownerOf(kept, digest, where).job !== where.job) return await createJob(store, where, spec, options);
+    if (kept.job !== where.job || kept.spec !== own) return await createJob(store, where, spec, options);
   }
   await putIndex(store, target, options.createdMs ?? wallClockMs(), { signal });
   await putMarker(store, target, { spec: digest, via: options.via ?? null }, { signal });
   const head = await putFirstHead(protocol, target, digest, signal);
   // Someone else was first, and may have erased the job since: a prompt must not stay behind a tombstone.
   if (head.spec !== digest) await store.delete([jobPrefix(target) + specName(digest)], { signal });
-  return { where: target, head: sameJob(head, digest) };
+  return { where: target, head: await sameJob(head, isOwn) };
 }
 
 /**
@@ -70,10 +79,17 @@ export async function createWith(store: ObjectStore, head: Head, options: Protoc
   const proposal = parseHead(text, where);
   await putIndex(store, where, wallClockMs(), { signal: options.signal });
   const found = await putIfAbsent(protocol, jobPrefix(where) + HEAD, text, options.signal);
-  if (found !== text) throw new EngineError('ERR_JOB_CONFLICT', `There is a job ${where.job} already.`);
+  if (found !== text) throw await thereAlready(store, parseHead(found, where), options);
   // After the head: a walk that found the marker without it would begin the job anew from its spec.
   if (!isTerminal(proposal.state)) await putMarker(store, where, { spec: proposal.spec, via: null }, { signal: options.signal });
   return proposal;
+}
+
+/** Whoever made the job may have died before its marker was there, and is the one who asks again (docs/PROTOCOL.md, M5). */
+export async function thereAlready(store: ObjectStore, { tenant, job, state, spec }: Head, options: CallOptions): Promise<EngineError> {
+  const where = { tenant, job };
+  if (!isTerminal(state) && (await readMarker(store, where, options)) === null) await putMarker(store, where, { spec, via: null }, options);
+  return new EngineError('ERR_JOB_CONFLICT', `There is a job ${job} already, or was; give this one another name.`);
 }
 
 /** The head that is there afterwards: a new one, or that of whoever came first. */
@@ -140,13 +156,8 @@ function parseIdempotent(text: string, where: JobKey): Idempotent {
   return { job, spec };
 }
 
-function ownerOf(record: Idempotent, digest: string, { tenant }: JobKey): JobKey {
-  if (record.spec !== digest) throw new EngineError('ERR_JOB_CONFLICT', `The idempotency key was used with another spec, for the job ${record.job}.`);
-  return { tenant, job: record.job };
-}
-
-function sameJob(head: Head, digest: string): Head {
+async function sameJob(head: Head, isOwn: (digest: string, at: JobKey) => Promise<boolean>): Promise<Head> {
   if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${head.job} was erased; its name is not used again.`);
-  if (head.spec !== digest) throw new EngineError('ERR_JOB_CONFLICT', `The job ${head.job} exists with another spec; it is ${head.state}.`);
+  if (!(await isOwn(head.spec, head))) throw new EngineError('ERR_JOB_CONFLICT', `The job ${head.job} exists with another spec; it is ${head.state}.`);
   return head;
 }

@@ -106,6 +106,25 @@ function tenantIndex(tenant: string): string {
   return `idx/${tenant}/`;
 }
 
+/** How often a reader writes his sign anew. */
+export const READING_MS = 20_000;
+
+/** `read/<tenant>/<job>`: somebody reads along where the job does not run. */
+export function readingKey(where: JobKey): string {
+  jobPrefix(where);
+  return `read/${where.tenant}/${where.job}`;
+}
+
+/** Another content each time, and so another etag. */
+export async function putReading(store: ObjectStore, where: JobKey, { signal }: CallOptions): Promise<void> {
+  await put(store, readingKey(where), crypto.randomUUID(), signal);
+}
+
+/** All that finds the job, or says something about it, and is of no use when it has ended. */
+export function liveHints(where: JobKey): readonly string[] {
+  return [liveKey(where), readingKey(where)];
+}
+
 async function put(store: ObjectStore, key: string, text: string, signal: AbortSignal | undefined): Promise<void> {
   const outcome = await store.put(key, text === '' ? [] : [utf8Of(text)], { signal });
   if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${store.url}: ${key} was not written (${outcome.kind}).`);

@@ -42,7 +42,7 @@ type Change = (head: Head, refs: readonly ObjectRef[]) => Promise<Partial<Head>>
  * those that were made after it and before it failed.
  *
  * @throws EngineError, from every method: ERR_FENCED once another owner has been seen (nothing more is written); ERR_STORE, after a
- * commit whose outcome could not be found out, until the job is taken again; ERR_JOB_CONFLICT after the job was let go.
+ * commit whose outcome could not be found out, from all but `release`, until the job is taken again; ERR_JOB_CONFLICT after the job was let go.
  */
 export class Lease {
   readonly where: JobKey;
@@ -55,13 +55,16 @@ export class Lease {
   /** Settles when every call made so far has. */
   #turn: Promise<unknown> = Promise.resolve();
   #over: EngineError | null = null;
-  /** Whether this take has left a mark in the job that a later one builds on: then it stays counted. */
-  #hasWritten = false;
+  /** Why it is over, if only because the outcome of a commit is not known: the job may still be given back. */
+  #undecided: EngineError | null = null;
+  /** What it was taken with. */
+  readonly #taken: Head;
 
   constructor(protocol: Protocol, where: JobKey, stored: StoredHead, manifest: Manifest | null, spec: string) {
     this.#protocol = protocol;
     this.where = where;
     this.#stored = stored;
+    this.#taken = stored.head;
     this.#manifest = manifest;
     this.spec = spec;
   }
@@ -96,7 +99,6 @@ export class Lease {
         return { state, manifest: ref, journal: head.journal.filter(({ name }) => !folded.has(name)), strikes: advanced ? 0 : spared };
       });
       this.#manifest = manifest;
-      this.#hasWritten ||= contentOf !== null;
       if (state !== 'running') this.#end(letGo(this.where, state));
       return this.head;
     });
@@ -109,7 +111,6 @@ export class Lease {
     return await this.#inTurn([object], signal, async (uploads, stop) => {
       if (isFull()) return { written: false, deltaDue: true };
       await this.#swap(uploads, stop, (head, refs) => ({ journal: [...head.journal, ...refs], strikes: 0 }));
-      this.#hasWritten = true;
       return { written: true, deltaDue: isFull() };
     });
   }
@@ -134,17 +135,23 @@ export class Lease {
   /**
    * Gives the job back when it cannot be run here: parked, with all that is committed, so that the next taker need not wait for a sign of
    * life. A take that has written nothing of the job is none: its slice's number is free again (a message for it is not stale), and so is
-   * its strike, unless `isStrike`: the fault is in the job, and will be met again elsewhere.
+   * its strike, unless `isStrike`: the fault is in the job, and will be met again elsewhere. A commit whose outcome is not known is in the
+   * head by then, and stays, also if it let the job go itself; or it is refused for ever, because the head has moved.
    */
   async release({ isStrike, signal }: CallOptions & { readonly isStrike: boolean }): Promise<Head> {
     return await this.#inTurn([], signal, async (uploads, stop) => {
-      await this.#swap(uploads, stop, ({ slice, strikes }) => {
-        if (this.#hasWritten) return { state: 'parked' };
-        return { state: 'parked', slice: slice - 1, strikes: isStrike ? strikes : strikes - 1 };
+      let isLetGo = false;
+      await this.#swap(uploads, stop, (head) => {
+        isLetGo = head.state !== 'running';
+        if (isLetGo) throw letGo(this.where, head.state);
+        if (hasWritten(this.#taken, head)) return { state: 'parked' };
+        return { state: 'parked', slice: head.slice - 1, strikes: isStrike ? head.strikes : head.strikes - 1 };
+      }).catch((error: unknown) => {
+        if (!isLetGo) throw error;
       });
-      this.#end(letGo(this.where, 'parked'));
+      this.#end(letGo(this.where, this.head.state));
       return this.head;
-    });
+    }, this.#undecided);
   }
 
   /** The bytes of an object that the head names. @throws EngineError ERR_FENCED if it is gone because another owner went on, ERR_CHECKPOINT. */
@@ -160,13 +167,13 @@ export class Lease {
     }
   }
 
-  #check(): void {
-    if (this.#over !== null) throw this.#over;
+  #check(despite: EngineError | null = null): void {
+    if (this.#over !== null && this.#over !== despite) throw this.#over;
   }
 
   /** No call is served any more, and what is on its way stops. */
   #end(error: EngineError): EngineError {
-    this.#over ??= error;
+    if (this.#over === null || this.#over === this.#undecided) this.#over = error;
     this.#stop.abort();
     return this.#over;
   }
@@ -178,14 +185,15 @@ export class Lease {
   /** Uploads at once; then, when those before are done, `publish`. */
   async #inTurn<T>(
     objects: readonly NewObject[], signal: AbortSignal | undefined, publish: (uploads: readonly Upload[], stop: AbortSignal) => Promise<T>,
+    despite: EngineError | null = null,
   ): Promise<T> {
-    this.#check();
-    using stop = linkSignals(signal, this.#stop.signal);
+    this.#check(despite);
+    using stop = linkSignals(signal, despite === null ? this.#stop.signal : undefined);
     const uploading = uploadAll(this.#protocol.store, this.where, this.head, objects, stop.signal);
     const before = this.#turn;
     const work = (async () => {
       const [earlier, uploads] = await Promise.allSettled([before, uploading]);
-      this.#check();
+      this.#check(despite);
       if (earlier.status === 'rejected') throw earlier.reason;
       if (uploads.status === 'rejected') throw uploads.reason;
       return await publish(uploads.value, stop.signal);
@@ -205,7 +213,8 @@ export class Lease {
       await this.#send(uploads, stop, change);
     } catch (error) {
       if (!(error instanceof Undecided)) throw error;
-      throw this.#end(new EngineError('ERR_STORE', `Whether a commit of the job ${this.where.job} was applied is not known; take the job again.`, { cause: error.cause }));
+      this.#undecided ??= new EngineError('ERR_STORE', `Whether a commit of the job ${this.where.job} was applied is not known; take the job again.`, { cause: error.cause });
+      throw this.#end(this.#undecided);
     }
   }
 
@@ -251,6 +260,11 @@ export class Lease {
     if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${this.#protocol.store.url}: ${name} was not written (${outcome.kind}).`);
     return { ref: { name, bytes: utf8Bytes(text), digest }, content: manifest };
   }
+}
+
+/** Whether a take has left a mark in the job that a later one builds on: then it stays counted. */
+function hasWritten(taken: Head, { manifest, journal }: Head): boolean {
+  return manifest?.name !== taken.manifest?.name || journal.some(({ name }) => !taken.journal.some((before) => before.name === name));
 }
 
 function letGo({ job }: JobKey, state: JobState): EngineError {

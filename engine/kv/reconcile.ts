@@ -3,7 +3,7 @@ import { EngineError } from '../core/errors.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { putFirstHead } from './create.ts';
 import { isTerminal, type Head } from './head.ts';
-import { LIVE_SHARDS, liveKey, livePrefix, parseLiveKey, readMarker } from './hints.ts';
+import { LIVE_SHARDS, liveHints, livePrefix, parseLiveKey, readMarker } from './hints.ts';
 import type { JobKey } from './names.ts';
 import { protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
 import { checkpointError } from './reason.ts';
@@ -18,12 +18,16 @@ export interface ReconcileOptions extends ProtocolOptions {
   readonly shard?: number | undefined;
   /** On the walker's own clock; 0: all that live. Default: as long as a taker waits. */
   readonly unmovedMs?: number | undefined;
+  /** Whether the owner of a running head is known not to live any more: then nobody waits for a sign of life. */
+  readonly isOwnerGone?: ((owner: string) => boolean) | undefined;
+  /** The owner of each running head that was met. */
+  readonly onOwner?: ((owner: string) => void) | undefined;
   /** For a job that has ended and still has its marker: does what is left to do, and removes it. Default: only that. */
   readonly onEnded?: ((where: JobKey, options: CallOptions) => Promise<void>) | undefined;
 }
 
 export type Finding =
-  /** Nobody has written it for so long: whoever can should send its slice again. Nothing is lost if its owner lives after all. */
+  /** Nobody has written it for so long, or its owner is gone: whoever can should send its slice again. Nothing is lost if its owner lives after all. */
   | { readonly kind: 'unmoved'; readonly where: JobKey; readonly head: Head }
   /** A head or marker that cannot be read, with the reason: somebody must look at it. The walk goes on. */
   | { readonly kind: 'unreadable'; readonly key: string; readonly error: EngineError };
@@ -34,16 +38,22 @@ export type Finding =
  */
 export async function* reconcile(store: ObjectStore, seen: Sightings, options: ReconcileOptions = {}): AsyncIterable<Finding> {
   const protocol = protocolOf(store, options);
-  const { shard, signal, unmovedMs = STILL_INTERVALS * COMMIT_INTERVAL_MS } = options;
-  const onEnded = options.onEnded ?? (async (where: JobKey, call: CallOptions) => await store.delete([liveKey(where)], call));
+  const { shard, signal, unmovedMs = STILL_INTERVALS * COMMIT_INTERVAL_MS, isOwnerGone, onOwner } = options;
+  const onEnded = options.onEnded ?? (async (where: JobKey, call: CallOptions) => await store.delete(liveHints(where), call));
   for (const prefix of Array.from({ length: LIVE_SHARDS }, (_, i) => i).filter((i) => shard === undefined || i === shard).map(livePrefix)) {
     const met = new Set<string>();
     for await (const { key } of store.list(prefix, { signal })) {
       const looked = await look(protocol, key, onEnded, signal);
       if (looked === null) continue;
       met.add(key);
-      if (looked.kind === 'unreadable') yield looked;
-      else if (isUnmoved(seen, key, looked.head.writeNonce, protocol.clock.nowMs(), unmovedMs)) yield looked;
+      if (looked.kind === 'unreadable') {
+        yield looked;
+        continue;
+      }
+      const { state, owner } = looked.head;
+      if (state === 'running') onOwner?.(owner);
+      const isGone = state === 'running' && isOwnerGone?.(owner) === true;
+      if (isGone || isUnmoved(seen, key, looked.head.writeNonce, protocol.clock.nowMs(), unmovedMs)) yield looked;
     }
     for (const key of seen.keys()) if (key.startsWith(prefix) && !met.has(key)) seen.delete(key);
   }

@@ -25,6 +25,9 @@ function seamOf({ pre_tokenizer, model }: Library): RegExp | null {
   return /(?<=[^▁])(?=▁)/u;
 }
 
+/** Words that the model is given together; each is encoded by itself. */
+const WORDS_AT_ONCE = 4_096;
+
 /** A piece of text, or the added token that stands in its place. */
 type Section = { readonly text: string; readonly token?: AddedToken };
 
@@ -50,8 +53,8 @@ export class Encoder {
     this.#seam = seamOf(library);
   }
 
-  /** @throws EngineError ERR_TOKENIZER if a part of the text has no token. */
-  encode(text: string, addSpecial: boolean): number[] {
+  /** null: more than `most`. @throws EngineError ERR_TOKENIZER if a part of the text has no token. */
+  encode(text: string, addSpecial: boolean, most = Infinity): number[] | null {
     const model = this.#library.model;
     if (model === null) throw new EngineError('ERR_TOKENIZER', 'The tokenizer has no model.');
     this.#measure.reset();
@@ -61,12 +64,19 @@ export class Encoder {
       else {
         for (const [inner, part] of this.#normalized.split(this.#normalize(section.text)).entries()) {
           if (part.token !== undefined) tokens.push(part.token.content);
-          else for (const token of this.#pieces(part.text, outer === 0 && inner === 0)) tokens.push(token);
+          else {
+            for (const token of this.#pieces(part.text, outer === 0 && inner === 0)) {
+              tokens.push(token);
+              if (tokens.length > most) return null;
+            }
+          }
         }
       }
+      if (tokens.length > most) return null;
     }
     const post = this.#library.post_processor as ((tokens: string[], pair: null, addSpecial: boolean) => { tokens: string[] }) | null;
-    return (post === null ? tokens : post(tokens, null, addSpecial).tokens).map((token) => {
+    const all = post === null ? tokens : post(tokens, null, addSpecial).tokens;
+    return all.length > most ? null : all.map((token) => {
       const id = this.#addedIds.get(token) ?? model.tokens_to_ids.get(token) ?? model.unk_token_id;
       // The library takes the file's word for the id of unknown text: `__proto__` is one that fuzzing found.
       if (!Number.isInteger(id) || (id as number) < 0 || (id as number) >= this.#vocabSize) throw new EngineError('ERR_TOKENIZER', 'The text has a part that the tokenizer has no token for.');
@@ -74,13 +84,19 @@ export class Encoder {
     });
   }
 
-  #pieces(text: string, first: boolean): string[] {
+  /** As they are asked for: a text that is too long is not made into tokens to its end. */
+  *#pieces(text: string, first: boolean): Iterable<string> {
     const { pre_tokenizer: preTokenizer, model } = this.#library;
     const run = model as unknown as (words: string[]) => string[];
-    if (preTokenizer === null) return run(this.#seam === null ? [text] : text.split(this.#seam));
-    const words = preTokenizer.pre_tokenize(text, { section_index: first ? 0 : 1 });
-    // Unknown characters fuse within a word and never over its end.
-    return model?.fuse_unk === true ? words.flatMap((word: string) => run([word])) : run(words);
+    // What is unknown fuses within a word and never over its end; where there are no words, over all of the text.
+    const fuses = model?.fuse_unk === true;
+    const words = preTokenizer === null ? this.#wordsOf(text) : preTokenizer.pre_tokenize(text, { section_index: first ? 0 : 1 });
+    const atOnce = !fuses ? WORDS_AT_ONCE : preTokenizer === null ? words.length : 1;
+    for (let at = 0; at < words.length; at += atOnce) yield* run(words.slice(at, at + atOnce));
+  }
+
+  #wordsOf(text: string): string[] {
+    return this.#seam === null ? [text] : text.split(this.#seam);
   }
 
   #normalize(text: string): string {

@@ -3,6 +3,7 @@ import { EngineError } from '../core/errors.ts';
 import type { GgufTokenizer } from '../runtime/gguf-tokenizer.ts';
 import { readGgufTokenizer } from '../runtime/native.ts';
 import { tokenizerIn } from './directory.ts';
+import { DEFAULT_PATTERNS, GPT2, ONE_DIGIT, TEKKEN, UP_TO_THREE_DIGITS } from './patterns.ts';
 import type { ModelTexts } from './texts.ts';
 import { Tokenizer } from './tokenizer.ts';
 
@@ -70,20 +71,11 @@ interface WordRule {
   readonly normalizer?: Json;
 }
 
-const GPT2 = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-const CONTRACTION = "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])";
-const AFTER_NUMBER = ' ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+';
-const wordsWithNumbersOf = (digits: string) => `${CONTRACTION}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}${digits}|${AFTER_NUMBER}`;
-const UPPER = '[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]';
-const LOWER = '[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]';
-const TEKKEN =
-  `[^\\r\\n\\p{L}\\p{N}]?${UPPER}*${LOWER}+|[^\\r\\n\\p{L}\\p{N}]?${UPPER}+${LOWER}*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`;
-
-const DEFAULT_RULE: WordRule = { patterns: ['[\\p{P}$+<=>^~|]+', GPT2, '\\p{N}+', '[0-9][0-9][0-9]'] };
+const DEFAULT_RULE: WordRule = { patterns: DEFAULT_PATTERNS };
 const GPT2_RULE: WordRule = { patterns: [GPT2] };
 const DIGITS_APART: WordRule = { patterns: ['\\p{N}', GPT2] };
-const LLAMA3: WordRule = { patterns: [wordsWithNumbersOf('{1,3}')], ignoreMerges: true, addBos: true };
-const QWEN2: WordRule = { patterns: [wordsWithNumbersOf('')] };
+const LLAMA3: WordRule = { patterns: [UP_TO_THREE_DIGITS], ignoreMerges: true, addBos: true };
+const QWEN2: WordRule = { patterns: [ONE_DIGIT] };
 
 /** By the names that llama.cpp's converter writes for models of the architectures we compute. */
 const WORD_RULES: Readonly<Record<string, WordRule>> = {

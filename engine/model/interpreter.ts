@@ -1,5 +1,7 @@
 /** @huggingface/jinja with a measure: a template comes from the model's files, and a few characters of Jinja can ask for any amount of work. */
 import { Environment, Interpreter } from '@huggingface/jinja';
+import { systemClock } from '../core/clock.ts';
+import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 
 /** The library's own declarations do not resolve under NodeNext; this is what we use of them. */
@@ -46,10 +48,13 @@ const globals: Readonly<Record<string, unknown>> = {
 };
 
 class MeasuredInterpreter extends Base {
+  readonly #endsMs = systemClock.nowMs() + LIMITS.TEMPLATE_MS_MAX;
   #steps = 0;
 
   override evaluate(node: Node | undefined, scope: Scope): Value {
     if (++this.#steps > LIMITS.TEMPLATE_STEPS_MAX) throw tooMuch('steps', LIMITS.TEMPLATE_STEPS_MAX);
+    // No step takes long by itself: looking at the clock is enough, and costs no thread as a watchdog would.
+    if (this.#steps % STEPS_A_LOOK === 0 && systemClock.nowMs() > this.#endsMs) throw tooLate();
     const result = (node === undefined ? undefined : this.#asJinja(node, scope)) ?? super.evaluate(node, scope);
     const { value } = result;
     // Doubling is how a short template makes a long text: each step is looked at, so nothing grows past twice the bound.
@@ -121,6 +126,7 @@ class MeasuredInterpreter extends Base {
   }
 }
 
+const STEPS_A_LOOK = 16;
 const STATEMENTS: ReadonlySet<string> = new Set(['Set', 'If', 'For', 'Macro', 'CallStatement', 'FilterStatement', 'Comment']);
 /** Python's str.isspace. */
 const SPACE = /[\p{White_Space}\x1c-\x1f]/u;
@@ -133,4 +139,5 @@ function textOf(value: Value): string {
   return value.type === 'BooleanValue' ? (value.value === true ? 'True' : 'False') : String(value);
 }
 
+export const tooLate = () => new EngineError('ERR_TEMPLATE', `The chat template is not done after ${LIMITS.TEMPLATE_MS_MAX / 1_000} s.`);
 const tooMuch = (what: string, limit: number) => new Error(`it needs more than ${limit} ${what}`);

@@ -88,7 +88,8 @@ function sequenceRule(decoders: readonly DecoderConfig[]): PieceRule {
 }
 
 /** GPT-2's table: printable Latin-1 stands for itself, the other bytes for the characters from U+0100 on. */
-const BYTE_OF_CHAR: ReadonlyMap<string, number> = (() => {
+/** The alphabet in which byte-level vocabularies write bytes. */
+export const BYTE_OF_CHAR: ReadonlyMap<string, number> = (() => {
   const table = new Map<string, number>();
   let next = 256;
   for (let byte = 0; byte < 256; byte++) {

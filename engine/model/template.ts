@@ -4,7 +4,7 @@ import { utf8Bytes } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { withinMs } from '../core/within.ts';
-import { render } from './interpreter.ts';
+import { render, tooLate } from './interpreter.ts';
 import { parseDate, strftime } from './strftime.ts';
 
 /** A turn, as transformers takes it; templates read what they know and leave the rest. */
@@ -48,7 +48,7 @@ export class ChatTemplate {
       throw new EngineError('ERR_TEMPLATE', `The chat template is larger than ${LIMITS.TEMPLATE_BYTES_MAX} bytes.`);
     }
     this.source = source;
-    this.#template = bounded('does not parse', () => new Template(source));
+    this.#template = refusing('does not parse', () => withinMs(LIMITS.TEMPLATE_MS_MAX, () => new Template(source), tooLate));
   }
 
   /**
@@ -60,7 +60,7 @@ export class ChatTemplate {
     const now = date === undefined ? null : parseDate(date);
     if (date !== undefined && now === null) throw new EngineError('ERR_TEMPLATE', `The date must be like 2024-07-26 or 2024-07-26T14:30:05; got ${JSON.stringify(date.slice(0, 40))}.`);
     const asksForDate = now === null && /\bstrftime_now\b/.test(this.source);
-    return bounded('cannot be rendered', () => render(this.#template.parsed, {
+    return refusing('cannot be rendered', () => render(this.#template.parsed, {
       ...extra,
       messages: variables.messages.map(given),
       add_generation_prompt: variables.addGenerationPrompt,
@@ -76,13 +76,13 @@ export class ChatTemplate {
 }
 
 /** @param own the template: words that are not from it may be the messages', and stand in quotes, as everything that was given does. */
-function bounded<T>(what: string, work: () => T, { hint = '', own }: { readonly hint?: string; readonly own?: string } = {}): T {
-  const refuse = (why: string, cause?: unknown) => new EngineError('ERR_TEMPLATE', `The chat template ${what}: ${why}${hint}.`, { cause });
+function refusing<T>(what: string, work: () => T, { hint = '', own }: { readonly hint?: string; readonly own?: string } = {}): T {
   try {
-    return withinMs(LIMITS.TEMPLATE_MS_MAX, work, () => refuse(`not done after ${LIMITS.TEMPLATE_MS_MAX / 1000} s`));
+    return work();
   } catch (cause) {
     const why = messageOf(cause);
-    throw cause instanceof EngineError ? cause : refuse(own === undefined || own.includes(why) ? why : JSON.stringify(why), cause);
+    const words = own === undefined || own.includes(why) ? why : JSON.stringify(why);
+    throw cause instanceof EngineError ? cause : new EngineError('ERR_TEMPLATE', `The chat template ${what}: ${words}${hint}.`, { cause });
   }
 }
 

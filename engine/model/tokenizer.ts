@@ -1,12 +1,14 @@
 /** Text to ids by @huggingface/tokenizers; ids to text by pieces, so that decoding, streaming and native stop strings agree by construction. */
 import { sha256 } from '@noble/hashes/sha2.js';
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
-import { hexOf, joined, utf8Of } from '../core/bytes.ts';
+import { hexOf, joined, utf8Bytes, utf8Of } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { withinMs } from '../core/within.ts';
+import { mostBytesPerToken } from './coverage.ts';
 import { type AddedToken, Encoder } from './encoder.ts';
 import { Measure } from './measure.ts';
+import { hasOnlyKnownPatterns } from './patterns.ts';
 import { type PieceRule, pieceRule } from './pieces.ts';
 import { correct } from './splits.ts';
 
@@ -18,6 +20,7 @@ export interface Pieces {
 
 const utf8 = new TextEncoder();
 const NO_BYTES = new Uint8Array(0);
+const UNWATCHED_CHARS = 16_384;
 
 /**
  * @example
@@ -40,13 +43,21 @@ export class Tokenizer {
   readonly #library: HuggingFaceTokenizer;
   readonly #encoder: Encoder;
   readonly #rule: PieceRule;
+  readonly #mostBytes: number | null;
+  /** No text makes it work longer than a multiple of its length. */
+  readonly #isLinear: boolean;
   readonly #tokens: readonly (string | undefined)[];
   readonly #added: ReadonlyMap<number, AddedToken>;
+  /** Of the ids that were asked for: a text has the same few thousand again and again. */
+  #table: Pieces | null = null;
+  readonly #bytes: (Uint8Array | undefined)[] = [];
 
   private constructor(json: Record<string, unknown>, config: Record<string, unknown>, digest: string) {
     this.digest = digest;
     const vocab = vocabularyOf(json);
     const added = addedTokensOf(json);
+    this.#isLinear = hasOnlyKnownPatterns(json);
+    this.#mostBytes = mostBytesPerToken(json, vocab, added);
     this.config = config;
     this.#rule = pieceRule((json.decoder ?? null) as never);
     this.stripLeadingSpace = this.#rule.stripLeadingSpace;
@@ -81,8 +92,21 @@ export class Tokenizer {
   }
 
   /** @throws EngineError ERR_TOKENIZER if a part has no token, or the file's regular expressions do not come to an end on the text. */
-  encode(text: string, options: { readonly addSpecial: boolean }): number[] {
-    return bounded(LIMITS.TOKENIZER_MS_MAX, 'The text cannot be tokenized', () => this.#encoder.encode(text, options.addSpecial));
+  encode(text: string, { addSpecial }: { readonly addSpecial: boolean }): number[] {
+    return this.encodeAtMost(text, { addSpecial, most: Infinity }) ?? [];
+  }
+
+  /** As `encode`; null: they are more than `most`, of which not all were made. */
+  encodeAtMost(text: string, { addSpecial, most }: { readonly addSpecial: boolean; readonly most: number }): number[] | null {
+    const work = (): number[] | null => this.#encoder.encode(text, addSpecial, most);
+    const what = 'The text cannot be tokenized';
+    // A watchdog is a thread of its own, which costs more than a short text.
+    return this.#isLinear && text.length <= UNWATCHED_CHARS ? refusing(what, work) : bounded(LIMITS.TOKENIZER_MS_MAX, what, work);
+  }
+
+  /** The text has at least so many, which is known without encoding it. */
+  leastTokens(text: string): number {
+    return this.#mostBytes === null ? 0 : Math.ceil(utf8Bytes(text) / this.#mostBytes);
   }
 
   /**
@@ -95,7 +119,7 @@ export class Tokenizer {
 
   /** The concatenated pieces. */
   bytesOf(ids: readonly number[], options: { readonly skipSpecial: boolean }): Uint8Array {
-    return bounded(LIMITS.TOKENIZER_MS_MAX, 'The tokens have no text', () => joined(this.#piecesOf(ids, options.skipSpecial)));
+    return refusing('The tokens have no text', () => joined(this.#piecesOf(ids, options.skipSpecial)));
   }
 
   /** Pieces to text: one leading space less where the vocabulary writes one before each word; invalid UTF-8 becomes U+FFFD. */
@@ -108,6 +132,10 @@ export class Tokenizer {
   piece(id: number, skipSpecial: boolean): Uint8Array {
     const token = this.#tokens[id];
     if (token === undefined || (skipSpecial && this.specialIds.has(id))) return NO_BYTES;
+    return (this.#bytes[id] ??= this.#bytesOf(id, token));
+  }
+
+  #bytesOf(id: number, token: string): Uint8Array {
     const bytes = this.#added.has(id) && this.#rule.addedAsText ? utf8.encode(token) : this.#rule.bytesOf(token);
     if (bytes.length > LIMITS.TOKEN_BYTES_MAX) throw new EngineError('ERR_TOKENIZER', `The token ${id} has more than ${LIMITS.TOKEN_BYTES_MAX} bytes.`);
     return bytes;
@@ -115,12 +143,13 @@ export class Tokenizer {
 
   /** `piece` of every row of the embedding, special tokens skipped: what native stop strings are matched against. */
   pieces(rows: number): Pieces {
+    if (this.#table?.offsets.length === rows + 1) return this.#table;
     this.checkFits(rows);
     const ids = Array.from({ length: rows }, (_, id) => id);
-    const all = bounded(LIMITS.TOKENIZER_MS_MAX, 'The tokens have no text', () => this.#piecesOf(ids, true));
+    const all = refusing('The tokens have no text', () => this.#piecesOf(ids, true));
     const offsets = new Uint32Array(rows + 1);
     for (const [id, piece] of all.entries()) offsets[id + 1] = (offsets[id] ?? 0) + piece.length;
-    return { bytes: joined(all), offsets };
+    return (this.#table = { bytes: joined(all), offsets });
   }
 
   #piecesOf(ids: readonly number[], skipSpecial: boolean): readonly Uint8Array[] {
@@ -147,8 +176,12 @@ export class Tokenizer {
 
 /** Whatever a file makes the library throw, or not come to an end with, is the file's fault. */
 function bounded<T>(limitMs: number, where: string, work: () => T): T {
+  return refusing(where, () => withinMs(limitMs, work, () => new EngineError('ERR_TOKENIZER', `${where}: not done after ${limitMs / 1000} s.`)));
+}
+
+function refusing<T>(where: string, work: () => T): T {
   try {
-    return withinMs(limitMs, work, () => new EngineError('ERR_TOKENIZER', `${where}: not done after ${limitMs / 1000} s.`));
+    return work();
   } catch (cause) {
     if (cause instanceof EngineError) throw cause;
     throw new EngineError('ERR_TOKENIZER', `${where}: ${cause instanceof Error ? cause.message : 'unreadable'}.`, { cause });

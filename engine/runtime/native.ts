@@ -223,18 +223,25 @@ export interface RestoreOptions extends ObjectSources {
   readonly replay: boolean;
   /** The journals are this job's, and saves go on after them; else the first save writes everything anew. */
   readonly ownJournal: boolean;
-  readonly chains: readonly {
-    /** The journals' chain whose first `tokens` tokens it begins with (-1: all); source -1: it begins with the prompt. */
-    readonly source: number;
-    readonly tokens: number;
-    /** Goes on though it had finished by length, budget, memory or from outside. */
-    readonly reopen: boolean;
-    readonly segments: readonly number[];
-    readonly tail: number | null;
-  }[];
+  readonly chains: readonly RestoreChain[];
   readonly promptSegments: readonly number[];
   readonly promptTail: number | null;
   readonly journals: readonly number[];
+  /**
+   * The journals are another job's, and the prompt begins as its chain `source` did (-1: with its prompt alone), as far as the tail holds it:
+   * `report().chains[i].fed` tokens. Only the rest of the prompt is fed.
+   */
+  readonly prefix: RestoreChain | null;
+}
+
+export interface RestoreChain {
+  /** The journals' chain whose first `tokens` tokens it begins with (-1: all); source -1: it begins with the prompt. */
+  readonly source: number;
+  readonly tokens: number;
+  /** Goes on though it had finished by length, budget, memory or from outside. */
+  readonly reopen: boolean;
+  readonly segments: readonly number[];
+  readonly tail: number | null;
 }
 
 /** One object, and what whoever names it says of it. */

@@ -3,10 +3,10 @@
  * on any machines, may look after the same deliveries. Each attempt is claimed by a record before it is made; the receiver gets every delivery at
  * least once, always with the same webhook-id. Nobody waits for it: what receivers do is of no concern to jobs and requests.
  */
-import { randomBytes } from 'node:crypto';
 import { Webhook } from 'standardwebhooks';
 
 import { writeOnce } from '../control/records.ts';
+import { hexOf, randomBytes } from '../core/bytes.ts';
 import { type Clock, systemClock, wallClockMs } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
@@ -148,7 +148,7 @@ export class Deliverer {
   async #attempt(hook: HookRecord, { record, round, attempts: n }: Delivery, key: DeliveryKey, signal: AbortSignal): Promise<Delivery> {
     const { store, keys, sender, publicUrl } = this.#o;
     const { tenant, id } = key;
-    const nonce = randomBytes(16).toString('hex');
+    const nonce = hexOf(randomBytes(16));
     const name = `${deliveryFolder(key)}${round}-${n}`;
     const options = { clock: this.#clock, signal };
     // Before the claim: what fails here is no attempt.

@@ -1,7 +1,8 @@
 /** How a delivery stands: a function of the records that are there, so that every instance says the same. */
-import { createHash } from 'node:crypto';
+import { sha256 } from '@noble/hashes/sha2.js';
 
 import { checkpointError } from '../kv/reason.ts';
+import { utf8Of } from '../core/bytes.ts';
 import { LIMITS } from '../core/limits.ts';
 import { readOnce } from '../control/records.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
@@ -63,7 +64,7 @@ export function deliveryOf({ record, round, roundMs, attempts, before }: Found):
 
 /** Before attempt `n` of a round, counted from the one before. */
 export function delayMs(id: string, round: number, n: number): number {
-  const chance = createHash('sha256').update(`${id}/${round}/${n}`).digest().readUInt32BE(0) / 2 ** 32;
+  const chance = new DataView(sha256(utf8Of(`${id}/${round}/${n}`)).buffer).getUint32(0) / 2 ** 32;
   return Math.round((SCHEDULE_MS[n] ?? 0) * (1 + JITTER * chance));
 }
 

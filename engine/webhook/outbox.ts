@@ -2,15 +2,16 @@
  * From something that has ended to what hooks are told of it. The marker of a job stays until this is done, so that whoever dies between is followed
  * by the reconciler; and each delivery has a name that follows from hook and job and is written once, so that many who record it record one.
  */
-import { createHash } from 'node:crypto';
+import { sha256 } from '@noble/hashes/sha2.js';
 
 import { timeOf } from '../control/ids.ts';
 import { readOnce, writeOnce } from '../control/records.ts';
+import { utf8Of } from '../core/bytes.ts';
 import { type Clock, wallClockMs } from '../core/clock.ts';
 import { inParallel } from '../core/waiting.ts';
 import { readJob } from '../kv/create.ts';
 import { isTerminal } from '../kv/head.ts';
-import { liveKey, readMarker } from '../kv/hints.ts';
+import { liveHints, readMarker } from '../kv/hints.ts';
 import type { JobKey } from '../kv/names.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { type EventType, eventsOf, familyOf, wants } from './events.ts';
@@ -49,7 +50,7 @@ export class Outbox {
       const whole = manifest?.chains.some(({ finish }) => finish === 'stop') ?? false;
       await this.#record(hooks, where.tenant, where.job, eventsOf(head.state, via, whole), options);
     }
-    await store.delete([liveKey(where)], options);
+    await store.delete(liveHints(where), options);
   }
 
   /** @throws EngineError ERR_STORE, ERR_CANCELLED. */
@@ -93,7 +94,7 @@ export async function readHook(store: ObjectStore, tenant: string, id: string, o
 function deliveryId(hook: string, type: EventType, subject: string): string {
   const ulid = /[0-9A-HJKMNP-TV-Z]{26}$/.exec(subject)?.[0] ?? '';
   const time = timeOf(ulid) === null ? '0'.repeat(10) : ulid.slice(0, 10);
-  const digest = createHash('sha256').update(`${hook}/${familyOf(type)}/${subject}`).digest();
+  const digest = sha256(utf8Of(`${hook}/${familyOf(type)}/${subject}`));
   return `msg_${time}${Array.from({ length: 16 }, (_, i) => CROCKFORD[(digest[i] ?? 0) & 31]).join('')}`;
 }
 

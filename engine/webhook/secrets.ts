@@ -2,11 +2,10 @@
  * The secrets of a hook, as Standard Webhooks have them: 32 random bytes, sealed in the store where jobs are. A new one never ends the one before at
  * once: for a day both sign, so that a receiver may change over whenever it likes.
  */
-import { randomBytes } from 'node:crypto';
-
 import { BlobWriter, type BlobPlace, readBlob } from '../control/blob.ts';
 import { jobIds } from '../control/ids.ts';
 import { readOnce, writeOnce } from '../control/records.ts';
+import { base64Of, randomBytes, textOfBytes, utf8Of } from '../core/bytes.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { ProtocolOptions } from '../kv/protocol.ts';
 import type { KeyProvider } from '../ports/keys.ts';
@@ -28,9 +27,9 @@ const newId = jobIds();
 
 /** A fresh one, which signs from now on. Nobody is told it again. @throws EngineError ERR_KEY, ERR_STORE, ERR_CANCELLED. */
 export async function addSecret(place: HookPlace, createdMs: number, options: ProtocolOptions = {}): Promise<string> {
-  const secret = PREFIX + randomBytes(32).toString('base64');
+  const secret = PREFIX + base64Of(randomBytes(32));
   const writer = await BlobWriter.open(blobPlace(place), options);
-  await writer.add(Buffer.from(secret));
+  await writer.add(utf8Of(secret));
   const { tenant, hook: id } = place;
   const record: SecretRecord = { kind: 'secret', tenant, id, createdMs, blob: await writer.close() };
   await writeOnce(place.store, `${folderOf(place)}secret-${newId(createdMs)}.json`, secretRecord, record, options);
@@ -64,7 +63,7 @@ async function newestFirst(place: HookPlace, options: CallOptions): Promise<read
 async function textOf(place: HookPlace, { blob }: SecretRecord, options: CallOptions): Promise<string> {
   const chunks: Uint8Array[] = [];
   for await (const chunk of readBlob(blobPlace(place), blob, options)) chunks.push(chunk);
-  return Buffer.concat(chunks).toString();
+  return textOfBytes(chunks);
 }
 
 function folderOf({ tenant, hook }: HookPlace): string {

@@ -6,9 +6,10 @@ import type { Strike } from '../kv/strikes.ts';
 
 /**
  * Why a run was asked to let go. `slice`: its time is over. `turn`: something more urgent waits, or a job that must run alone. `drain`: this
- * machine, process or invocation ends. `interrupt`: the job was ended or taken from outside.
+ * machine, process or invocation ends. `interrupt`: the job was ended or taken from outside. `memory`: it began last, and those before it need the room.
+ * `cancel`: it is about to be ended here.
  */
-export type StopReason = 'slice' | 'turn' | 'drain' | 'interrupt';
+export type StopReason = 'slice' | 'turn' | 'drain' | 'interrupt' | 'memory' | 'cancel';
 
 export type WorkerEvent =
   | { readonly kind: 'started'; readonly where: JobKey; readonly slice: number; readonly alone: boolean }
@@ -19,6 +20,8 @@ export type WorkerEvent =
   | { readonly kind: 'fenced'; readonly where: JobKey; readonly step: number; readonly ranMs: number }
   /** It will be tried again after `delayMs`. */
   | { readonly kind: 'failed'; readonly where: JobKey; readonly error: unknown; readonly delayMs: number }
+  /** There is no room for it beside what runs; it comes back soon. */
+  | { readonly kind: 'full'; readonly where: JobKey }
   /** It cannot be run at all, here or elsewhere. */
   | { readonly kind: 'refused'; readonly where: JobKey; readonly error: unknown }
   | { readonly kind: 'poisoned'; readonly where: JobKey; readonly strikes: number; readonly evidence: readonly Strike[] }

@@ -6,7 +6,7 @@ import { type Clock, wallClockMs } from '../core/clock.ts';
 import { EngineError, type ErrorCode } from '../core/errors.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
-import { Session } from '../job/session.ts';
+import { Session, type SessionOptions } from '../job/session.ts';
 import { isOfJob, ownerHint } from '../job/slice.ts';
 import { resumeStored, type StoredOutcome } from '../job/stored.ts';
 import { endJob } from '../kv/end.ts';
@@ -23,10 +23,11 @@ import type { Outbox } from '../webhook/outbox.ts';
 import { Company } from './company.ts';
 import type { WorkerEvent } from './events.ts';
 import type { Live } from './live.ts';
+import { RemoteReaders } from './remote-readers.ts';
 import { Running } from './running.ts';
 import { type Verdict, verdictOf } from './verdict.ts';
 
-export interface HandlerOptions {
+export interface HandlerOptions extends SessionOptions {
   readonly store: ObjectStore;
   readonly queue: Pick<Queue, 'send' | 'extend' | 'release' | 'remove' | 'depth'>;
   /** null: jobs are stored in the clear. */
@@ -40,6 +41,8 @@ export interface HandlerOptions {
   readonly sliceMs: number;
   readonly visibilityMs: number;
   readonly strikesMax: number;
+  /** When a job for which there was no room comes again. */
+  readonly fullMs: number;
   readonly clock: Clock;
   readonly live: Live;
   /** Who is told that a job has ended. */
@@ -61,6 +64,9 @@ type Next = { readonly kind: 'remove' } | { readonly kind: 'again'; readonly del
 
 const REMOVE: Next = { kind: 'remove' };
 const AT_ONCE: Next = { kind: 'again', delayMs: 0 };
+/** Of the memory that KV may take; from there on the youngest job makes room (DESIGN.md 4). */
+const PRESSURE_MAX = 0.9;
+const PRESSURE_LOOK_MS = 100;
 /** Between two looks, while a job of a batch runs, at whether something more urgent waits. */
 const TURN_MS = 5_000;
 /** A message that is none of ours comes back so often until it is with the dead letters. */
@@ -74,14 +80,17 @@ export class Handler implements Disposable {
   /** Of this worker, and those of them that have begun. */
   readonly #running = new Map<string, Running>();
   readonly #begun = new Set<Running>();
+  /** Of batches, in the order in which they came. */
+  readonly #batch = new Set<Running>();
   readonly #rates = new Map<string, number>();
-  /** Of all slots: jobs of one model step together. */
+  /** Loads each model once: jobs of one model step together. */
   #session: Session;
+  #lookedMs = -Infinity;
 
   constructor(options: HandlerOptions) {
     this.#o = options;
     this.#company = new Company(options.clock);
-    this.#session = new Session(options.models);
+    this.#session = new Session(options.models, options);
   }
 
   get running(): number {
@@ -101,10 +110,16 @@ export class Handler implements Disposable {
     this.#running.get(jobPrefix(where))?.stop('interrupt');
   }
 
+  /** See Worker. */
+  async letGo(where: JobKey, { signal }: CallOptions): Promise<void> {
+    const running = this.#running.get(jobPrefix(where));
+    running?.stop('cancel');
+    await running?.ended(signal);
+  }
+
   async warm(names: readonly string[], { signal }: CallOptions): Promise<void> {
-    const { threads } = this.#o;
     for (const model of names) {
-      using _ = await this.#session.open({ model, prompt: '0', budget: { length: 1, width: 1 } }, { ...(threads === undefined ? {} : { threads }), ...(signal === undefined ? {} : { signal }) });
+      using _ = await this.#session.open({ model, prompt: '0', budget: { length: 1, width: 1 } }, { ...this.#threads(), ...(signal === undefined ? {} : { signal }) });
     }
   }
 
@@ -162,6 +177,7 @@ export class Handler implements Disposable {
     using running = new Running(where, sliceMs, clock);
     this.#running.set(key, running);
     using _ = this.#watch(running, receipt, message);
+    using elsewhere = new RemoteReaders(this.#o.store, where, clock);
     const park = () => running.stop('drain');
     drain.addEventListener('abort', park);
     if (drain.aborted) park();
@@ -171,12 +187,12 @@ export class Handler implements Disposable {
       this.#begun.add(running);
       say({ kind: 'started', where, slice, alone });
       if (force) await this.#note(where, head, null);
-      const outcome = await this.#slice(running, force);
+      const outcome = await this.#slice(running, elsewhere, force);
       const { ranMs, tokensPerSecond } = running;
       if (tokensPerSecond !== null) this.#rates.set(running.model, tokensPerSecond);
       if (outcome.kind === 'parked') {
         say({ ...outcome, where, why: running.why ?? 'interrupt', ranMs });
-        return AT_ONCE;
+        return running.why === 'cancel' ? REMOVE : running.why === 'memory' ? this.#later : AT_ONCE;
       }
       say({ kind: 'ended', where, state: outcome.state, usage: outcome.result.usage, ranMs });
       return REMOVE;
@@ -193,13 +209,13 @@ export class Handler implements Disposable {
     }
   }
 
-  async #slice(running: Running, force: boolean): Promise<StoredOutcome> {
-    const { store, keys, policy, threads, models, live, clock, outbox } = this.#o;
+  async #slice(running: Running, elsewhere: RemoteReaders, force: boolean): Promise<StoredOutcome> {
+    const { store, keys, policy, models, live, clock, outbox } = this.#o;
     const { where, signal } = running;
     const slice = () => resumeStored({
       store, where, keys, policy, signal, clock, outbox,
       session: this.#session,
-      ...(threads === undefined ? {} : { threads }),
+      ...this.#threads(),
       take: force,
       waitMs: 0,
       onOpened: ({ model: { resolved: { name, variant } } }) => {
@@ -208,8 +224,10 @@ export class Handler implements Disposable {
       onReport: (report) => {
         running.look(report);
         live.publish(where, report);
+        this.#makeRoom();
       },
-      isFollowed: () => live.isFollowed(where),
+      isFollowed: () => live.isFollowed(where) || elsewhere.areThere,
+      isEnding: () => running.why === 'cancel',
     });
     try {
       return await slice();
@@ -217,9 +235,26 @@ export class Handler implements Disposable {
       if (codeOf(error) !== 'ERR_MEMORY' || signal.aborted || this.#begun.size > 1) throw error;
       // Models of jobs before may be what is in the way.
       this.#session[Symbol.dispose]();
-      this.#session = new Session(models);
+      this.#session = new Session(models, this.#o);
       return await slice();
     }
+  }
+
+  /** Jobs are admitted by what they are expected to take; when they take more, the one that began last goes on later or elsewhere. */
+  #makeRoom(): void {
+    const nowMs = this.#o.clock.nowMs();
+    if (this.#begun.size < 2 || nowMs - this.#lookedMs < PRESSURE_LOOK_MS) return;
+    this.#lookedMs = nowMs;
+    if (this.#session.memoryPressure > PRESSURE_MAX) [...this.#begun].at(-1)?.stop('memory');
+  }
+
+  get #later(): Next {
+    return { kind: 'again', delayMs: this.#o.fullMs };
+  }
+
+  #threads(): { readonly threads?: number } {
+    const { threads } = this.#o;
+    return threads === undefined ? {} : { threads };
   }
 
   /** While its job runs, the message stays hidden, for as long as a queue can hide it; and a job of a batch ends its slice when something more urgent waits. */
@@ -241,11 +276,20 @@ export class Handler implements Disposable {
       await queue.extend(receipt, visibilityMs, { signal: done.signal });
     });
     if (priority === 'batch') {
+      this.#batch.add(running);
       void every(TURN_MS, 'depth', async () => {
-        if (this.#running.size >= slots && (await queue.depth({ signal: done.signal })).visible > 0) running.end('turn');
+        if (this.#running.size < slots) return;
+        const { visible } = await queue.depth({ signal: done.signal });
+        // As many as there are to make room for, the last to come first.
+        if (visible > 0 && [...this.#batch].slice(-visible).includes(running)) running.end('turn');
       });
     }
-    return { [Symbol.dispose]: () => done.abort() };
+    return {
+      [Symbol.dispose]: () => {
+        done.abort();
+        this.#batch.delete(running);
+      },
+    };
   }
 
   async #failed({ received }: ReceivedMessage, where: JobKey, error: unknown): Promise<Next> {
@@ -253,6 +297,11 @@ export class Handler implements Disposable {
     if (code === 'ERR_JOB_NOT_FOUND') return REMOVE;
     // Someone took it between our look and ours: the next look says what that means for the message.
     if (code === 'ERR_JOB_CONFLICT') return { kind: 'again', delayMs: COMMIT_INTERVAL_MS };
+    // It may fit when those that run have ended, or on another machine.
+    if (code === 'ERR_MEMORY' && this.#begun.size > 0) {
+      this.#o.say({ kind: 'full', where });
+      return this.#later;
+    }
     if (code !== undefined && FINAL.includes(code) && (await this.#refuse(where, error))) return REMOVE;
     if (isOfJob(error)) await this.#note(where, await this.#headOf(where).catch(() => null), error);
     const delayMs = this.#o.backoffMs(received);
@@ -321,7 +370,7 @@ export class Handler implements Disposable {
     return 'done';
   }
 
-  /** Frees the models; nothing runs any more. */
+  /** Frees the models. */
   [Symbol.dispose](): void {
     this.#session[Symbol.dispose]();
   }

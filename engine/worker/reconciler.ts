@@ -5,8 +5,9 @@
  */
 import { messageOf } from '../control/record.ts';
 import type { Clock } from '../core/clock.ts';
-import { throwIfCancelled } from '../core/waiting.ts';
-import { parseStoredSpec } from '../job/stored-spec.ts';
+import { throwIfCancelled, untilAborted } from '../core/waiting.ts';
+import { outlineOf } from '../job/sealed-spec.ts';
+import { isOwnerGone, isOwnerHere } from '../job/slice.ts';
 import type { Head } from '../kv/head.ts';
 import { liveKey } from '../kv/hints.ts';
 import { jobPrefix, type JobKey } from '../kv/names.ts';
@@ -35,6 +36,8 @@ const SILENT_MS = STILL_INTERVALS * COMMIT_INTERVAL_MS;
 const PATIENT_MS = 30 * 60_000;
 const AGAIN_MS = 60_000;
 const AGAIN_MS_MAX = 60 * 60_000;
+/** Looking whether a process lives asks no store. */
+const NEIGHBOURS_MS = 1_000;
 /** Messages between two calls of the queue. */
 const SEND_MAX = 100;
 
@@ -48,6 +51,8 @@ export class Reconciler {
   readonly #o: ReconcilerOptions;
   readonly #seen: Sightings = new Map();
   #sent = new Map<string, Sent>();
+  /** Living processes of this machine that own jobs, as of the last walk. */
+  #neighbours = new Set<string>();
 
   constructor(options: ReconcilerOptions) {
     this.#o = options;
@@ -67,7 +72,16 @@ export class Reconciler {
     const send = async () => {
       await queue.sendAll(messages.splice(0), { signal });
     };
-    for await (const found of reconcile(store, this.#seen, { clock, signal, unmovedMs: all ? 0 : SILENT_MS, onEnded: (where, options) => outbox.jobEnded(where, options) })) {
+    const neighbours = new Set<string>();
+    this.#neighbours = neighbours;
+    const walking = reconcile(store, this.#seen, {
+      clock, signal, unmovedMs: all ? 0 : SILENT_MS, isOwnerGone,
+      onOwner: (owner) => {
+        if (isOwnerHere(owner) && !isOwnerGone(owner)) neighbours.add(owner);
+      },
+      onEnded: (where, options) => outbox.jobEnded(where, options),
+    });
+    for await (const found of walking) {
       if (found.kind === 'unreadable') {
         say(found);
         continue;
@@ -89,6 +103,16 @@ export class Reconciler {
     if (count > 0) say({ kind: 'reconciled', sent: count });
   }
 
+  /** Waits until the next walk; less, if a process of this machine that owned a job has ended: it will not say so itself. */
+  async untilNext(everyMs: number, signal: AbortSignal): Promise<void> {
+    const { clock } = this.#o;
+    const endsMs = clock.nowMs() + everyMs;
+    for (let leftMs = everyMs; leftMs > 0 && !signal.aborted; leftMs = endsMs - clock.nowMs()) {
+      if ([...this.#neighbours].some(isOwnerGone)) return;
+      await untilAborted(clock, this.#neighbours.size > 0 ? Math.min(leftMs, NEIGHBOURS_MS) : leftMs, signal);
+    }
+  }
+
   async #isEmpty(signal: AbortSignal): Promise<boolean> {
     const { visible, batch } = await this.#o.queue.depth({ signal });
     return visible + batch.visible === 0;
@@ -103,7 +127,7 @@ export class Reconciler {
   async #messageOf(where: JobKey, head: Head, options: CallOptions): Promise<SliceMessage> {
     const { store } = this.#o;
     try {
-      return await messageOf(store, where, head, parseStoredSpec(await readSpec(store, where, head.spec, options)), options);
+      return await messageOf(store, where, head, outlineOf(await readSpec(store, where, head.spec, options)), options);
     } catch {
       throwIfCancelled(options.signal);
       return { v: 1, ...where, slice: head.slice };

@@ -1,5 +1,6 @@
 /** One job while it runs here: when it is asked to let go, and why. */
 import type { Clock } from '../core/clock.ts';
+import { unlessCancelled } from '../core/waiting.ts';
 import type { JobKey } from '../kv/names.ts';
 import type { RunReport } from '../runtime/native.ts';
 import type { StopReason } from './events.ts';
@@ -25,6 +26,8 @@ export class Running implements Disposable {
   #hasAdvanced = false;
   #isOver: StopReason | null = null;
   #why: StopReason | null = null;
+  #end: () => void = () => undefined;
+  readonly #ended = new Promise<void>((resolve) => (this.#end = resolve));
 
   constructor(where: JobKey, sliceMs: number, clock: Clock) {
     this.where = where;
@@ -91,7 +94,13 @@ export class Running implements Disposable {
     return timer;
   }
 
+  /** Resolves when it does not run here any more. @throws EngineError ERR_CANCELLED. */
+  async ended(signal: AbortSignal | undefined): Promise<void> {
+    await unlessCancelled(this.#ended, signal);
+  }
+
   [Symbol.dispose](): void {
+    this.#end();
     this.#timer?.[Symbol.dispose]();
   }
 }

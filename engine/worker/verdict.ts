@@ -29,12 +29,13 @@ const STRIKES_ALONE = 2;
 export function verdictOf(message: SliceMessage, head: Head | null, { received, strikesMax, isUnmoved, nowMs }: VerdictOptions): Verdict {
   if (head === null) return { kind: 'drop', why: 'no such job' };
   if (isTerminal(head.state)) return { kind: 'drop', why: 'ended' };
-  // One that has come back, of the take that the head shows: whoever had both may be dead, and nothing else tells of the job before the walk.
-  const isOfTake = received > 1 && head.state === 'running' && message.slice === head.slice - 1;
-  if (message.slice < head.slice && !isOfTake) return { kind: 'drop', why: 'older slice' };
-  if (head.state === 'queued' && message.expiresMs !== undefined && message.expiresMs <= nowMs) return { kind: 'expire' };
+  if (head.state === 'queued' && message.slice >= head.slice && message.expiresMs !== undefined && message.expiresMs <= nowMs) return { kind: 'expire' };
   const force = head.state === 'running';
-  if (force && !isOwnerGone(head.owner) && !isUnmoved(head)) return { kind: 'wait' };
+  const isGone = force && isOwnerGone(head.owner);
+  // The message of a worker that was killed comes again, and is older than what that one took.
+  const isOfTake = force && received > 1 && message.slice === head.slice - 1;
+  if (message.slice < head.slice && !isGone && !isOfTake) return { kind: 'drop', why: 'older slice' };
+  if (force && !isGone && !isUnmoved(head)) return { kind: 'wait' };
   if (head.strikes >= strikesMax) return { kind: 'poison', strikes: head.strikes };
   return { kind: 'run', slice: head.slice, force, alone: head.strikes >= STRIKES_ALONE };
 }

@@ -6,6 +6,7 @@ import type { LiveFeed } from '../control/feed.ts';
 import { type Clock, systemClock } from '../core/clock.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
+import type { SessionOptions } from '../job/session.ts';
 import type { JobKey } from '../kv/names.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ModelFinder } from '../ports/models.ts';
@@ -17,7 +18,7 @@ import { type Handled, Handler } from './handler.ts';
 import { Live } from './live.ts';
 import { Reconciler } from './reconciler.ts';
 
-export interface WorkerOptions {
+export interface WorkerOptions extends SessionOptions {
   readonly store: ObjectStore;
   readonly queue: Queue;
   /** null: jobs are stored in the clear. */
@@ -26,7 +27,7 @@ export interface WorkerOptions {
   readonly policy?: Partial<CheckpointPolicy> | undefined;
   /** Default: all of this machine. */
   readonly threads?: number | undefined;
-  /** Jobs at a time; those of one model step together. Default: 1. */
+  /** Jobs at a time: those of one model step together, as memory allows. Default: 8. */
   readonly slots?: number | undefined;
   /** How long a job runs before the next one's turn. Default: 10 minutes. */
   readonly sliceMs?: number | undefined;
@@ -34,6 +35,8 @@ export interface WorkerOptions {
   readonly visibilityMs?: number | undefined;
   /** Takes in a row without progress after which a job is poisoned. Default: 5. */
   readonly strikesMax?: number | undefined;
+  /** When a job for which there was no room beside others comes again. Default: 15 seconds. */
+  readonly fullMs?: number | undefined;
   readonly reconcileMs?: number | undefined;
   /** Who is told that a job has ended. Default: one over `store`. */
   readonly outbox?: Outbox | undefined;
@@ -47,7 +50,10 @@ export interface WorkerOptions {
 
 const SLICE_MS = 10 * 60_000;
 const VISIBILITY_MS = 120_000;
+/** Beyond it a step of a small model gains little, and every job waits longer for its turn in one. */
+const SLOTS = 8;
 const STRIKES_MAX = 5;
+const FULL_MS = 15_000;
 const RECONCILE_MS = 60_000;
 /** The longest wait that SQS knows. */
 const RECEIVE_MS = 20_000;
@@ -79,11 +85,14 @@ export class Worker implements LiveFeed {
     this.#reconciler = new Reconciler({ store, queue, clock, say, outbox, runs: (where) => this.#handler.has(where) });
     this.#handler = new Handler({
       store, queue, models, policy, threads, clock, live, say, outbox,
+      prompts: options.prompts,
+      loaded: options.loaded,
       keys: options.keys ?? null,
       slots: this.#slots,
       sliceMs: options.sliceMs ?? SLICE_MS,
       visibilityMs: options.visibilityMs ?? VISIBILITY_MS,
       strikesMax: options.strikesMax ?? STRIKES_MAX,
+      fullMs: options.fullMs ?? FULL_MS,
       backoffMs: (failures) => this.#backoffMs(failures),
       isUnmoved: (where, head) => this.#reconciler.isUnmoved(where, head),
     });
@@ -122,6 +131,11 @@ export class Worker implements LiveFeed {
   /** The job was ended or taken from outside: if it runs here it stops within a step, and the worker goes on with the next. */
   interrupt(where: JobKey): void {
     this.#handler.interrupt(where);
+  }
+
+  /** If the job runs here: as `interrupt`, and it resolves when what the job has is committed; nobody goes on with it. @throws EngineError ERR_CANCELLED. */
+  async letGo(where: JobKey, options: CallOptions = {}): Promise<void> {
+    await this.#handler.letGo(where, options);
   }
 
   get state(): 'starting' | 'ready' | 'draining' {
@@ -173,12 +187,12 @@ export class Worker implements LiveFeed {
       } catch (error) {
         if (!signal.aborted) this.#say({ kind: 'trouble', doing: 'reconcile', error });
       }
-      await untilAborted(this.#clock, this.#o.reconcileMs ?? RECONCILE_MS, signal);
+      await this.#reconciler.untilNext(this.#o.reconcileMs ?? RECONCILE_MS, signal);
     }
   }
 
   get #slots(): number {
-    return this.#o.slots ?? 1;
+    return this.#o.slots ?? SLOTS;
   }
 
   #backoffMs(failures: number): number {

@@ -1,6 +1,7 @@
 /** Everything in one function. */
+import { Webhooks } from '../../engine/webhook/webhooks.ts';
 import { addAll } from '../app.ts';
 import { front } from '../front.ts';
 import { openBatches } from '../open-batches.ts';
 
-export default front({ add: addAll, storage: openBatches });
+export default front({ add: addAll, storage: openBatches, webhooks: (options) => new Webhooks({ ...options, allowLoopback: false }) });

@@ -14,6 +14,8 @@ const DESCRIPTION = `Server-sent events. Numbered ones (\`id:\` is the number) a
 same from every instance. \`state\` carries no number and may be missed. \`end\` is last and repeats the last number: who reconnects with it is
 told 204, which ends a browser's EventSource. Go on with \`Last-Event-ID\` or \`?after=\`; the header counts if both are given.`;
 
+/** Empty: as if it were not there, which is what clients mean by it. */
+const LAST_EVENT_ID = /^(-1|\d{1,15})?$/;
 /** -1: from the beginning. */
 const position = z.coerce.number().int().min(-1).max(Number.MAX_SAFE_INTEGER);
 const query = z.strictObject({ after: position.optional() });
@@ -29,7 +31,7 @@ export function jobEvents(registry: Registry): void {
     description: DESCRIPTION,
     scope: 'read',
     query,
-    headers: z.object({ 'last-event-id': z.string().regex(/^(-1|\d{1,15})$/).optional() }),
+    headers: z.object({ 'last-event-id': z.string().regex(LAST_EVENT_ID).optional() }),
     responses: {
       200: { description: 'The events', content: { 'text/event-stream': { schema: sseSchema } } },
       204: { description: 'The job is over and the reader has everything' },
@@ -91,7 +93,6 @@ function frameOf(event: JobEvent): string | null {
 
 function lastEventId(header: string | undefined): number | undefined {
   if (header === undefined || header === '') return undefined;
-  const parsed = position.safeParse(header);
-  if (parsed.success) return parsed.data;
+  if (LAST_EVENT_ID.test(header)) return Number(header);
   throw new HttpError('invalid_value', 'Last-Event-ID must be the number of an event.', { param: 'last-event-id' });
 }

@@ -33,6 +33,12 @@ const branch = z.strictObject({
   length: length.optional(),
 }).openapi('Fork', { example: { chain: 0, at: 40, width: 4 } });
 
+/** A fork is of a job, and from its checkpoint: both are names for it. */
+const FORKS = [
+  ['/v1/jobs/{id}/fork', TAG, undefined],
+  ['/v1/checkpoints/{id}/forks', 'Checkpoints', 'As POST /v1/jobs/{id}/fork. It shares the pages of the checkpoint that it begins with, as copies within the store.'],
+] as const;
+
 export function jobs(registry: Registry): void {
   const { services } = registry;
   const { platform } = services;
@@ -98,12 +104,14 @@ export function jobs(registry: Registry): void {
     tenant, signal, as: body.id, length: body.length, width: body.width, kvReadBudget: body.kv_read_budget,
   })));
 
-  endpoint(registry, {
-    method: 'post', path: '/v1/jobs/{id}/fork', tag: TAG, summary: 'Go another way from a point of a chain', scope: 'write', loads: true,
-    body: branch, responses: { 201: one('The new job'), ...NATIVE_FAILURES },
-  }, async ({ c, caller: { tenant }, body, signal, id }) => created(c, await platform.fork(jobId(id), {
-    tenant, signal, as: body.id, chain: body.chain, at: body.at, width: body.width, length: body.length, seed: body.seed === undefined ? undefined : BigInt(body.seed),
-  })));
+  for (const [path, tag, description] of FORKS) {
+    endpoint(registry, {
+      method: 'post', path, tag, summary: 'Go another way from a point of a chain', scope: 'write', loads: true, description,
+      body: branch, responses: { 201: one('The new job'), ...NATIVE_FAILURES },
+    }, async ({ c, caller: { tenant }, body, signal, id }) => created(c, await platform.fork(jobId(id), {
+      tenant, signal, as: body.id, chain: body.chain, at: body.at, width: body.width, length: body.length, seed: body.seed === undefined ? undefined : BigInt(body.seed),
+    })));
+  }
 
   endpoint(registry, {
     method: 'post', path: '/v1/quotes', tag: 'Quotes', summary: 'What a job would cost', scope: 'read',

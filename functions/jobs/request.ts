@@ -6,7 +6,7 @@ import { z } from '@hono/zod-openapi';
 
 import { LIMITS } from '../../engine/core/limits.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
-import { length, modelName, sampling, width } from '../openai/fields.ts';
+import { labels, length, modelName, rawPrompt, sampling, width } from '../openai/fields.ts';
 
 export const seed64 = z.union([z.int().min(0).max(Number.MAX_SAFE_INTEGER), z.string().regex(/^\d{1,20}$/)], {
   error: 'must be an integer from 0 to 2^64 - 1, above 2^53 as a decimal text',
@@ -35,8 +35,9 @@ const answer = z.discriminatedUnion('rule', [
 export const jobRequest = z.strictObject({
   model: modelName,
   variant: z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/).optional(),
-  prompt: z.string().min(1).optional().openapi({ description: 'One user turn. Exactly one of prompt and messages.' }),
+  prompt: z.string().min(1).optional().openapi({ description: 'One user turn. Exactly one of prompt, messages and raw_prompt.' }),
   messages: z.array(message).min(1).max(LIMITS.MESSAGES_MAX).optional(),
+  raw_prompt: rawPrompt.optional(),
   sampling: z.strictObject({
     ...sampling,
     logit_bias: z.array(z.tuple([z.int().min(0).max(LIMITS.LENGTH_MAX * 4), z.number().min(-100).max(100)])).max(LIMITS.LOGIT_BIAS_MAX).optional(),
@@ -61,6 +62,7 @@ export const jobRequest = z.strictObject({
   documents: z.array(jsonObject).max(LIMITS.TOOLS_MAX).optional(),
   date: z.string().max(32).optional().openapi({ description: 'The day it is for the template.', example: '2024-07-26' }),
   template_variables: jsonObject.optional(),
+  ...labels,
   priority: z.enum(['interactive', 'batch']).optional().openapi({ description: '`batch`: it runs only while nothing interactive waits.' }),
   wait_ms_max: z.int().min(1).max(LIMITS.WAIT_MS_MAX).optional().openapi({ description: 'How long it may wait for its first worker; after that it is `expired`.' }),
 }).openapi('JobRequest', { example: { model: 'countdown', prompt: '4 20 8 13 target 59', budget: { width: 8, length: 512, kv_read_budget: 116_000 } } });

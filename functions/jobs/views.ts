@@ -5,7 +5,7 @@ import type { JobView } from '../../engine/control/platform.ts';
 import { ERROR_CODES, type ErrorCode } from '../../engine/core/errors.ts';
 import type { JobState } from '../../engine/kv/head.ts';
 
-const states = ['queued', 'running', 'parked', 'done', 'incomplete', 'failed', 'cancelled', 'expired', 'poisoned', 'erased'] as const satisfies readonly JobState[];
+export const states = ['queued', 'running', 'parked', 'done', 'incomplete', 'failed', 'cancelled', 'expired', 'poisoned', 'erased'] as const satisfies readonly JobState[];
 const statuses = ['queued', 'in_progress', 'completed', 'incomplete', 'failed', 'cancelled'] as const;
 export type JobStatus = (typeof statuses)[number];
 
@@ -39,7 +39,10 @@ export const jobSchema = z.object({
   step: z.int().openapi({ description: 'Tokens that every unfinished chain has.' }),
   chains: z.array(z.object({ tokens: z.int(), finish: z.string().nullable() })),
   ended: z.string().nullable().openapi({ description: 'Why it ended; null: it has not.' }),
-  parent: z.object({ job: z.string(), kind: z.enum(['extend', 'fork']) }).nullable(),
+  parent: z.object({ job: z.string(), kind: z.enum(['extend', 'fork', 'continue']) }).nullable(),
+  cached_tokens: z.int().openapi({ description: 'Of a conversation that goes on: tokens of its prompt whose KV came from the turn before.' }),
+  metadata: z.record(z.string(), z.string()).nullable(),
+  user: z.string().nullable(),
   evidence: z.array(z.object({ epoch: z.int(), code: z.string().nullable(), message: z.string(), found_at: z.int() })).nullable().openapi({
     description: 'Of a job that is poisoned: how each of its takes without progress ended; code null: without a word.',
   }),
@@ -61,6 +64,9 @@ export function jobOf(view: JobView): z.infer<typeof jobSchema> {
     chains: view.chains.map(({ tokens, finish }) => ({ tokens, finish })),
     ended: view.ended,
     parent: view.parent === null ? null : { job: view.parent.job, kind: view.parent.kind },
+    cached_tokens: view.cachedTokens,
+    metadata: view.metadata === null ? null : { ...view.metadata },
+    user: view.user,
     evidence: view.evidence?.map(({ epoch, code, atMs }) => ({ epoch, code, message: sentenceOf(code), found_at: Math.floor(atMs / 1_000) })) ?? null,
   };
 }

@@ -15,6 +15,7 @@ export function batchOfChats(platform: Pick<Platform, 'models' | 'events'>): Bat
     async parse(body, { tenant, signal }) {
       const request = check(chatRequest, body);
       if (request.stream === true) throw new HttpError('invalid_value', 'stream must be false in a batch.', { param: 'stream' });
+      if (request.store === false) throw new HttpError('invalid_value', 'store must not be false in a batch.', { param: 'store' });
       const { spec, budget } = await chatJob(request, () => platform.models({ tenant, signal }));
       return {
         spec,

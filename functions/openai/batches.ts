@@ -2,23 +2,20 @@
 import { z } from '@hono/zod-openapi';
 
 import type { BatchView } from '../../engine/control/batch-view.ts';
-import { LIMITS } from '../../engine/core/limits.ts';
 import type { AppOptions } from '../context.ts';
 import { type Registry, endpoint } from '../endpoint.ts';
 import { idempotencyHeaders, idempotencyKey, once } from '../idempotency.ts';
 import { OPENAI_FAILURES } from './errors.ts';
+import { labels } from './fields.ts';
 import { pageQuery, pageResponse, pageSchema } from './list.ts';
 
 const TAG = 'OpenAI';
-
-const metadata = z.record(z.string().max(LIMITS.METADATA_KEY_CHARS_MAX), z.string().max(LIMITS.METADATA_VALUE_CHARS_MAX))
-  .refine((pairs) => Object.keys(pairs).length <= LIMITS.METADATA_MAX, { error: `must have at most ${LIMITS.METADATA_MAX} pairs` });
 
 const batchRequest = z.strictObject({
   input_file_id: z.string().min(1).max(64),
   endpoint: z.literal('/v1/chat/completions'),
   completion_window: z.literal('24h'),
-  metadata: metadata.optional(),
+  metadata: labels.metadata,
 }).openapi('BatchRequest');
 
 const time = z.int().nullable();
@@ -46,7 +43,7 @@ const batchSchema = z.object({
   cancelling_at: time,
   cancelled_at: time,
   request_counts: z.object({ total: z.int(), completed: z.int(), failed: z.int() }),
-  metadata: metadata.nullable(),
+  metadata: z.record(z.string(), z.string()).nullable(),
 }).openapi('Batch');
 
 const one = { 200: { description: 'The batch', content: { 'application/json': { schema: batchSchema } } }, ...OPENAI_FAILURES };

@@ -6,7 +6,7 @@ import { LIMITS } from '../../engine/core/limits.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { HttpError } from '../errors.ts';
 import { type ChosenBudget, budgetOf, oneOf } from './budget.ts';
-import { content, effort, hyperscale, length, modelName, sampling, samplingOf, seed, stop, textOf, width } from './fields.ts';
+import { content, effort, hyperscale, labels, labelsOf, length, modelName, sampling, samplingOf, seed, serviceTier, stop, textOf, width } from './fields.ts';
 
 const name = z.string().min(1).max(256).optional();
 
@@ -22,7 +22,7 @@ export const chatRequest = z.strictObject({
   model: modelName,
   messages: z.array(message).min(1).max(LIMITS.MESSAGES_MAX),
   stream: z.boolean().optional(),
-  stream_options: z.strictObject({ include_usage: z.boolean().optional() }).optional(),
+  stream_options: z.strictObject({ include_usage: z.boolean().optional(), include_obfuscation: z.literal(false).optional() }).optional(),
   n: width.optional().openapi({ description: 'Above 1: so many chains, each a choice of its own, and no vote.' }),
   seed: seed.optional(),
   stop: stop.optional(),
@@ -37,8 +37,10 @@ export const chatRequest = z.strictObject({
   response_format: z.strictObject({ type: z.literal('text') }).optional(),
   tool_choice: z.literal('none').optional(),
   logprobs: z.literal(false).optional(),
-  modalities: z.array(z.literal('text')).length(1).optional(),
-  store: z.literal(true).optional().openapi({ description: 'Every request is a stored job.' }),
+  modalities: z.array(z.literal('text')).min(1).max(1).optional(),
+  service_tier: serviceTier,
+  ...labels,
+  store: z.boolean().optional().openapi({ description: 'Every request is a stored job. `false`: erased once it is answered.' }),
 }).openapi('ChatCompletionRequest', { example: { model: 'countdown', messages: [{ role: 'user', content: '4 20 8 13 target 59' }], stream: true } });
 
 export type ChatRequest = z.infer<typeof chatRequest>;
@@ -69,6 +71,7 @@ function chatSpec(request: ChatRequest, budget: ChosenBudget): JobSpec {
       ...(turn.role === 'assistant' && turn.reasoning_content !== undefined ? { reasoning_content: turn.reasoning_content } : {}),
     })),
     ...budget.spec,
+    ...labelsOf(request),
     ...(all === undefined ? {} : { sampling: all }),
     ...(request.seed === undefined ? {} : { seed: request.seed }),
     ...(request.stop === undefined ? {} : { stop: typeof request.stop === 'string' ? [request.stop] : request.stop }),

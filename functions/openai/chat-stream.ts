@@ -5,10 +5,11 @@
  */
 import type { JobEvent, JobView } from '../../engine/control/platform.ts';
 import type { Clock } from '../../engine/core/clock.ts';
+import { electedChain } from '../../engine/job/elected.ts';
 import type { JobResult } from '../../engine/job/generate.ts';
 import { endOf } from '../foreground.ts';
 import { frame } from '../sse.ts';
-import { Transcript, electedChain } from '../transcript.ts';
+import { Transcript } from '../transcript.ts';
 import { chatUsage, openaiFinish, outcomeOf } from './usage.ts';
 
 export interface ChatStreamOptions {

@@ -1,6 +1,6 @@
 /** POST /v1/chat/completions. Every request is a stored job: its id is in `x-ruminate-job`, and `chatcmpl-<id>` is the completion's. */
-import { type Registry, endpoint, noteFailed } from '../endpoint.ts';
-import { cancelQuietly, waitFor } from '../foreground.ts';
+import { behind, endpoint, noteFailed, type Registry } from '../endpoint.ts';
+import { answering, cancelQuietly, forget, refuseUnstored, waitFor } from '../foreground.ts';
 import { idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
 import { frame, sseResponse, sseSchema } from '../sse.ts';
 import { chatJob, chatRequest } from './chat-request.ts';
@@ -34,12 +34,13 @@ export function chatCompletions(registry: Registry): void {
   }, async ({ c, caller, body, signal, hold }) => {
     const { tenant } = caller;
     const key = idempotencyKey(c.req.raw);
+    refuseUnstored(body.store, { key });
     const { spec, budget } = await chatJob(body, () => services.platform.models({ tenant, signal }));
     const view = await submit(services, spec, { tenant, key });
     c.set('job', view.id);
     const headers = { 'x-ruminate-job': view.id };
     if (body.stream !== true) {
-      const waited = await waitFor(services, view.id, tenant, signal, key !== undefined);
+      const waited = await answering(services, { job: view.id, tenant, store: body.store }, () => waitFor(services, view.id, tenant, signal, key !== undefined));
       return Response.json(completionOf(view, budget, waited), { headers });
     }
     const release = hold();
@@ -50,7 +51,8 @@ export function chatCompletions(registry: Registry): void {
       onError: (error) => frame(JSON.stringify(envelopeOf(noteFailed(services, c, error)))),
       onEnd: (gone) => {
         release();
-        if (gone && key === undefined) void cancelQuietly(services, view.id, tenant);
+          if (body.store === false) behind(c, forget(services, view.id, tenant));
+          else if (gone && key === undefined) behind(c, cancelQuietly(services, view.id, tenant));
       },
     });
   });

@@ -2,8 +2,8 @@
 import { z } from '@hono/zod-openapi';
 
 import type { JobView } from '../../engine/control/platform.ts';
+import { electedChain } from '../../engine/job/elected.ts';
 import type { Waited } from '../foreground.ts';
-import { electedChain } from '../transcript.ts';
 import type { ChosenBudget } from './budget.ts';
 import { chatUsage, openaiFinish, outcomeOf, outcomeSchema, usageSchema } from './usage.ts';
 

@@ -28,6 +28,8 @@ export function envelopeOf({ message, type, param, code }: Failure): ErrorEnvelo
 /** What a request calls a field of the engine's spec. */
 function requestField(field: string): string {
   if (field.startsWith('sampling.')) return field.slice('sampling.'.length);
+  if (field === 'raw_prompt') return 'prompt';
+  if (field === 'previous') return 'previous_response_id';
   if (field.startsWith('budget.')) return `hyperscale.${field.slice('budget.'.length)}`;
   return field === 'vote' || field === 'early_stop' ? `hyperscale.${field}` : field;
 }

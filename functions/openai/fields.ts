@@ -51,6 +51,32 @@ export function samplingOf(request: z.infer<typeof samplingObject>): JobSpec['sa
   return given.length === 0 ? undefined : Object.fromEntries(given);
 }
 
+/** By hand: a union would write down every one of a million strange tokens. */
+function isRawPrompt(value: unknown): value is string | number[] {
+  if (typeof value === 'string') return value !== '';
+  return Array.isArray(value) && value.length > 0 && value.length <= LIMITS.LENGTH_MAX && value.every((id) => Number.isSafeInteger(id) && (id as number) >= 0);
+}
+
+export const rawPrompt = z.custom<string | number[]>(isRawPrompt, { error: 'must be text or a list of token ids' })
+  .openapi({ type: ['string', 'array'], items: { type: 'integer' }, description: 'Gone on with as it is: no chat template.' });
+
+/** The caller's own words about a request: kept with its job and given back. */
+export const labels = {
+  metadata: z.record(z.string().max(LIMITS.METADATA_KEY_CHARS_MAX), z.string().max(LIMITS.METADATA_VALUE_CHARS_MAX), {
+    error: `must have texts of at most ${LIMITS.METADATA_VALUE_CHARS_MAX} characters`,
+  }).refine((pairs) => Object.keys(pairs).length <= LIMITS.METADATA_MAX, { error: `must have at most ${LIMITS.METADATA_MAX} pairs` }).optional(),
+  user: z.string().min(1).max(LIMITS.USER_BYTES_MAX).optional(),
+} as const;
+
+const labelsObject = z.object(labels);
+
+export function labelsOf({ metadata, user }: z.infer<typeof labelsObject>): Pick<JobSpec, 'metadata' | 'user'> {
+  return { ...(metadata === undefined ? {} : { metadata }), ...(user === undefined ? {} : { user }) };
+}
+
+/** There is one tier. */
+export const serviceTier = z.enum(['auto', 'default']).optional();
+
 /** What a response has and nothing is in. */
 export const emptyList = z.array(z.unknown()).max(0);
 

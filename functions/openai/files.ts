@@ -3,6 +3,7 @@ import { z } from '@hono/zod-openapi';
 
 import type { FileView } from '../../engine/control/files.ts';
 import { LIMITS } from '../../engine/core/limits.ts';
+import { byteStream } from '../byte-stream.ts';
 import type { AppOptions } from '../context.ts';
 import { type Registry, check, endpoint } from '../endpoint.ts';
 import { idempotencyHeaders, idempotencyKey, once } from '../idempotency.ts';
@@ -64,7 +65,7 @@ export function files(registry: Registry, store: NonNullable<AppOptions['storage
     const gone = new AbortController();
     const { file, content } = await store.read(id, { tenant, signal: gone.signal });
     const release = hold();
-    const body = streamOf(content, (error) => {
+    const body = byteStream(content, (error) => {
       release();
       gone.abort();
       if (error !== null) log.error({ request: c.get('requestId'), file: id, err: error }, 'a file could not be read to its end');
@@ -83,24 +84,4 @@ export function files(registry: Registry, store: NonNullable<AppOptions['storage
 
 function fileOf({ id, bytes, createdMs, filename, purpose }: FileView): z.infer<typeof fileSchema> {
   return { id, object: 'file', bytes, created_at: Math.floor(createdMs / 1_000), filename, purpose, status: 'processed' };
-}
-
-/** A piece is asked for when the client has read the one before. @param onEnd called once; null: all was read, or the client has gone. */
-function streamOf(content: AsyncIterable<Uint8Array>, onEnd: (error: unknown) => void): ReadableStream<Uint8Array> {
-  const chunks = content[Symbol.asyncIterator]();
-  return new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      try {
-        const next = await chunks.next();
-        if (next.done !== true) return controller.enqueue(next.value);
-        onEnd(null);
-        controller.close();
-      } catch (error) {
-        onEnd(error);
-        // The client sees that its length is not what was said.
-        controller.error(error);
-      }
-    },
-    cancel: () => onEnd(null),
-  });
 }

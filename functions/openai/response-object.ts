@@ -2,10 +2,11 @@
 import { z } from '@hono/zod-openapi';
 
 import type { JobView } from '../../engine/control/platform.ts';
+import { electedChain } from '../../engine/job/elected.ts';
 import type { JobResult } from '../../engine/job/generate.ts';
 import { endError } from '../foreground.ts';
 import { STATUS, type JobStatus } from '../jobs/views.ts';
-import { type ChainText, type Transcript, electedChain } from '../transcript.ts';
+import type { ChainText, Transcript } from '../transcript.ts';
 import { emptyList } from './fields.ts';
 import { hyperscaleUsage, outcomeOf, outcomeSchema } from './usage.ts';
 
@@ -36,6 +37,10 @@ export const responseSchema = z.object({
     hyperscale: z.record(z.string(), z.number()),
   }).nullable(),
   hyperscale: z.union([outcomeSchema, z.null()]),
+  previous_response_id: z.string().nullable(),
+  metadata: z.record(z.string(), z.string()),
+  user: z.string().nullable(),
+  service_tier: z.literal('default'),
   tools: emptyList,
   tool_choice: z.literal('none'),
   parallel_tool_calls: z.literal(false),
@@ -68,19 +73,27 @@ export function pendingResponse(view: JobView, status: JobStatus): ResponseObjec
     incomplete_details: null,
     usage: null,
     hyperscale: null,
+    previous_response_id: view.parent?.kind === 'continue' ? responseId(view.parent.job) : null,
+    metadata: { ...view.metadata },
+    user: view.user,
+    service_tier: 'default',
     tools: [],
     tool_choice: 'none',
     parallel_tool_calls: false,
   };
 }
 
-/** After the last event. A job that ended without a result is cancelled or failed. */
+/**
+ * After the last event. A job that ended without a result is cancelled or failed; of a single chain it keeps what was told of it.
+ * @param view of a conversation that goes on, as it is now: how much of its prompt was read is known when it has begun.
+ */
 export function endedResponse(view: JobView, transcript: Transcript): ResponseObject {
   const { result, state } = transcript;
   if (result === null) {
     const { code, message } = endError(state, view.id);
     const status = STATUS[state] === 'cancelled' ? 'cancelled' : 'failed';
-    return { ...pendingResponse(view, status), error: status === 'failed' ? { code, message } : null };
+    const output = view.chains.length === 1 ? outputOf(view.id, transcript.chain(0), false) : [];
+    return { ...pendingResponse(view, status), output, error: status === 'failed' ? { code, message } : null };
   }
   const elected = electedChain(result);
   const whole = result.chains[elected]?.finish_reason === 'stop';
@@ -88,7 +101,7 @@ export function endedResponse(view: JobView, transcript: Transcript): ResponseOb
     ...pendingResponse(view, whole ? 'completed' : 'incomplete'),
     output: outputOf(view.id, transcript.chain(elected), whole),
     incomplete_details: whole ? null : { reason: 'max_output_tokens' },
-    usage: usageOf(result, transcript),
+    usage: usageOf(view, result, transcript),
     hyperscale: outcomeOf(result, elected),
   };
 }
@@ -112,10 +125,10 @@ export function messageItem(job: string, text: string | null, status: OutputItem
   return { id: `msg_${job}`, type: 'message', role: 'assistant', status, content };
 }
 
-function usageOf({ usage }: Omit<JobResult, 'timing'>, transcript: Transcript): ResponseObject['usage'] {
+function usageOf({ cachedTokens }: JobView, { usage }: Omit<JobResult, 'timing'>, transcript: Transcript): ResponseObject['usage'] {
   return {
     input_tokens: usage.prompt_tokens,
-    input_tokens_details: { cached_tokens: 0 },
+    input_tokens_details: { cached_tokens: cachedTokens },
     output_tokens: usage.completion_tokens,
     output_tokens_details: { reasoning_tokens: transcript.reasoningTokens() },
     total_tokens: usage.prompt_tokens + usage.completion_tokens,

@@ -4,7 +4,7 @@ import { z } from '@hono/zod-openapi';
 import { LIMITS } from '../../engine/core/limits.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import type { ChosenBudget } from './budget.ts';
-import { content, effort, emptyList, hyperscale, length, modelName, sampling, samplingOf, seed, textOf } from './fields.ts';
+import { content, effort, emptyList, hyperscale, labels, labelsOf, length, modelName, sampling, samplingOf, seed, serviceTier, textOf } from './fields.ts';
 
 /** Of an item that a response gave and a client hands back. */
 const handedBack = { id: z.string().max(256).optional(), status: z.enum(['in_progress', 'completed', 'incomplete']).optional() };
@@ -31,7 +31,9 @@ export const responseRequest = z.strictObject({
   model: modelName,
   input,
   instructions: z.string().min(1).optional().openapi({ description: 'The first system turn.' }),
+  previous_response_id: z.string().min(1).max(128).optional().openapi({ description: 'The response to whose answer the input is the next turn. Its instructions are not inherited.' }),
   stream: z.boolean().optional(),
+  stream_options: z.strictObject({ include_obfuscation: z.literal(false).optional() }).optional(),
   background: z.boolean().optional().openapi({ description: 'Answer at once; the response goes on without its client.' }),
   max_output_tokens: length.optional(),
   ...sampling,
@@ -42,7 +44,10 @@ export const responseRequest = z.strictObject({
   text: z.strictObject({ format: z.strictObject({ type: z.literal('text') }).optional() }).optional(),
   tool_choice: z.literal('none').optional(),
   truncation: z.literal('disabled').optional(),
-  store: z.literal(true).optional().openapi({ description: 'Every request is a stored job.' }),
+  include: emptyList.optional(),
+  service_tier: serviceTier,
+  ...labels,
+  store: z.boolean().optional().openapi({ description: 'Every request is a stored job. `false`: erased once it is answered.' }),
 }).openapi('ResponseRequest', { example: { model: 'countdown', input: '4 20 8 13 target 59', reasoning: { effort: 'medium' } } });
 
 export type ResponseRequest = z.infer<typeof responseRequest>;
@@ -51,12 +56,13 @@ type Messages = NonNullable<JobSpec['messages']>;
 
 export function responseSpec(request: ResponseRequest, budget: ChosenBudget): JobSpec {
   const samplingSpec = samplingOf(request);
-  const system = request.instructions === undefined ? [] : [{ role: 'system', content: request.instructions }];
-  const turns = typeof request.input === 'string' ? [{ role: 'user', content: request.input }] : messagesOf(request.input);
+  const messages = typeof request.input === 'string' ? [{ role: 'user', content: request.input }] : messagesOf(request.input);
   return {
     model: request.model,
-    messages: [...system, ...turns],
+    messages,
+    ...(request.instructions === undefined ? {} : { instructions: request.instructions }),
     ...budget.spec,
+    ...labelsOf(request),
     ...(samplingSpec === undefined ? {} : { sampling: samplingSpec }),
     ...(request.seed === undefined ? {} : { seed: request.seed }),
   };

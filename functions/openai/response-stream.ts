@@ -6,8 +6,9 @@
  */
 import type { JobEvent, JobView } from '../../engine/control/platform.ts';
 import { EngineError } from '../../engine/core/errors.ts';
+import { electedChain } from '../../engine/job/elected.ts';
 import { frame } from '../sse.ts';
-import { Transcript, electedChain } from '../transcript.ts';
+import { Transcript } from '../transcript.ts';
 import { type OutputItem, endedResponse, messageItem, pendingResponse, reasoningItem } from './response-object.ts';
 
 /** No job event becomes more: two items opened, written and closed, and the end. */
@@ -17,8 +18,13 @@ const FIRST = 2;
 type Kind = 'reasoning' | 'message';
 type Typed = { readonly type: string } & Readonly<Record<string, unknown>>;
 
-/** @param startingAfter the number of the last event that the reader has; null: none. */
-export async function* responseFrames(events: AsyncIterable<JobEvent>, view: JobView, startingAfter: number | null): AsyncGenerator<string> {
+/**
+ * @param settled the job as it is once it has ended.
+ * @param startingAfter the number of the last event that the reader has; null: none.
+ */
+export async function* responseFrames(
+  events: AsyncIterable<JobEvent>, view: JobView, settled: () => Promise<JobView>, startingAfter: number | null,
+): AsyncGenerator<string> {
   const transcript = new Transcript();
   const writer = new ItemWriter(view.id);
   const live = view.chains.length === 1;
@@ -30,10 +36,11 @@ export async function* responseFrames(events: AsyncIterable<JobEvent>, view: Job
     transcript.take(event);
     if (!('seq' in event)) continue;
     last = event.seq;
-    yield* numbered(FIRST + NUMBERS_PER_EVENT * event.seq, from, become(event, { transcript, writer, live, view }));
+    const seen = event.kind === 'result' ? await settled() : view;
+    yield* numbered(FIRST + NUMBERS_PER_EVENT * event.seq, from, become(event, { transcript, writer, live, view: seen }));
   }
   // The end of a job without a result is no event of its own. Who read along with the run may have come further than was ever committed.
-  if (transcript.result === null) yield* numbered(Math.max(FIRST + NUMBERS_PER_EVENT * (last + 1), from + 1), from, endingOf(view, transcript));
+  if (transcript.result === null) yield* numbered(Math.max(FIRST + NUMBERS_PER_EVENT * (last + 1), from + 1), from, [...writer.close('incomplete'), ...endingOf(view, transcript)]);
 }
 
 interface Scene {

@@ -4,9 +4,9 @@ import type { Context } from 'hono';
 
 import type { JobView } from '../../engine/control/platform.ts';
 import type { AppEnv } from '../context.ts';
-import { type Registry, endpoint, noteFailed } from '../endpoint.ts';
+import { behind, endpoint, noteFailed, type Registry } from '../endpoint.ts';
 import { HttpError } from '../errors.ts';
-import { cancelQuietly, waitFor } from '../foreground.ts';
+import { answering, cancelQuietly, forget, refuseUnstored, waitFor } from '../foreground.ts';
 import { idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
 import { jobId } from '../jobs/common.ts';
 import { STATUS, isOver } from '../jobs/views.ts';
@@ -39,13 +39,18 @@ export function responses(registry: Registry): void {
     const budget = await budgetOf({
       model: body.model, effort: body.reasoning?.effort, hyperscale: body.hyperscale, lengths: [['max_output_tokens', body.max_output_tokens]], n: 1,
     }, () => platform.models({ tenant, signal }));
-    const view = await submit(services, responseSpec(body, budget), { tenant, key, via: body.background === true ? 'response' : undefined });
+    refuseUnstored(body.store, { key, background: body.background });
+    const asked = body.previous_response_id;
+    const previous = asked === undefined ? undefined : { job: jobOfResponse(asked), param: 'previous_response_id' };
+    const view = await submit(services, responseSpec(body, budget), { tenant, key, previous, via: body.background === true ? 'response' : undefined });
     const keep = body.background === true || key !== undefined;
-    if (body.stream === true) return streamed(c, view, { tenant, startingAfter: null, release: hold(), keep });
+    if (body.stream === true) return streamed(c, view, { tenant, startingAfter: null, release: hold(), keep, store: body.store });
     c.set('job', view.id);
     if (body.background === true) return answered(isOver(view.state) ? await readEnded(view, tenant, signal) : pendingResponse(view, STATUS[view.state]));
-    const { transcript } = await waitFor(services, view.id, tenant, signal, keep);
-    return answered(endedResponse(view, transcript));
+    return await answering(services, { job: view.id, tenant, store: body.store }, async () => {
+      const { transcript } = await waitFor(services, view.id, tenant, signal, keep);
+      return answered(endedResponse(await settled(view, tenant, signal), transcript));
+    });
   });
 
   endpoint(registry, {
@@ -90,23 +95,30 @@ export function responses(registry: Registry): void {
     return endedResponse(view, transcript);
   }
 
+  /** How much of a prompt was read and not computed is known once it has begun. */
+  async function settled(view: JobView, tenant: string, signal: AbortSignal): Promise<JobView> {
+    return view.parent?.kind === 'continue' ? await platform.get(view.id, { tenant, signal }) : view;
+  }
+
   interface Following {
     readonly tenant: string;
     readonly startingAfter: number | null;
     readonly release: () => void;
     /** The job goes on when its reader leaves. */
     readonly keep: boolean;
+    readonly store?: boolean | undefined;
   }
 
-  function streamed(c: Context<AppEnv>, view: JobView, { tenant, startingAfter, release, keep }: Following): Response {
+  function streamed(c: Context<AppEnv>, view: JobView, { tenant, startingAfter, release, keep, store }: Following): Response {
     c.set('job', view.id);
-    return sseResponse((gone) => responseFrames(platform.events(view.id, { tenant, signal: gone }), view, startingAfter), {
+    return sseResponse((gone) => responseFrames(platform.events(view.id, { tenant, signal: gone }), view, () => settled(view, tenant, gone), startingAfter), {
       ...services,
       headers: { 'x-ruminate-job': view.id },
       onError: (error) => frame(JSON.stringify({ type: 'error', ...envelopeOf(noteFailed(services, c, error)) }), { event: 'error' }),
       onEnd: (gone) => {
         release();
-        if (gone && !keep) void cancelQuietly(services, view.id, tenant);
+          if (store === false) behind(c, forget(services, view.id, tenant));
+          else if (gone && !keep) behind(c, cancelQuietly(services, view.id, tenant));
       },
     });
   }

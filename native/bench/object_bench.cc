@@ -2,8 +2,8 @@
 //
 //   object_bench [--mib 256] [--frame-kib 1024] [--threads 1] [--rounds 7]
 //
-// Verifying reads every frame; reading also copies it to where it belongs, memory that is there already, past the cache; writing copies
-// from such memory into a fresh object. Each thread has frames (reading) or an object (writing) of its own. All cases run in turn in each round, and the best
+// Verifying reads every frame; reading also copies it to where it belongs, memory that is there already; writing copies from
+// such memory into a fresh object. Each thread has frames (reading) or an object (writing) of its own. All cases run in turn in each round, and the best
 // round of each counts, as what disturbs a machine only ever slows it; a thread's time is the processor's. Prints its conditions, a table
 // and, as the last line, one JSON object; bytes are raw bytes, GB are 1e9.
 #include <algorithm>
@@ -23,7 +23,6 @@
 #include "checkpoint/digest.h"
 #include "checkpoint/object_reader.h"
 #include "checkpoint/object_writer.h"
-#include "core/stream_copy.h"
 #include "test/object_fixtures.h"
 
 namespace rum::bench {
@@ -92,7 +91,6 @@ class Bench {
 
   int Run() {
     Add("memcpy", [this] { Frames([this](int64_t i) { std::memcpy(Target(i), Source(i).data(), Source(i).size()); }); });
-    Add("stream_copy", [this] { Frames([this](int64_t i) { StreamCopy(Target(i), Source(i).data(), frame_bytes_); }); });
     Add("memcpy_to_fresh", [this] {
       MappedBuffer fresh;
       if (!fresh.Allocate(frames_ * frame_bytes_)) std::exit(1);
@@ -171,8 +169,8 @@ class Bench {
     Expected<ObjectReader> reader = ObjectReader::Open({&chunk, 1}, expect, seal);
     Must(reader.status());
     Must(reader->ReadFrames([this](int64_t items, const std::function<void(int64_t)>& f) { Parallel(o_.threads, items, f); },
-                            [&](int32_t i, std::span<const uint8_t> bytes) {
-                              if (copy) StreamCopy(Target(i), bytes.data(), static_cast<int64_t>(bytes.size()));
+                            [&](int32_t i, FrameStream& bytes) {
+                              if (copy) bytes.Read(Target(i), frame_bytes_);
                               return Status::Ok();
                             }));
   }

@@ -25,6 +25,16 @@ std::optional<size_t> Index(Reader& reader, const char* name) {
   return static_cast<size_t>(reader.Int(name, 0, kObjectsMax));
 }
 
+RestoreChain ReadRestoreChain(Reader& item) {
+  RestoreChain chain;
+  chain.source = item.Int32("source", -1, INT32_MAX);
+  chain.tokens = item.Int32("tokens", -1, INT32_MAX);
+  chain.reopen = item.Bool("reopen");
+  chain.segments = Indices(item, "segments");
+  chain.tail = Index(item, "tail");
+  return chain;
+}
+
 class SaveTask final : public Task {
  public:
   SaveTask(std::shared_ptr<RunHandle> run, SaveOptions options, OwnedSeal seal) : run_(std::move(run)), options_(std::move(options)), seal_(std::move(seal)) {
@@ -269,15 +279,12 @@ Napi::Value RestoreRun(Napi::Env env, const std::shared_ptr<EngineHandle>& engin
   restore.check_digests = reader.Bool("checkDigests");
   restore.replay = reader.Bool("replay");
   restore.own_journal = reader.Bool("ownJournal");
-  EachObject(reader, "chains", static_cast<size_t>(kRunWidthMax), [&](Reader& item) {
-    RestoreChain chain;
-    chain.source = item.Int32("source", -1, INT32_MAX);
-    chain.tokens = item.Int32("tokens", -1, INT32_MAX);
-    chain.reopen = item.Bool("reopen");
-    chain.segments = Indices(item, "segments");
-    chain.tail = Index(item, "tail");
-    restore.chains.push_back(std::move(chain));
-  });
+  EachObject(reader, "chains", static_cast<size_t>(kRunWidthMax), [&](Reader& item) { restore.chains.push_back(ReadRestoreChain(item)); });
+  if (!reader.IsNull("prefix")) {
+    Reader prefix(reader.PathOf("prefix"), reader.Object("prefix"));
+    if (prefix.status().ok()) restore.prefix = ReadRestoreChain(prefix);
+    reader.Merge(prefix.status());
+  }
   restore.prompt_segments = Indices(reader, "promptSegments");
   restore.prompt_tail = Index(reader, "promptTail");
   restore.journals = Indices(reader, "journals");

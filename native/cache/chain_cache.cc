@@ -51,9 +51,9 @@ std::unique_ptr<ChainCache> ChainCache::Make(const CacheLayout& layout, PagePool
 }
 
 ChainCache::~ChainCache() {
-  for (const Head& head : heads_) {
-    for (uint8_t* page : head.pages) pool_->Release(page);
-  }
+  std::vector<uint8_t*> pages;
+  for (const Head& head : heads_) pages.insert(pages.end(), head.pages.begin(), head.pages.end());
+  pool_->Release(pages);
 }
 
 std::unique_ptr<ChainCache> ChainCache::Fork() const {
@@ -173,11 +173,11 @@ void ChainCache::AttachPage(int32_t index, uint8_t* page) {
 
 void ChainCache::DetachPages(int32_t index, int32_t pages) {
   Head& head = heads_[static_cast<size_t>(index)];
-  while (static_cast<int32_t>(head.pages.size()) > pages) {
-    pool_->Release(head.pages.back());
-    head.pages.pop_back();
-    head.log_count -= layout_.page_slots;
-  }
+  const auto kept = std::min(head.pages.size(), static_cast<size_t>(pages));
+  const std::span<uint8_t* const> gone = std::span<uint8_t* const>(head.pages).subspan(kept);
+  head.log_count -= static_cast<int32_t>(gone.size()) * layout_.page_slots;
+  pool_->Release(gone);
+  head.pages.resize(kept);
 }
 
 uint8_t* ChainCache::AttachOpenPage(int32_t index, int32_t slots) {

@@ -1,9 +1,10 @@
 #include "cache/page_pool.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
+#include <cstring>
 #include <utility>
 
 #include "cache/layout.h"
@@ -11,70 +12,78 @@
 namespace rum {
 namespace {
 
-constexpr int64_t kSystemPageBytes = 4096;
 constexpr int64_t kSlabBytes = int64_t{1} << 20;
 
-int64_t Stride(int64_t page_bytes) {
-  const int64_t aligned = RoundUp(page_bytes, kSystemPageBytes);
-  return aligned - page_bytes <= page_bytes / 8 ? aligned : RoundUp(page_bytes, 64);
+uintptr_t SystemPageBytes() {
+  static const auto bytes = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  return bytes;
 }
 
-uint8_t* Map(int64_t bytes) {
-  void* p = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  return p == MAP_FAILED ? nullptr : static_cast<uint8_t*>(p);
-}
-
-// One call instead of a fault for each 4 KiB, of which a restore would have many. A hint: where it is unknown, the faults come.
+// One call instead of a fault for each page of the system. A hint: where it is unknown, the faults come.
 void Populate(uint8_t* page, int64_t bytes) {
 #if defined(MADV_POPULATE_WRITE)
-  if (bytes % kSystemPageBytes == 0) (void)madvise(page, static_cast<size_t>(bytes), MADV_POPULATE_WRITE);
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(page) / SystemPageBytes() * SystemPageBytes();
+  (void)madvise(reinterpret_cast<void*>(begin), reinterpret_cast<uintptr_t>(page) + static_cast<uintptr_t>(bytes) - begin, MADV_POPULATE_WRITE);
 #endif
+}
+
+// [begin, end) reads as zeros again, and what whole pages of the system are in it go back.
+void Clear(uint8_t* begin, uint8_t* end) {
+  const uintptr_t system = SystemPageBytes();
+  uint8_t* const first = begin + (system - reinterpret_cast<uintptr_t>(begin) % system) % system;
+  uint8_t* const last = end - reinterpret_cast<uintptr_t>(end) % system;
+  if (first >= last || madvise(first, static_cast<size_t>(last - first), MADV_DONTNEED) != 0) {
+    std::memset(begin, 0, static_cast<size_t>(end - begin));
+    return;
+  }
+  std::memset(begin, 0, static_cast<size_t>(first - begin));
+  std::memset(last, 0, static_cast<size_t>(end - last));
 }
 
 }  // namespace
 
-PagePool::PagePool(int64_t page_bytes)
-    : stride_(Stride(page_bytes)),
-      pages_per_slab_(static_cast<int32_t>(std::max<int64_t>(1, kSlabBytes / stride_))) {}
+PagePool::PagePool(int64_t page_bytes) : page_bytes_(RoundUp(page_bytes, 64)) {}
 
-PagePool::~PagePool() {
-  for (const Slab& s : slabs_) munmap(s.base, static_cast<size_t>(stride_ * pages_per_slab_));
-}
-
-bool PagePool::AddSlab() {
+PagePool::Slab* PagePool::AddSlab(int32_t pages) {
   Slab slab;
-  slab.base = Map(stride_ * pages_per_slab_);
-  if (slab.base == nullptr) return false;
-  slab.references.assign(static_cast<size_t>(pages_per_slab_), 0);
-  for (int32_t i = pages_per_slab_; i-- > 0;) slab.free_indices.push_back(i);
-  const auto at = std::upper_bound(slabs_.begin(), slabs_.end(), slab.base,
-                                   [](const uint8_t* base, const Slab& s) { return base < s.base; });
-  slabs_.insert(at, std::move(slab));
-  return true;
+  if (!slab.memory.Allocate(page_bytes_ * pages)) return nullptr;
+  slab.references.assign(static_cast<size_t>(pages), 0);
+  for (int32_t i = pages; i-- > 0;) slab.free_indices.push_back(i);
+  const auto at = std::upper_bound(slabs_.begin(), slabs_.end(), slab.base(), [](const uint8_t* base, const Slab& s) { return base < s.base(); });
+  return &*slabs_.insert(at, std::move(slab));
 }
 
 PagePool::Location PagePool::Find(const uint8_t* page) const {
-  const auto after = std::upper_bound(slabs_.begin(), slabs_.end(), page,
-                                      [](const uint8_t* p, const Slab& s) { return p < s.base; });
+  const auto after = std::upper_bound(slabs_.begin(), slabs_.end(), page, [](const uint8_t* p, const Slab& s) { return p < s.base(); });
   const auto slab = static_cast<size_t>(after - slabs_.begin()) - 1;
-  return {slab, static_cast<int32_t>((page - slabs_[slab].base) / stride_)};
+  return {slab, static_cast<int32_t>((page - slabs_[slab].base()) / page_bytes_)};
 }
 
 uint8_t* PagePool::Allocate() {
   std::unique_lock<std::mutex> lock(mutex_);
-  auto it = std::find_if(slabs_.begin(), slabs_.end(), [](const Slab& s) { return !s.free_indices.empty(); });
-  if (it == slabs_.end()) {
-    if (!AddSlab()) return nullptr;
-    it = std::find_if(slabs_.begin(), slabs_.end(), [](const Slab& s) { return !s.free_indices.empty(); });
-  }
-  const int32_t index = it->free_indices.back();
-  it->free_indices.pop_back();
-  it->references[static_cast<size_t>(index)] = 1;
+  const auto it = std::find_if(slabs_.begin(), slabs_.end(), [](const Slab& s) { return !s.free_indices.empty(); });
+  Slab* const slab = it != slabs_.end() ? &*it : AddSlab(static_cast<int32_t>(std::max<int64_t>(1, kSlabBytes / page_bytes_)));
+  if (slab == nullptr) return nullptr;
+  const int32_t index = slab->free_indices.back();
+  slab->free_indices.pop_back();
+  slab->references[static_cast<size_t>(index)] = 1;
   ++used_;
-  uint8_t* const page = it->base + stride_ * index;
+  uint8_t* const page = slab->base() + page_bytes_ * index;
   lock.unlock();
-  Populate(page, stride_);
+  Populate(page, page_bytes_);
   return page;
+}
+
+bool PagePool::Allocate(std::span<uint8_t*> pages) {
+  if (pages.empty()) return true;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  Slab* const slab = AddSlab(static_cast<int32_t>(pages.size()));
+  if (slab == nullptr) return false;
+  slab->free_indices.clear();
+  std::ranges::fill(slab->references, 1);
+  for (size_t i = 0; i < pages.size(); ++i) pages[i] = slab->base() + page_bytes_ * static_cast<int64_t>(i);
+  used_ += static_cast<int64_t>(pages.size());
+  return true;
 }
 
 void PagePool::Share(uint8_t* page) {
@@ -83,20 +92,31 @@ void PagePool::Share(uint8_t* page) {
   ++slabs_[at.slab].references[static_cast<size_t>(at.index)];
 }
 
-void PagePool::Release(uint8_t* page) {
+// Neighbours together, and a slab that has none left as a whole: a call to the system for each page takes as long as filling it.
+void PagePool::Release(std::span<uint8_t* const> pages) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  const Location at = Find(page);
-  Slab& slab = slabs_[at.slab];
-  if (--slab.references[static_cast<size_t>(at.index)] > 0) return;
-  --used_;
-  slab.free_indices.push_back(at.index);
-  if (static_cast<int32_t>(slab.free_indices.size()) == pages_per_slab_) {
-    munmap(slab.base, static_cast<size_t>(stride_ * pages_per_slab_));
-    slabs_.erase(slabs_.begin() + static_cast<std::ptrdiff_t>(at.slab));
-  } else if (stride_ % kSystemPageBytes == 0) {
-    madvise(page, static_cast<size_t>(stride_), MADV_DONTNEED);  // reads as zeros again
-  } else {
-    std::fill_n(page, stride_, uint8_t{0});
+  std::vector<uint8_t*> gone;
+  for (uint8_t* page : pages) {
+    const Location at = Find(page);
+    Slab& slab = slabs_[at.slab];
+    if (--slab.references[static_cast<size_t>(at.index)] > 0) continue;
+    slab.free_indices.push_back(at.index);
+    gone.push_back(page);
+  }
+  used_ -= static_cast<int64_t>(gone.size());
+  std::ranges::sort(gone);
+  for (size_t i = 0; i < gone.size();) {
+    const auto slab = slabs_.begin() + static_cast<std::ptrdiff_t>(Find(gone[i]).slab);
+    const uint8_t* const slab_end = slab->base() + page_bytes_ * static_cast<int64_t>(slab->references.size());
+    if (slab->free_indices.size() == slab->references.size()) {
+      while (i < gone.size() && gone[i] < slab_end) ++i;
+      slabs_.erase(slab);
+      continue;
+    }
+    uint8_t* const begin = gone[i];
+    uint8_t* end = begin;
+    for (; i < gone.size() && gone[i] == end && end < slab_end; ++i) end += page_bytes_;
+    Clear(begin, end);
   }
 }
 
@@ -108,7 +128,7 @@ int32_t PagePool::References(const uint8_t* page) const {
 
 int64_t PagePool::allocated_bytes() const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  return used_ * stride_;
+  return used_ * page_bytes_;
 }
 
 }  // namespace rum

@@ -36,9 +36,11 @@ struct ObjectReader::State {
   Status CheckFrame(size_t frame, int64_t end_of_last, int64_t index_offset) const;
 
   Status Read(size_t frame, Scratch* scratch, const Use& use) const;
+  Status Stream(int32_t frame, Scratch* scratch, const UseFrame& use) const;
   Status Verify(size_t frame, uint8_t* to) const;
   Status Damaged(size_t frame, const char* what) const;
-  std::unique_ptr<Scratch> TakeScratch();
+  template <class F>
+  Status WithScratch(const F& f);
 
   ChunkedBytes bytes;
   Seal seal;
@@ -160,12 +162,16 @@ Status ObjectReader::State::Damaged(size_t frame, const char* what) const {
   return CheckpointError(reason::kDamaged, "frame " + std::to_string(frame) + " of the " + ObjectKindName(header.kind) + ' ' + what + '.');
 }
 
-std::unique_ptr<Scratch> ObjectReader::State::TakeScratch() {
-  const std::lock_guard<std::mutex> lock(mutex);
-  if (scratches.empty()) return std::make_unique<Scratch>();
-  std::unique_ptr<Scratch> scratch = std::move(scratches.back());
-  scratches.pop_back();
-  return scratch;
+template <class F>
+Status ObjectReader::State::WithScratch(const F& f) {
+  std::unique_lock<std::mutex> lock(mutex);
+  std::unique_ptr<Scratch> scratch = scratches.empty() ? std::make_unique<Scratch>() : std::move(scratches.back());
+  if (!scratches.empty()) scratches.pop_back();
+  lock.unlock();
+  Status status = f(scratch.get());
+  lock.lock();
+  scratches.push_back(std::move(scratch));
+  return status;
 }
 
 // CRC, digest and tag of the stored bytes; `to`, if not nullptr, gets them joined and decrypted, without the tag. Piece by piece, so that
@@ -180,13 +186,11 @@ Status ObjectReader::State::Verify(size_t frame, uint8_t* to) const {
     const Status status = cipher.Start(GcmStream::Direction::kDecrypt, *seal.data_key, FrameNonce(header.nonce, number), authenticated);
     if (!status.ok()) return status;
   }
-  uint32_t crc32c = 0;
-  Hasher hasher(seal.digest_key);
+  FrameCheck check(entry, seal.digest_key, check_digests);
   for (int64_t at = 0; at < entry.stored_bytes;) {
     const int64_t part_end = at < tag_at ? tag_at : entry.stored_bytes;
     const std::span<const uint8_t> piece = bytes.Piece(entry.offset + at, std::min(part_end - at, kPieceBytes - at % kPieceBytes));
-    crc32c = Crc32c(piece, crc32c);
-    if (check_digests) hasher.Update(piece);
+    check.Update(piece);
     if (at < tag_at && decrypts) {
       if (Status status = cipher.Update(piece, to + at); !status.ok()) return status;
     } else if (at < tag_at && to != nullptr) {
@@ -194,12 +198,7 @@ Status ObjectReader::State::Verify(size_t frame, uint8_t* to) const {
     }
     at += static_cast<int64_t>(piece.size());
   }
-  if (crc32c != entry.crc32c) return Damaged(frame, "has another CRC");
-  if (check_digests) {
-    std::array<uint8_t, 16> found;
-    hasher.Finish(found);
-    if (found != entry.digest) return Damaged(frame, "has another digest");
-  }
+  if (const char* wrong = check.Finish(); wrong != nullptr) return Damaged(frame, wrong);
   if (!decrypts) return Status::Ok();
   GcmTag tag;
   bytes.Copy(entry.offset + tag_at, tag);
@@ -225,6 +224,21 @@ Status ObjectReader::State::Read(size_t frame, Scratch* scratch, const Use& use)
   return use({scratch->raw.data(), static_cast<size_t>(entry.raw_bytes)});
 }
 
+Status ObjectReader::State::Stream(int32_t frame, Scratch* scratch, const UseFrame& use) const {
+  const FrameEntry& entry = entries[static_cast<size_t>(frame)];
+  if (encrypted || entry.codec != static_cast<uint32_t>(Codec::kRaw)) {
+    return Read(static_cast<size_t>(frame), scratch, [&](std::span<const uint8_t> verified) {
+      const ChunkedBytes chunk({&verified, 1});
+      FrameStream stream(chunk, 0, chunk.size(), std::nullopt);
+      return use(frame, stream);
+    });
+  }
+  FrameStream stream(bytes, entry.offset, entry.stored_bytes, FrameCheck(entry, seal.digest_key, check_digests));
+  const Status used = use(frame, stream);
+  if (const char* wrong = stream.Finish(); wrong != nullptr) return Damaged(static_cast<size_t>(frame), wrong);
+  return used;
+}
+
 // --- The interface -------------------------------------------------------------------------------
 
 ObjectReader::ObjectReader(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -245,18 +259,14 @@ int64_t ObjectReader::raw_bytes(int32_t frame) const { return state_->entries[st
 
 Status ObjectReader::ReadFrame(int32_t frame, const Use& use) const {
   if (frame < 0 || frame >= frames()) return Error(kErrInternal, "There is no frame " + std::to_string(frame) + '.');
-  std::unique_ptr<Scratch> scratch = state_->TakeScratch();
-  const Status status = state_->Read(static_cast<size_t>(frame), scratch.get(), use);
-  const std::lock_guard<std::mutex> lock(state_->mutex);
-  state_->scratches.push_back(std::move(scratch));
-  return status;
+  return state_->WithScratch([&](Scratch* scratch) { return state_->Read(static_cast<size_t>(frame), scratch, use); });
 }
 
 Status ObjectReader::ReadFrames(const ParallelFor& parallel, const UseFrame& use) const {
   std::vector<Status> results(state_->entries.size());
   parallel(frames(), [&](int64_t item) {
     const auto frame = static_cast<int32_t>(item);
-    results[static_cast<size_t>(item)] = ReadFrame(frame, [&](std::span<const uint8_t> bytes) { return use(frame, bytes); });
+    results[static_cast<size_t>(item)] = state_->WithScratch([&](Scratch* scratch) { return state_->Stream(frame, scratch, use); });
   });
   const auto failed = std::find_if(results.begin(), results.end(), [](const Status& status) { return !status.ok(); });
   return failed == results.end() ? Status::Ok() : *failed;

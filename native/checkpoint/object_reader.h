@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 
+#include "checkpoint/frame_stream.h"
 #include "checkpoint/object.h"
 
 namespace rum {
@@ -47,8 +48,10 @@ class ObjectReader {
   using Use = std::function<Status(std::span<const uint8_t>)>;
   Status ReadFrame(int32_t frame, const Use& use) const;
 
-  // ReadFrame of all frames by `parallel`; the error of the lowest frame that has one. Others may have been used already.
-  using UseFrame = std::function<Status(int32_t frame, std::span<const uint8_t>)>;
+  // All frames by `parallel`, each as a stream of its raw bytes, which are verified as they go by: what `use` makes of them may be
+  // looked at only when all is right. The error of the lowest frame that has one; that it is not what was written goes before what `use`
+  // returns. ERR_CHECKPOINT, ERR_MEMORY.
+  using UseFrame = std::function<Status(int32_t frame, FrameStream& bytes)>;
   Status ReadFrames(const ParallelFor& parallel, const UseFrame& use) const;
 
  private:

@@ -26,42 +26,35 @@ void StorePage(const CacheLayout& l, const uint8_t* page, uint8_t* to) {
   std::memcpy(to + v_row * l.page_slots, page + l.page_positions_offset, static_cast<size_t>(l.page_slots) * 4);
 }
 
-void FetchPage(const CacheLayout& l, const uint8_t* from, uint8_t* page) {
+void FetchPage(const CacheLayout& l, FrameStream* from, uint8_t* page) {
   const int64_t e = l.element_bytes, k_row = l.page_slots * e, v_row = l.head_dim * e;
-  CopyRows(from, k_row, page, l.page_k_slots * e, k_row, l.head_dim);
-  from += k_row * l.head_dim;
-  CopyRows(from, v_row, page + l.page_v_offset, l.v_stride * e, v_row, l.page_slots);
-  std::memcpy(page + l.page_positions_offset, from + v_row * l.page_slots, static_cast<size_t>(l.page_slots) * 4);
+  from->ReadRows(page, l.page_k_slots * e, k_row, l.head_dim);
+  from->ReadRows(page + l.page_v_offset, l.v_stride * e, v_row, l.page_slots);
+  from->Read(page + l.page_positions_offset, int64_t{4} * l.page_slots);
 }
 
-// One layer of a segment into the heads of a set. The pages of a frame that is refused half-way are released with the set.
-Status LoadLayer(std::span<const uint8_t> frame, const CacheGeometry& geometry, int32_t layer, PageSet* set) {
+// One layer of a segment into its pages, which are of all heads in order.
+Status LoadLayer(FrameStream& frame, const CacheGeometry& geometry, int32_t layer, std::span<uint8_t* const> pages, PageSet* set) {
   const Status damaged = CheckpointError(reason::kDamaged, "layer " + std::to_string(layer) + " of a segment holds other pages than it says");
-  const int64_t page_bytes = StoredPageBytes(geometry.layout);
-  ByteReader in(frame);
-  std::vector<int32_t> counts;
-  for (int32_t j = 0; j < geometry.kv_heads; ++j) {
-    set->heads()[static_cast<size_t>(layer * geometry.kv_heads + j)].first = in.Get<int32_t>();
-    counts.push_back(in.Get<int32_t>());
+  const std::span<PageSet::Head> heads = std::span(set->heads()).subspan(static_cast<size_t>(layer * geometry.kv_heads), static_cast<size_t>(geometry.kv_heads));
+  for (PageSet::Head& head : heads) {
+    head.first = frame.Get<int32_t>();
+    const auto count = frame.Get<int32_t>();
+    if (head.first < 0 || count < 0 || head.first > INT32_MAX - count || static_cast<size_t>(count) > pages.size()) return damaged;
+    head.pages = pages.first(static_cast<size_t>(count));
+    pages = pages.subspan(static_cast<size_t>(count));
   }
-  for (int32_t j = 0; j < geometry.kv_heads; ++j) {
-    PageSet::Head& head = set->heads()[static_cast<size_t>(layer * geometry.kv_heads + j)];
-    const int32_t count = counts[static_cast<size_t>(j)];
-    if (!in.ok() || head.first < 0 || count < 0 || head.first > INT32_MAX - count) return damaged;
+  if (!pages.empty()) return damaged;
+  for (const PageSet::Head& head : heads) {
     int32_t last = -1;
-    for (int32_t p = 0; p < count; ++p) {
-      const std::span<const uint8_t> from = in.Bytes(page_bytes);
-      if (!in.ok()) return damaged;
-      uint8_t* page = set->pool()->Allocate();
-      if (page == nullptr) return Error(kErrMemory, "The system has no memory for the pages of a checkpoint.");
-      head.pages.push_back(page);
-      FetchPage(geometry.layout, from.data(), page);
+    for (uint8_t* page : head.pages) {
+      FetchPage(geometry.layout, &frame, page);
       const std::vector<int32_t> positions = PositionsOf(geometry.layout, page);
       if (!Ascending(positions, last, INT32_MAX)) return damaged;
       last = positions.back();
     }
   }
-  return in.done() ? Status::Ok() : damaged;
+  return frame.done() ? Status::Ok() : damaged;
 }
 
 }  // namespace
@@ -100,16 +93,28 @@ Expected<SavedObject> SaveSegment(const ChainCache& cache, const PageMarks& from
   return writer.Finish();
 }
 
-PageSet::~PageSet() {
-  for (const Head& head : heads_) {
-    for (uint8_t* page : head.pages) pool_->Release(page);
-  }
+bool PageSet::Allocate(size_t pages) {
+  std::vector<uint8_t*> held(pages);
+  if (!pool_->Allocate(held)) return false;
+  pages_ = std::move(held);
+  return true;
 }
 
 Expected<PageSet> LoadSegment(const ObjectReader& reader, const CacheGeometry& geometry, PagePool* pool, const ParallelFor& parallel) {
   if (reader.frames() != geometry.layers) return CheckpointError(reason::kLayout, "a segment has another number of layers than the model");
+  const int64_t page_bytes = StoredPageBytes(geometry.layout), counts_bytes = int64_t{8} * geometry.kv_heads;
+  std::vector<size_t> firsts = {0};  // of each layer's pages
+  for (int32_t layer = 0; layer < geometry.layers; ++layer) {
+    const int64_t bytes = reader.raw_bytes(layer) - counts_bytes;
+    if (bytes < 0 || bytes % page_bytes != 0) return CheckpointError(reason::kDamaged, "layer " + std::to_string(layer) + " of a segment is of no number of pages");
+    firsts.push_back(firsts.back() + static_cast<size_t>(bytes / page_bytes));
+  }
   PageSet set(pool, geometry.heads());
-  const Status status = reader.ReadFrames(parallel, [&](int32_t layer, std::span<const uint8_t> frame) { return LoadLayer(frame, geometry, layer, &set); });
+  if (!set.Allocate(firsts.back())) return Error(kErrMemory, "The system has no memory for the pages of a checkpoint.");
+  const Status status = reader.ReadFrames(parallel, [&](int32_t layer, FrameStream& frame) {
+    const auto l = static_cast<size_t>(layer);
+    return LoadLayer(frame, geometry, layer, set.pages().subspan(firsts[l], firsts[l + 1] - firsts[l]), &set);
+  });
   if (!status.ok()) return status;
   return set;
 }

@@ -23,24 +23,26 @@ PageMarks SealedPages(const ChainCache& cache);
 Expected<SavedObject> SaveSegment(const ChainCache& cache, const PageMarks& from, const PageMarks& to, int32_t kv_heads, ObjectHeader header,
                                   const Seal& seal, Codec codec);
 
-// Pages that came out of a segment, each held once until the set goes; caches take references of their own.
+// Pages that came out of a segment, side by side, each held once until the set goes; caches take references of their own.
 class PageSet {
  public:
   struct Head {
     int32_t first = 0;  // index of its first page in the head's log
-    std::vector<uint8_t*> pages;
+    std::span<uint8_t* const> pages;
   };
   PageSet(PagePool* pool, int32_t heads) : pool_(pool), heads_(static_cast<size_t>(heads)) {}
   PageSet(PageSet&&) noexcept = default;
   PageSet& operator=(PageSet&&) = delete;
-  ~PageSet();
+  ~PageSet() { pool_->Release(pages_); }
 
+  bool Allocate(size_t pages);  // once. false: no memory
+  std::span<uint8_t* const> pages() const { return pages_; }
   std::vector<Head>& heads() { return heads_; }
   const std::vector<Head>& heads() const { return heads_; }
-  PagePool* pool() const { return pool_; }
 
  private:
   PagePool* pool_;
+  std::vector<uint8_t*> pages_;
   std::vector<Head> heads_;
 };
 

@@ -50,33 +50,33 @@ int32_t LastPosition(const ChainCache& cache, int32_t head) {
   return pages == 0 ? -1 : LoadAs<int32_t>(cache.Page(head, pages - 1) + l.page_positions_offset + int64_t{4} * (l.page_slots - 1));
 }
 
-Status LoadHead(ByteReader* in, int32_t head, int32_t length, ChainCache* cache) {
+Status LoadHead(FrameStream* in, int32_t head, int32_t length, ChainCache* cache) {
   const CacheLayout& l = cache->layout();
   const int32_t log_count = in->Get<int32_t>();
   if (in->Get<int32_t>() != length || log_count < 0 || log_count > length) return Damaged("holds impossible counts");
   const HeadSizes n(l, log_count, length);
   if (cache->LogCount(head) != log_count - n.open) return Damaged("needs other pages than its segments hold");
   const int64_t e = l.element_bytes, row = l.head_dim * e;
-  const auto flags = in->Bytes(n.ring), k = in->Bytes(n.ring * row), v = in->Bytes(n.ring * row);
-  const auto open_k = in->Bytes(n.open * row), open_v = in->Bytes(n.open * row);
-  const std::vector<int32_t> positions = in->Array<int32_t>(n.open);
-  if (!in->ok()) return CheckpointError(reason::kTruncated, "a tail ends within a head");
-  if (std::ranges::any_of(flags, [](uint8_t flag) { return flag > 1; })) return Damaged("holds an impossible flag");
+  uint8_t* ring = cache->RestoreRing(head, length);
+  in->Read(ring + l.ring_flags_offset, n.ring);
+  in->ReadRows(ring, l.ring_k_slots * e, n.ring * e, l.head_dim);
+  in->ReadRows(ring + l.ring_v_offset, l.v_stride * e, row, n.ring);
+  if (std::ranges::any_of(std::span(ring + l.ring_flags_offset, static_cast<size_t>(n.ring)), [](uint8_t flag) { return flag > 1; })) {
+    return Damaged("holds an impossible flag");
+  }
   // Whoever is in the log has left the ring.
   const int32_t ring_first = length - n.ring, last = LastPosition(*cache, head);
-  if (last >= ring_first || !Ascending(positions, last, ring_first)) return Damaged("holds positions out of order");
+  std::vector<int32_t> positions(static_cast<size_t>(n.open));
   if (n.open > 0) {
     uint8_t* page = cache->AttachOpenPage(head, n.open);
     if (page == nullptr) return Error(kErrMemory, "The system has no memory for the pages of a checkpoint.");
-    CopyRows(open_k.data(), n.open * e, page, l.page_k_slots * e, n.open * e, l.head_dim);
-    CopyRows(open_v.data(), row, page + l.page_v_offset, l.v_stride * e, row, n.open);
-    std::memcpy(page + l.page_positions_offset, positions.data(), positions.size() * 4);
+    in->ReadRows(page, l.page_k_slots * e, n.open * e, l.head_dim);
+    in->ReadRows(page + l.page_v_offset, l.v_stride * e, row, n.open);
+    in->Read(page + l.page_positions_offset, int64_t{4} * n.open);
+    std::memcpy(positions.data(), page + l.page_positions_offset, positions.size() * 4);
   }
-  uint8_t* ring = cache->RestoreRing(head, length);
-  CopyRows(k.data(), n.ring * e, ring, l.ring_k_slots * e, n.ring * e, l.head_dim);
-  CopyRows(v.data(), row, ring + l.ring_v_offset, l.v_stride * e, row, n.ring);
-  std::ranges::copy(flags, ring + l.ring_flags_offset);
-  return Status::Ok();
+  if (!in->ok()) return CheckpointError(reason::kTruncated, "a tail ends within a head");
+  return last < ring_first && Ascending(positions, last, ring_first) ? Status::Ok() : Damaged("holds positions out of order");
 }
 
 Status CheckFrames(const ObjectReader& reader, const CacheGeometry& geometry) {
@@ -182,9 +182,8 @@ Expected<TailState> LoadTailState(const ObjectReader& reader, const CacheGeometr
 }
 
 Status LoadTail(const ObjectReader& reader, const CacheGeometry& geometry, int32_t length, const ParallelFor& parallel, ChainCache* cache) {
-  return reader.ReadFrames(parallel, [&](int32_t frame, std::span<const uint8_t> bytes) {
+  return reader.ReadFrames(parallel, [&](int32_t frame, FrameStream& in) {
     if (frame == 0) return Status::Ok();
-    ByteReader in(bytes);
     for (int32_t j = 0; j < geometry.kv_heads; ++j) {
       if (Status status = LoadHead(&in, (frame - 1) * geometry.kv_heads + j, length, cache); !status.ok()) return status;
     }

@@ -105,6 +105,9 @@ struct RestoreOptions {
   std::vector<size_t> prompt_segments;
   std::optional<size_t> prompt_tail;
   std::vector<size_t> journals;  // in order
+  // The journals are another job's, and the prompt begins as one of its chains did: with its prompt, if source is -1, or with that and
+  // tokens of the chain, as far as the tail holds them. Only the rest of the prompt is fed. Every chain then begins with the prompt.
+  std::optional<RestoreChain> prefix;
 };
 
 class RunCall;

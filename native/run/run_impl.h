@@ -138,6 +138,10 @@ struct Run::Impl {
   static void TakeCounters(ChainState& chain, const ChainReport& counters);
   bool Recollect(ChainCache& cache, const RestoreChain& from);
 
+  // run_prefix.cc
+  Status RebuildPrefix(const RestoreOptions& restore, const CacheGeometry& geometry);
+  Expected<DecisionBits> CheckPrefix(const Journal& journal, const RestoreChain& from, const TailState& state) const;
+
   // run_catch_up.cc
   Expected<bool> PlanCatchUp();
   bool PlanBehind();

@@ -210,6 +210,11 @@ Expected<std::unique_ptr<Run>> Run::Restore(std::shared_ptr<Backend> backend, st
     geometry.layout = probe->layout();
     if (LayoutIdOf(geometry) != restore.layout_id) return CheckpointError(reason::kLayout, "the checkpoint is of another cache layout than this engine's");
   }
+  if (restore.prefix.has_value()) {
+    if (probe == nullptr) return Error(kErrOption, "restore: this cache is computed again, never restored");
+    if (Status status = impl.RebuildPrefix(restore, geometry); !status.ok()) return status;
+    return run;
+  }
   if (Status status = impl.Rebuild(restore, probe == nullptr ? nullptr : &geometry); !status.ok()) return status;
   if (impl.running_.empty()) {
     // Nothing to feed again, so nobody will ask later.

@@ -101,12 +101,19 @@ void FramesAreReadByManyThreads() {
       other.join(), third.join();
     };
     std::vector<Bytes> frames(spec.frames.size());
-    CHECK_OK(reader->ReadFrames(parallel, [&](int32_t i, std::span<const uint8_t> frame) {
-      frames[static_cast<size_t>(i)].assign(frame.begin(), frame.end());
+    CHECK_OK(reader->ReadFrames(parallel, [&](int32_t i, FrameStream& frame) {
+      // In pieces that end anywhere.
+      Bytes& to = frames[static_cast<size_t>(i)];
+      to.resize(spec.frames[static_cast<size_t>(i)].size());
+      for (size_t at = 0; at < to.size(); at += 70'001) frame.Read(to.data() + at, static_cast<int64_t>(std::min<size_t>(70'001, to.size() - at)));
+      CHECK(frame.done());
+      uint8_t beyond = 1;
+      frame.Read(&beyond, 1);
+      CHECK(!frame.ok() && beyond == 0);
       return Status::Ok();
     }));
     CHECK(frames == spec.frames);
-    const Status lowest = reader->ReadFrames(parallel, [&](int32_t i, std::span<const uint8_t>) {
+    const Status lowest = reader->ReadFrames(parallel, [&](int32_t i, FrameStream&) {
       return i < 2 ? Status::Ok() : Error(kErrInternal, std::to_string(i));
     });
     CHECK(lowest.message == "2");

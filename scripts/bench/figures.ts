@@ -41,7 +41,7 @@ function markdown(checkpoint: CheckpointRun, large: LargeRun): string {
     ...skipped.map((what) => `Skipped: ${what}.`),
     '## Targets',
     targets(checkpoint, large),
-    'At this load the versitygw row is one sample of a wide spread; the native rows are processor time and repeat within a tenth, but for fresh memory.',
+    'A restore fills fresh memory, which the kernel clears first: at 2 MiB a time that takes about as long as copying. The baselines are of one thread, as the restore is. At this load the\nversitygw row is one sample of a wide spread; the native rows are processor time, best of 15, and still follow what else uses the memory bus.',
     '## Bytes of a cut',
     'The bundled model (F32 cache, 2,048 B a token dense, window 16 at CR 8), one save of everything. "Live" is K and V that attention still reads.\nBytes per generated token and chain; the journal holds an id, one eviction bit per KV head, and the counters.',
     grid(['variant', 'chains x tokens', 'live KV', 'segments', 'tails', 'journal', 'raw / live', 'lossless / raw', 'raw, B per token and chain'], cuts.map(cutRow)),
@@ -62,7 +62,7 @@ function markdown(checkpoint: CheckpointRun, large: LargeRun): string {
       t.plain_get === null ? '' : gb(t.plain_get), gb(t.get), gb(t.restore_crc), gb(t.restore_digest), t.over_plain === null ? '' : t.over_plain.toFixed(2),
     ])),
     '## A shape like Qwen3-8B',
-    `36 layers, 8 KV heads of 128, BF16; synthetic pages, processor time of ${large.threads} thread(s), best of 5. One chain's delta after 2,048 tokens: pages, and a tail with the whole ring. GB/s.`,
+    `36 layers, 8 KV heads of 128, BF16; synthetic pages, processor time of ${large.threads} thread(s), best of 15. One chain's delta after 2,048 tokens: pages, and a tail with the whole ring. GB/s.`,
     grid(['variant', 'window', 'delta', 'memcpy', 'memcpy to fresh', 'BLAKE3', 'save', 'restore, CRC', 'of memcpy (of fresh)', 'restore, digest', 'of BLAKE3', 'wait at 60 tok/s'], large.deltas.map(({ gb_per_s: r, ...d }) => [
       d.variant, `${d.window}`, mb(d.bytes), gb(r.memcpyWarm), gb(r.memcpyFresh), gb(r.blake3), gb(r.save), gb(r.restoreCrc),
       `${(r.restoreCrc / r.memcpyWarm).toFixed(2)} (${(r.restoreCrc / r.memcpyFresh).toFixed(2)})`, gb(r.restoreDigest), (r.restoreDigest / r.blake3).toFixed(2), percent(d.save_share),
@@ -79,12 +79,14 @@ function markdown(checkpoint: CheckpointRun, large: LargeRun): string {
 function targets({ transfers }: CheckpointRun, { deltas }: LargeRun): string {
   const worst = (of: (delta: LargeRun['deltas'][number]) => number) => Math.min(...deltas.map(of));
   const crc = worst(({ gb_per_s: r }) => r.restoreCrc / r.memcpyWarm);
+  const fresh = worst(({ gb_per_s: r }) => r.restoreCrc / r.memcpyFresh);
   const digest = worst(({ gb_per_s: r }) => r.restoreDigest / r.blake3);
   const share = Math.max(...deltas.map(({ save_share }) => save_share));
   const over = transfers.map(({ over_plain }) => over_plain).find((value) => value !== null);
   const verdict = (met: boolean) => (met ? 'met' : '**missed**');
   return grid(['target', 'this run', ''], [
-    ['restore verified by CRC, of memcpy into memory that is there: 0.6', crc.toFixed(2), verdict(crc >= 0.6)],
+    ['restore verified by CRC, of memcpy into memory as fresh: 0.6', fresh.toFixed(2), verdict(fresh >= 0.6)],
+    ['the same, of memcpy into memory that is there: 0.6', crc.toFixed(2), verdict(crc >= 0.6)],
     ['restore with keyed digest, of BLAKE3 alone: 0.8', digest.toFixed(2), verdict(digest >= 0.8)],
     ['read and restored from versitygw, over plain ranged GETs: 1.3', over === undefined ? 'not measured' : (over ?? NaN).toFixed(2), over === undefined ? '' : verdict((over ?? NaN) <= 1.3)],
     ['wait for a delta every 2,048 tokens of a shape like Qwen3-8B, one chain: 2 %', percent(share), verdict(share < 0.02)],

@@ -63,7 +63,7 @@ export async function measureLargeModel(threads: number): Promise<LargeModel> {
 }
 
 async function delta(variant: string, survivors: number, window: number, threads: number): Promise<LargeDelta> {
-  const args = ['--survivors', `${survivors}`, '--window', `${window}`, '--threads', `${threads}`, '--rounds', '5'];
+  const args = ['--survivors', `${survivors}`, '--window', `${window}`, '--threads', `${threads}`, '--rounds', '15'];
   const { bytes, gbPerS } = (await nativeBench('restore_bench', args, { show: false })) as unknown as { readonly bytes: number; readonly gbPerS: LargeDelta['gb_per_s'] };
   return { variant, window, survivors, bytes, gb_per_s: gbPerS, save_share: bytes / 1e9 / gbPerS.save / (DELTA_TOKENS / TOKENS_PER_SECOND) };
 }

@@ -135,6 +135,7 @@ function restoreFrom({ engine, options }: StoppedRun, objects: readonly SavedObj
     })),
     promptSegments: indices('segment', -1),
     promptTail: null,
+    prefix: null,
     journals: indices('journal', -2),
   });
 }

@@ -47,7 +47,7 @@ class CollectorSteps:
         yield self.choose(s, j, g, self.head(s), f"GC{j + 1} reads {self.head(s)}")
 
     def choose(self, s: State, j: int, g: Gc, head: Head, text: str) -> Step:
-        doomed = g.names - reachable(head)
+        doomed = g.names - reachable(head._replace(journal=()) if "gc-skips-journal" in self.mutate else head)
         if self.variant == "full":
             limit = g.fence + ("fence-inclusive" in self.mutate)
             doomed = frozenset(o for o in doomed if o.version < limit)

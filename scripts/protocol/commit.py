@@ -5,6 +5,9 @@ It explores every interleaving of N workers, K garbage collectors and the actors
   worker   take lease (GET HEAD, CAS HEAD epoch+1) -> GET manifest -> GET segments
            -> loop { PUT segment -> PUT manifest -> CAS HEAD }
            in between, before the first PUT: CAS HEAD with nothing changed (a sign of life), or CAS HEAD parked and start over
+           instead of PUT manifest: CAS HEAD with the segment in HEAD's journal (a flush), which the next manifest folds, or which
+           whoever takes the job next has no use for and forgets
+           after a CAS without an answer: CAS HEAD parked, whatever became of it, and start over
   GC       GET HEAD -> CAS HEAD gc -> LIST -> DELETE unreferenced names, one by one, in any order
   cancel   GET HEAD -> CAS HEAD epoch+1, cancelled                (expire and poison are the same step)
   erase    GET HEAD -> CAS HEAD epoch+1, erased, naming nothing -> LIST -> DELETE every name; the sweep repeats it
@@ -62,6 +65,10 @@ MUTATIONS = {
     "recheck-only": "a refused writer re-checks that its uploads exist instead of re-homing them",
     "keep-manifest-name": "re-homing renews the segment but leaves <version> in the manifest's name",
     "rehome-refused-only": "uploads made ahead for a later commit are not re-homed",
+    "forget-folds": "a commit folds what its owner had no use for",
+    "flush-before-forget": "who has no use for HEAD's journal flushes before it has committed without it",
+    "gc-skips-journal": "GC looks at the manifest alone",
+    "release-over": "a worker gives back a job that its own write had ended, without its knowing",
     "beat-nonce": "a commit goes under the writeNonce of a sign of life sent before it",
     "release-fenced": "a worker that gives a job back does so whoever owns it by now",
     "take-terminal": "a worker takes a job without looking whether it is over",
@@ -108,6 +115,9 @@ class CommitModel(WorkerSteps, TouchSteps, CollectorSteps, OutsideSteps):
                        help="a retry extends the manifest HEAD names now, or the one restored from")
         p.add_argument("--beats", type=int, nargs="?", const=1, default=0, help="full: signs of life before the first upload, at most")
         p.add_argument("--releases", type=int, nargs="?", const=1, default=0, help="full: workers that give the job back before they upload, at most")
+        p.add_argument("--give-ups", type=int, nargs="?", const=1, default=0, help="full: workers that give the job back after a CAS without an answer, at most")
+        p.add_argument("--flushes", type=int, nargs="?", const=1, default=0, help="full: steps that are flushed into HEAD's journal, at most")
+        p.add_argument("--forgets", type=int, nargs="?", const=1, default=0, help="full: takers that have no use for HEAD's journal, at most")
         p.add_argument("--finish", type=int, default=0, metavar="STEPS", help="the commit of that many steps ends the job: done")
         p.add_argument("--cancels", type=int, nargs="?", const=1, default=0, help="cas+ep, fence, full: who may cancel the job")
         p.add_argument("--erases", type=int, nargs="?", const=1, default=0, help="cas+ep, fence, full: who may erase it")
@@ -119,8 +129,8 @@ class CommitModel(WorkerSteps, TouchSteps, CollectorSteps, OutsideSteps):
     def refuse(p: argparse.ArgumentParser, a: argparse.Namespace) -> None:
         if (a.cancels or a.erases or a.creates) and a.variant in ("seq", "cas"):
             p.error(f"--cancels, --erases and --creates need the epoch in HEAD, which {a.variant} has not")
-        if (a.beats or a.releases) and a.variant != "full":
-            p.error(f"--beats and --releases are modelled for full only, not for {a.variant}")
+        if (a.beats or a.releases or a.give_ups or a.flushes or a.forgets) and a.variant != "full":
+            p.error(f"--beats, --releases, --give-ups, --flushes and --forgets are modelled for full only, not for {a.variant}")
 
     def bounds(self) -> str:
         return f"{self.a.workers}w×{self.a.commits}c×{self.a.gcs}g"
@@ -131,7 +141,8 @@ class CommitModel(WorkerSteps, TouchSteps, CollectorSteps, OutsideSteps):
         outside = [Outside(kind, "idle") for kind, n in (("cancel", a.cancels), ("erase", a.erases), ("create", a.creates))
                    for _ in range(n)]
         return State(head, frozenset((empty,)), 0, (Worker("idle", a.commits),) * a.workers,
-                     (Gc("idle", a.gc_rounds),) * a.gcs, a.lost_acks, a.late_puts, a.crash, (), tuple(outside), a.beats, a.releases)
+                     (Gc("idle", a.gc_rounds),) * a.gcs, a.lost_acks, a.late_puts, a.crash, (), tuple(outside), a.beats, a.releases,
+                     a.give_ups, a.flushes, a.forgets)
 
     def head(self, s: State) -> Head:
         if s.head is not None:
@@ -189,7 +200,7 @@ class CommitModel(WorkerSteps, TouchSteps, CollectorSteps, OutsideSteps):
         for put in s.in_flight:
             held |= reachable(put.head)
         for w in s.workers:
-            held.update((w.segment, w.ahead, w.manifest, *w.base))
+            held.update((w.segment, w.ahead, w.manifest, *w.base, *(w.seen.journal if w.seen else ())))
             if w.pc in ("take", "get_manifest", "get_segments"):
                 held |= reachable(w.seen)
         if self.variant == "seq":  # a number that exists cannot be created again
@@ -213,6 +224,10 @@ class CommitModel(WorkerSteps, TouchSteps, CollectorSteps, OutsideSteps):
                 found.append("once")
             if new.content()[:len(old.segments)] != old.content():
                 found.append("progress")
+        # What was flushed stays until a manifest has it; only a later owner than its own may forget it.
+        gone = [seg for seg in was.journal if seg not in now.journal and seg.content() not in new.content()]
+        if now.state not in ("erased", "absent") and any(seg.epoch >= now.epoch for seg in gone):
+            found.append("progress")
         if was.state in TERMINAL:
             found += self.after_the_end(was, now)
         elif now.state == "erased" and reachable(now):
@@ -240,4 +255,6 @@ class CommitModel(WorkerSteps, TouchSteps, CollectorSteps, OutsideSteps):
         if now != was:
             said["head"] = {"version": now.version, "epoch": now.epoch, "gc": now.gc, "writeNonce": now.write_nonce,
                             "state": now.state, "steps": [seg.step for seg in now.manifest.segments]}
+            if now.journal:
+                said["head"]["flushed"] = [seg.step for seg in now.journal]
         return said

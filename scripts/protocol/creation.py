@@ -1,6 +1,7 @@
 """The birth of a job: which objects a submit writes, in which order, and who finishes what a crash began.
 
   client      PUT spec -> idem if absent -> PUT marker -> HEAD if absent -> send message -> answer the caller
+  importer    HEAD is there? -> PUT objects and spec -> HEAD if absent, parked, with all that it names -> PUT marker -> answer
   worker      receives the message -> ends the job: done -> deletes the marker
   reconciler  for every marker: no HEAD -> creates it; not over and no message -> sends one; over -> deletes the marker
   eraser      HEAD becomes a tombstone, then the spec is deleted; the sweep deletes a spec put under a tombstone later
@@ -11,6 +12,8 @@ idem holds {id, spec, body}: the job, the name of its spec, the digest of the re
 The spec holds the id, so two calls with one body have two specs: only the body's digest can be compared. The marker
 names the spec, so that the reconciler can create HEAD. `--order idem-first` writes idem before the spec: then the loser
 of the race for the key leaves no spec behind (invariant `orphan`, which the order above cannot keep).
+`--imports` adds callers who bring a job with a state of its own (a file, `createWith`) under the name that the first client draws. A job that
+is there refuses them; whoever is refused sees to it that the job that is there has a marker, for an importer may have died before it put one.
 
 Not modelled: the expiry of idem, several keys, what the job does between its birth and its end (commit.py, delivery.py).
 """
@@ -28,6 +31,7 @@ INVARIANTS = {
     "born-once": "a HEAD was written again from the beginning",
     "same-answer": "a retry with the same body was refused as another request",
     "found": "a job that is not over has neither a message nor a marker, nor a client that would go on",
+    "anew": "a job that somebody brings with its state is begun from its spec",
     "orphan": "a spec, so a prompt, stays for ever that neither idem nor a living job names",
 }
 MUTATIONS = {
@@ -40,10 +44,16 @@ MUTATIONS = {
     "compare-specs": "the spec's digest is compared instead of the body's",
     "marker-last": "the marker is written after HEAD",
     "marker-dropped": "the reconciler deletes a marker that has no HEAD",
+    "import-marker-first": "an import puts the marker before HEAD, as a submit does",
+    "import-head-first": "an import creates HEAD before what it names",
+    "import-overwrites": "an import writes HEAD without a condition",
+    "import-acks-early": "an import is acknowledged before the marker exists",
+    "import-refused-leaves": "whoever is refused leaves the job that is there as it is, with a marker or without",
     "erase-head": "erasure deletes HEAD instead of leaving a tombstone",
     "erase-idem": "erasure deletes idem too",
 }
 ORDER = ("spec", "idem", "marker", "head", "send", "answer")
+IMPORT = ("look", "spec", "with", "marker", "answer")
 
 
 class Idem(NamedTuple):
@@ -57,6 +67,8 @@ class Client(NamedTuple):
     body: int
     job: int = 0  # the id drawn, later the one idem names
     spec: tuple[int, int] = (0, 0)
+    brings: bool = False  # an importer
+    wrote: bool = False  # its HEAD, and the reply was lost: the nonce in it says so
 
 
 class State(NamedTuple):
@@ -73,6 +85,8 @@ class State(NamedTuple):
     lost_left: int = 0  # acknowledgements
     gone_left: int = 0  # messages that the queue may lose
     erases_left: int = 0
+    brought: frozenset = frozenset()  # jobs that were born by an import
+    gave_up: bool = False  # an importer crashed and is not called again: nobody waits for its job
 
 
 class CreationModel:
@@ -91,6 +105,13 @@ class CreationModel:
                 order.remove(step)
                 order.insert(order.index(before), step)
         self.order = tuple(order)
+        brings = list(IMPORT)
+        for rule, step, before in (("import-marker-first", "marker", "with"), ("import-head-first", "with", "spec"),
+                                   ("import-acks-early", "answer", "marker")):
+            if rule in self.mutate:
+                brings.remove(step)
+                brings.insert(brings.index(before), step)
+        self.imports = tuple(brings)
 
     @staticmethod
     def arguments(p: argparse.ArgumentParser) -> None:
@@ -103,20 +124,22 @@ class CreationModel:
         p.add_argument("--lost-acks", type=int, nargs="?", const=1, default=0, help="acknowledgements lost, at most")
         p.add_argument("--lost-messages", type=int, nargs="?", const=1, default=0, help="messages lost, at most")
         p.add_argument("--erases", type=int, nargs="?", const=1, default=0, help="erasures, at most")
+        p.add_argument("--imports", type=int, nargs="?", const=1, default=0, help="callers who bring the first job with its state")
         add_arguments(p, INVARIANTS, MUTATIONS)
 
     @staticmethod
     def refuse(p: argparse.ArgumentParser, a: argparse.Namespace) -> None:
-        if a.clients < 1:
-            p.error("--clients must be at least 1")
+        if a.clients + a.imports < 1:
+            p.error("--clients or --imports must be at least 1")
 
     def bounds(self) -> str:
-        return f"{self.a.clients} clients"
+        return f"{self.a.clients} clients" + (f", {self.a.imports} imports" if self.a.imports else "")
 
     def initial(self) -> State:
         a = self.a
-        bodies = [0] * (a.clients - 1) + [a.bodies - 1]
-        return State(tuple(Client(("call",), body) for body in bodies), retries_left=a.retries, crashes_left=a.crash,
+        bodies = [0] * (a.clients - 1) + [a.bodies - 1] if a.clients else []
+        callers = [Client(("call",), body) for body in bodies] + [Client(("call",), 9, brings=True)] * a.imports
+        return State(tuple(callers), retries_left=a.retries, crashes_left=a.crash,
                      lost_left=a.lost_acks, gone_left=a.lost_messages, erases_left=a.erases)
 
     def tidy(self, s: State) -> State:
@@ -143,6 +166,10 @@ class CreationModel:
 
     def client(self, s: State, i: int, c: Client) -> Iterator[Step]:
         me, step = f"C{i + 1}", c.todo[0]
+        if step == "call" and c.brings:
+            nc = Client(self.imports, c.body, 1, (1, c.body), True)
+            yield Step("call", f"{me} is called to import job 1", self.put(s, i, nc))
+            return
         if step == "call":
             job = s.ids + 1
             nc = Client(self.order, c.body, job, (job, c.body))
@@ -153,9 +180,10 @@ class CreationModel:
         if s.crashes_left:
             crashed = s._replace(crashes_left=s.crashes_left - 1)
             if s.retries_left:
-                again = self.put(crashed, i, Client(("call",), c.body), retries_left=s.retries_left - 1)
+                again = self.put(crashed, i, Client(("call",), c.body, brings=c.brings), retries_left=s.retries_left - 1)
                 yield Step("crash, call again", f"{me} crashes before '{step}'; its user will call again", again)
-            yield Step("crash", f"{me} crashes before '{step}', for good", self.put(crashed, i, Client((), c.body)))
+            yield Step("crash", f"{me} crashes before '{step}', for good", self.put(
+                crashed, i, Client((), c.body, brings=c.brings), gave_up=s.gave_up or (c.brings and "answer" in c.todo)))
 
     def put(self, s: State, i: int, c: Client, **changes: object) -> State:
         return s._replace(clients=s.clients[:i] + (c,) + s.clients[i + 1:], **changes)
@@ -179,6 +207,37 @@ class CreationModel:
             broken = ("same-answer",) if s.idem.body == c.body else ()
             yield Step("other body", f"{me} finds idem of another request: refused (422)", self.put(s, i, Client((), c.body)), broken)
 
+    def c_look(self, s: State, i: int, c: Client, go: Client, me: str) -> Iterator[Step]:
+        state = self.state_of(s, c.job)
+        if state is None:
+            yield Step("no head", f"{me} finds no HEAD of job {c.job}", self.put(s, i, go))
+        else:
+            yield self.refused(s, i, c, me, state)
+
+    def refused(self, s: State, i: int, c: Client, me: str, state: str) -> Step:
+        there = {spec for job, _, spec in s.heads if job == c.job}
+        ended = Client((), c.body, brings=True)
+        if state in ("done", "erased") or "import-refused-leaves" in self.mutate:
+            return Step("there already", f"{me} finds job {c.job} {state}: refused", self.put(s, i, ended))
+        return Step("there already", f"{me} finds job {c.job} {state}: refused, puts its marker", self.put(s, i, ended, markers=s.markers | there))
+
+    def c_with(self, s: State, i: int, c: Client, go: Client, me: str) -> Iterator[Step]:
+        state = self.state_of(s, c.job)
+        if state is not None and "import-overwrites" not in self.mutate:
+            same = {spec for job, _, spec in s.heads if job == c.job} == {c.spec}
+            cleaned = s if same else s._replace(specs=s.specs - {c.spec})
+            if c.wrote and state != "erased":
+                yield Step("head found mine", f"{me} finds HEAD of job {c.job} as it wrote it", self.put(s, i, go))
+            else:
+                yield self.refused(cleaned, i, c, me, state)
+            return
+        born, broken = self.born(s, c.job, c.spec)
+        after = self.write(born, c.job, "parked", c.spec)._replace(brought=s.brought | {c.job})
+        yield Step("create head", f"{me} creates HEAD of job {c.job}, parked", self.put(after, i, go), broken)
+        if s.lost_left:
+            yield Step("ack lost", f"{me} creates HEAD of job {c.job}, parked, reply lost; resend -> 412",
+                       self.put(after, i, c._replace(wrote=True), lost_left=s.lost_left - 1), broken)
+
     def c_marker(self, s: State, i: int, c: Client, go: Client, me: str) -> Iterator[Step]:
         yield Step("put marker", f"{me} puts the marker of job {c.job}", self.put(s, i, go, markers=s.markers | {c.spec}))
 
@@ -192,6 +251,9 @@ class CreationModel:
                            self.put(after, i, c, lost_left=s.lost_left - 1), broken)
         elif state == "erased":
             yield Step("gone", f"{me} creates HEAD if absent -> 412, a tombstone: refused (410)", self.put(s, i, Client((), c.body)))
+        elif self.a.imports and (c.job, state, c.spec) not in s.heads:  # brought by another, under a name that the caller chose too
+            yield Step("other job", f"{me} creates HEAD if absent -> 412, another's: refused (409), deletes its spec",
+                       self.put(s._replace(specs=s.specs - {c.spec}), i, Client((), c.body)))
         else:
             yield Step("head exists", f"{me} creates HEAD if absent -> 412, {state}: fine", self.put(s, i, go))
 
@@ -218,7 +280,7 @@ class CreationModel:
     def worker(self, s: State, job: int, state: str, spec: tuple[int, int]) -> Iterator[Step]:
         if job not in s.messages:
             return
-        if state == "queued":  # the message is acknowledged only once the job is over
+        if state in ("queued", "parked"):  # the message is acknowledged only once the job is over
             yield Step("run", f"Worker runs job {job}: done", self.write(s, job, "done", spec))
         else:
             yield Step("ack", f"Worker finds job {job} {state}: acks the message, deletes the marker",
@@ -236,34 +298,39 @@ class CreationModel:
         state, without = self.state_of(s, job), s._replace(markers=s.markers - {spec})
         if state in ("done", "erased"):
             yield Step("marker deleted", f"Reconciler finds job {job} {state}: deletes its marker", without)
-        elif state == "queued":
+        elif state in ("queued", "parked"):
             if job not in s.messages:
                 yield Step("message sent again", f"Reconciler sends the message of job {job}", s._replace(messages=s.messages | {job}))
         elif "marker-dropped" in self.mutate:
             yield Step("marker deleted", f"Reconciler finds no HEAD of job {job}: deletes its marker", without)
+        elif self.a.imports and spec not in s.specs:
+            return  # its spec is gone: of one that lost, or that was erased
         else:
             after, broken = self.born(s, job, spec)
+            if spec[1] == 9:
+                broken += ("anew",)
             yield Step("head finished", f"Reconciler creates the HEAD of job {job} that its client began", after, broken)
 
     def broken(self, before: State, step: Step) -> tuple[str, ...]:
         s: State = step.state
         found = list(step.broken)
-        if len(s.born) > 1:
+        if len(s.born - s.brought) > 1:
             found.append("one-job")
         for job, state, spec in s.heads:
             if state != "erased" and spec not in s.specs:
                 found.append("spec")
-            if state == "queued" and job not in s.messages and spec not in s.markers and not self.at_work(s, job):
+            alone = job not in s.messages and not any(marker[0] == job for marker in s.markers) and not self.at_work(s, job)
+            if alone and (state == "queued" or (state == "parked" and not s.gave_up)):
                 found.append("found")
         return tuple(found)
 
     def broken_at_rest(self, s: State) -> tuple[str, ...]:
         named = {spec for _, state, spec in s.heads if state != "erased"} | ({s.idem.spec} if s.idem else set())
-        stuck = any(state == "queued" for _, state, _ in s.heads)
+        stuck = any(state == "queued" or (state == "parked" and not s.gave_up) for _, state, _ in s.heads)
         return (("found",) if stuck else ()) + (() if s.specs <= named else ("orphan",))
 
     def at_work(self, s: State, job: int) -> bool:
-        return any(c.job == job and c.todo for c in s.clients)
+        return any(c.todo and (c.job == job or (c.brings and job == 1)) for c in s.clients)
 
     def changes(self, before: State, step: Step) -> dict[str, object]:
         if before.heads == step.state.heads:

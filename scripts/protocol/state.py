@@ -18,6 +18,9 @@ class Segment(NamedTuple):
     def __str__(self) -> str:
         return f"s/{self.version}/{self.epoch}-{self.step}"
 
+    def content(self) -> tuple[int, int]:
+        return self.step, self.epoch
+
 
 class Manifest(NamedTuple):
     """m/<version>-<digest>.json; the list of segments stands for both the content and the digest."""
@@ -28,7 +31,7 @@ class Manifest(NamedTuple):
         return f"m/{self.version}[{', '.join(map(str, self.segments))}]" if self.version >= 0 else "nothing"
 
     def content(self) -> tuple[tuple[int, int], ...]:
-        return tuple((seg.step, seg.epoch) for seg in self.segments)
+        return tuple(seg.content() for seg in self.segments)
 
 
 NOTHING = Manifest(-1, ())  # what a tombstone names
@@ -41,10 +44,12 @@ class Head(NamedTuple):
     gc: int  # the version that the last GC bump wrote, i.e. its fence
     manifest: Manifest
     state: str = "running"
+    journal: tuple[Segment, ...] = ()  # steps that were flushed since the manifest
 
     def __str__(self) -> str:
         said = "" if self.state == "running" else f" {self.state}"
-        return f"HEAD v{self.version} epoch {self.epoch} gc {self.gc} nonce {self.write_nonce}{said} -> {self.manifest}"
+        flushed = f" + {', '.join(map(str, self.journal))}" if self.journal else ""
+        return f"HEAD v{self.version} epoch {self.epoch} gc {self.gc} nonce {self.write_nonce}{said} -> {self.manifest}{flushed}"
 
 
 ABSENT = Head(-1, 0, 0, 0, NOTHING, "absent")  # no object: only a broken erasure deletes HEAD
@@ -61,6 +66,7 @@ class Worker(NamedTuple):
     manifest: Manifest | None = None
     nonce: int = 0  # writeNonce of the CAS under way
     ahead: Segment | None = None  # uploaded for the commit after this one (--overlap)
+    forgotten: frozenset = frozenset()  # flushed before its take, and of no use to it
 
 
 class Gc(NamedTuple):
@@ -99,6 +105,9 @@ class State(NamedTuple):
     outside: tuple[Outside, ...] = ()
     beats_left: int = 0
     releases_left: int = 0
+    give_ups_left: int = 0
+    flushes_left: int = 0
+    forgets_left: int = 0
 
 
 def put_worker(s: State, i: int, w: Worker, **changes: object) -> State:
@@ -114,7 +123,7 @@ def put_outside(s: State, k: int, o: Outside, **changes: object) -> State:
 
 
 def reachable(head: Head) -> frozenset:
-    return frozenset((head.manifest, *head.manifest.segments)) if head.manifest != NOTHING else frozenset()
+    return frozenset((head.manifest, *head.manifest.segments, *head.journal)) if head.manifest != NOTHING else frozenset()
 
 
 def names(objects: frozenset) -> str:

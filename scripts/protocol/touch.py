@@ -1,4 +1,5 @@
-"""Writes of HEAD by its owner that leave the manifest as it is: a sign of life, and giving back a job that cannot be run here."""
+"""Writes of HEAD by its owner that leave the manifest as it is: a sign of life, and giving back a job that cannot be run here, or of
+which it is not known whether the last write was applied."""
 from __future__ import annotations
 
 from typing import Iterator
@@ -9,7 +10,11 @@ from state import Head, InFlight, State, Worker, put_worker
 
 class TouchSteps:
     def touches(self, s: State, i: int, w: Worker) -> Iterator[Step]:
-        """Before the first upload: while it restores or feeds the prompt, or when either is refused."""
+        """Before the first upload: while it restores or feeds the prompt, or when either is refused. After a write without an answer:
+        it is not found out, but the job is given back."""
+        if s.give_ups_left and w.pc in ("commit412", "flush412"):
+            yield Step("give up", f"{self.name(i, w)} gives up finding out", put_worker(
+                s, i, Worker("release412", w.commits_left, w.seen, w.epoch, nonce=-1), give_ups_left=s.give_ups_left - 1))
         if w.segment or w.pc not in ("get_manifest", "get_segments", "upload"):
             return
         if s.beats_left:
@@ -44,6 +49,8 @@ class TouchSteps:
         me = self.name(i, w)
         if s.head.write_nonce == w.nonce:
             yield self.touched(f"{kind} found mine", f"{me} reads {s.head}: writeNonce is mine, it had succeeded", s, i, w, s.head)
+        elif s.head.epoch == w.epoch and kind == "release" and s.head.state != "running" and "release-over" not in self.mutate:
+            yield self.touched("let go before", f"{me} reads {s.head}: its own write has let the job go", s, i, w, s.head)
         elif s.head.epoch == w.epoch or "release-fenced" in self.mutate:
             yield from self.touch(s, i, w._replace(seen=s.head), kind)
         else:

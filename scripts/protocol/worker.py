@@ -73,9 +73,12 @@ class WorkerSteps:
         yield self.read(s, i, w, (w.seen.manifest,), w._replace(pc="get_segments"), "the manifest")
 
     def w_get_segments(self, s: State, i: int, w: Worker) -> Iterator[Step]:
-        base = w.seen.manifest.segments
-        after = w._replace(pc="upload", base=base, step=base[-1].step + 1 if base else 0)
-        yield self.read(s, i, w, base, after, "the segments")
+        base, journal = w.seen.manifest.segments, w.seen.journal
+        after = w._replace(pc="upload", base=base, step=len(base) + len(journal))
+        yield self.read(s, i, w, base + journal, after, "the segments")
+        if journal and s.forgets_left:
+            after = w._replace(pc="upload", base=base, step=len(base), forgotten=frozenset(journal))
+            yield self.read(s._replace(forgets_left=s.forgets_left - 1), i, w, base, after, "the segments, and begins without what was flushed")
 
     def w_upload(self, s: State, i: int, w: Worker) -> Iterator[Step]:
         seg = Segment(w.seen.version, w.epoch, w.step)
@@ -83,18 +86,57 @@ class WorkerSteps:
         yield Step("rehome" if w.segment else "upload", f"{self.name(i, w)} uploads {seg}",
                    put_worker(s, i, nw, objects=s.objects | {seg}))
 
+    def folded(self, w: Worker) -> tuple[Segment, ...]:
+        return tuple(seg for seg in w.seen.journal if seg not in w.forgotten or "forget-folds" in self.mutate)
+
     def w_put_manifest(self, s: State, i: int, w: Worker) -> Iterator[Step]:
         yield from self.upload_ahead(s, i, w)
+        if s.flushes_left and w.ahead is None and (not w.forgotten or "flush-before-forget" in self.mutate):
+            yield from self.w_flush(s._replace(flushes_left=s.flushes_left - 1), i, w._replace(nonce=self.nonce(i, w.seen.version) + 30_000))
         version = w.seen.version + (self.variant == "seq")
         if w.manifest and "keep-manifest-name" in self.mutate:
             version = w.manifest.version
-        man = Manifest(version, w.base + (w.segment,))
+        man = Manifest(version, w.base + self.folded(w) + (w.segment,))
         nw = w._replace(pc="commit", manifest=man, nonce=self.nonce(i, w.seen.version))
         if self.variant == "seq":  # here the PUT is the commit itself
             yield from self.w_commit(s, i, nw)
         else:
             yield Step("put manifest", f"{self.name(i, w)} puts {man}",
                        put_worker(s, i, nw, objects=s.objects | {man}))
+
+    def w_flush(self, s: State, i: int, w: Worker) -> Iterator[Step]:
+        """The step in hand is named by HEAD itself; the next manifest folds it."""
+        me, refused = self.name(i, w), w._replace(pc="flush412")
+        head = Head(w.seen.version + 1, w.epoch, w.nonce, w.seen.gc, w.seen.manifest, "running", w.seen.journal + (w.segment,))
+        if s.head.version != w.seen.version:
+            yield Step("flush refused", f"{me} tries to flush -> 412", put_worker(s, i, refused))
+        else:
+            after, fencing = s._replace(head=head), self.fencing(s, w.epoch)
+            yield self.flushed("flush", f"{me} flushes {head}", after, i, w, head, fencing)
+            if s.lost_left:
+                yield Step("ack lost", f"{me} flushes {head}: applied, reply lost; resend -> 412",
+                           put_worker(after, i, refused, lost_left=s.lost_left - 1), fencing)
+        if s.late_left:
+            late = tuple(sorted((*s.in_flight, InFlight(w.seen.version, head))))
+            yield Step("timeout", f"{me} flushes {w.segment}, gives up waiting; it is still in flight",
+                       put_worker(s, i, refused, late_left=s.late_left - 1, in_flight=late))
+
+    def flushed(self, event: str, text: str, s: State, i: int, w: Worker, seen: Head, broken: tuple[str, ...] = ()) -> Step:
+        if w.segment not in seen.journal:
+            broken += ("acked",)
+        return Step(event, text, put_worker(s, i, w._replace(pc="upload", seen=seen, step=w.step + 1, segment=None, nonce=0)), broken)
+
+    def w_flush412(self, s: State, i: int, w: Worker) -> Iterator[Step]:
+        head, me = s.head, self.name(i, w)
+        if head.write_nonce == w.nonce:
+            yield self.flushed("flush found mine", f"{me} reads {head}: writeNonce is mine, it had succeeded", s, i, w, head)
+        elif head.epoch != w.epoch:
+            yield self.stop("fenced", f"{me} reads {head}: fenced, stops", s, i)
+        elif head.version == w.seen.version:
+            yield Step("resend", f"{me} reads HEAD: unchanged, will flush again", put_worker(s, i, w._replace(pc="flush")))
+        else:
+            nw = w._replace(pc="upload", seen=head, base=head.manifest.segments)
+            yield Step("retry", f"{me} reads {head}: same epoch, will retry", put_worker(s, i, nw))
 
     def upload_ahead(self, s: State, i: int, w: Worker) -> Iterator[Step]:
         if self.a.overlap and w.ahead is None and w.commits_left > 1:
@@ -142,7 +184,8 @@ class WorkerSteps:
         stale = self.variant == "full" and w.ahead and w.ahead.version < seen.gc
         use_ahead = w.ahead and (not stale or "rehome-refused-only" in self.mutate)
         nw = w._replace(pc="put_manifest" if use_ahead else "upload", commits_left=w.commits_left - 1, seen=seen,
-                        base=w.manifest.segments, step=w.step + 1, segment=w.ahead, manifest=None, nonce=0, ahead=None)
+                        base=w.manifest.segments, step=w.step + 1, segment=w.ahead, manifest=None, nonce=0, ahead=None,
+                        forgotten=frozenset())
         return Step(event, text, put_worker(s, i, nw), broken)
 
     def w_commit412(self, s: State, i: int, w: Worker) -> Iterator[Step]:

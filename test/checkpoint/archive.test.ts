@@ -7,10 +7,12 @@ import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { exportJob } from '../../engine/checkpoint/export.ts';
 import { importJob, type Imported, type ImportOptions } from '../../engine/checkpoint/import.ts';
 import { isRight, verifyJob } from '../../engine/checkpoint/verify.ts';
+import { EngineError } from '../../engine/core/errors.ts';
 import { sha256 } from '../../engine/kv/canonical.ts';
 import { createJob, readJob } from '../../engine/kv/create.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import { collectGarbage } from '../../engine/kv/gc.ts';
+import { liveKey } from '../../engine/kv/hints.ts';
 import type { KeyProvider } from '../../engine/ports/keys.ts';
 import type { ObjectStore } from '../../engine/ports/object-store.ts';
 import { changed, flipped, jobsIn, keyFile, manifestIn, resultOf, resumed, storedJob, storeWith, WHERE, type Content } from '../helpers/stored-job.ts';
@@ -112,6 +114,31 @@ describe('a round trip', () => {
     expect(new Set(all).size).toBe(all.length);
   });
 
+  test('that died between head and marker is found by whoever imports it again', async () => {
+    let dies = true;
+    const store = new MemoryStore({ before: ({ kind, key }) => { if (dies && kind === 'put' && key.startsWith('live/')) throw new EngineError('ERR_STORE', 'as planned'); } });
+    await expect(imported(file, store)).rejects.toMatchObject({ code: 'ERR_STORE', message: 'as planned' });
+    expect([...store.snapshot().keys()].filter((key) => key.startsWith('live/'))).toEqual([]);
+    dies = false;
+    await expect(imported(file, store)).rejects.toMatchObject({ code: 'ERR_JOB_CONFLICT' });
+    expect([...store.snapshot().keys()].filter((key) => key.startsWith('live/'))).toHaveLength(1);
+  });
+
+  test('that loses the name to another leaves nothing of its own behind', async () => {
+    const rival = 'another spec';
+    let comes = true;
+    const store: MemoryStore = new MemoryStore({
+      before: async ({ kind, key, condition }) => {
+        if (!comes || kind !== 'put' || condition !== 'if_absent' || !key.endsWith('/HEAD')) return;
+        comes = false;
+        await createJob(store.as('rival'), WHERE, rival);
+      },
+    });
+    await expect(imported(file, store)).rejects.toMatchObject({ code: 'ERR_JOB_CONFLICT' });
+    const left = [...store.snapshot().keys()].filter((key) => key.startsWith(`kv/${WHERE.tenant}/${WHERE.job}/`)).map((key) => key.split('/').slice(3).join('/'));
+    expect(left.sort()).toEqual(['HEAD', `spec-${sha256(rival)}.json`]);
+  });
+
   test('garbage collected right after an import is none of it', async () => {
     const store = new MemoryStore();
     await imported(file, store);
@@ -129,11 +156,11 @@ describe('a round trip', () => {
 });
 
 describe('an import is refused', () => {
-  test('over a job that is there, or was', async () => {
+  test('over a job that is there, which gets nothing but its marker, or was', async () => {
     const store = await storeWith(whole);
-    const before = store.snapshot();
+    const before = new Map([...store.snapshot(), [liveKey(WHERE), Buffer.from('')]]);
     await expect(imported(file, store)).rejects.toMatchObject({ code: 'ERR_JOB_CONFLICT' });
-    expect(digestOf(store.snapshot())).toBe(digestOf(before));
+    expect(digestOf(new Map([...store.snapshot()].map(([at, bytes]) => [at, at === liveKey(WHERE) ? Buffer.from('') : bytes])))).toBe(digestOf(before));
     await eraseJob(store, WHERE);
     await expect(imported(file, store)).rejects.toMatchObject({ code: 'ERR_JOB_CONFLICT' });
   });

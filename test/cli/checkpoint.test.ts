@@ -54,6 +54,22 @@ test.each([['checkpoint', 'ls'], ['checkpoint', 'inspect'], ['checkpoint', 'veri
   },
 );
 
+test.each([['checkpoint', 'ls'], ['checkpoint', 'inspect', 'sums'], ['checkpoint', 'verify'], ['checkpoint', 'export', 'sums'], ['checkpoint', 'rm', 'sums', '--yes'], ['gc'], ['resume', 'sums'], ['fork', 'sums', '--at', '1'], ['extend', 'sums', '--width', '+1']])(
+  '%s %s of a folder that is not there is a mistake, and makes none', (...args) => {
+    const store = path.join(original, 'elsewhere');
+    expect(ruminate(args, store)).toMatchObject({ status: 2, stdout: '', stderr: `ruminate: ERR_STORE_CONFIG: The store ${JSON.stringify(store)} does not exist.\n` });
+    expect(existsSync(store)).toBe(false);
+  },
+);
+
+test('a command on S3 says nothing but what it has to say', () => {
+  // Nobody listens there.
+  const env = { RUMINATE_S3_ENDPOINT: 'http://127.0.0.1:9', AWS_ACCESS_KEY_ID: 'a', AWS_SECRET_ACCESS_KEY: 'b', AWS_REGION: 'us-east-1' };
+  const { status, stderr } = ruminate(['checkpoint', 'ls'], 's3://kv-bucket/jobs', env);
+  expect(status).not.toBe(0);
+  expect(stderr).toMatch(/^ruminate: ERR_[A-Z_]+: .*\n$/);
+});
+
 describe('ls', () => {
   test('shows each job and what all of them cost', () => {
     const { status, stdout } = ruminate(['checkpoint', 'ls', '--price-per-gb-month', '1000000'.slice(0, 6)], original);

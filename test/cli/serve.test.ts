@@ -4,10 +4,12 @@ import { createHash } from 'node:crypto';
 import { rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import OpenAI from 'openai';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
+import { removeFolders } from '../helpers/models.ts';
 import { serve, type Served } from '../helpers/served.ts';
 import { type SseEvent, readSse } from '../helpers/sse.ts';
+import { talkers } from '../helpers/talker.ts';
 import { temporary } from '../resume/jobs.ts';
 
 const ASK = { model: 'countdown', messages: [{ role: 'user' as const, content: '4 20 8 13 target 59' }], seed: 7 };
@@ -31,7 +33,11 @@ beforeAll(async () => {
   // In a fresh checkout the first run builds.
   await (await serve(store())).kill('SIGTERM');
 }, 600_000);
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+afterAll(() => {
+  rmSync(folder, { recursive: true, force: true });
+  removeFolders();
+  vi.unstubAllEnvs();
+});
 
 const numbered = (events: readonly SseEvent[]) => events.filter(({ id, event }) => id !== null && event !== 'end');
 
@@ -176,6 +182,37 @@ describe('a job and its stream', () => {
     for (const stream of await Promise.all(jobs.map(({ id }) => follow(sliced, id)))) expect(stream).toEqual(whole);
     // A slice that is followed is as short as a step.
     for (const { id } of jobs) expect((await sliced.get<Job>(`/v1/jobs/${id}`)).slice).toBeGreaterThan(2);
+  });
+});
+
+describe('a conversation', () => {
+  test('survives kill -9 between its turns and Ctrl-C in the middle of one: the same as the whole text sent at once', async () => {
+    vi.stubEnv('RUMINATE_MODELS', talkers('dense'));
+    const at = store();
+    const before = await serve(at, ...OFTEN);
+    const turn = { model: 'talker-dense', seed: 4, max_output_tokens: 300 };
+    const one = await before.openai.responses.create({ ...turn, input: '7 18 17 7 target 35' });
+    await before.kill('SIGKILL');
+    const first = await serve(at, ...OFTEN);
+    const next = { ...turn, input: '3 5 7 11 target 97', temperature: 1, hyperscale: { width: 8, vote: 'none', early_stop: false } };
+    const two = await first.openai.responses.create({ ...next, previous_response_id: one.id, background: true });
+    await follow(first, two.id.replace('resp_', ''), -1, isAt(200));
+    await first.kill('SIGINT');
+    await using second = await serve(at, ...OFTEN);
+    await follow(second, two.id.replace('resp_', ''));
+    const gone = await second.openai.responses.retrieve(two.id);
+    expect(gone.usage?.input_tokens_details.cached_tokens).toBe((one.usage?.total_tokens ?? 0) - 1);
+    const input = [{ role: 'user', content: '7 18 17 7 target 35' }, ...one.output, { role: 'user', content: next.input }] as OpenAI.Responses.ResponseInput;
+    const whole = await second.openai.responses.create({ ...next, input });
+    expect(whole.usage).toEqual({ ...gone.usage, input_tokens_details: { cached_tokens: 0 } });
+    expect((whole as unknown as { hyperscale: unknown }).hyperscale).toEqual((gone as unknown as { hyperscale: unknown }).hyperscale);
+    expect(whole.output_text).toBe(gone.output_text);
+    const three = await second.openai.responses.create({ ...turn, input: '1', max_output_tokens: 4, previous_response_id: two.id });
+    expect(three.usage?.input_tokens_details.cached_tokens).toBeGreaterThan(gone.usage?.input_tokens ?? 0);
+    // And a text of its own, from the same server.
+    let text = '';
+    for await (const { choices } of await second.openai.completions.create({ model: 'talker-dense', prompt: '<s> user 7 18 17 7 target 35 <think>', temperature: 0, max_tokens: 20, stream: true })) text += choices[0]?.text ?? '';
+    expect(text).not.toBe('');
   });
 });
 

@@ -13,6 +13,7 @@ import { JournalReader, endReason } from '../../engine/job/journals.ts';
 import type { PreparedJob } from '../../engine/job/prepare.ts';
 import { closed } from '../../engine/job/run.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
+import { parseStoredSpec } from '../../engine/job/stored-spec.ts';
 import type { RunReport } from '../../engine/runtime/native.ts';
 import { TENANT, platformOn, runToEnd } from './support.ts';
 
@@ -41,8 +42,8 @@ async function endedJob(spec: JobSpec): Promise<Ended> {
   const { id } = await platform.submit(spec, { tenant: TENANT });
   await runToEnd(store, id);
   const where = { tenant: TENANT, job: id };
-  const { head, manifest, spec: stored } = await readRecord(store, where);
-  const job = await shelf.restore(stored, id);
+  const { head, manifest, specText } = await readRecord(store, where);
+  const job = await shelf.restore(parseStoredSpec(specText), id);
   using journals = new JournalReader({ store, where, keys: null, decode: shelf.decodeJournals });
   return { job, report: closed(await journals.read(job, head, manifest)), ended: endReason(head.state, manifest) };
 }

@@ -9,6 +9,9 @@ import { systemClock } from '../../engine/core/clock.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { endJob } from '../../engine/kv/end.ts';
 import { collectGarbage } from '../../engine/kv/gc.ts';
+import { putReading, readingKey } from '../../engine/kv/hints.ts';
+import { RemoteReaders } from '../../engine/worker/remote-readers.ts';
+import { ManualClock } from '../helpers/clock.ts';
 import { type Numbered, TENANT, TestFeed, eventsOf, numbered, platformOn, runLive, runToEnd } from './support.ts';
 
 const shelf = new NativeShelf();
@@ -128,6 +131,103 @@ describe('a job that runs', () => {
     const journals = store.log.filter(({ kind, key, actor }) => kind === 'get' && actor === 'reader' && key.includes('/j/')).map(({ key }) => key);
     expect(journals.length).toBeGreaterThan(3);
     expect(new Set(journals).size).toBe(journals.length);
+  });
+
+  test('is written every second while somebody reads along, else every ten', async () => {
+    const journals = async (isFollowed: boolean): Promise<number> => {
+      const store = new MemoryStore();
+      const clock = new ManualClock();
+      const { platform } = platformOn(store, shelf);
+      const { id } = await platform.submit(SPEC, { ...me, id: 'sums' });
+      let untilMs = 0;
+      await runLive(store, { ...me, job: id }, new TestFeed(), {
+        clock, isFollowed: () => isFollowed, policy: { deltaTokens: 1_000, deltaMs: 1e6 },
+        onReport: async () => {
+          // Half a second a report, once what was written before is there.
+          await clock.settle();
+          clock.advance(500);
+          untilMs = clock.nowMs();
+        },
+      });
+      expect(untilMs).toBeGreaterThan(20_000);
+      return new Set(store.log.flatMap(({ kind, key }) => (kind === 'put' && key.includes('/j/') ? [key] : []))).size;
+    };
+    expect(await journals(true)).toBeGreaterThan(3 * (await journals(false)));
+  });
+
+  test('and is read elsewhere is told so by a sign in the store, which goes when it ends', async () => {
+    const store = new MemoryStore();
+    const clock = new ManualClock();
+    const { platform } = platformOn(store.as('reader'), shelf, { clock: systemClock });
+    const { id } = await platform.submit(SPEC, me);
+    const where = { ...me, job: id };
+    using nobody = new RemoteReaders(store, { ...me, job: 'another' }, clock);
+    using readers = new RemoteReaders(store, where, clock);
+    await clock.settle();
+    expect(readers.areThere).toBe(false);
+    const reading = eventsOf(platform.events(id, me));
+    await runLive(store, where, new TestFeed(), {
+      onReport: async ({ step }) => {
+        if (step !== 100) return;
+        while (store.snapshot().get(readingKey(where)) === undefined) await new Promise((resolve) => setImmediate(resolve));
+        clock.advance(10_000);
+        await clock.settle();
+        expect([readers.areThere, nobody.areThere]).toEqual([true, false]);
+        // The sign is not written anew: whoever left it has gone.
+        for (let looks = 0; looks < 4; looks++) {
+          clock.advance(10_000);
+          await clock.settle();
+        }
+        expect(readers.areThere).toBe(false);
+        await putReading(store, where, {});
+        clock.advance(10_000);
+        await clock.settle();
+        expect(readers.areThere).toBe(true);
+      },
+    });
+    await reading;
+    await platform.erase(id, me);
+    expect([...store.snapshot().keys()].filter((key) => key.startsWith('read/'))).toEqual([]);
+  });
+
+  test('is looked at once for all who read it, whenever they come and go', async () => {
+    const readsOf = async (readers: number): Promise<{ readonly gets: readonly string[]; readonly told: readonly (readonly Numbered[])[] }> => {
+      const store = new MemoryStore();
+      const { platform } = platformOn(store.as('reader'), shelf);
+      const { id } = await platform.submit(SPEC, { ...me, id: 'sums' });
+      const chance = seededRandom(readers);
+      const reading = Array.from({ length: readers }, async (_, i) => {
+        if (i === 0) return numbered(await eventsOf(platform.events(id, me)));
+        const left = await some(platform, id, -1, 1 + Math.floor(chance() * 300));
+        return [...left, ...numbered(await eventsOf(platform.events(id, { ...me, after: left.at(-1)?.seq })))];
+      });
+      await runLive(store, { ...me, job: id }, new TestFeed());
+      const told = await Promise.all(reading);
+      return { told, gets: store.log.flatMap(({ kind, key, actor }) => (kind === 'get' && actor === 'reader' && /\/[jm]\//.test(key) ? [key] : [])) };
+    };
+    const { gets, told } = await readsOf(50);
+    expect(new Set(gets.filter((key) => key.includes('/j/'))).size).toBeGreaterThan(3);
+    expect(gets.length).toBe(new Set(gets).size);
+    for (const events of told) expect(events).toEqual(told[0]);
+    expect(told[0]?.at(-1)?.kind).toBe('result');
+  });
+
+  test('is told whole to who is so far behind that what he missed is not kept', async () => {
+    const store = new MemoryStore();
+    const { platform } = platformOn(store, shelf, { eventsMax: 0 });
+    const { id } = await platform.submit({ ...SPEC, budget: { length: 800, width: 3 }, sampling: { logit_bias: [[2, -100]] } }, me);
+    // One who keeps up, one who reads an event and then nothing until the end, one who comes late.
+    const quick = eventsOf(platform.events(id, me));
+    const slow = platform.events(id, me)[Symbol.asyncIterator]();
+    const first = await slow.next();
+    await runLive(store, { ...me, job: id }, new TestFeed());
+    const all = numbered(await quick);
+    expect(all.length).toBeGreaterThan(2_400);
+    const rest: JobEvent[] = first.done === true ? [] : [first.value];
+    const late = eventsOf(platform.events(id, { ...me, after: 100 }));
+    for (let next = await slow.next(); next.done !== true; next = await slow.next()) rest.push(next.value);
+    expect(numbered(rest)).toEqual(all);
+    expect(numbered(await late)).toEqual(all.slice(101));
   });
 
   test('is not read again when its head is written without news', async () => {

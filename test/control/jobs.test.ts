@@ -36,6 +36,9 @@ describe('a job that is asked for', () => {
       ended: null,
       parent: null,
       evidence: null,
+      cachedTokens: 0,
+      metadata: null,
+      user: null,
     });
     expect(queue.sent).toEqual([{ v: 1, tenant: TENANT, job: view.id, slice: 0 }]);
     expect(await platform.get(view.id, me)).toEqual(view);

@@ -8,7 +8,7 @@ import type { JobEvent } from '../../engine/control/platform.ts';
 import { StorePlatform, type StorePlatformOptions } from '../../engine/control/store-platform.ts';
 import { type Clock, systemClock } from '../../engine/core/clock.ts';
 import { throwIfCancelled } from '../../engine/core/waiting.ts';
-import { DEFAULT_POLICY } from '../../engine/job/checkpointer.ts';
+import { type CheckpointPolicy, DEFAULT_POLICY } from '../../engine/job/checkpointer.ts';
 import { Session } from '../../engine/job/session.ts';
 import { type SliceOutcome, runSlice } from '../../engine/job/slice.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
@@ -118,10 +118,12 @@ export interface LiveOptions {
   /** Between two steps: whoever waits for it holds the run. */
   readonly onReport?: (report: RunReport) => Promise<void> | void;
   readonly clock?: Clock;
+  readonly policy?: Partial<CheckpointPolicy>;
+  readonly isFollowed?: () => boolean;
 }
 
 /** One slice that publishes every report. */
-export async function runLive(store: ObjectStore, where: JobKey, feed: TestFeed, { stepsMax = 5, onReport, clock = systemClock }: LiveOptions = {}): Promise<SliceOutcome> {
+export async function runLive(store: ObjectStore, where: JobKey, feed: TestFeed, { stepsMax = 5, onReport, clock = systemClock, policy, isFollowed }: LiveOptions = {}): Promise<SliceOutcome> {
   const { head } = await requireHead(store, where);
   const stored = parseStoredSpec(await readSpec(store, where, head.spec));
   using session = new Session();
@@ -155,7 +157,8 @@ export async function runLive(store: ObjectStore, where: JobKey, feed: TestFeed,
       keys: null,
       identity: await opened.engine.identity(),
       modelId: stored.model_id,
-      policy: { ...DEFAULT_POLICY, deltaTokens: 40 },
+      policy: { ...DEFAULT_POLICY, deltaTokens: 40, ...policy },
+      isFollowed,
       clock,
       cancelled: null,
       deadline: null,

@@ -62,6 +62,23 @@ test('a run whose store fails after it has committed is parked where it stands, 
   await expectUndisturbed(await resume({ store, ...atOnce() }));
 });
 
+test('a run that cannot find out whether a commit was applied gives the job back, and the next one starts at once', async () => {
+  let [swaps, down] = [0, 0];
+  // Of the third swap of the head no answer comes, and then the head cannot be read either.
+  const store = new MemoryStore({
+    faults: ({ kind, key, condition }) => {
+      if (!key.endsWith('/HEAD')) return null;
+      if (kind === 'put' && condition === 'if_match' && ++swaps === 3) return (down = 1, { kind: 'lost_ack' });
+      return down-- > 0 ? { kind: 'fail' } : null;
+    },
+  });
+  expect(await errorOf(begin({ store }))).toMatchObject({ code: 'ERR_STORE', message: expect.stringContaining('not known') as string });
+
+  const { head } = await readJob(store, WHERE);
+  expect(head).toMatchObject({ state: 'parked', slice: 1 });
+  await expectUndisturbed(await resume({ store, ...atOnce() }));
+});
+
 test('a fenced worker gives nothing back: the job is another\'s', async () => {
   let other: Promise<unknown> | null = null;
   const store: MemoryStore = new MemoryStore({

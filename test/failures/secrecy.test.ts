@@ -9,9 +9,12 @@ import { openFilesystemStore } from '../../engine/adapters/filesystem.ts';
 import { KeyFile } from '../../engine/adapters/key-file.ts';
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { forkJob } from '../../engine/job/children.ts';
+import { runStored } from '../../engine/job/stored.ts';
+import { parseStoredSpec } from '../../engine/job/stored-spec.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
+import { createJob } from '../../engine/kv/create.ts';
 import type { JobKey } from '../../engine/kv/names.ts';
-import { answerOf, begin, contents, copyOf, errorOf, expectUndisturbed, namedObjects, options, parked, PROMPT, resume, undisturbed, WHERE } from './support.ts';
+import { answerOf, begin, contents, copyOf, errorOf, expectUndisturbed, namedObjects, options, parked, PROMPT, resume, SPEC, undisturbed, WHERE } from './support.ts';
 
 const CHILD: JobKey = { tenant: 'acme', job: 'child' };
 const FORK = { at: 24, chain: 0, width: 2, seed: 9n, length: undefined, as: CHILD.job };
@@ -97,10 +100,14 @@ test('no error of a damaged job shows its prompt, its tokens or its text', async
   }
 });
 
-test('a sealed job on disk has none of its tokens in any file, temporary ones included, while it runs and after', async () => {
+test('a sealed job on disk has neither its prompt nor its tokens in any file, temporary ones included, while it runs and after', async () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'ruminate-secrecy-'));
   folders.push(folder);
-  const wanted = await secrets();
+  const { text: clear } = await clearSpec();
+  const { prompt } = parseStoredSpec(clear);
+  const shown = [PROMPT, prompt.slice(-8).join(',')].map((text) => Buffer.from(text));
+  expect(shown.every((text) => clear.includes(text.toString()))).toBe(true);
+  const wanted = [...(await secrets()), ...shown];
   const store = await openFilesystemStore(folder);
   const files = (): readonly { readonly name: string; readonly bytes: Buffer }[] => readdirSync(folder, { recursive: true, encoding: 'utf8' }).flatMap((name) => {
     const file = path.join(folder, name);
@@ -116,7 +123,61 @@ test('a sealed job on disk has none of its tokens in any file, temporary ones in
   expect(objects.filter(({ bytes }) => (bytes.readUInt16LE(10) & 1) === 0)).toEqual([]);
 });
 
-/** Objects, marker and listing of the job `sums` of a tenant. */
+describe('a sealed job asked for again', () => {
+  const keys = new KeyFile(randomBytes(32));
+  const spec = (store: MemoryStore) => [...store.snapshot().keys()].filter((key) => key.includes('/spec-'));
+
+  test('is the same job, though its spec was sealed anew; the second leaves nothing behind', async () => {
+    const store = new MemoryStore();
+    const first = await begin({ store, keys });
+    const specs = spec(store);
+    expect(specs).toHaveLength(1);
+    expect(await begin({ store, keys })).toMatchObject({ kind: 'ended', state: 'done' });
+    expect(await resume({ store, keys })).toMatchObject({ kind: 'ended', state: 'done' });
+    expect(spec(store)).toEqual(specs);
+    await expectUndisturbed(first);
+  });
+
+  test('of another prompt is refused, and without the key it is not said whether it is another', async () => {
+    const store = new MemoryStore();
+    await begin({ store, keys });
+    expect(await errorOf(runStored({ ...SPEC, prompt: '1 2 3 4 target 10' }, options({ store, keys })))).toMatchObject({ code: 'ERR_JOB_CONFLICT' });
+    expect(await errorOf(begin({ store }))).toMatchObject({ code: 'ERR_KEY' });
+    expect(await errorOf(begin({ store, keys: new KeyFile(randomBytes(32)) }))).toMatchObject({ code: 'ERR_KEY' });
+    expect(await errorOf(resume({ store }))).toMatchObject({ code: 'ERR_KEY' });
+  });
+
+  test('whose spec was stored in the clear, as they once were, goes on', async () => {
+    const store = new MemoryStore();
+    const stop = new AbortController();
+    const { text } = await clearSpec();
+    await createJob(store, WHERE, text);
+    await begin({ store, keys, signal: stop.signal, onCommit: () => stop.abort() });
+    await expectUndisturbed(await resume({ store, keys }));
+    expect(Buffer.from(store.snapshot().get(spec(store)[0] ?? '') ?? []).toString()).toBe(text);
+  });
+
+  test('is forked under the same key, and the fork has a seal of its own', async () => {
+    const [store, clear] = [new MemoryStore(), await parked()];
+    const stop = new AbortController();
+    const onProgress = ({ chains }: { readonly chains: readonly { readonly tokens: number }[] }) => { if ((chains[0]?.tokens ?? 0) >= 32) stop.abort(); };
+    expect(await begin({ store, keys, signal: stop.signal, onProgress })).toMatchObject({ kind: 'parked' });
+    await forkJob(FORK, options({ store, keys }));
+    await forkJob(FORK, options({ store, keys }));
+    await forkJob(FORK, options({ store: clear }));
+    expect(spec(store)).toHaveLength(2);
+    const [sealed, open] = [await resume({ store, where: CHILD, keys }), await resume({ store: clear, where: CHILD })];
+    if (sealed.kind !== 'ended' || open.kind !== 'ended') throw new Error('not ended');
+    expect(answerOf(sealed.result)).toEqual(answerOf(open.result));
+  });
+});
+
+async function clearSpec(): Promise<{ readonly text: string }> {
+  const found = [...(await parked()).snapshot()].find(([key]) => key.includes('/spec-'));
+  return { text: Buffer.from(found?.[1] ?? []).toString() };
+}
+
+/** Objects, marker and listing of the job `sums` of a tenant, and whom its end is told. */
 function ownKeys(tenant: string): RegExp {
-  return new RegExp(`^(kv/${tenant}/sums/|live/[0-9a-f]/${tenant}/sums$|idx/${tenant}/)`);
+  return new RegExp(`^(kv/${tenant}/sums/|live/[0-9a-f]/${tenant}/sums$|idx/${tenant}/|hooks/${tenant}/)`);
 }

@@ -37,6 +37,55 @@ beforeAll(async () => {
 });
 afterAll(() => api[Symbol.asyncDispose]());
 
+/** One of each kind of thing that has an id, by the address under which it is found. */
+async function belongings(key: string): Promise<Record<string, string>> {
+  const id = await submit(key);
+  await readSse(await api.get(`/v1/jobs/${id}/events`, bearer(key)));
+  const client = new OpenAI({ baseURL: `${api.url}/v1`, apiKey: key, maxRetries: 0 });
+  const line = { custom_id: 'a', method: 'POST', url: '/v1/chat/completions', body: { model: 'countdown@cr2', messages: [{ role: 'user', content: '1 2 target 3' }], max_tokens: 1 } };
+  const file = await client.files.create({ file: new File([JSON.stringify(line)], 'lines.jsonl'), purpose: 'batch' });
+  const batch = await client.batches.create({ input_file_id: file.id, endpoint: '/v1/chat/completions', completion_window: '24h' });
+  await vi.waitFor(async () => expect((await client.batches.retrieve(batch.id)).status).toBe('completed'), WAIT);
+  const hook = (await (await api.post('/v1/webhooks', { url: 'http://127.0.0.1:9/hook', events: ['job.completed'] }, bearer(key))).json()) as { id: string };
+  return { '/v1/jobs': id, '/v1/checkpoints': id, '/v1/responses': `resp_${id}`, '/v1/files': file.id, '/v1/batches': batch.id, '/v1/webhooks': hook.id };
+}
+
+interface Operation {
+  readonly parameters?: readonly { readonly name: string; readonly in: string }[];
+  readonly requestBody?: { readonly content: Readonly<Record<string, { readonly schema: { readonly $ref?: string } }>> };
+}
+
+interface Schema {
+  readonly properties?: Readonly<Record<string, unknown>>;
+  readonly example?: object;
+}
+
+let schemas: Record<string, Schema> = {};
+
+async function operations(): Promise<readonly { readonly method: string; readonly path: string; readonly operation: Operation }[]> {
+  const document = (await (await api.get('/openapi.json')).json()) as { paths: Record<string, Record<string, Operation>>; components: { schemas: typeof schemas } };
+  ({ schemas } = document.components);
+  return Object.entries(document.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, operation]) => ({ method, path, operation })));
+}
+
+/** Fields of bodies that name something of the caller's, with a request that is right but for them; the others name nothing that is stored. */
+const NAMING: Readonly<Record<string, (theirs: Readonly<Record<string, string>>) => object>> = {
+  previous_response_id: (theirs) => ({ model: 'countdown', input: 'x', previous_response_id: theirs['/v1/responses'] }),
+  input_file_id: (theirs) => ({ input_file_id: theirs['/v1/files'], endpoint: '/v1/chat/completions', completion_window: '24h' }),
+};
+const FREE = ['id', 'tool_call_id', 'custom_id'];
+
+/** Every way in which an operation can be told another's id: in its path, as the place in a list, in its body. */
+function attempts(path: string, { parameters = [], requestBody }: Operation, theirs: Readonly<Record<string, string>>, id: string): readonly (readonly [string, object | null])[] {
+  const schema = schemas[requestBody?.content['application/json']?.schema.$ref?.split('/').at(-1) ?? ''];
+  if (path.includes('{id}')) return [[path.replace('{id}', id).replace(/\{\w+\}/, 'any'), requestBody === undefined ? null : (schema?.example ?? {})]];
+  const named = Object.keys(schema?.properties ?? {}).filter((name) => /(^|_)ids?$/.test(name));
+  expect(named.filter((name) => !(name in NAMING) && !FREE.includes(name))).toEqual([]);
+  const bodies = named.flatMap((name) => (name in NAMING ? [[path, NAMING[name]?.(theirs) ?? null] as const] : []));
+  const lists = parameters.filter((parameter) => parameter.in === 'query' && parameter.name === 'after').map(() => [`${path}?after=${id}`, null] as const);
+  return [...lists, ...bodies];
+}
+
 const submit = async (key: string, body: object = JOB) => ((await (await api.post('/v1/jobs', body, bearer(key))).json()) as { id: string }).id;
 
 describe('a key', () => {
@@ -78,30 +127,35 @@ describe('a key', () => {
 });
 
 describe('a tenant', () => {
-  test('gets 404 for another\'s job under every endpoint, and the job is as it was', async () => {
-    const id = await submit('key-of-anna');
-    await readSse(await api.get(`/v1/jobs/${id}/events`, bearer('key-of-anna')));
-    const before = await (await api.get(`/v1/jobs/${id}`, bearer('key-of-anna'))).text();
-    const { paths } = (await (await api.get('/openapi.json')).json()) as { paths: Record<string, Record<string, unknown>> };
-    const bodies: Record<string, object> = { '/v1/jobs/{id}/extend': { length: 9 }, '/v1/jobs/{id}/fork': { chain: 0, at: 1 } };
-    let tried = 0;
-    for (const [path, methods] of Object.entries(paths)) {
-      if (!path.includes('{id}') || path.startsWith('/v1/models')) continue;
-      for (const method of Object.keys(methods)) {
+  test('gets 404 for another\'s job, checkpoint, response, file, batch and webhook under every endpoint, and all of it is as it was', async () => {
+    const theirs = await belongings('key-of-anna');
+    const stored = () => [...api.platform.store.snapshot()].map(([key, bytes]) => `${key} ${Buffer.from(bytes).toString('base64')}`).filter((line) => !line.startsWith('idx/bert')).sort();
+    const before = stored();
+    const tried: string[] = [];
+    for (const { method, path, operation } of await operations()) {
+      const family = Object.keys(theirs).find((prefix) => path === prefix || path.startsWith(`${prefix}/`));
+      if (path.includes('{')) {
+        // Models are everybody's. A new endpoint with an id must say here whose it is.
+        if (path.startsWith('/v1/models')) continue;
+        expect([path, family]).not.toEqual([path, undefined]);
         // A name of one's own may be the same as another's id: that is another job.
         if (method === 'put') continue;
-        const address = path.replace('{id}', path.startsWith('/v1/responses') ? `resp_${id}` : id);
-        const body = bodies[path];
-        const headers = { ...bearer('key-of-bert'), ...(body === undefined ? {} : { 'content-type': 'application/json' }) };
-        const response = await fetch(api.url + address, { method: method.toUpperCase(), headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
-        expect([method, path, response.status]).toEqual([method, path, 404]);
-        tried += 1;
+      }
+      const id = theirs[family ?? ''] ?? '';
+      for (const [address, body] of attempts(path, operation, theirs, id)) {
+        const response = await fetch(api.url + address, {
+          method: method.toUpperCase(), headers: { ...bearer('key-of-bert'), ...(body === null ? {} : { 'content-type': 'application/json' }) }, ...(body === null ? {} : { body: JSON.stringify(body) }),
+        });
+        expect([method, address, body, response.status]).toEqual([method, address, body, 404]);
+        expect(await response.text()).not.toContain('anna');
+        tried.push(`${method} ${path}`);
       }
     }
-    expect(tried).toBe(10);
-    expect(await (await api.get(`/v1/jobs/${id}`, bearer('key-of-anna'))).text()).toBe(before);
-    const { data } = (await (await api.get('/v1/jobs', bearer('key-of-bert'))).json()) as { data: unknown[] };
-    expect(data).toEqual([]);
+    expect(new Set(tried).size).toBeGreaterThanOrEqual(30);
+    expect(stored()).toEqual(before);
+    for (const list of ['/v1/jobs', '/v1/checkpoints', '/v1/files', '/v1/batches', '/v1/webhooks']) {
+      expect(await (await api.get(list, bearer('key-of-bert'))).json()).toMatchObject({ data: [] });
+    }
   });
 
   test('has idempotency keys and names of its own', async () => {

@@ -14,7 +14,7 @@ test('the app bundles without anything of Node\'s and without native code, under
   const inputs = Object.keys(metafile.inputs);
   expect(inputs.some((file) => file.endsWith('functions/openai/chat.ts'))).toBe(true);
   const engine = inputs.filter((file) => /(^|\/)engine\//.test(file) && !file.includes('node_modules')).map((file) => file.slice(file.lastIndexOf('engine/')));
-  expect(engine.sort()).toEqual(['engine/core/clock.ts', 'engine/core/errors.ts', 'engine/core/limits.ts', 'engine/webhook/events.ts']);
+  expect(engine.sort()).toEqual(['engine/core/clock.ts', 'engine/core/errors.ts', 'engine/core/host.ts', 'engine/core/limits.ts', 'engine/core/turns.ts', 'engine/job/elected.ts', 'engine/webhook/events.ts']);
 });
 
 test('so does the SQS queue', async () => {

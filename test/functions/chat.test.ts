@@ -135,6 +135,28 @@ describe('a chat completion', () => {
     await expect(other).rejects.toBeInstanceOf(OpenAI.UnprocessableEntityError);
   });
 
+  test('keeps what its caller says of it with its job', async () => {
+    const said = { metadata: { team: 'sums' }, user: 'anna', service_tier: 'auto' as const };
+    const { id } = await api.openai.chat.completions.create({ ...GREEDY, max_tokens: 2, ...said });
+    expect(await (await api.get(`/v1/jobs/${id.slice('chatcmpl-'.length)}`)).json()).toMatchObject({ metadata: said.metadata, user: 'anna' });
+  });
+
+  test('that is not to be stored leaves nothing once it is answered, streamed, or its client has gone', async () => {
+    const gone = async (id: string) => await vi.waitFor(async () => expect((await api.get(`/v1/jobs/${id.slice('chatcmpl-'.length)}`)).status).toBe(404), WAIT);
+    const whole = await api.openai.chat.completions.create({ ...GREEDY, store: false });
+    expect(whole.choices[0]?.message.content).toContain(SOLUTION);
+    expect((await api.get(`/v1/jobs/${whole.id.slice('chatcmpl-'.length)}`)).status).toBe(404);
+    const chunks = await chunksOf({ ...GREEDY, store: false });
+    expect(joined(chunks, 'content')).toBe(whole.choices[0]?.message.content);
+    await gone(chunks[0]?.id ?? '');
+    const stream = await api.openai.chat.completions.create({ ...LONG, store: false, stream: true });
+    let left = '';
+    for await (const chunk of stream) if ((left = chunk.id) !== '' && joined([chunk], 'reasoning_content') !== '') break;
+    stream.controller.abort();
+    await gone(left);
+    await expect(api.openai.chat.completions.create({ ...GREEDY, store: false }, { headers: { 'Idempotency-Key': 'x' } })).rejects.toMatchObject({ status: 400, param: 'store' });
+  });
+
   test('a quiet stream is kept alive by comments, which clients skip', async () => {
     await using patient = await startApi({ limits: { keepAliveMs: 0 } });
     const raw = await (await patient.post('/v1/chat/completions', { ...LONG, max_tokens: 900, hyperscale: { width: 4 }, stream: true })).text();
@@ -172,7 +194,7 @@ describe('a chat completion', () => {
 describe('what is refused', () => {
   test.each([
     ['tools', [{ type: 'function', function: { name: 'f' } }]], ['tool_choice', 'auto'], ['response_format', { type: 'json_object' }], ['logprobs', true],
-    ['top_logprobs', 2], ['audio', {}], ['modalities', ['text', 'audio']], ['store', false], ['metadata', {}], ['user', 'u'], ['functions', []],
+    ['top_logprobs', 2], ['audio', {}], ['modalities', ['text', 'audio']], ['store', 'no'], ['metadata', { a: 1 }], ['metadata', Object.fromEntries(Array.from({ length: 17 }, (_, i) => [`${i}`, '']))], ['user', ''], ['functions', []],
     ['parallel_tool_calls', true], ['prediction', {}], ['service_tier', 'flex'], ['verbosity', 'low'], ['web_search_options', {}], ['nonsense', 1],
     ['n', 0], ['temperature', 'hot'], ['seed', 1.5], ['max_tokens', 0], ['reasoning_effort', 'extreme'], ['model', '/etc/passwd'], ['model', '../countdown'],
   ])('%s = %j: 400, by name', async (param, value) => {

@@ -7,8 +7,8 @@ import { HTTP_LIMITS } from '../../functions/limits.ts';
 import { type HttpApi, startApi } from '../helpers/http-api.ts';
 
 const CHAT = { model: 'countdown@cr2', messages: [{ role: 'user', content: '7 18 17 7 target 35' }], max_tokens: 1 };
-const BODIES = ['/v1/chat/completions', '/v1/responses', '/v1/jobs', '/v1/quotes', '/v1/jobs/x/extend', '/v1/jobs/x/fork'];
-const isNative = (path: string) => /jobs|quotes/.test(path);
+const BODIES = ['/v1/chat/completions', '/v1/completions', '/v1/responses', '/v1/jobs', '/v1/quotes', '/v1/jobs/x/extend', '/v1/jobs/x/fork', '/v1/checkpoints/x/forks'];
+const isNative = (path: string) => /jobs|quotes|checkpoints/.test(path);
 
 let api: HttpApi;
 beforeAll(async () => {
@@ -107,7 +107,7 @@ describe('a request', () => {
 describe('random bodies', () => {
   const VALUES: readonly unknown[] = [null, true, 0, -1, 1e308, 1.5, '', 'x', '\ud800', '9'.repeat(400), [], [[]], {}, { a: {} }, [null], JSON.parse('{"__proto__":null,"constructor":1}')];
   const FIELDS = ['model', 'messages', 'prompt', 'input', 'stream', 'n', 'seed', 'stop', 'temperature', 'logit_bias', 'hyperscale', 'budget', 'sampling', 'reasoning', 'answer', 'thinking',
-    'tools', 'vote', 'max_tokens', 'length', 'width', 'at', 'chain', 'id', '__proto__', 'date', 'template_variables', 'stream_options', 'text'];
+    'tools', 'vote', 'max_tokens', 'length', 'width', 'at', 'chain', 'id', '__proto__', 'date', 'template_variables', 'stream_options', 'text', 'raw_prompt', 'metadata', 'user', 'store', 'echo', 'best_of', 'instructions', 'previous_response_id', 'service_tier'];
 
   test('never cause a 5xx', async () => {
     let state = 12345;
@@ -116,9 +116,9 @@ describe('random bodies', () => {
       if (depth > 2 || random(3) > 0) return VALUES[random(VALUES.length)];
       return random(2) === 0 ? Array.from({ length: random(3) }, () => value(depth + 1)) : Object.fromEntries(Array.from({ length: random(4) }, () => [FIELDS[random(FIELDS.length)], value(depth + 1)]));
     };
-    const whole: Record<string, object> = { '/v1/chat/completions': CHAT, '/v1/responses': { model: 'countdown', input: 'x', max_output_tokens: 1 }, '/v1/jobs': { model: 'countdown', prompt: '1 2 target 3', budget: { length: 1 } } };
+    const whole: Record<string, object> = { '/v1/chat/completions': CHAT, '/v1/completions': { model: 'countdown', prompt: 'x', max_tokens: 1 }, '/v1/responses': { model: 'countdown', input: 'x', max_output_tokens: 1 }, '/v1/jobs': { model: 'countdown', prompt: '1 2 target 3', budget: { length: 1 } } };
     const statuses = new Set<number>();
-    for (let n = 0; n < 210; n++) {
+    for (let n = 0; n < 280; n++) {
       const path = BODIES[n % BODIES.length] ?? '';
       // A good body with a field or two changed comes further than noise.
       const changed = Object.fromEntries(Array.from({ length: random(3) }, () => [FIELDS[random(FIELDS.length)], value(0)]));

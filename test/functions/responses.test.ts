@@ -4,6 +4,8 @@ import type { ResponseStreamEvent } from 'openai/resources/responses/responses';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { type HttpApi, startApi } from '../helpers/http-api.ts';
+import { removeFolders } from '../helpers/models.ts';
+import { talkers } from '../helpers/talker.ts';
 
 const GREEDY = { model: 'countdown@cr2', input: '7 18 17 7 target 35', temperature: 0 };
 const LONG = { model: 'countdown@dense', input: '3 5 7 11 13 17 target 997', temperature: 5, hyperscale: { width: 8, early_stop: false } };
@@ -13,9 +15,14 @@ const WAIT = { timeout: 20_000 };
 
 let api: HttpApi;
 beforeAll(async () => {
+  vi.stubEnv('RUMINATE_MODELS', talkers('cr2'));
   api = await startApi();
 });
-afterAll(() => api[Symbol.asyncDispose]());
+afterAll(async () => {
+  await api[Symbol.asyncDispose]();
+  vi.unstubAllEnvs();
+  removeFolders();
+});
 
 async function all(stream: AsyncIterable<ResponseStreamEvent>): Promise<ResponseStreamEvent[]> {
   const events = [];
@@ -108,6 +115,26 @@ describe('a response', () => {
     await expect(api.openai.responses.retrieve(id)).rejects.toBeInstanceOf(OpenAI.NotFoundError);
   });
 
+  test('that is cancelled on its way keeps all that was streamed of it, and its job too', async () => {
+    const stream = await api.openai.responses.create({ ...LONG, hyperscale: { length: 900 }, background: true, stream: true } as OpenAI.Responses.ResponseCreateParamsStreaming);
+    const events: ResponseStreamEvent[] = [];
+    let id = '';
+    for await (const event of stream) {
+      events.push(event);
+      if (event.type === 'response.created') id = event.response.id;
+      if (events.length === 60) await api.openai.responses.cancel(id);
+    }
+    const last = events.at(-1);
+    if (last?.type !== 'response.failed') throw new Error(`ended by ${last?.type}`);
+    expect(last.response.status).toBe('cancelled');
+    const told = text(events, 'response.reasoning_text.delta') + text(events, 'response.output_text.delta');
+    expect(told.length).toBeGreaterThan(100);
+    const texts = (last.response.output as { readonly content: readonly { readonly text: string }[] }[]).map(({ content }) => content[0]?.text ?? '').join('');
+    expect(texts).toBe(told);
+    expect(await api.openai.responses.retrieve(id)).toMatchObject({ status: 'cancelled', output: last.response.output });
+    expect(events.flatMap((event) => (event.type === 'response.output_item.done' ? [event.item] : [])).at(-1)).toEqual(last.response.output.at(-1));
+  });
+
   test('a client that leaves cancels it in the foreground, not in the background', async () => {
     const before = api.platform.cancelled.length;
     for (const background of [true, false]) {
@@ -131,9 +158,59 @@ describe('a response', () => {
   });
 });
 
+describe('a conversation', () => {
+  const FIRST = { model: 'talker-cr2', input: '7 18 17 7 target 35', seed: 4, max_output_tokens: 200 };
+  const NEXT = { ...FIRST, input: '4 20 8 13 target 59', hyperscale: { width: 2 } };
+  type Create = OpenAI.Responses.ResponseCreateParamsNonStreaming;
+
+  test('goes on from a response\'s answer and reads its KV: the same as the whole text sent again, streamed or not', async () => {
+    const first = await api.openai.responses.create({ ...FIRST, metadata: { turn: '1' }, user: 'anna' });
+    expect(first).toMatchObject({ status: 'completed', previous_response_id: null, metadata: { turn: '1' }, user: 'anna', usage: { input_tokens_details: { cached_tokens: 0 } } });
+    const next = { ...NEXT, previous_response_id: first.id };
+    const second = await api.openai.responses.create(next as Create);
+    const seen = (first.usage?.total_tokens ?? 0) - 1;
+    expect(second).toMatchObject({ previous_response_id: first.id, metadata: {}, user: null, usage: { input_tokens_details: { cached_tokens: seen } } });
+    const input = [{ role: 'user', content: FIRST.input }, ...first.output, { role: 'user', content: NEXT.input }];
+    const whole = await api.openai.responses.create({ ...NEXT, input } as Create);
+    expect(whole.usage).toEqual({ ...second.usage, input_tokens_details: { cached_tokens: 0 } });
+    expect([whole.output_text, (whole as unknown as { hyperscale: unknown }).hyperscale]).toEqual([second.output_text, (second as unknown as { hyperscale: unknown }).hyperscale]);
+    const last = (await streamOf(next)).at(-1) as { response: OpenAI.Responses.Response };
+    expect(last.response).toMatchObject({ previous_response_id: first.id, usage: second.usage, output: second.output.map(({ type }) => ({ type })) });
+    expect((await api.openai.responses.retrieve(second.id)).usage).toEqual(second.usage);
+  });
+
+  test('of a model that hides earlier thinking goes on with the text, and says that none of it was read', async () => {
+    const first = await api.openai.responses.create(GREEDY);
+    const second = await api.openai.responses.create({ ...GREEDY, input: '1 5 5 19 target 65', instructions: 'Count.', previous_response_id: first.id });
+    expect(second.usage?.input_tokens).toBeGreaterThan(first.usage?.input_tokens ?? 0);
+    expect(second.usage?.input_tokens_details.cached_tokens).toBe(0);
+  });
+
+  test('goes on from no response that is not there or has no answer', async () => {
+    const next = (previous_response_id: string) => api.openai.responses.create({ ...GREEDY, previous_response_id });
+    for (const id of ['resp_nobody', 'nobody', 'resp_', 'resp_../x']) await expect(next(id)).rejects.toMatchObject({ status: 404, code: 'previous_response_not_found', param: 'previous_response_id' });
+    const { id } = await api.openai.responses.create({ ...LONG, background: true } as Create);
+    await expect(next(id)).rejects.toMatchObject({ status: 400, code: 'invalid_value', param: 'previous_response_id' });
+    await api.openai.responses.cancel(id);
+    await expect(next(id)).rejects.toMatchObject({ status: 400, message: expect.stringContaining('cancelled') as string });
+  });
+
+  test('that is not to be stored leaves nothing, and nothing goes on from it', async () => {
+    const first = await api.openai.responses.create({ ...FIRST, store: false });
+    expect(first.output_text).not.toBe('');
+    await expect(api.openai.responses.retrieve(first.id)).rejects.toBeInstanceOf(OpenAI.NotFoundError);
+    const kept = await api.openai.responses.create(FIRST);
+    const second = await api.openai.responses.create({ ...NEXT, previous_response_id: kept.id, store: false } as Create);
+    expect(second.usage?.input_tokens_details.cached_tokens).toBeGreaterThan(0);
+    const last = (await streamOf({ ...NEXT, previous_response_id: kept.id, store: false })).at(-1);
+    expect(last).toMatchObject({ type: 'response.completed', response: { usage: second.usage } });
+    await expect(api.openai.responses.create({ ...FIRST, background: true, store: false })).rejects.toMatchObject({ status: 400, param: 'store' });
+  });
+});
+
 describe('what is refused', () => {
   test.each([
-    ['tools', [{ type: 'web_search' }]], ['previous_response_id', 'resp_x'], ['metadata', { a: 'b' }], ['include', ['reasoning.encrypted_content']], ['store', false],
+    ['tools', [{ type: 'web_search' }]], ['previous_response_id', 3], ['metadata', { a: 2 }], ['include', ['reasoning.encrypted_content']], ['store', 3],
     ['truncation', 'auto'], ['text', { format: { type: 'json_object' } }], ['reasoning', { summary: 'auto' }], ['conversation', 'c'], ['prompt', { id: 'p' }],
     ['input', []], ['input', [{ type: 'function_call_output', call_id: 'x', output: 'y' }]], ['max_output_tokens', -1], ['nonsense', true],
   ])('%s = %j: 400, by name', async (param, value) => {

@@ -54,6 +54,7 @@ export class Fronts implements AsyncDisposable {
     const store = this.store.as(actor);
     const platform = new StorePlatform({
       store, keys: this.keys, queue: this.#queue, shelf: this.#shelf, feed: this.#worker, workers: this.#worker, outbox: this.#outbox, onCancelled: (where) => this.#worker.interrupt(where),
+      letGo: (where, options) => this.#worker.letGo(where, options),
     });
     const note = (fields: object, message: string) => {
       this.logged.push(JSON.stringify({ ...fields, message }, (_, value: unknown) => (value instanceof Error ? String(value.stack) : value)));

@@ -1,9 +1,12 @@
 /** The HTTP API of whole-platform.ts on a port of its own. */
 import OpenAI from 'openai';
 
+import { Catalogue } from '../../engine/checkpoint/catalogue.ts';
+import { Webhooks } from '../../engine/webhook/webhooks.ts';
 import { createApp } from '../../functions/app.ts';
 import type { AppOptions } from '../../functions/context.ts';
 import { listen } from '../../functions/node.ts';
+import { openBatches } from '../../functions/open-batches.ts';
 import { WholePlatform } from './whole-platform.ts';
 
 export interface HttpApi extends AsyncDisposable {
@@ -22,7 +25,12 @@ export async function startApi(change: Partial<AppOptions> = {}): Promise<HttpAp
   const note = (fields: object, message: string) => {
     logged.push(JSON.stringify({ ...fields, message }, (_, value: unknown) => (value instanceof Error ? String(value.stack) : value)));
   };
-  const app = createApp({ platform, auth: null, log: { info: note, warn: note, error: note }, ...change });
+  const log = { info: note, warn: note, error: note };
+  const { store } = platform;
+  const app = createApp({
+    platform, auth: null, log, storage: openBatches({ store, keys: null, platform, log }), checkpoints: new Catalogue({ store, keys: null, usdPerGbMonth: 0.5 }),
+    webhooks: new Webhooks({ store, keys: null, allowLoopback: true }), ...change,
+  });
   const listening = await listen({ fetch: (request, from) => app.fetch(request, from), host: '127.0.0.1', port: 0 });
   const { url } = listening;
   return {

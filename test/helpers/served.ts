@@ -27,6 +27,10 @@ export class Served implements AsyncDisposable {
     this.openai = new OpenAI({ baseURL: `${this.url}/v1`, apiKey: 'none', maxRetries: 0 });
   }
 
+  get pid(): number {
+    return this.#child.pid ?? 0;
+  }
+
   /** What it said on stderr so far. */
   get log(): string {
     return this.#log.text;

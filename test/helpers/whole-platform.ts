@@ -14,6 +14,7 @@ export class WholePlatform extends StorePlatform implements AsyncDisposable {
   pretended: PlatformHealth | null = null;
   /** Every job that a call has cancelled, oldest first. */
   readonly cancelled: string[] = [];
+  readonly store: MemoryStore;
   readonly #worker: Worker;
   readonly #shelf: NativeShelf;
 
@@ -23,7 +24,8 @@ export class WholePlatform extends StorePlatform implements AsyncDisposable {
     const queue = createLocalQueue({ clock });
     const worker = new Worker({ store, queue, clock, isQueueNew: true });
     const shelf = new NativeShelf();
-    super({ store, keys: null, queue, shelf, feed: worker, workers: worker, clock, onCancelled: (where) => worker.interrupt(where) });
+    super({ store, keys: null, queue, shelf, feed: worker, workers: worker, clock, onCancelled: (where) => worker.interrupt(where), letGo: (where, options) => worker.letGo(where, options) });
+    this.store = store;
     this.#worker = worker;
     this.#shelf = shelf;
     worker.start();

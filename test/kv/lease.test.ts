@@ -324,6 +324,52 @@ describe('committing', () => {
     expect(await stepsOf(next)).toEqual([0]);
   });
 
+  describe('a commit whose outcome cannot be found out, and then the job is given back', () => {
+    const undecided = async (state: 'running' | 'done') => {
+      let down = false;
+      const store = new MemoryStore({ faults: ({ kind, key, condition }) => (down && key === HEAD_KEY ? (condition === null && kind === 'get' ? { kind: 'fail' } : { kind: 'late' }) : null) });
+      await createdJob(store);
+      const lease = await takenJob(store);
+      down = true;
+      await expect(lease.commit({ state, manifest: onTop(lease), objects: [step(0)] })).rejects.toMatchObject(code('ERR_STORE'));
+      await expect(lease.release({ isStrike: false })).rejects.toMatchObject(code('ERR_STORE'));
+      down = false;
+      return { store, lease };
+    };
+    const applied = (store: MemoryStore) => store.late.map((put) => put.apply().kind);
+
+    test('never applied, it never is, and the take was none', async () => {
+      const { store, lease } = await undecided('running');
+      expect(await lease.release({ isStrike: false })).toMatchObject({ state: 'parked', slice: 0, strikes: 0, manifest: null });
+      expect(new Set(applied(store))).toEqual(new Set(['refused']));
+      await expect(commitSteps(lease, 0)).rejects.toMatchObject(code('ERR_JOB_CONFLICT'));
+      const next = await takenJob(store);
+      await commitSteps(next, 0);
+      expect(await stepsOf(next)).toEqual([0]);
+    });
+
+    test('applied late but before, it stays, and the take counts', async () => {
+      const { store, lease } = await undecided('running');
+      expect(applied(store)[0]).toBe('written');
+      expect(await lease.release({ isStrike: false })).toMatchObject({ state: 'parked', slice: 1 });
+      expect(await stepsOf(await takenJob(store))).toEqual([0]);
+    });
+
+    test('if it ended the job, that is not undone', async () => {
+      const { store, lease } = await undecided('done');
+      expect(applied(store)[0]).toBe('written');
+      expect(await lease.release({ isStrike: false })).toMatchObject({ state: 'done', slice: 1 });
+      expect((await readJob(store, WHERE)).head.state).toBe('done');
+    });
+
+    test('and if another has the job by then, nothing is written', async () => {
+      const { store, lease } = await undecided('running');
+      const next = await takenJob(store, { force: true });
+      await expect(lease.release({ isStrike: false })).rejects.toMatchObject(code('ERR_FENCED'));
+      expect((await readJob(store, WHERE)).head).toMatchObject({ state: 'running', epoch: next.head.epoch });
+    });
+  });
+
   test('a manifest may not name what the head has stopped naming', async () => {
     const store = new MemoryStore();
     await createdJob(store);

@@ -80,6 +80,7 @@ export async function restoreOptions(manifest: Manifest, sealFor: (origin: strin
     chains: manifest.chains.map(({ segments, tails }, source) => ({ source, tokens: -1, reopen: false, segments, tail: tails.at(-1)?.object ?? null })),
     promptSegments: manifest.objects.flatMap(({ name }, i) => (/^s\/\d+\/\d+-p-/.test(name) ? [i] : [])),
     promptTail: manifest.promptTail,
+    prefix: null,
     journals: manifest.journal,
   };
 }

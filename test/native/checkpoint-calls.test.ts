@@ -173,6 +173,7 @@ function restoring(objects: readonly SavedObject[]): RestoreOptions {
     })),
     promptSegments: indices(({ kind, chain }) => kind === 'segment' && chain === -1),
     promptTail: indices(({ kind, chain }) => kind === 'tail' && chain === -1)[0] ?? null,
+    prefix: null,
     journals: indices(isJournal),
   };
 }

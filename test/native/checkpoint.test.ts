@@ -33,6 +33,7 @@ function plan(saved: readonly SavedObject[], { tails = true, run = JOB }: { read
     })),
     promptSegments: prompt,
     promptTail: tails ? indices('tail', -1).at(-1) ?? null : null,
+    prefix: null,
     journals: indices('journal', -2),
   };
 }
@@ -173,6 +174,7 @@ describe('what cannot be restored', () => {
       { objects: 7 }, { objects: [7] }, { objects: [{ ...good.objects[0], chunks: [new Float32Array(4)] }] }, { objects: [{ ...good.objects[0], digest: 'zz' }] },
       { objects: [{ ...good.objects[0], bytes: -1 }] }, { seals: null }, { seals: [{ ...SEAL, digestKey: new Uint8Array(31) }] }, { chains: {} },
       { chains: [{ ...good.chains[0], tail: 'x' }] }, { journals: [0.5] }, { journals: [-1] }, { promptTail: undefined }, { replay: 1 }, { run: null },
+      { prefix: undefined }, { prefix: 7 }, { prefix: {} }, { prefix: { ...good.chains[0], segments: [99] }, ownJournal: false }, { prefix: { ...good.chains[0], tail: 99 }, ownJournal: false }, { prefix: good.chains[0] },
     ];
     for (const change of wrong) {
       const refused = await engine.restoreRun({ ...good, ...change } as RestoreOptions).then(() => null, (error: unknown) => error);

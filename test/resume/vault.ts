@@ -66,6 +66,7 @@ export class Vault {
       }),
       promptSegments: this.#prompt.segments,
       promptTail: this.#prompt.tails.at(-1) ?? null,
+      prefix: null,
       journals: this.#journals,
     };
   }

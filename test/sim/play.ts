@@ -52,8 +52,9 @@ export interface WorkerPlan {
 export async function work(play: Play, setting: Setting, { steps: target, takes, watch, whole }: WorkerPlan): Promise<void> {
   const { random, clock, actor } = setting;
   for (let take = 0; take < takes; take++) {
+    let owner: Owner | null = null;
     try {
-      const owner = await play.take(setting, random() < 0.3);
+      owner = await play.take(setting, random() < 0.3);
       watch.took(owner.epoch);
       if (whole && random() < 0.1) await owner.giveBack();
       let next = (await owner.steps()).length;
@@ -74,6 +75,8 @@ export async function work(play: Play, setting: Setting, { steps: target, takes,
     } catch (error) {
       if (error instanceof EngineError && error.code === 'ERR_CHECKPOINT') watch.report('restore', `${actor}: ${error.message}`);
       else if (!isExpected(error)) throw error;
+      // Also after a commit of which nobody knows whether it was applied, or will be.
+      else if (whole && error.code === 'ERR_STORE' && random() < 0.7) await owner?.giveBack().catch(unlessExpected);
     }
     await pause(clock, random() * 2_000, undefined);
   }
@@ -83,8 +86,10 @@ export async function collectOften(play: Play, setting: Setting, times: number):
   const { random, clock } = setting;
   for (let i = 0; i < times; i++) {
     await pause(clock, random() * 1_000, undefined);
-    await play.collect(setting).catch((error: unknown) => {
-      if (!isExpected(error)) throw error;
-    });
+    await play.collect(setting).catch(unlessExpected);
   }
+}
+
+function unlessExpected(error: unknown): void {
+  if (!isExpected(error)) throw error;
 }

@@ -146,10 +146,10 @@ describe('plans', () => {
     const { geometry } = input;
     // 17 slots: K 32 x 32, V 17 x 32, flags 17; 6,289 bytes to the next 64.
     expect(ringBytes(geometry)).toBe(6_336);
-    // 4 slots: K 32 x 16, V 4 x 32, positions 4 x 4: 2,576 to 2,624, and 4,096 would waste more than an eighth.
+    // 4 slots: K 32 x 16, V 4 x 32, positions 4 x 4: 2,576 to 2,624.
     expect(pageBytes(geometry)).toBe(2_624);
-    // 64 slots of 128 at 2 bytes: 32,768 + 256 to 33,024; 36,864 wastes 3,840 of them, less than an eighth.
-    expect(pageBytes({ heads: 1, headDim: 128, elementBytes: 2, window: 0, pageSlots: 64 })).toBe(36_864);
+    // 64 slots of 128 at 2 bytes: 32,768 + 256.
+    expect(pageBytes({ heads: 1, headDim: 128, elementBytes: 2, window: 0, pageSlots: 64 })).toBe(33_024);
     // 108 tokens: 91 left the ring, 23 pages; 58 tokens: 41, 11 pages; the prompt has none to share.
     expect(kvAllocatedBytes(9, [100, 50], { ...CR8, keptFraction: 1 }, geometry)).toBe(8 * (2 * 6_336 + (23 + 11) * 2_624));
     // 100 tokens of prompt: 83 left the ring, 20 full pages are shared by three chains of 21 each.

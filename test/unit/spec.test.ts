@@ -31,7 +31,7 @@ describe('a spec', () => {
       policy: 'kvzap', policy_options: { threshold: '-4', surrogate: 'x'.repeat(4_096) },
       sampling: { temperature: 0, top_k: 0, top_p: 1, min_p: 0, repetition_penalty: 1, presence_penalty: -2, frequency_penalty: 2, logit_bias: [[3, -100]] },
       enable_thinking: false, tools: [{ type: 'function' }], documents: [{ title: 't' }], date: '2024-07-26', template_variables: { thinking_budget: 7 },
-      budget: { lengths: [1, 2], width: 2, compression_ratio: 8, kv_read_budget: 1, deadline_ms: 1 },
+      budget: { lengths: [1, 2], width: 2, compression_ratio: 8, kv_read_budget: 1, deadline_ms: 1 }, metadata: { a: 'b' }, user: 'u',
     };
     expect(parseSpec(full)).toEqual(full);
   });
@@ -39,10 +39,16 @@ describe('a spec', () => {
   test.each<[object, RegExp]>([
     [{ model: '' }, /^model must be text of 1 to 4096 bytes; got ""\.$/],
     [{ prompt: 3 }, /^prompt must be text .*; got 3\.$/],
-    [{ messages: [{ role: 'user', content: 'x' }] }, /^exactly one of prompt and messages/],
-    [{ prompt: undefined }, /^exactly one of prompt and messages/],
+    [{ messages: [{ role: 'user', content: 'x' }] }, /^exactly one of prompt, messages and raw_prompt/],
+    [{ prompt: undefined }, /^exactly one of prompt, messages and raw_prompt/],
     [{ prompt: undefined, messages: [] }, /^messages must have 1 to 1024 entries; got 0\.$/],
     [{ prompt: undefined, messages: [{ role: 'user' }] }, /^messages\.0\.content must be text; got nothing\.$/],
+    [{ raw_prompt: 'x' }, /^exactly one of prompt, messages and raw_prompt/],
+    [{ prompt: undefined, raw_prompt: [] }, /^raw_prompt must be text of 1 to 4194304 bytes or a list of 1 to 1048576 token ids; got a list of 0\.$/],
+    [{ prompt: undefined, raw_prompt: [1.5] }, /^raw_prompt must be/],
+    [{ instructions: 'x' }, /^instructions must come with messages\.$/],
+    [{ metadata: { a: 'x'.repeat(513) } }, /^metadata/],
+    [{ metadata: Object.fromEntries(Array.from({ length: 17 }, (_, i) => [`${i}`, ''])) }, /^metadata must have at most 16 pairs\.$/],
     [{ prompt: undefined, messages: 'hi' }, /^messages must be a list; got "hi"\.$/],
     [{ seed: -1 }, /^seed must be an integer from 0 to 18446744073709551615 .*; got -1\.$/],
     [{ seed: 2 ** 53 }, /^seed .* as a bigint\); got 9007199254740992\.$/],

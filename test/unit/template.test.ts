@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { type LoadedModel, prepare } from '../../engine/job/prepare.ts';
+import { promptOf } from '../../engine/job/prompt.ts';
 import { parseSpec } from '../../engine/job/spec.ts';
 import { templateIn, tokenizerIn } from '../../engine/model/directory.ts';
 import { ChatTemplate } from '../../engine/model/template.ts';
@@ -57,10 +57,9 @@ describe('chat templates', () => {
   test('a job hands on what its spec says for the template: thinking, tools, documents, the date, and the rest', () => {
     const template = new ChatTemplate("{{ [messages, enable_thinking, tools, documents, strftime_now('%d %b'), thinking_budget, add_generation_prompt] | tojson }}");
     const tokenizer = Tokenizer.parse(byteLevel());
-    const model = { template, tokenizer, overrides: [], info: { maxPositions: 4_096 }, resolved: { name: 'x', card: null }, samplingDefaults: {} } as unknown as LoadedModel;
     const told = { enable_thinking: false, tools: [{ a: 1 }], documents: [{ b: 2 }], date: '2024-07-26', template_variables: { thinking_budget: 7, messages: 'no' } };
     const messages = [{ role: 'assistant', content: 'x', reasoning_content: 'r', tool_calls: [{}] }, { role: 'tool', content: 'y', tool_call_id: '1', name: 'f' }];
-    const { promptIds } = prepare(parseSpec({ model: 'x', messages, kv: 'f32', ...told }), model);
-    expect(JSON.parse(tokenizer.decode(promptIds, { skipSpecial: false }))).toEqual([messages, false, [{ a: 1 }], [{ b: 2 }], '26 Jul', 7, true]);
+    const { ids } = promptOf(parseSpec({ model: 'x', messages, kv: 'f32', ...told }), { name: 'x', template, tokenizer, vocabSize: tokenizer.vocabSize, context: 4_096 });
+    expect(JSON.parse(tokenizer.decode(ids, { skipSpecial: false }))).toEqual([messages, false, [{ a: 1 }], [{ b: 2 }], '26 Jul', 7, true]);
   });
 });

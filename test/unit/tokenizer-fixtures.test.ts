@@ -50,6 +50,15 @@ function holds(directory: string, path: string): void {
     for (const [i, text] of corpus.entries()) expect(tokenizer.encode(text, { addSpecial: false }), JSON.stringify(text)).toEqual(expected.ids[i]);
   });
 
+  test('stops where a text has more tokens than it may, and never says that it has more than it has', () => {
+    for (const [i, text] of corpus.entries()) {
+      const ids = expected.ids[i] ?? [];
+      expect(tokenizer.encodeAtMost(text, { addSpecial: false, most: ids.length })).toEqual(ids);
+      if (ids.length > 0) expect(tokenizer.encodeAtMost(text, { addSpecial: false, most: ids.length - 1 })).toBeNull();
+      expect(tokenizer.leastTokens(text)).toBeLessThanOrEqual(ids.length);
+    }
+  });
+
   test('adds the special tokens that the original adds', () => {
     for (const [i, ids] of expected.with_special.entries()) expect(tokenizer.encode(corpus[i] ?? '', { addSpecial: true })).toEqual(ids);
   });

@@ -97,6 +97,14 @@ describe('byte-level BPE', () => {
     expect(tokenizer.decode(ids, skip)).toBe('the 😀 a naïve\n<think> 文 ');
   });
 
+  test('knows how few tokens a text can have; a vocabulary that drops spaces does not', () => {
+    const text = ' '.repeat(10_000);
+    const least = tokenizer.leastTokens(text);
+    expect(least).toBeGreaterThan(100);
+    expect(tokenizer.encode(text, { addSpecial: false }).length).toBeGreaterThanOrEqual(least);
+    expect(tokenizerIn(`${COUNTDOWN}/cr8`).leastTokens(text)).toBe(0);
+  });
+
   test('each of the 256 byte tokens is its byte', () => {
     for (const [byte] of BYTE_CHARS.entries()) expect([...tokenizer.piece(byte, true)]).toEqual([byte]);
   });

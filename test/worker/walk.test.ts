@@ -1,6 +1,9 @@
 /** What lost its message is found; what only waits is not sent again and again. */
+import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, test } from 'vitest';
 
+import { ownerHint } from '../../engine/job/slice.ts';
 import { takeJob } from '../../engine/kv/take.ts';
 import { ManualClock } from '../helpers/clock.ts';
 import { through } from '../helpers/through.ts';
@@ -21,6 +24,44 @@ describe('reconciling', () => {
     await Promise.all([bench.event('ended', 'queued'), bench.event('ended', 'orphan')]);
     expect(bench.events.find(({ kind }) => kind === 'reconciled')).toMatchObject({ sent: 2 });
     for (const job of ['queued', 'orphan']) expect(await bench.result(job)).toEqual(expected);
+  });
+
+  test('a worker notices that another process of its machine has died, and takes what that one had', async () => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    await bench.submit('seen', SHORT, { send: false });
+    await bench.submit('unseen', SHORT, { send: false });
+    const neighbour = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1e9)'], { stdio: 'ignore' });
+    const exit = new Promise((resolve) => neighbour.once('exit', resolve));
+    const owner = ownerHint().replace(/^\d+-\d+/, `${neighbour.pid}-${startOf(neighbour.pid ?? 0)}`);
+    await takeJob(bench.store, whereIs('seen'), { owner });
+    bench.worker({ reconcileMs: 1e9, isQueueNew: true });
+    for (let seconds = 0; seconds < 5; seconds++) {
+      await clock.settle();
+      clock.advance(1_000);
+    }
+    await bench.event('ended', 'unseen');
+    expect(await bench.head('seen')).toMatchObject({ state: 'running', epoch: 1, owner });
+    neighbour.kill('SIGKILL');
+    await exit;
+    for (let seconds = 0; bench.kinds('seen').at(-1) !== 'ended'; seconds++) {
+      expect(seconds, 'taken at last').toBeLessThan(10_000);
+      await clock.settle();
+      // Nobody counts on less than a second.
+      if (bench.kinds('seen').length === 0) clock.advance(1_000);
+    }
+    expect(clock.nowMs()).toBeLessThan(40_000);
+    expect(await bench.result('seen')).toEqual(expected);
+  });
+
+  test('the message of a worker that was killed comes again, and its job is taken', async () => {
+    await using bench = new Bench();
+    await bench.submit('sums', SHORT, { send: false });
+    await takeJob(bench.store, whereIs('sums'), { owner: deadOwner() });
+    await bench.send('sums', 0);
+    bench.worker({ reconcileMs: 1e9 });
+    await bench.event('ended', 'sums');
+    expect(await bench.result('sums')).toEqual(expected);
   });
 
   test('a job that lost its message is found by the walk that comes every minute', async () => {
@@ -85,3 +126,9 @@ describe('the walk', () => {
     expect(sent.length).toBe(7);
   });
 });
+
+/** Clock ticks since boot, as /proc says. */
+function startOf(pid: number): string {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+}

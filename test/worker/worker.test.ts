@@ -171,7 +171,7 @@ describe('slices', () => {
     await using bench = new Bench();
     await bench.submit('a', LONG);
     await bench.submit('b', LONG);
-    bench.worker({ sliceMs: 0 });
+    bench.worker({ sliceMs: 0, slots: 1 });
     await Promise.all([bench.event('ended', 'a'), bench.event('ended', 'b')]);
     const turns = bench.events.flatMap((event) => (event.kind === 'started' ? [event.where.job] : []));
     expect(turns.slice(0, 6)).toEqual(['a', 'b', 'a', 'b', 'a', 'b']);

@@ -1,0 +1,55 @@
+/** The next turn of a conversation: what was asked before and the elected answer become part of the prompt, as the model's template writes them. */
+import { EngineError } from '../core/errors.ts';
+import { splitThinking } from './answer.ts';
+import { electedChain } from './elected.ts';
+import type { JobResult } from './generate.ts';
+import type { PreparedJob } from './prepare.ts';
+import type { JobSpec } from './spec.ts';
+import type { Parent, StoredSpec } from './stored-spec.ts';
+
+/** A job that has given an answer. */
+export interface Said {
+  readonly job: string;
+  /** Of its last manifest. */
+  readonly version: number;
+  readonly stored: StoredSpec;
+  readonly prepared: PreparedJob;
+  readonly result: Omit<JobResult, 'timing'>;
+}
+
+/**
+ * `spec` with the turns before it: all of them are in its messages, so that no conversation is followed through its ancestors. Instructions are
+ * not inherited.
+ * @throws EngineError ERR_OPTION: no turns came before, or there are none to add.
+ */
+export function nextTurn(spec: JobSpec, said: Said): JobSpec {
+  const { prompt, messages, ...rest } = spec;
+  const turns = messages ?? (prompt === undefined ? [] : [{ role: 'user', content: prompt }]);
+  if (turns.length === 0) throw new EngineError('ERR_OPTION', 'messages must be given to go on with a conversation.');
+  return { ...rest, messages: [...turnsOf(said.stored), answerOf(said), ...turns] };
+}
+
+/** As its template saw them. */
+function turnsOf({ spec }: StoredSpec): NonNullable<JobSpec['messages']> {
+  const { messages, prompt } = spec as Pick<JobSpec, 'messages' | 'prompt'>;
+  if (messages !== undefined) return messages;
+  if (prompt !== undefined) return [{ role: 'user', content: prompt }];
+  throw new EngineError('ERR_OPTION', 'previous must be an answer to messages; a raw prompt has no turns.');
+}
+
+function answerOf({ prepared, result }: Said): NonNullable<JobSpec['messages']>[number] {
+  const { thinking, answer } = splitThinking(result.chains[electedChain(result)]?.text ?? '', prepared.thinking, prepared.opened);
+  return { role: 'assistant', content: answer ?? '', ...(thinking === '' ? {} : { reasoning_content: thinking }) };
+}
+
+/** How far the prompt is what the model has seen before: so far its KV need not be computed again. Another model has seen nothing. */
+export function continuationOf(job: PreparedJob, modelId: string, { job: name, version, stored, result }: Said): Parent {
+  const chain = electedChain(result);
+  const seen = [...stored.prompt, ...(result.chains[chain]?.tokens ?? [])];
+  const { promptIds } = job;
+  // The last token of the prompt is fed whatever happens: the first new token comes of it.
+  const most = stored.model_id === modelId ? Math.min(seen.length, promptIds.length - 1) : 0;
+  let at = 0;
+  while (at < most && seen[at] === promptIds[at]) at++;
+  return { job: name, version, kind: 'continue', chain, at };
+}

@@ -1,0 +1,71 @@
+/** Several jobs at once on one worker. */
+import { afterEach, expect, test } from 'vitest';
+
+import { Session } from '../../engine/job/session.ts';
+import type { JobSpec } from '../../engine/job/spec.ts';
+import { Bench, LONG, SHORT, quiet, reaches } from './support.ts';
+
+const seeded = (seed: number): JobSpec => ({ ...SHORT, seed: BigInt(seed), budget: { length: 100 + 10 * seed, width: 1 + (seed % 3) } });
+
+afterEach(() => {
+  delete process.env.RUMINATE_MEMORY_LIMIT;
+});
+
+test('twelve jobs on four slots step together and have the results that each has alone', async () => {
+  await using bench = new Bench();
+  const seeds = Array.from({ length: 12 }, (_, seed) => seed);
+  for (const seed of seeds) await bench.submit(`job-${seed}`, seeded(seed));
+  let most = 0;
+  const worker = bench.worker({ slots: 4, onEvent: () => (most = Math.max(most, worker.running)) });
+  await Promise.all(seeds.map((seed) => bench.event('ended', `job-${seed}`)));
+  expect(most).toBe(4);
+  for (const seed of seeds) expect(await bench.result(`job-${seed}`)).toEqual(await quiet(seeded(seed)));
+});
+
+test('a short job is not stuck behind a long one', async () => {
+  await using bench = new Bench();
+  const worker = bench.worker({ slots: 2 });
+  const where = await bench.submit('long', LONG);
+  await reaches(worker, where, 10);
+  await bench.submit('short', SHORT);
+  await bench.event('ended', 'short');
+  expect(bench.kinds('long')).toEqual(['started']);
+  await bench.event('ended', 'long');
+});
+
+test('a job that does not fit beside the others waits for them, and that is no strike', async () => {
+  using session = new Session();
+  const { expected, weight_bytes: weights } = await session.quote({ ...LONG, threads: 1 });
+  await using bench = new Bench();
+  await bench.submit('first', LONG);
+  await bench.submit('second', { ...LONG, seed: 8n }, { send: false });
+  const worker = bench.worker({ slots: 2, fullMs: 50 });
+  await reaches(worker, { tenant: 'acme', job: 'first' }, 1);
+  process.env.RUMINATE_MEMORY_LIMIT = String(Math.floor((expected.allocated_bytes - weights) * 1.5));
+  await bench.send('second');
+  await bench.event('full', 'second');
+  await bench.event('ended', 'second');
+  expect(new Set(bench.kinds('second'))).toEqual(new Set(['started', 'full', 'ended']));
+  delete process.env.RUMINATE_MEMORY_LIMIT;
+  expect(await bench.head('second')).toMatchObject({ state: 'done', strikes: 0 });
+  expect(await bench.result('second')).toEqual(await quiet({ ...LONG, seed: 8n }));
+});
+
+test('when jobs take more than they were expected to, the youngest makes room and goes on later', async () => {
+  await using bench = new Bench();
+  const worker = bench.worker({ slots: 2, fullMs: 50 });
+  const where = await bench.submit('first', LONG, { send: false });
+  const second = await bench.submit('second', { ...LONG, seed: 8n }, { send: false });
+  await bench.send('first');
+  await reaches(worker, where, 1);
+  await bench.send('second');
+  await reaches(worker, second, 1);
+  // As if everything had been planned too small.
+  process.env.RUMINATE_MEMORY_LIMIT = '1';
+  const parked = await bench.event('parked', 'second');
+  expect(parked.why).toBe('memory');
+  delete process.env.RUMINATE_MEMORY_LIMIT;
+  await Promise.all([bench.event('ended', 'first'), bench.event('ended', 'second')]);
+  expect(bench.kinds('first')).toEqual(['started', 'ended']);
+  expect(await bench.result('second')).toEqual(await quiet({ ...LONG, seed: 8n }));
+});
