@@ -24,7 +24,7 @@ export function workerCommand(): Command {
   return queueOptions(options)
     .option('--model <name>', 'a model to have loaded before the first job comes, as name or name@variant (repeatable)', repeated)
     .option('--slots <n>', 'jobs at a time, as memory allows; those of one model step together (default: 8)')
-    .option('--threads <n>', 'threads of all of them together (default: all of this machine)')
+    .option('--threads <n>', 'threads (default: all of this machine)')
     .option('--slice-time <time>', 'how long a job runs before the next one\'s turn (default: 10m)')
     .optionsGroup('Stopping:')
     .option('--grace <time>', `how long handing back may take (default: ${GRACE_MS / 1_000}s)`)

@@ -1,6 +1,5 @@
 /** What a worker is told, as a command or as a function: options before the environment, and everything that is wrong with either said at once. */
 import { EngineError } from '../engine/core/errors.ts';
-import { SLOTS } from '../engine/worker/worker.ts';
 
 /** As `process.env`. */
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -27,7 +26,7 @@ export interface WorkerFlags {
 export interface WorkerConfig {
   readonly store: string;
   readonly models: readonly string[];
-  readonly slots: number;
+  readonly slots: number | undefined;
   readonly threads: number | undefined;
   readonly sliceMs: number | undefined;
   readonly graceMs: number;
@@ -78,7 +77,7 @@ export function workerConfig(flags: WorkerFlags, environment: Environment): Work
   const config = {
     store: store ?? '',
     models: flags.model ?? [],
-    slots: count(flags.slots, '--slots', 'RUMINATE_SLOTS', SLOTS_MAX) ?? SLOTS,
+    slots: count(flags.slots, '--slots', 'RUMINATE_SLOTS', SLOTS_MAX) ?? undefined,
     threads: count(flags.threads, '--threads', 'RUMINATE_THREADS', 1_024) ?? undefined,
     sliceMs: time(flags.sliceTime, '--slice-time', 'RUMINATE_SLICE_TIME', SLICE_MS_MAX) ?? undefined,
     graceMs,

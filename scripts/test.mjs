@@ -24,7 +24,7 @@ const KINDS = {
   async fast() {
     await prepare();
     await nativeTests('release');
-    await vitest('fast', ['test/unit', 'test/contract', 'test/kv', 'test/sim', 'test/resume', 'test/failures', 'test/failures.test.ts', 'test/checkpoint', 'test/control', 'test/worker', 'test/functions', 'test/native', 'test/engine', 'test/cli', 'test/tidy.test.ts']);
+    await vitest('fast', ['test/unit', 'test/contract', 'test/kv', 'test/sim', 'test/resume', 'test/failures', 'test/failures.test.ts', 'test/checkpoint', 'test/control', 'test/worker', 'test/functions', 'test/webhook', 'test/native', 'test/engine', 'test/cli', 'test/tidy.test.ts']);
     await check('typecheck', process.execPath, [bin('typescript/bin/tsc'), '--noEmit']);
   },
   async slow() {

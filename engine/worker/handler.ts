@@ -80,6 +80,8 @@ export class Handler implements Disposable {
   /** Of this worker, and those of them that have begun. */
   readonly #running = new Map<string, Running>();
   readonly #begun = new Set<Running>();
+  /** Of batches, in the order in which they came. */
+  readonly #batch = new Set<Running>();
   readonly #rates = new Map<string, number>();
   /** Loads each model once: jobs of one model step together. */
   #session: Session;
@@ -277,11 +279,20 @@ export class Handler implements Disposable {
       await queue.extend(receipt, visibilityMs, { signal: done.signal });
     });
     if (priority === 'batch') {
+      this.#batch.add(running);
       void every(TURN_MS, 'depth', async () => {
-        if (this.#running.size >= slots && (await queue.depth({ signal: done.signal })).visible > 0) running.end('turn');
+        if (this.#running.size < slots) return;
+        const { visible } = await queue.depth({ signal: done.signal });
+        // As many as there are to make room for, the last to come first.
+        if (visible > 0 && [...this.#batch].slice(-visible).includes(running)) running.end('turn');
       });
     }
-    return { [Symbol.dispose]: () => done.abort() };
+    return {
+      [Symbol.dispose]: () => {
+        done.abort();
+        this.#batch.delete(running);
+      },
+    };
   }
 
   async #failed({ received }: ReceivedMessage, where: JobKey, error: unknown): Promise<Next> {

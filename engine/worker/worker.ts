@@ -51,7 +51,7 @@ export interface WorkerOptions extends SessionOptions {
 const SLICE_MS = 10 * 60_000;
 const VISIBILITY_MS = 120_000;
 /** Beyond it a step of a small model gains little, and every job waits longer for its turn in one. */
-export const SLOTS = 8;
+const SLOTS = 8;
 const STRIKES_MAX = 5;
 const FULL_MS = 15_000;
 const RECONCILE_MS = 60_000;

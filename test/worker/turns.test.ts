@@ -36,6 +36,23 @@ describe('turns', () => {
     expect(await bench.result('batch')).toEqual(expectedLong);
   });
 
+  test('of several jobs of batches as many make room as there are to make room for', async () => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    for (const job of ['b1', 'b2', 'b3']) {
+      await bench.submit(job, LONG, { send: false });
+      await bench.queue.send({ v: 1, tenant: 'acme', job, slice: 0, priority: 'batch' });
+    }
+    const worker = bench.worker({ slots: 3, reconcileMs: 1e9 });
+    await Promise.all(['b1', 'b2', 'b3'].map((job) => reaches(worker, whereIs(job), 30)));
+    await bench.submit('chat', SHORT);
+    clock.advance(5_000);
+    await bench.event('ended', 'chat');
+    await Promise.all(['b1', 'b2', 'b3'].map((job) => bench.event('ended', job)));
+    expect(bench.events.filter((event) => event.kind === 'parked')).toHaveLength(1);
+    for (const job of ['b1', 'b2', 'b3']) expect(await bench.result(job)).toEqual(expectedLong);
+  });
+
   test('a job of a batch that nothing waits behind is not disturbed', async () => {
     const clock = new ManualClock();
     await using bench = new Bench(clock);
