@@ -39,6 +39,7 @@ describe('a job that is asked for', () => {
       metadata: null,
       user: null,
       evidence: null,
+      tools: null,
     });
     expect(queue.sent).toEqual([{ v: 1, tenant: TENANT, job: view.id, slice: 0 }]);
     expect(await platform.get(view.id, me)).toEqual(view);
