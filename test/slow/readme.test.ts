@@ -51,16 +51,22 @@ const SAYS: readonly (readonly [RegExp, (run: Run, earlier: readonly Run[]) => v
 /** Answer, tokens and reads, without times. */
 const billOf = (stdout: string) => stdout.split('\n').filter((line) => /^(Answer|tokens|KV reads|peak KV)/.test(line));
 
+/** A server and a worker beside the first one, until they are stopped. */
+const STAYS = /^npx ruminate (serve|worker) /;
+
 let folder: string;
 let port: number;
+let besidePort: number;
 let server: ChildProcess | null = null;
+const beside: ChildProcess[] = [];
 beforeAll(async () => {
   folder = mkdtempSync(path.join(tmpdir(), 'ruminate-readme-'));
   freshCheckout(folder);
-  port = await freePort();
+  [port, besidePort] = [await freePort(), await freePort()];
 }, 300_000);
 afterAll(async () => {
   await stop('SIGKILL');
+  for (const child of beside) if (child.exitCode === null && child.signalCode === null && child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
   rmSync(folder, { recursive: true, force: true });
 });
 
@@ -87,19 +93,30 @@ async function typed(command: string): Promise<Run> {
   return { stdout, all };
 }
 
-/** Until it says where it listens. A group of its own, as a terminal makes one: Ctrl-C goes to all of it. */
-async function start(command: string): Promise<void> {
-  const child = spawn('sh', ['-c', here(command).replace(/(npm start)/, `$1 -- --port ${port}`)], { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'], detached: true });
-  server = child;
+/** Until it says that it is there. A group of its own, as a terminal makes one: Ctrl-C goes to all of it. */
+async function started(command: string, isThere: (all: string) => boolean): Promise<ChildProcess> {
+  const child = spawn('sh', ['-c', here(command)], { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'], detached: true });
   let all = '';
-  child.stderr.on('data', (chunk: Buffer) => { all += chunk.toString(); });
   await new Promise<void>((resolve, reject) => {
-    child.stdout.on('data', (chunk: Buffer) => {
-      all += chunk.toString();
-      if (all.includes(`127.0.0.1:${port}`) && all.includes('curl')) resolve();
-    });
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on('data', (chunk: Buffer) => {
+        all += chunk.toString();
+        if (isThere(all)) resolve();
+      });
+    }
     child.once('close', (code) => reject(new Error(`${command}\nended with ${code}:\n${all.slice(-4_000)}`)));
   });
+  return child;
+}
+
+async function start(command: string): Promise<void> {
+  server = await started(command.replace('npm start', `npm start -- --port ${port}`), (all) => all.includes(`127.0.0.1:${port}`) && all.includes('curl'));
+}
+
+/** README's first server has the port that it does not name. */
+async function stay(command: string): Promise<void> {
+  const isServer = command.includes('serve');
+  beside.push(await started(isServer ? command.replace('serve', `serve --port ${besidePort}`) : command, (all) => (isServer ? all.includes(`127.0.0.1:${besidePort}`) : all.includes('working for'))));
 }
 
 async function stop(signal: 'SIGINT' | 'SIGKILL'): Promise<void> {
@@ -128,6 +145,7 @@ describe('README', () => {
   const earlier: Run[] = [];
   test.each(commands.filter((command) => skipped(command) === undefined))('%s', async (command) => {
     if (command.startsWith('npm start')) return await start(command);
+    if (STAYS.test(command)) return await stay(command);
     const run = await typed(command);
     for (const [pattern, says] of SAYS) if (pattern.test(command)) says(run, earlier);
     earlier.push(run);
@@ -136,6 +154,20 @@ describe('README', () => {
   test.each(programs.map(({ text }, at) => [at, text] as const))('program %i', async (at, text) => {
     writeFileSync(path.join(folder, `readme-${at}.ts`), here(text));
     expect((await typed(`npx tsx readme-${at}.ts`)).stdout.trim()).not.toBe('');
+  }, 300_000);
+
+  test('what one process answers another runs, and Ctrl-C ends both', async () => {
+    const url = `http://127.0.0.1:${besidePort}/v1/jobs/apart`;
+    const job = { model: 'countdown', prompt: '4 20 8 13 target 59', budget: { length: 200, width: 2 }, seed: 7 };
+    expect((await fetch(url, { method: 'PUT', headers: { 'content-type': 'application/json' }, body: JSON.stringify(job) })).status).toBe(200);
+    expect((await readSse(await fetch(`${url}/events`))).some(({ event }) => event === 'end')).toBe(true);
+    expect((await fetch(`${url}/result`)).status).toBe(200);
+    expect(beside).toHaveLength(2);
+    for (const child of beside) {
+      const closed = once(child, 'close');
+      process.kill(-(child.pid ?? 0), 'SIGINT');
+      await closed;
+    }
   }, 300_000);
 
   test('Ctrl-C parks what runs, and the next start goes on with it: its reader misses no event and sees none twice', async () => {
