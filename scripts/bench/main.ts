@@ -1,5 +1,6 @@
 /** `npm run bench -- …`: which bench, under what conditions, and one JSON object at the end. */
 import { endWithReader, exitCodeOf, failureLine, onInterrupt } from '../../cli/exit.ts';
+import { FULL_BATCHING, measureBatching, QUICK_BATCHING } from './batching.ts';
 import { FULL, measureCheckpoints, QUICK } from './checkpoint.ts';
 import { conditionLine, conditions } from './conditions.ts';
 import { writeFigures } from './figures.ts';
@@ -11,7 +12,7 @@ const NATIVE = { decode: 'decode_bench', sampler: 'sampler_bench', objects: 'obj
 
 const USAGE = `\
 Usage: npm run bench -- decode|sampler|objects|restore [options of the program]
-       npm run bench -- checkpoint|front [--quick]
+       npm run bench -- checkpoint|front|batching [--quick]
        npm run bench -- large [--threads N]
        npm run bench -- figures CHECKPOINT LARGE
 
@@ -22,6 +23,7 @@ Usage: npm run bench -- decode|sampler|objects|restore [options of the program]
   checkpoint  what checkpoints of the bundled model cost, how soon a job goes on, against computing it again
     --quick   a few small cases, to see that it works
   front       requests a second of the HTTP front against a bare one, its answers while the engine is saturated, 1,000 streams
+  batching    jobs one at a time against the same jobs in slots, which step together
   large       the same of a shape like Qwen3-8B: deltas measured, larger sizes and re-prefill computed
   figures     docs/checkpoint-figures.md and .svg from the output of checkpoint and large, in two files
   --json      only the JSON object, one line
@@ -61,7 +63,7 @@ export async function main(args: readonly string[]): Promise<number> {
 
 function problemWith(name: string, options: readonly string[]): string | null {
   if (Object.hasOwn(NATIVE, name)) return null;
-  if (name === 'checkpoint' || name === 'front') return options.every((option) => option === '--quick') ? null : `${name} takes --quick and nothing else`;
+  if (['checkpoint', 'front', 'batching'].includes(name)) return options.every((option) => option === '--quick') ? null : `${name} takes --quick and nothing else`;
   if (name === 'large') return options.length === 0 || (options.length === 2 && options[0] === '--threads' && /^[1-9]\d?$/.test(options[1] ?? '')) ? null : 'large takes --threads N';
   if (name === 'figures') return options.length === 2 ? null : 'figures takes two files';
   return `there is no bench ${JSON.stringify(name)}`;
@@ -71,6 +73,7 @@ async function measure(name: string, options: readonly string[], json: boolean, 
   const say = (line: string) => void process.stderr.write(`bench: ${line}\n`);
   if (name === 'checkpoint') return { bench: name, ...(await measureCheckpoints(options.includes('--quick') ? QUICK : FULL, say, signal)) };
   if (name === 'front') return { bench: name, ...(await measureFront(options.includes('--quick') ? QUICK_FRONT : FULL_FRONT, say, signal)) };
+  if (name === 'batching') return { bench: name, ...(await measureBatching(options.includes('--quick') ? QUICK_BATCHING : FULL_BATCHING, say, signal)) };
   if (name === 'large') return { bench: name, ...(await measureLargeModel(Number(options[1] ?? 1))) };
   return await nativeBench(NATIVE[name as keyof typeof NATIVE], options, { show: !json });
 }
