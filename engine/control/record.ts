@@ -3,7 +3,6 @@ import { EngineError } from '../core/errors.ts';
 import type { FinishReason } from '../job/generate.ts';
 import { type SpecOutline, outlineOf } from '../job/sealed-spec.ts';
 import { type JobSpec, modelName } from '../job/spec.ts';
-import type { StoredSpec } from '../job/stored-spec.ts';
 import { readJob } from '../kv/create.ts';
 import { type Head, isTerminal } from '../kv/head.ts';
 import type { Manifest } from '../kv/manifest.ts';
@@ -63,8 +62,8 @@ export function withoutPlace(error: unknown, id: string): unknown {
   return error instanceof EngineError && error.code === 'ERR_JOB_NOT_FOUND' ? notFound(id) : error;
 }
 
-/** @param spec as it was asked for, opened where it is sealed. */
-export async function viewOf(store: ObjectStore, { where, head, manifest }: JobRecord, spec: StoredSpec, options: CallOptions = {}): Promise<JobView> {
+/** @param spec as it was asked for, opened where it is sealed; of one that nobody here can open, what it shows. */
+export async function viewOf(store: ObjectStore, { where, head, manifest }: JobRecord, spec: SpecOutline, options: CallOptions = {}): Promise<JobView> {
   const asked = spec.spec as Pick<JobSpec, 'model' | 'variant' | 'metadata' | 'user' | 'tools' | 'tool_choice' | 'parallel_tool_calls'>;
   return {
     id: where.job,

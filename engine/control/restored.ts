@@ -2,7 +2,7 @@
 import type { Clock } from '../core/clock.ts';
 import { Kept } from '../core/kept.ts';
 import type { PreparedJob } from '../job/prepare.ts';
-import { openSpec } from '../job/sealed-spec.ts';
+import { type SpecOutline, openSpec } from '../job/sealed-spec.ts';
 import { type StoredSpec, parseStoredSpec } from '../job/stored-spec.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { Shelf } from '../ports/shelf.ts';
@@ -10,6 +10,8 @@ import type { JobRecord } from './record.ts';
 
 /** A prompt may have megabytes. */
 const KEPT = 32;
+/** Without it a spec has little: two pages of a list, and more. */
+const OUTLINES_KEPT = 256;
 
 export class RestoredJobs {
   readonly #shelf: Pick<Shelf, 'restore'>;
@@ -17,6 +19,7 @@ export class RestoredJobs {
   /** By the digest of the spec, which says all there is to know. */
   readonly #kept: Kept<PreparedJob>;
   readonly #opened: Kept<StoredSpec>;
+  readonly #outlines: Kept<SpecOutline>;
 
   /** @param keys null: jobs are stored in the clear. */
   constructor(shelf: Pick<Shelf, 'restore'>, keys: KeyProvider | null, clock: Clock) {
@@ -24,6 +27,7 @@ export class RestoredJobs {
     this.#keys = keys;
     this.#kept = new Kept({ most: KEPT, clock });
     this.#opened = new Kept({ most: KEPT, clock });
+    this.#outlines = new Kept({ most: OUTLINES_KEPT, clock });
   }
 
   /** @throws EngineError ERR_KEY, ERR_CHECKPOINT model, ERR_MODEL_NOT_FOUND and the other faults of models, ERR_CANCELLED. */
@@ -36,4 +40,14 @@ export class RestoredJobs {
     if (spec.prompt !== null) return parseStoredSpec(specText);
     return await this.#opened.get(head.spec, async () => parseStoredSpec(await openSpec(specText, where, this.#keys)), signal);
   }
+
+  /** What a view shows of it. @throws EngineError as `spec`. */
+  async outline(record: JobRecord, signal: AbortSignal | undefined): Promise<SpecOutline> {
+    const { head, spec } = record;
+    return spec.prompt === null ? await this.#outlines.get(head.spec, async () => shownOf(await this.spec(record, undefined)), signal) : spec;
+  }
+}
+
+function shownOf({ spec: { model, variant, tools, tool_choice, parallel_tool_calls, metadata, user }, lengths, model_id, parent }: StoredSpec): SpecOutline {
+  return { spec: { model, variant, tools, tool_choice, parallel_tool_calls, metadata, user }, lengths, model_id, parent, prompt: null };
 }

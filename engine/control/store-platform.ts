@@ -10,7 +10,7 @@ import { type Said, continuationOf, nextTurn } from '../job/conversation.ts';
 import type { JobResult } from '../job/generate.ts';
 import { JournalReader, endReason } from '../job/journals.ts';
 import { resultOf } from '../job/run.ts';
-import { holds, sealSpec } from '../job/sealed-spec.ts';
+import { type SpecOutline, holds, sealSpec } from '../job/sealed-spec.ts';
 import { type JobSpec, parseSpec } from '../job/spec.ts';
 import { storedSpecOf } from '../job/stored-spec.ts';
 import { createJob } from '../kv/create.ts';
@@ -118,7 +118,8 @@ export class StorePlatform implements Platform {
     if (after !== undefined) keyOf(tenant, after);
     return await listNewest(this.#options.store, { tenant, nowMs: this.#nowMs(), limit, after, signal }, async (where) => {
       try {
-        return await this.#view(where, signal);
+        const record = await readRecord(this.#options.store, where, { signal });
+        return await viewOf(this.#options.store, record, await this.#listed(record, signal), { signal });
       } catch (error) {
         // Never born, erased, or not to be read: one job takes no other from the list.
         if (error instanceof EngineError && (error.code === 'ERR_JOB_NOT_FOUND' || error.code === 'ERR_CHECKPOINT')) return null;
@@ -241,19 +242,29 @@ export class StorePlatform implements Platform {
   async #view(where: JobKey, signal: AbortSignal | undefined): Promise<JobView> {
     const { store } = this.#options;
     const record = await readRecord(store, where, { signal });
-    return await viewOf(store, record, await this.#jobs.spec(record, signal), { signal });
+    return await viewOf(store, record, await this.#jobs.outline(record, signal), { signal });
+  }
+
+  /** A job under a key that is not ours takes no other from the list. */
+  async #listed(record: JobRecord, signal: AbortSignal | undefined): Promise<SpecOutline> {
+    try {
+      return await this.#jobs.outline(record, signal);
+    } catch (error) {
+      if (error instanceof EngineError && error.code === 'ERR_KEY') return record.spec;
+      throw error;
+    }
   }
 
   /** The job is there, whatever becomes of the message: the reconciler finds what no worker has heard of. */
   async #announced(where: JobKey, traceparent: string | undefined, signal: AbortSignal | undefined): Promise<JobView> {
-    const { store, queue } = this.#options;
+    const { store } = this.#options;
     const record = await readRecord(store, where, { signal });
     if (!isTerminal(record.head.state)) {
       const message = await messageOf(store, where, record.head, record.spec, { signal });
       await this.#send(message, traceparent, signal).catch(() => undefined);
       if (record.head.state === 'queued') this.#backlog.sent(where, priorityOf(message));
     }
-    return await viewOf(store, record, await this.#jobs.spec(record, signal), { signal });
+    return await viewOf(store, record, await this.#jobs.outline(record, signal), { signal });
   }
 
   async #send(message: SliceMessage, parent: string | undefined, signal: AbortSignal | undefined): Promise<void> {

@@ -5,6 +5,7 @@ import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { NativeShelf } from '../../engine/control/native-shelf.ts';
 import { generate } from '../../engine/job/generate.ts';
 import { resumeStored } from '../../engine/job/stored.ts';
+import type { JobSpec } from '../../engine/job/spec.ts';
 import { readJob } from '../../engine/kv/create.ts';
 import { keyFile } from '../helpers/stored-job.ts';
 import { SPEC, TENANT, eventsOf, fingerprint, numbered, platformOn, runToEnd } from './support.ts';
@@ -104,12 +105,34 @@ describe('a sealed job', () => {
       const result = await platform.result(id, me);
       expect((await eventsOf(platform.events(id, me))).at(-1)).toMatchObject({ kind: 'result', result });
       const { platform: keyless } = platformOn(store, shelf);
+      await expect(keyless.get(id, me)).rejects.toMatchObject({ code: 'ERR_KEY' });
       await expect(keyless.result(id, me)).rejects.toMatchObject({ code: 'ERR_KEY' });
       await expect(eventsOf(keyless.events(id, me))).rejects.toMatchObject({ code: 'ERR_KEY' });
     } finally {
       keys.remove();
     }
   });
+});
+
+test('a list has jobs under keys that are not ours, as far as they show', async () => {
+  const [ours, theirs] = [await keyFile(), await keyFile()];
+  try {
+    const store = new MemoryStore();
+    const labelled: JobSpec = { ...SPEC, metadata: { team: 'blue' }, user: 'ada' };
+    const { platform } = platformOn(store, shelf, { keys: ours.provider });
+    const { platform: other } = platformOn(store, shelf, { keys: theirs.provider });
+    await platform.submit(labelled, { ...me, id: 'ours' });
+    await other.submit(labelled, { ...me, id: 'theirs' });
+    for (const platform_ of [platform, platformOn(store, shelf).platform]) {
+      const { jobs } = await platform_.list({ ...me, limit: 10 });
+      expect(jobs.map(({ id }) => id).sort()).toEqual(['ours', 'theirs']);
+      expect(jobs.find(({ id }) => id === 'theirs')).toMatchObject({ state: 'queued', model: 'countdown@cr2', metadata: null, user: null, tools: null });
+      expect(jobs.find(({ id }) => id === 'ours')).toMatchObject(platform_ === platform ? { metadata: { team: 'blue' }, user: 'ada' } : { metadata: null, user: null });
+    }
+  } finally {
+    ours.remove();
+    theirs.remove();
+  }
 });
 
 describe('a quote', () => {
