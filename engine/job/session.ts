@@ -2,6 +2,7 @@
 import { availableParallelism } from 'node:os';
 import { type Clock, systemClock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
+import { unlessCancelled } from '../core/waiting.ts';
 import { localModels } from '../model/finder.ts';
 import type { FoundModel, ModelFinder } from '../ports/models.ts';
 import type { Prompts } from '../ports/prompts.ts';
@@ -42,11 +43,11 @@ interface Share {
  * for (const prompt of prompts) console.log((await session.generate({ model: 'countdown', prompt })).answer);
  */
 export class Session {
-  /** Promises, so that jobs that begin together load it once. */
+  /** Promises, so that jobs that begin together find a model once and load it once. */
   readonly #engines = new Map<string, Promise<NativeEngine>>();
   readonly #opened = new Set<NativeEngine>();
   readonly #shares = new Set<Share>();
-  readonly #found = new Map<string, FoundModel>();
+  readonly #found = new Map<string, Promise<FoundModel>>();
   readonly #constraints = new Constraints();
   readonly #finder: ModelFinder;
   readonly #prompts: Prompts;
@@ -154,18 +155,7 @@ export class Session {
   }
 
   async #engine(key: string, job: PreparedJob, threads: number, signal: AbortSignal | undefined): Promise<NativeEngine> {
-    for (;;) {
-      const others = this.#engines.get(key);
-      const opening = others ?? this.#openEngine(job, threads, signal);
-      this.#engines.set(key, opening);
-      try {
-        return await opening;
-      } catch (error) {
-        if (this.#engines.get(key) === opening) this.#engines.delete(key);
-        // Another job's signal is none of ours.
-        if (others === undefined || signal?.aborted || !(error instanceof EngineError) || error.code !== 'ERR_CANCELLED') throw error;
-      }
-    }
+    return await shared(this.#engines, key, () => this.#openEngine(job, threads, signal), signal);
   }
 
   async #openEngine(job: PreparedJob, threads: number, signal: AbortSignal | undefined): Promise<NativeEngine> {
@@ -203,11 +193,13 @@ export class Session {
     const name = modelName(spec);
     const cr = spec.budget?.compression_ratio;
     const key = JSON.stringify([name, cr]);
-    const known = this.#found.get(key);
-    if (known !== undefined) return { resolved: known.resolved, timing: null };
-    const found = await this.#finder.find(name, { cr, signal, onProgress: (fetch) => onProgress?.(fetchPicture(fetch)) });
-    this.#found.set(key, found);
-    return found;
+    let isFirst = false;
+    const found = await shared(this.#found, key, () => {
+      isFirst = true;
+      return this.#finder.find(name, { cr, signal, onProgress: (fetch) => onProgress?.(fetchPicture(fetch)) });
+    }, signal);
+    if (this.#disposed) throw disposed();
+    return { resolved: found.resolved, timing: isFirst ? found.timing : null };
   }
 
   /** Idempotent. */
@@ -219,7 +211,7 @@ export class Session {
     this.#engines.clear();
     if (this.#ownsModels) this.#models.clear();
     // A pin that is not taken back in time ends with this process.
-    for (const found of this.#found.values()) found[Symbol.asyncDispose]().then(undefined, () => {});
+    for (const finding of this.#found.values()) finding.then((found) => found[Symbol.asyncDispose]()).catch(() => undefined);
     this.#found.clear();
   }
 }
@@ -230,6 +222,27 @@ export function openSession(finder?: ModelFinder): Session {
 }
 
 const INLINE: Prompts = { encode: async (spec, model) => promptOf(spec, promptModel(model)) };
+
+/** What is begun once for all who ask for it; one that failed is begun again by whoever comes next. */
+async function shared<T>(all: Map<string, Promise<T>>, key: string, begin: () => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  for (;;) {
+    const others = all.get(key);
+    if (others === undefined) {
+      const begun = begin();
+      all.set(key, begun);
+      begun.catch(() => {
+        if (all.get(key) === begun) all.delete(key);
+      });
+      return await begun;
+    }
+    try {
+      return await unlessCancelled(others, signal);
+    } catch (error) {
+      // Another job's signal is none of ours.
+      if (signal?.aborted || !(error instanceof EngineError) || error.code !== 'ERR_CANCELLED') throw error;
+    }
+  }
+}
 
 function disposed(): EngineError {
   return new EngineError('ERR_DISPOSED', 'The session was used after it was disposed.');

@@ -1,8 +1,10 @@
 /** Several jobs on one session, at the same time. */
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 
 import { openSession } from '../../engine/job/session.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
+import { localModels } from '../../engine/model/finder.ts';
+import type { ModelFinder } from '../../engine/ports/models.ts';
 
 const specOf = (seed: number): JobSpec => ({
   model: 'countdown', prompt: '4 20 8 13 target 59', budget: { compression_ratio: 8, length: 60 + seed, width: 1 + (seed % 3) }, seed: BigInt(seed), threads: 1,
@@ -31,6 +33,24 @@ describe('jobs of one session at the same time', () => {
     const [second, third] = await Promise.all(others);
     expect(second!.engine).toBe(third!.engine);
     await first;
+  });
+
+  test('find a model once and let go of it once', async () => {
+    let finds = 0;
+    let pins = 0;
+    const counting: ModelFinder = {
+      find: async (name, options) => {
+        finds++;
+        const found = await localModels.find(name, options);
+        pins++;
+        return { ...found, [Symbol.asyncDispose]: async () => void pins-- };
+      },
+    };
+    const session = openSession(counting);
+    await Promise.all(SEEDS.map(async () => session.prepare(specOf(1))));
+    expect([finds, pins]).toEqual([1, 1]);
+    session[Symbol.dispose]();
+    await vi.waitFor(() => expect(pins).toBe(0));
   });
 
   test('are admitted beside what the others may still take, and again when those are over', async () => {
