@@ -7,7 +7,7 @@ import type { PreparedJob } from './prepare.ts';
 
 /** Of one job, until it is disposed. */
 export interface Constraint extends Disposable {
-  /** For the next step, [width]; null for a chain that has finished. @throws EngineError ERR_FORMAT, ERR_CANCELLED. */
+  /** For the next step, [width]; null for a chain that has finished. @throws EngineError ERR_FORMAT, ERR_OVERLOADED, ERR_CANCELLED. */
   masks(report: RunReport, signal?: AbortSignal): Promise<readonly (TokenMask | null)[]>;
 }
 
@@ -27,7 +27,7 @@ export class Constraints implements Disposable {
 
   /**
    * null: the job may write any text.
-   * @throws EngineError ERR_FORMAT: the model cannot end a text, or the grammar is refused or takes too long; ERR_OPTION; ERR_CANCELLED.
+   * @throws EngineError ERR_FORMAT: the model cannot end a text, or the grammar is refused or takes too long; ERR_OVERLOADED: its thread failed; ERR_OPTION; ERR_CANCELLED.
    */
   async open(job: PreparedJob, signal?: AbortSignal): Promise<Constraint | null> {
     if (job.format === null) return null;

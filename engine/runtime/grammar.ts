@@ -47,8 +47,8 @@ export class GrammarThread implements Disposable {
       if (reply.refused === undefined) return call?.resolve(reply);
       this.#end(refused(`The grammar of the format is refused: ${reply.refused}`));
     });
-    this.#worker.on('error', (error) => this.#end(refused(`The grammar of the format cannot be followed: ${error.message}`)));
-    this.#worker.on('exit', () => this.#end(refused('The grammar of the format cannot be followed: its thread ended.')));
+    this.#worker.on('error', (error) => this.#end(failed(`The grammar of the format cannot be followed: ${error.message}`)));
+    this.#worker.on('exit', () => this.#end(failed('The grammar of the format cannot be followed: its thread ended.')));
     // A process does not stay for a thread that nobody waits for.
     this.#worker.unref();
   }
@@ -57,14 +57,16 @@ export class GrammarThread implements Disposable {
     return this.#ended === null;
   }
 
-  /** From here on masks are of this grammar, and of no tokens. @throws EngineError ERR_FORMAT: refused, or not compiled within the limit; ERR_CANCELLED. */
+  /** From here on masks are of this grammar, and of no tokens. @throws EngineError ERR_FORMAT: refused, or not compiled within the limit; ERR_OVERLOADED: its thread failed; ERR_CANCELLED. */
   async open(grammar: string, signal?: AbortSignal): Promise<void> {
-    await this.#call({ grammar }, LIMITS.GRAMMAR_COMPILE_MS_MAX, signal);
+    const limitMs = LIMITS.GRAMMAR_COMPILE_MS_MAX;
+    await this.#call({ grammar }, limitMs, () => refused(`The grammar of the format takes more than ${limitMs / 1_000} s; give a smaller schema.`), signal);
   }
 
-  /** null: the tokens of that chain are not of the grammar. @throws EngineError ERR_FORMAT, ERR_CANCELLED. */
+  /** null: the tokens of that chain are not of the grammar. @throws EngineError ERR_OVERLOADED: not within the limit, or its thread failed; ERR_CANCELLED. */
   async masks(asked: readonly ChainTokens[], signal?: AbortSignal): Promise<readonly (TokenMask | null)[]> {
-    return (await this.#call({ asked }, LIMITS.GRAMMAR_STEP_MS_MAX, signal)).masks ?? [];
+    const limitMs = LIMITS.GRAMMAR_STEP_MS_MAX;
+    return (await this.#call({ asked }, limitMs, () => failed(`The grammar of the format was not followed within ${limitMs / 1_000} s.`), signal)).masks ?? [];
   }
 
   /** Idempotent. */
@@ -72,14 +74,14 @@ export class GrammarThread implements Disposable {
     this.#end(new EngineError('ERR_DISPOSED', 'The grammar was used after it was disposed.'));
   }
 
-  async #call(request: object, limitMs: number, signal: AbortSignal | undefined): Promise<Reply> {
+  async #call(request: object, limitMs: number, tooLate: () => EngineError, signal: AbortSignal | undefined): Promise<Reply> {
     if (this.#ended !== null) throw this.#ended;
     if (signal?.aborted === true) throw cancelled();
     const id = this.#ids++;
     const reply = new Promise<Reply>((resolve, reject) => this.#calls.set(id, { resolve, reject }));
     // What it is at cannot be interrupted: the thread goes with it.
     const abort = () => this.#end(cancelled());
-    const late = setTimeout(() => this.#end(refused(`The grammar of the format takes more than ${limitMs / 1_000} s; give a smaller schema.`)), limitMs);
+    const late = setTimeout(() => this.#end(tooLate()), limitMs);
     signal?.addEventListener('abort', abort, { once: true });
     this.#worker.ref();
     this.#worker.postMessage({ id, ...request });
@@ -103,6 +105,11 @@ export class GrammarThread implements Disposable {
 
 function refused(sentence: string): EngineError {
   return new EngineError('ERR_FORMAT', sentence);
+}
+
+/** Of this machine at this moment: the job goes on elsewhere or later. */
+function failed(sentence: string): EngineError {
+  return new EngineError('ERR_OVERLOADED', sentence);
 }
 
 function cancelled(): EngineError {

@@ -1,10 +1,12 @@
 /** Schemas as grammars, followed by xgrammar over a real alphabet of tokens: what may be written is valid, and what is valid may mostly be written. */
 import path from 'node:path';
+import { Worker } from 'node:worker_threads';
 
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 
+import { LIMITS } from '../../engine/core/limits.ts';
 import { type GrammarContext, type OutputFormat, checkFormat, formatOf, grammarOf } from '../../engine/job/grammar.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { splitCalls } from '../../engine/job/splitter.ts';
@@ -264,5 +266,39 @@ describe('the thread', () => {
     for (const [from, id] of ids.entries()) [last] = await thread.masks([{ chain: 1, from, tokens: [id] }]);
     expect(last).toEqual(atOnce);
     expect(await thread.masks([{ chain: 2, from: 0, tokens: [EOS] }])).toEqual([null]);
+  });
+});
+
+describe('the thread that follows a grammar', () => {
+  const ANY = grammarOf({ kind: 'json_object' }, PLAIN);
+  const started = (): GrammarThread => new GrammarThread({ ...tokenizer.pieces(ROWS), eosIds: [EOS] });
+  afterEach(() => {
+    vi.useRealTimers();
+    vi.restoreAllMocks();
+  });
+
+  test('that ends or is late with a step is a fault of the machine: the job is not to blame', async () => {
+    using ended = started();
+    const post = vi.spyOn(Worker.prototype, 'postMessage');
+    await ended.open(ANY);
+    await (post.mock.contexts[0] as Worker).terminate();
+    await expect(ended.masks([{ chain: 0, from: 0, tokens: [] }])).rejects.toMatchObject({ code: 'ERR_OVERLOADED' });
+    expect(ended.isUsable).toBe(false);
+    using late = started();
+    await late.open(ANY);
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const step = late.masks([{ chain: 0, from: 0, tokens: [] }]);
+    vi.advanceTimersByTime(LIMITS.GRAMMAR_STEP_MS_MAX);
+    await expect(step).rejects.toMatchObject({ code: 'ERR_OVERLOADED' });
+  });
+
+  test('that takes too long over a grammar refuses it, as one that is none', async () => {
+    using none = started();
+    await expect(none.open('no grammar')).rejects.toMatchObject({ code: 'ERR_FORMAT' });
+    using late = started();
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const opened = late.open(ANY);
+    vi.advanceTimersByTime(LIMITS.GRAMMAR_COMPILE_MS_MAX);
+    await expect(opened).rejects.toMatchObject({ code: 'ERR_FORMAT' });
   });
 });
