@@ -22,20 +22,29 @@ export const FUNCTIONS = readdirSync(ENTRIES).filter((file) => file.endsWith('.t
 
 /**
  * Parts of libraries that a function would carry for nothing, or that are for pages: of zod its sentences in 50 languages (it speaks English by
- * itself) and its ways from and to what we have not (JSON schemas, compiled parsers), 290 kB in all; of the SDK the XML parser over a DOM, in
+ * itself) and its ways from and to what we have not (JSON schemas, compiled parsers), 310 kB in all; of the SDK the XML parser over a DOM, in
  * whose place comes the one it has for Node, which is plain JavaScript.
  */
 const none = (...names) => `export const ${names.map((name) => `${name} = undefined`).join(', ')};`;
 const NEVER_CALLED = {
   'locales/index.js': '',
   'core/compile.js': none('INVALID', 'compile', 'compileFn', 'withParser', 'ZodCompileAsyncError', 'ZodCompileUnsupportedError'),
+  // Asked for beside what every schema says of itself to other libraries.
+  'core/to-json-schema.js': `${none('createToJSONSchemaMethod', 'extractDefs', 'finalize', 'handleUnrepresentable', 'initializeContext', 'process', 'processSchema')}
+    export const createStandardJSONSchemaMethod = () => undefined;`,
   'classic/from-json-schema.js': none('fromJSONSchema'),
 };
 const REPLACED = {
   name: 'replaced',
   setup(esbuild) {
-    esbuild.onLoad({ filter: /[\\/]zod[\\/]v4[\\/](locales[\\/]index|core[\\/]compile|classic[\\/]from-json-schema)\.js$/ }, ({ path: file }) => {
+    esbuild.onLoad({ filter: /[\\/]zod[\\/]v4[\\/](locales[\\/]index|core[\\/](compile|to-json-schema)|classic[\\/]from-json-schema)\.js$/ }, ({ path: file }) => {
       return { contents: NEVER_CALLED[file.split(/[\\/]/).slice(-2).join('/')] };
+    });
+    // Schemas are told by zod-to-openapi: of zod's own way only what says the bounds of a schema is ever called.
+    esbuild.onLoad({ filter: /[\\/]zod[\\/]v4[\\/]core[\\/]json-schema-processors\.js$/ }, ({ path: file }) => {
+      const [used, unused] = readFileSync(file, 'utf8').split(/^(?=export const stringProcessor )/m);
+      const names = [...unused.matchAll(/^export (?:const|function) (\w+)/gm)].map(([, name]) => name);
+      return { contents: used + none(...names), resolveDir: path.dirname(file) };
     });
     // Of hundreds of shapes a dozen are used; esbuild cannot see that making the others has no effect, for their keys are computed.
     esbuild.onLoad({ filter: /@aws-sdk[\\/]client-[a-z0-9]+[\\/]dist-es[\\/]schemas[\\/]schemas_0\.js$/ }, ({ path: file }) => {
