@@ -51,8 +51,8 @@ export function chatCompletions(registry: Registry): void {
       onError: (error) => frame(JSON.stringify(envelopeOf(noteFailed(services, c, error)))),
       onEnd: (gone) => {
         release();
-          if (body.store === false) behind(c, forget(services, view.id, tenant));
-          else if (gone && key === undefined) behind(c, cancelQuietly(services, view.id, tenant));
+        if (body.store === false) behind(c, forget(services, view.id, tenant));
+        else if (gone && key === undefined) behind(c, cancelQuietly(services, view.id, tenant));
       },
     });
   });

@@ -117,8 +117,8 @@ export function responses(registry: Registry): void {
       onError: (error) => frame(JSON.stringify({ type: 'error', ...envelopeOf(noteFailed(services, c, error)) }), { event: 'error' }),
       onEnd: (gone) => {
         release();
-          if (store === false) behind(c, forget(services, view.id, tenant));
-          else if (gone && !keep) behind(c, cancelQuietly(services, view.id, tenant));
+        if (store === false) behind(c, forget(services, view.id, tenant));
+        else if (gone && !keep) behind(c, cancelQuietly(services, view.id, tenant));
       },
     });
   }

@@ -2,7 +2,7 @@
 import type { JobView } from '../../engine/control/platform.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import type { Services } from '../context.ts';
-import { type Registry, endpoint, noteFailed } from '../endpoint.ts';
+import { type Registry, behind, endpoint, noteFailed } from '../endpoint.ts';
 import { failureOf } from '../errors.ts';
 import { cancelQuietly, waitFor } from '../foreground.ts';
 import { idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
@@ -48,7 +48,7 @@ export function textCompletions(registry: Registry): void {
       onError: (error) => frame(JSON.stringify(envelopeOf(noteFailed(services, c, error)))),
       onEnd: (gone) => {
         release();
-        if (gone) void leave();
+        if (gone && key === undefined) behind(c, cancelAll(services, views, tenant));
       },
     });
   });
