@@ -10,7 +10,7 @@ import { createSqsQueue } from '../engine/adapters/sqs.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
 import { StoreShelf } from '../engine/control/store-shelf.ts';
 import type { ObjectStore } from '../engine/ports/object-store.ts';
-import type { Queue } from '../engine/ports/queue.ts';
+import { EMPTY_DEPTH, type Queue } from '../engine/ports/queue.ts';
 import { type AddEndpoints, assemble } from './assemble.ts';
 import { consoleLog } from './console-log.ts';
 import type { App, AppOptions } from './context.ts';
@@ -98,9 +98,8 @@ function queueAt({ queue, aws: { credentials, region, sqsEndpoint } }: FrontConf
   return createSqsQueue({ ...queue, region, ...(credentials === null ? {} : { credentials }), ...(sqsEndpoint === null ? {} : { endpoint: sqsEndpoint }) });
 }
 
-const NOTHING = { visible: 0, inFlight: 0, oldestAgeMs: 0 };
 /** Workers find jobs by their walk. */
-const NO_QUEUE = { send: async () => undefined, depth: async () => ({ ...NOTHING, batch: NOTHING }) };
+const NO_QUEUE = { send: async () => undefined, depth: async () => EMPTY_DEPTH };
 
 function storeAt(place: StorePlace, { aws }: FrontConfig): ObjectStore {
   if (place.kind === 'memory') return new MemoryStore();

@@ -12,7 +12,7 @@ import { type Clock, systemClock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import type { CallOptions } from '../ports/object-store.ts';
 import {
-  DELAY_MS_MAX, HELD_MS_MAX, priorityOf,
+  DELAY_MS_MAX, EMPTY_DEPTH, HELD_MS_MAX, priorityOf,
   type ClassDepth, type DeadLetters, type Priority, type Queue, type QueueDepth, type ReceivedMessage, type SendOptions, type SliceMessage,
 } from '../ports/queue.ts';
 import { formatMessage, parseMessage } from './queue-message.ts';
@@ -125,7 +125,7 @@ export class SqsQueue implements Queue {
   }
 
   async depth({ signal }: CallOptions = {}): Promise<QueueDepth> {
-    const [interactive, batch] = await Promise.all([this.#depthOf(this.url, signal), this.#batchUrl === null ? NOTHING : this.#depthOf(this.#batchUrl, signal)]);
+    const [interactive, batch] = await Promise.all([this.#depthOf(this.url, signal), this.#batchUrl === null ? EMPTY_DEPTH.batch : this.#depthOf(this.#batchUrl, signal)]);
     return { ...interactive, batch };
   }
 
@@ -185,8 +185,6 @@ export class SqsQueue implements Queue {
     return `${priority === 'batch' ? 'b' : 'i'}:${Math.round(this.#calls.clock.nowMs())}:${handle}`;
   }
 }
-
-const NOTHING: ClassDepth = { visible: 0, inFlight: 0, oldestAgeMs: 0 };
 
 interface Held {
   readonly priority: 'batch' | undefined;

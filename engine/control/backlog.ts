@@ -5,7 +5,7 @@ import { unlessLater } from '../core/waiting.ts';
 import type { JobKey } from '../kv/names.ts';
 import { readHead } from '../kv/read.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
-import type { Priority, Queue, QueueDepth } from '../ports/queue.ts';
+import { EMPTY_DEPTH, type Priority, type Queue } from '../ports/queue.ts';
 
 export interface BacklogOptions {
   readonly queue: Pick<Queue, 'depth'>;
@@ -27,9 +27,6 @@ const KNOWN_MS = 60_000;
 const SENT_MAX = 1_000;
 const LOOKS_MAX = 4;
 
-const NOTHING = { visible: 0, inFlight: 0, oldestAgeMs: 0 };
-const NO_DEPTH: QueueDepth = { ...NOTHING, batch: NOTHING };
-
 export class Backlog {
   readonly #o: BacklogOptions;
   #last: { readonly now: BacklogNow; readonly atMs: number } | null = null;
@@ -43,7 +40,6 @@ export class Backlog {
 
   /** A job was sent to the queue. */
   sent(where: JobKey, priority: Priority): void {
-    this.#last = null;
     if (priority === 'interactive' && this.#sent.length < SENT_MAX) this.#sent.push({ where, atMs: this.#o.clock.nowMs() });
   }
 
@@ -60,7 +56,7 @@ export class Backlog {
   }
 
   async #ask(): Promise<BacklogNow> {
-    const depth = await this.#o.queue.depth().catch(() => NO_DEPTH);
+    const depth = await this.#o.queue.depth().catch(() => EMPTY_DEPTH);
     const now = { queued: depth.visible + depth.batch.visible, queueAgeMs: depth.oldestAgeMs ?? (await this.#ageOfSent().catch(() => 0)) };
     this.#last = { now, atMs: this.#o.clock.nowMs() };
     return now;

@@ -1,11 +1,9 @@
 /** The lines of a batch's input: what each asks for, and everything that is wrong with them, before any of them runs. */
-import { sha256 } from '@noble/hashes/sha2.js';
-
-import { utf8Of } from '../core/bytes.ts';
 import { LIMITS } from '../core/limits.ts';
 import { nextTurn } from '../core/turns.ts';
 import { inParallel } from '../core/waiting.ts';
 import type { JobSpec } from '../job/spec.ts';
+import { ulidOf } from './ids.ts';
 import type { CallerOptions, JobView, Platform } from './platform.ts';
 import type { Fault } from './records.ts';
 
@@ -105,12 +103,8 @@ export async function judgeLines(lines: readonly Line[], endpoint: BatchEndpoint
  * @param batch `batch_<ulid>`.
  */
 export function lineJobId(batch: string, index: number): string {
-  const time = batch.slice('batch_'.length, 'batch_'.length + 10);
-  const digest = sha256(utf8Of(`${batch}/${index}`));
-  return time + Array.from({ length: 16 }, (_, i) => CROCKFORD[(digest[i] ?? 0) & 31]).join('');
+  return ulidOf(batch.slice('batch_'.length, 'batch_'.length + 10), `${batch}/${index}`);
 }
-
-const CROCKFORD = '0123456789ABCDEFGHJKMNPQRSTVWXYZ';
 
 type FormFault = Omit<Fault, 'line'>;
 

@@ -1,5 +1,8 @@
 /** Ids of jobs that nobody has named: ULIDs, which sort by the time of their making and are never drawn twice. https://github.com/ulid/spec */
+import { sha256 } from '@noble/hashes/sha2.js';
 import { TIME_MAX, decodeTime, isValid, monotonicFactory } from 'ulid';
+
+import { utf8Of } from '../core/bytes.ts';
 
 /** Of one process: later ids sort after earlier ones, also within a millisecond. */
 export function jobIds(): (createdMs: number) => string {
@@ -12,3 +15,11 @@ export function timeOf(id: string): number | null {
   const ms = decodeTime(id);
   return ms <= TIME_MAX ? ms : null;
 }
+
+/** A ULID that is always the same one of its subject: a hash is in the place of chance. @param time the first 10 characters. */
+export function ulidOf(time: string, subject: string): string {
+  const digest = sha256(utf8Of(subject));
+  return time + Array.from({ length: 16 }, (_, i) => CROCKFORD[(digest[i] ?? 0) & 31]).join('');
+}
+
+const CROCKFORD = '0123456789ABCDEFGHJKMNPQRSTVWXYZ';

@@ -43,6 +43,9 @@ export interface QueueDepth extends ClassDepth {
   readonly batch: ClassDepth;
 }
 
+const EMPTY: ClassDepth = { visible: 0, inFlight: 0, oldestAgeMs: 0 };
+export const EMPTY_DEPTH: QueueDepth = { ...EMPTY, batch: EMPTY };
+
 export interface SendOptions extends CallOptions {
   /** Nobody sees it before; what is above `DELAY_MS_MAX` is cut to it. */
   readonly delayMs?: number | undefined;

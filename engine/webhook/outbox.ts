@@ -2,11 +2,8 @@
  * From something that has ended to what hooks are told of it. The marker of a job stays until this is done, so that whoever dies between is followed
  * by the reconciler; and each delivery has a name that follows from hook and job and is written once, so that many who record it record one.
  */
-import { sha256 } from '@noble/hashes/sha2.js';
-
-import { timeOf } from '../control/ids.ts';
+import { timeOf, ulidOf } from '../control/ids.ts';
 import { readOnce, writeOnce } from '../control/records.ts';
-import { utf8Of } from '../core/bytes.ts';
 import { type Clock, wallClockMs } from '../core/clock.ts';
 import { inParallel } from '../core/waiting.ts';
 import { readJob } from '../kv/create.ts';
@@ -94,8 +91,5 @@ export async function readHook(store: ObjectStore, tenant: string, id: string, o
 function deliveryId(hook: string, type: EventType, subject: string): string {
   const ulid = /[0-9A-HJKMNP-TV-Z]{26}$/.exec(subject)?.[0] ?? '';
   const time = timeOf(ulid) === null ? '0'.repeat(10) : ulid.slice(0, 10);
-  const digest = sha256(utf8Of(`${hook}/${familyOf(type)}/${subject}`));
-  return `msg_${time}${Array.from({ length: 16 }, (_, i) => CROCKFORD[(digest[i] ?? 0) & 31]).join('')}`;
+  return `msg_${ulidOf(time, `${hook}/${familyOf(type)}/${subject}`)}`;
 }
-
-const CROCKFORD = '0123456789ABCDEFGHJKMNPQRSTVWXYZ';
