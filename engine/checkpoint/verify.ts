@@ -2,7 +2,7 @@
 import { EngineError } from '../core/errors.ts';
 import { inParallel } from '../core/waiting.ts';
 import type { Head } from '../kv/head.ts';
-import type { Manifest, ObjectRef } from '../kv/manifest.ts';
+import type { ObjectRef } from '../kv/manifest.ts';
 import { HEAD, specName, type JobKey } from '../kv/names.ts';
 import { objectsOf, readManifest, readObject, readSpec, requireHead } from '../kv/read.ts';
 import type { Reason } from '../kv/reason.ts';

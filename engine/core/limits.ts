@@ -77,6 +77,10 @@ export const LIMITS = {
   TEMPLATE_STEPS_MAX: 1 << 19,
   /** Any text on the way: the prompt twice. */
   TEMPLATE_CHARS_MAX: 8 << 20,
+  /** Any list on the way, `range` among them: a thousand for each turn. */
+  TEMPLATE_ITEMS_MAX: 1 << 20,
+  /** The last resort, after the counts: loops within loops take 5 s to use their steps up. */
+  TEMPLATE_MS_MAX: 20_000,
   /** Of a format as JSON: schemas in use have a few kB. A front reads it between other requests, in some 10 ms. */
   SCHEMA_BYTES_MAX: 64 << 10,
   /** OpenAI allows 10 levels of 5,000 properties in all. */
@@ -97,10 +101,6 @@ export const LIMITS = {
   GRAMMAR_STEP_MS_MAX: 30_000,
   /** OpenAI's bound on top_logprobs. */
   TOP_LOGPROBS_MAX: 20,
-  /** Any list on the way, `range` among them: a thousand for each turn. */
-  TEMPLATE_ITEMS_MAX: 1 << 20,
-  /** The last resort, after the counts: loops within loops take 5 s to use their steps up. */
-  TEMPLATE_MS_MAX: 20_000,
   /** config.json, generation_config.json, model.json. */
   JSON_BYTES_MAX: 4 << 20,
   /** Files of one model: the largest have under 200 shards. */

@@ -78,7 +78,7 @@ export class EventLog {
     if (token !== undefined) {
       const { part } = this.#logOf(i).splitter;
       const delta = this.#textOf(i, token);
-      yield { kind: 'token', seq: this.#seq++, chain: i, index, token, delta, ...this.#logprobsOf(i, chain, this.#contentAt(i, index, token, part, delta)) };
+      yield { kind: 'token', seq: this.#seq++, chain: i, index, token, delta, ...this.#logprobsOf(chain, this.#contentAt(i, index, token, part, delta)) };
     }
     if (finish !== null && this.#step === lastStep(chain, finish)) yield this.#finish(i, chain, finish);
   }
@@ -104,7 +104,7 @@ export class EventLog {
     return delta.content === '' ? [] : [index];
   }
 
-  #logprobsOf(i: number, { tokens, logprobs }: ChainReport, places: readonly number[]): Pick<Told, 'logprobs'> {
+  #logprobsOf({ tokens, logprobs }: ChainReport, places: readonly number[]): Pick<Told, 'logprobs'> {
     if (this.#job.logprobs === null || logprobs === null) return {};
     return { logprobs: places.map((at) => tokenLogprob(this.#job.model.tokenizer, logprobs, at, tokens[at] ?? 0)) };
   }
@@ -118,7 +118,7 @@ export class EventLog {
     const { answer } = castBallot(this.#job, i, chain, text);
     const delta = joinedDelta(rest, log.splitter.flush());
     const says = delta.content !== '' || (delta.calls ?? []).length > 0;
-    return { kind: 'finish', seq: this.#seq++, chain: i, reason, answer, delta, ...this.#logprobsOf(i, chain, says ? log.undecided : []) };
+    return { kind: 'finish', seq: this.#seq++, chain: i, reason, answer, delta, ...this.#logprobsOf(chain, says ? log.undecided : []) };
   }
 
   #logOf(i: number): ChainLog {

@@ -1,7 +1,7 @@
 /** Numbers within bounds, and texts of a format, as bodies of rules. */
 
 /** What 15 digits write; a double holds each of them. */
-export const MAGNITUDE_MAX = 999_999_999_999_999;
+const MAGNITUDE_MAX = 999_999_999_999_999;
 
 /** Whole bounds; `open`: the bound itself is not allowed. */
 export interface Bounds {

@@ -55,7 +55,6 @@ export interface StoredOptions extends GenerateOptions {
   readonly waitMs?: number | undefined;
 }
 
-/** `head` only when the job had ended before. */
 export type StoredOutcome = SliceOutcome & { readonly where: JobKey };
 
 /**

@@ -24,7 +24,7 @@ const MESSAGE_CHARS_MAX = 1_000;
 /** Of one job: more than it may strike, for an operator may let it try again. */
 const LISTED_MAX = 64;
 
-export function strikesPrefix(where: JobKey): string {
+function strikesPrefix(where: JobKey): string {
   // Checks the names.
   jobPrefix(where);
   return `strikes/${where.tenant}/${where.job}/`;

@@ -44,7 +44,7 @@ export async function removeModel(cache: ModelCache, name: string): Promise<Free
     if (model === undefined) throw new EngineError('ERR_MODEL_NOT_FOUND', `The cache has no model ${JSON.stringify(name)}.`);
     if (isPinned(model, pinned)) throw new EngineError('ERR_MODEL_CACHE', `${name} is in use by a running process.`);
     if (model.digest !== name) await remove(join(cache.namesFolder, name));
-    if (model.digest === name || model.names.length === 1) await removeSnapshot(cache, model);
+    if (model.digest === name || model.names.length === 1) await removeSnapshot(model);
     return { models: [name], bytes: await sweep(cache, pinned) };
   });
 }
@@ -77,7 +77,7 @@ async function shrink(cache: ModelCache, bytesMax: number, refuse: (left: { used
       if (used <= bytesMax) break;
       if (isPinned(model, pinned)) continue;
       for (const name of model.names) await remove(join(cache.namesFolder, name));
-      await removeSnapshot(cache, model);
+      await removeSnapshot(model);
       gone.push(labelOf(model));
       used -= await sweep(cache, pinned);
     }
@@ -97,7 +97,7 @@ async function removePart(part: { readonly path: string; readonly bytes: number 
   return part.bytes;
 }
 
-async function removeSnapshot(cache: ModelCache, model: CachedModel): Promise<void> {
+async function removeSnapshot(model: CachedModel): Promise<void> {
   // Without its model.json it is no model from here on, however far this gets.
   await remove(join(model.directory, 'model.json'));
   await remove(model.directory);

@@ -16,11 +16,6 @@ export class Company {
     this.#clock = clock;
   }
 
-  /** Somebody waits to be alone: whoever runs had better come to an end. */
-  get isWanted(): boolean {
-    return this.#wanted > 0;
-  }
-
   /** Waits until it may run; dispose what it gives when it does not run any more. @throws EngineError ERR_CANCELLED. */
   async enter(alone: boolean, signal: AbortSignal | undefined): Promise<Disposable> {
     if (alone) this.#wanted++;

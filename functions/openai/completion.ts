@@ -59,6 +59,6 @@ export function completionOf(view: JobView, { separate }: Pick<ChosenBudget, 'se
   };
 }
 
-export function chatCallsOf(job: string, chain: number, text: ChainText): z.infer<typeof chatCalls> {
+function chatCallsOf(job: string, chain: number, text: ChainText): z.infer<typeof chatCalls> {
   return callsOf(text).map((call, index) => ({ id: callIdOf(job, chain, index), type: 'function' as const, function: { name: call.name, arguments: call.arguments } }));
 }

@@ -13,7 +13,7 @@ import { pageQuery, pageResponse, pageSchema } from './list.ts';
 
 const TAG = 'OpenAI';
 
-export const fileSchema = z.object({
+const fileSchema = z.object({
   id: z.string().openapi({ example: 'file-01J9ZK0T9WQ2Y4ZJ4N5T6V7X8Y' }),
   object: z.literal('file'),
   bytes: z.int(),

@@ -2,7 +2,6 @@
 import { z } from '@hono/zod-openapi';
 
 import type { ModelView } from '../../engine/control/platform.ts';
-import { LIMITS } from '../../engine/core/limits.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { HttpError } from '../errors.ts';
 import { HTTP_LIMITS } from '../limits.ts';

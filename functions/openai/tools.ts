@@ -25,12 +25,12 @@ const choiceError = { error: 'must be "none", "auto", "required" or one function
 export const callId = z.string().min(1).max(256);
 export const call = z.strictObject({ name, arguments: z.string() });
 
-export const chatTool = z.strictObject({ type, function: declared }).openapi('ChatTool');
+const chatTool = z.strictObject({ type, function: declared }).openapi('ChatTool');
 export const chatTools = z.array(chatTool).max(LIMITS.TOOLS_MAX);
 export const chatToolChoice = z.union([words, z.strictObject({ type: z.literal('function'), function: z.strictObject({ name }) })], choiceError);
 export const chatCalls = z.array(z.strictObject({ id: callId, type: z.literal('function'), function: call })).max(LIMITS.TOOLS_MAX);
 
-export const responseTool = z.strictObject({ type, ...declaration }).openapi('ResponseTool');
+const responseTool = z.strictObject({ type, ...declaration }).openapi('ResponseTool');
 export const responseTools = z.array(responseTool).max(LIMITS.TOOLS_MAX);
 /** As a response repeats it: OpenAI's clients expect these fields. */
 export const repeatedTools = z.array(responseTool.extend({ parameters: declaration.parameters.nullable(), strict: z.boolean().nullable() }).openapi('RepeatedTool'));

@@ -5,8 +5,6 @@ import { parseSpec } from '../../engine/job/spec.ts';
 import type { NativeEngine, NativeRun, RunOptions, SavedObject, Seal } from '../../engine/runtime/native.ts';
 import { longJob, type Variant } from './jobs.ts';
 
-/** KV.md counts this much for a token in a journal: its id, its eviction bits, its share of the counters. */
-export const JOURNAL_BYTES_PER_TOKEN = 40;
 export const UNSEALED: Seal = { digestKey: new Uint8Array(32).fill(7), dataKey: null, context: 'bench\0bench' };
 
 export interface CutBytes {

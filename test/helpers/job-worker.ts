@@ -8,7 +8,7 @@ import { openStore } from '../../engine/adapters/store-url.ts';
 import type { CheckpointPolicy } from '../../engine/job/checkpointer.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { runStored } from '../../engine/job/stored.ts';
-import { HEAD, parseName } from '../../engine/kv/names.ts';
+import { parseName } from '../../engine/kv/names.ts';
 import type { ObjectStore } from '../../engine/ports/object-store.ts';
 
 export interface KillPoint {

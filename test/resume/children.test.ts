@@ -131,7 +131,6 @@ describe('a fork', () => {
     const request = { at: 150, chain: 0, width: 2, seed: undefined, length: undefined };
     await forkJob({ ...request, as: 'late' }, at(store));
     await forkJob({ ...request, as: 'early' }, at(store));
-    using session = openSession();
     const stop = new AbortController();
     const parked = await resumeStored({ ...at(store, 'early'), signal: stop.signal, onCommit: () => stop.abort() });
     expect(parked.kind).toBe('parked');

@@ -1,7 +1,6 @@
 /** What a few characters of tokenizer.json can ask for: any amount of text, of tokens or of time. Each is refused before it is made. */
 import { describe, expect, test, vi } from 'vitest';
 import { LIMITS } from '../../engine/core/limits.ts';
-import { tokenizerOf } from '../../engine/model/gguf.ts';
 import { Tokenizer } from '../../engine/model/tokenizer.ts';
 import { byteFallback, byteLevel } from './tokenizers.ts';
 
