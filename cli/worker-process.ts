@@ -91,9 +91,12 @@ async function whyToStop(
     why ??= reason;
     found.abort();
   };
-  const watches = [untilAborted(clock, timeLimitMs === null ? 2 ** 31 - 1 : timeLimitMs - graceMs - (clock.nowMs() - startMs), over).then(() => {
-    if (timeLimitMs !== null && !over.aborted) stop(`its time limit of ${timeLimitMs} ms is near`);
-  })];
+  const watches: Promise<void>[] = [];
+  if (timeLimitMs !== null) {
+    watches.push(untilAborted(clock, timeLimitMs - graceMs - (clock.nowMs() - startMs), over).then(() => {
+      if (!over.aborted) stop(`its time limit of ${timeLimitMs} ms is near`);
+    }));
+  }
   if (memoryLimitBytes !== null) {
     watches.push((async () => {
       while (!over.aborted) {
@@ -108,7 +111,8 @@ async function whyToStop(
       if (notice !== null) stop(`EC2 takes this machine back (${notice.action}${notice.at === null ? '' : ` at ${notice.at}`})`);
     }));
   }
-  await untilAborted(clock, 2 ** 31 - 1, over);
+  // No timer is longer than 24.8 days; a worker without a limit is.
+  while (!over.aborted) await untilAborted(clock, 2 ** 31 - 1, over);
   found.abort();
   await Promise.all(watches);
   return why;
