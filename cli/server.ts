@@ -143,7 +143,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     async close(deadlineMs) {
       isClosing = true;
       listening.close();
-      const [isDrained] = await Promise.all([worker.drain({ deadlineMs }), chores.stop()]);
+      const [isDrained] = await Promise.all([worker.drain({ deadlineMs }), chores.stop(deadlineMs)]);
       await listening.end();
       shelf[Symbol.dispose]();
       prompts[Symbol.dispose]();

@@ -72,7 +72,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   say(`working for ${store.url} from ${queue.url}${config.models.length === 0 ? '' : `, with ${config.models.join(', ')} loaded`}`);
   const why = await whyToStop(config, { clock, startMs, signal, onTrouble: (error) => log.warn({ err: error }, 'the metadata service does not answer') });
   if (why !== null) say(`stopping: ${why}; handing back what runs`);
-  const [isDrained] = await Promise.all([worker.drain({ deadlineMs: config.graceMs }), chores.stop()]);
+  const [isDrained] = await Promise.all([worker.drain({ deadlineMs: config.graceMs }), chores.stop(config.graceMs)]);
   if (!isDrained) say(`the grace of ${config.graceMs} ms was too short; what is committed stays, and another worker goes on`);
   slices.close();
   await tracing.close();
