@@ -13,7 +13,7 @@ import type { KeyProvider } from '../engine/ports/keys.ts';
 import type { ObjectStore } from '../engine/ports/object-store.ts';
 import { Deliverer, type DelivererEvent } from '../engine/webhook/deliverer.ts';
 import { Outbox } from '../engine/webhook/outbox.ts';
-import { webhookLog } from './worker-log.ts';
+import { webhookLog } from '../functions/worker-log.ts';
 
 export interface ChoresOptions {
   readonly store: ObjectStore;

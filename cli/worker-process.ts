@@ -12,12 +12,12 @@ import { SliceSpans } from '../engine/telemetry/slices.ts';
 import { Worker } from '../engine/worker/worker.ts';
 import { openBatches } from '../functions/open-batches.ts';
 import type { WorkerConfig } from '../functions/worker-env.ts';
+import { workerLog } from '../functions/worker-log.ts';
 import { Chores } from './chores.ts';
 import { modelFinder } from './finder.ts';
 import { publicUrlOf } from './options.ts';
 import { openTracing } from './tracing.ts';
 import { type QueueFlags, requireQueueFor } from './queue-options.ts';
-import { workerLog } from './worker-log.ts';
 
 export interface WorkerHost {
   /** SIGTERM or Ctrl-C. */

@@ -2,7 +2,8 @@
 import type { Command } from 'commander';
 import { writeSync } from 'node:fs';
 
-import { GRACE_MS, LOG_LEVELS, type WorkerFlags, workerConfig } from '../functions/worker-env.ts';
+import { LOG_LEVELS } from '../functions/console-log.ts';
+import { GRACE_MS, type WorkerFlags, workerConfig } from '../functions/worker-env.ts';
 import { EXIT, onInterrupt } from './exit.ts';
 import { command, repeated } from './options.ts';
 import { queueOptions } from './queue-options.ts';

@@ -1,5 +1,6 @@
 /** What a worker is told, as a command or as a function: options before the environment, and everything that is wrong with either said at once. */
 import { EngineError } from '../engine/core/errors.ts';
+import { LOG_LEVELS, type LogLevel } from './console-log.ts';
 
 /** As `process.env`. */
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -34,10 +35,9 @@ export interface WorkerConfig {
   readonly memoryLimitBytes: number | null;
   readonly spot: boolean;
   readonly policy: { readonly deltaTokens?: number; readonly deltaMs?: number; readonly journalMs?: number };
-  readonly logLevel: string;
+  readonly logLevel: LogLevel;
 }
 
-export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'];
 /** Below the two minutes that a Spot machine has after its notice, and what ECS waits at most. */
 export const GRACE_MS = 110_000;
 const SLOTS_MAX = 64;
@@ -85,7 +85,7 @@ export function workerConfig(flags: WorkerFlags, environment: Environment): Work
     memoryLimitBytes: read(said(flags.memoryLimit, '--memory-limit', 'RUMINATE_WORKER_MEMORY'), bytesOf, 'a number of bytes, or one such as 900MiB or 6GiB'),
     spot: flags.spot ?? read(said(undefined, '', 'RUMINATE_SPOT'), (text) => ({ 0: false, 1: true, false: false, true: true })[text] ?? null, '1 or 0') ?? false,
     policy: { ...(deltaTokens === null ? {} : { deltaTokens }), ...(deltaMs === null ? {} : { deltaMs }), ...(journalMs === null ? {} : { journalMs }) },
-    logLevel: read(said(flags.logLevel, '--log-level', 'RUMINATE_LOG_LEVEL'), (text) => (LOG_LEVELS.includes(text) ? text : null), `one of ${LOG_LEVELS.join(', ')}`) ?? 'info',
+    logLevel: read(said(flags.logLevel, '--log-level', 'RUMINATE_LOG_LEVEL'), (text) => LOG_LEVELS.find((level) => level === text) ?? null, `one of ${LOG_LEVELS.join(', ')}`) ?? 'info',
   };
   if (wrong.length > 0) throw new EngineError('ERR_OPTION', `${wrong.length === 1 ? 'The configuration is wrong' : `${wrong.length} things are wrong with the configuration`}: ${wrong.join('; ')}.`);
   return config;
