@@ -2,12 +2,14 @@
 import pino from 'pino';
 
 import { keyProviderOf } from '../engine/adapters/key-url.ts';
+import { PromptThreads } from '../engine/adapters/prompt-threads.ts';
 import { untilInterrupted } from '../engine/adapters/spot.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
 import { NativeShelf } from '../engine/control/native-shelf.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
 import { type Clock, systemClock } from '../engine/core/clock.ts';
 import { untilAborted } from '../engine/core/waiting.ts';
+import { LoadedModels } from '../engine/job/loaded-models.ts';
 import { SliceSpans } from '../engine/telemetry/slices.ts';
 import { Worker } from '../engine/worker/worker.ts';
 import { openBatches } from '../functions/open-batches.ts';
@@ -42,6 +44,8 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   await queue.depth({ signal });
   const keys = await keyProviderOf();
   const finder = modelFinder();
+  using prompts = new PromptThreads({ clock });
+  const loaded = new LoadedModels();
   const chores = new Chores({ store, keys, publicUrl: publicUrlOf(undefined), webhooksToLoopback: false, log, clock });
   const { outbox } = chores;
   let parked = 0;
@@ -51,6 +55,8 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
     isQueueNew: isNew,
     keys,
     models: finder,
+    prompts,
+    loaded,
     outbox,
     policy: config.policy,
     threads: config.threads,
@@ -65,7 +71,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   });
   await worker.warm(config.models, { signal });
   worker.start();
-  using shelf = new NativeShelf({ finder });
+  using shelf = new NativeShelf({ finder, prompts, loaded });
   // For batches whose front only answers while it is asked.
   const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, outbox, clock });
   chores.start(openBatches({ store, keys, platform, outbox, log, clock }).batches);
