@@ -46,7 +46,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   const finder = modelFinder();
   using prompts = new PromptThreads({ clock });
   const loaded = new LoadedModels();
-  const chores = new Chores({ store, keys, publicUrl: publicUrlOf(undefined), webhooksToLoopback: false, log, clock });
+  const chores = new Chores({ store, keys, publicUrl: publicUrlOf(undefined), webhooksToLoopback: config.webhooksToLoopback, log, clock });
   const { outbox } = chores;
   let parked = 0;
   const worker = new Worker({

@@ -36,6 +36,8 @@ export function workerCommand(): Command {
     .option('--checkpoint-tokens <n>', 'tokens of a chain between two checkpoints')
     .option('--checkpoint-time <time>', 'or time between them')
     .option('--journal-time <time>', 'tokens alone are kept this often in between')
+    .optionsGroup('Webhooks:')
+    .option('--webhooks-to-loopback', 'for development, as of `ruminate serve`: allow webhooks to this machine itself, and http://')
     .optionsGroup('Output:')
     .option('--log-level <level>', `of the log on stderr: ${LOG_LEVELS.join(', ')} (default: info)`)
     .addHelpText('after', HELP)

@@ -21,6 +21,7 @@ export interface WorkerFlags {
   readonly checkpointTokens?: string;
   readonly checkpointTime?: string;
   readonly journalTime?: string;
+  readonly webhooksToLoopback?: boolean;
   readonly logLevel?: string;
 }
 
@@ -35,6 +36,8 @@ export interface WorkerConfig {
   readonly memoryLimitBytes: number | null;
   readonly spot: boolean;
   readonly policy: { readonly deltaTokens?: number; readonly deltaMs?: number; readonly journalMs?: number };
+  /** For development: webhooks may go to this machine, and without TLS. */
+  readonly webhooksToLoopback: boolean;
   readonly logLevel: LogLevel;
 }
 
@@ -85,6 +88,7 @@ export function workerConfig(flags: WorkerFlags, environment: Environment): Work
     memoryLimitBytes: read(said(flags.memoryLimit, '--memory-limit', 'RUMINATE_WORKER_MEMORY'), bytesOf, 'a number of bytes, or one such as 900MiB or 6GiB'),
     spot: flags.spot ?? read(said(undefined, '', 'RUMINATE_SPOT'), (text) => ({ 0: false, 1: true, false: false, true: true })[text] ?? null, '1 or 0') ?? false,
     policy: { ...(deltaTokens === null ? {} : { deltaTokens }), ...(deltaMs === null ? {} : { deltaMs }), ...(journalMs === null ? {} : { journalMs }) },
+    webhooksToLoopback: flags.webhooksToLoopback ?? false,
     logLevel: read(said(flags.logLevel, '--log-level', 'RUMINATE_LOG_LEVEL'), (text) => LOG_LEVELS.find((level) => level === text) ?? null, `one of ${LOG_LEVELS.join(', ')}`) ?? 'info',
   };
   if (wrong.length > 0) throw new EngineError('ERR_OPTION', `${wrong.length === 1 ? 'The configuration is wrong' : `${wrong.length} things are wrong with the configuration`}: ${wrong.join('; ')}.`);
