@@ -17,7 +17,6 @@ import type { WorkerConfig } from '../functions/worker-env.ts';
 import { workerLog } from '../functions/worker-log.ts';
 import { Chores } from './chores.ts';
 import { modelFinder } from './finder.ts';
-import { publicUrlOf } from './options.ts';
 import { openTracing } from './tracing.ts';
 import { type QueueFlags, requireQueueFor } from './queue-options.ts';
 
@@ -46,7 +45,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   const finder = modelFinder();
   using prompts = new PromptThreads({ clock });
   const loaded = new LoadedModels();
-  const chores = new Chores({ store, keys, publicUrl: publicUrlOf(undefined), webhooksToLoopback: config.webhooksToLoopback, log, clock });
+  const chores = new Chores({ store, keys, publicUrl: config.publicUrl, webhooksToLoopback: config.webhooksToLoopback, log, clock });
   const { outbox } = chores;
   let parked = 0;
   const worker = new Worker({

@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { writeSync } from 'node:fs';
 
+import { EngineError } from '../engine/core/errors.ts';
 import { LOG_LEVELS } from '../functions/console-log.ts';
 import { GRACE_MS, type WorkerFlags, workerConfig } from '../functions/worker-env.ts';
 import { EXIT, onInterrupt } from './exit.ts';
@@ -50,7 +51,11 @@ async function work(flags: WorkerFlags): Promise<void> {
   using interrupt = onInterrupt(() => say('stopping: handing back what runs; again to leave at once (what is committed stays)'));
   // Not before it is needed: every other command would pay for it.
   const { runWorker } = await import('./worker-process.ts');
-  const { isDrained, parked } = await runWorker(config, flags, { signal: interrupt.signal, say });
+  const { isDrained, parked } = await runWorker(config, flags, { signal: interrupt.signal, say }).catch((error: unknown) => {
+    // Told to stop before it took anything.
+    if (interrupt.signal.aborted && error instanceof EngineError && error.code === 'ERR_CANCELLED') return { isDrained: true, parked: 0 };
+    throw error;
+  });
   say(`stopped; ${parked === 1 ? '1 job was' : `${parked} jobs were`} handed back`);
   // Native work that did not stop in time keeps no process alive.
   process.exit(isDrained ? EXIT.done : EXIT.failed);
