@@ -128,8 +128,6 @@ test('without the variables nothing of OpenTelemetry is loaded; with a collector
   await using lost = await serveIn({ NODE_DEBUG: 'module', OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:9', OTEL_BSP_SCHEDULE_DELAY: '50', OTEL_EXPORTER_OTLP_TIMEOUT: '200' }, path.join(folder, 'lost'), '--log-level', 'info');
   const { choices } = await lost.post<{ choices: unknown[] }>('/v1/chat/completions', CHAT);
   expect(choices).toHaveLength(1);
-  const startMs = performance.now();
   expect(await lost.kill('SIGINT')).toMatchObject({ code: 0 });
   expect(LOADED.test(lost.log)).toBe(true);
-  expect(performance.now() - startMs).toBeLessThan(20_000);
 });
