@@ -8,11 +8,12 @@ import { createNodeSender } from '../engine/adapters/sender-node.ts';
 import type { Batches } from '../engine/control/batches.ts';
 import type { Clock } from '../engine/core/clock.ts';
 import { Rounds } from '../engine/core/rounds.ts';
+import { unlessLater } from '../engine/core/waiting.ts';
 import type { KeyProvider } from '../engine/ports/keys.ts';
 import type { ObjectStore } from '../engine/ports/object-store.ts';
 import { Deliverer, type DelivererEvent } from '../engine/webhook/deliverer.ts';
 import { Outbox } from '../engine/webhook/outbox.ts';
-import { webhookLog } from './worker-log.ts';
+import { webhookLog } from '../functions/worker-log.ts';
 
 export interface ChoresOptions {
   readonly store: ObjectStore;
@@ -58,7 +59,8 @@ export class Chores {
     this.#walk ??= new Rounds({ everyMs: WALK_MS, work: (signal) => batches.walk({ signal }), onTrouble: (error) => log.warn({ err: error }, 'batches could not be walked'), clock });
   }
 
-  async stop(): Promise<void> {
-    await Promise.all([this.#deliverer.stop(), this.#walk?.stop()]);
+  /** What has not stopped after `deadlineMs` is left: others do it again. */
+  async stop(deadlineMs: number): Promise<void> {
+    await unlessLater(this.#o.clock, deadlineMs, Promise.all([this.#deliverer.stop(), this.#walk?.stop()]));
   }
 }

@@ -2,6 +2,7 @@
 import { Command, InvalidArgumentError } from 'commander';
 
 import { EngineError } from '../engine/core/errors.ts';
+import { isWebAddress } from '../functions/worker-env.ts';
 import { EXIT } from './exit.ts';
 
 export function integer(text: string): number {
@@ -71,6 +72,6 @@ export function usageExit(code: string): number {
 export function publicUrlOf(given: string | undefined, environment: NodeJS.ProcessEnv = process.env): string | null {
   const url = given ?? environment.RUMINATE_PUBLIC_URL ?? '';
   if (url === '') return null;
-  if (URL.canParse(url) && /^https?:$/.test(new URL(url).protocol)) return url;
+  if (isWebAddress(url)) return url;
   throw new EngineError('ERR_OPTION', `${given === undefined ? 'RUMINATE_PUBLIC_URL' : '--public-url'} must begin with https:// or http://; got ${JSON.stringify(url.slice(0, 80))}.`);
 }

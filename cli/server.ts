@@ -21,11 +21,11 @@ import type { KeyLookup } from '../functions/auth.ts';
 import { Metrics } from '../functions/metrics.ts';
 import { listen } from '../functions/node.ts';
 import { openBatches } from '../functions/open-batches.ts';
+import { workerLog } from '../functions/worker-log.ts';
 import { Chores } from './chores.ts';
 import { modelFinder } from './finder.ts';
 import { type QueueFlags, openQueueFor, requireQueueFor } from './queue-options.ts';
 import { openTracing } from './tracing.ts';
-import { workerLog } from './worker-log.ts';
 
 export interface ServerOptions {
   readonly host: string;
@@ -143,7 +143,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     async close(deadlineMs) {
       isClosing = true;
       listening.close();
-      const [isDrained] = await Promise.all([worker.drain({ deadlineMs }), chores.stop()]);
+      const [isDrained] = await Promise.all([worker.drain({ deadlineMs }), chores.stop(deadlineMs)]);
       await listening.end();
       shelf[Symbol.dispose]();
       prompts[Symbol.dispose]();

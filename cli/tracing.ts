@@ -12,8 +12,9 @@ const CLOSE_MS_MAX = 3_000;
 
 /** @param onTrouble spans could not be sent; nothing else is the worse for it. */
 export async function openTracing(env: NodeJS.ProcessEnv, onTrouble: (message: string) => void): Promise<Tracing> {
-  const asked = env.OTEL_EXPORTER_OTLP_ENDPOINT ?? env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT ?? '';
-  if (asked === '' || env.OTEL_SDK_DISABLED?.toLowerCase() === 'true' || (env.OTEL_TRACES_EXPORTER ?? 'otlp') !== 'otlp') return OFF;
+  // A variable that is empty is as one that is not set.
+  const asked = env.OTEL_EXPORTER_OTLP_ENDPOINT || env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT || '';
+  if (asked === '' || env.OTEL_SDK_DISABLED?.toLowerCase() === 'true' || (env.OTEL_TRACES_EXPORTER || 'otlp') !== 'otlp') return OFF;
   const [{ DiagLogLevel, diag }, { OTLPTraceExporter }, { defaultResource, detectResources, envDetector, resourceFromAttributes }, { BatchSpanProcessor, NodeTracerProvider }, { createOtel }] = await Promise.all([
     import('@opentelemetry/api'),
     import('@opentelemetry/exporter-trace-otlp-http'),

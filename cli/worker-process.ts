@@ -2,22 +2,23 @@
 import pino from 'pino';
 
 import { keyProviderOf } from '../engine/adapters/key-url.ts';
+import { PromptThreads } from '../engine/adapters/prompt-threads.ts';
 import { untilInterrupted } from '../engine/adapters/spot.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
 import { NativeShelf } from '../engine/control/native-shelf.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
 import { type Clock, systemClock } from '../engine/core/clock.ts';
 import { untilAborted } from '../engine/core/waiting.ts';
+import { LoadedModels } from '../engine/job/loaded-models.ts';
 import { SliceSpans } from '../engine/telemetry/slices.ts';
 import { Worker } from '../engine/worker/worker.ts';
 import { openBatches } from '../functions/open-batches.ts';
 import type { WorkerConfig } from '../functions/worker-env.ts';
+import { workerLog } from '../functions/worker-log.ts';
 import { Chores } from './chores.ts';
 import { modelFinder } from './finder.ts';
-import { publicUrlOf } from './options.ts';
 import { openTracing } from './tracing.ts';
 import { type QueueFlags, requireQueueFor } from './queue-options.ts';
-import { workerLog } from './worker-log.ts';
 
 export interface WorkerHost {
   /** SIGTERM or Ctrl-C. */
@@ -42,7 +43,9 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   await queue.depth({ signal });
   const keys = await keyProviderOf();
   const finder = modelFinder();
-  const chores = new Chores({ store, keys, publicUrl: publicUrlOf(undefined), webhooksToLoopback: false, log, clock });
+  using prompts = new PromptThreads({ clock });
+  const loaded = new LoadedModels();
+  const chores = new Chores({ store, keys, publicUrl: config.publicUrl, webhooksToLoopback: config.webhooksToLoopback, log, clock });
   const { outbox } = chores;
   let parked = 0;
   const worker = new Worker({
@@ -51,6 +54,8 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
     isQueueNew: isNew,
     keys,
     models: finder,
+    prompts,
+    loaded,
     outbox,
     policy: config.policy,
     threads: config.threads,
@@ -65,14 +70,14 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   });
   await worker.warm(config.models, { signal });
   worker.start();
-  using shelf = new NativeShelf({ finder });
+  using shelf = new NativeShelf({ finder, prompts, loaded });
   // For batches whose front only answers while it is asked.
   const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, outbox, clock });
   chores.start(openBatches({ store, keys, platform, outbox, log, clock }).batches);
   say(`working for ${store.url} from ${queue.url}${config.models.length === 0 ? '' : `, with ${config.models.join(', ')} loaded`}`);
   const why = await whyToStop(config, { clock, startMs, signal, onTrouble: (error) => log.warn({ err: error }, 'the metadata service does not answer') });
   if (why !== null) say(`stopping: ${why}; handing back what runs`);
-  const [isDrained] = await Promise.all([worker.drain({ deadlineMs: config.graceMs }), chores.stop()]);
+  const [isDrained] = await Promise.all([worker.drain({ deadlineMs: config.graceMs }), chores.stop(config.graceMs)]);
   if (!isDrained) say(`the grace of ${config.graceMs} ms was too short; what is committed stays, and another worker goes on`);
   slices.close();
   await tracing.close();
@@ -91,9 +96,12 @@ async function whyToStop(
     why ??= reason;
     found.abort();
   };
-  const watches = [untilAborted(clock, timeLimitMs === null ? 2 ** 31 - 1 : timeLimitMs - graceMs - (clock.nowMs() - startMs), over).then(() => {
-    if (timeLimitMs !== null && !over.aborted) stop(`its time limit of ${timeLimitMs} ms is near`);
-  })];
+  const watches: Promise<void>[] = [];
+  if (timeLimitMs !== null) {
+    watches.push(untilAborted(clock, timeLimitMs - graceMs - (clock.nowMs() - startMs), over).then(() => {
+      if (!over.aborted) stop(`its time limit of ${timeLimitMs} ms is near`);
+    }));
+  }
   if (memoryLimitBytes !== null) {
     watches.push((async () => {
       while (!over.aborted) {
@@ -108,7 +116,8 @@ async function whyToStop(
       if (notice !== null) stop(`EC2 takes this machine back (${notice.action}${notice.at === null ? '' : ` at ${notice.at}`})`);
     }));
   }
-  await untilAborted(clock, 2 ** 31 - 1, over);
+  // No timer is longer than 24.8 days; a worker without a limit is.
+  while (!over.aborted) await untilAborted(clock, 2 ** 31 - 1, over);
   found.abort();
   await Promise.all(watches);
   return why;

@@ -2,7 +2,9 @@
 import type { Command } from 'commander';
 import { writeSync } from 'node:fs';
 
-import { GRACE_MS, LOG_LEVELS, type WorkerFlags, workerConfig } from '../functions/worker-env.ts';
+import { EngineError } from '../engine/core/errors.ts';
+import { LOG_LEVELS } from '../functions/console-log.ts';
+import { GRACE_MS, type WorkerFlags, workerConfig } from '../functions/worker-env.ts';
 import { EXIT, onInterrupt } from './exit.ts';
 import { command, repeated } from './options.ts';
 import { queueOptions } from './queue-options.ts';
@@ -35,6 +37,8 @@ export function workerCommand(): Command {
     .option('--checkpoint-tokens <n>', 'tokens of a chain between two checkpoints')
     .option('--checkpoint-time <time>', 'or time between them')
     .option('--journal-time <time>', 'tokens alone are kept this often in between')
+    .optionsGroup('Webhooks:')
+    .option('--webhooks-to-loopback', 'for development, as of `ruminate serve`: allow webhooks to this machine itself, and http://')
     .optionsGroup('Output:')
     .option('--log-level <level>', `of the log on stderr: ${LOG_LEVELS.join(', ')} (default: info)`)
     .addHelpText('after', HELP)
@@ -47,7 +51,11 @@ async function work(flags: WorkerFlags): Promise<void> {
   using interrupt = onInterrupt(() => say('stopping: handing back what runs; again to leave at once (what is committed stays)'));
   // Not before it is needed: every other command would pay for it.
   const { runWorker } = await import('./worker-process.ts');
-  const { isDrained, parked } = await runWorker(config, flags, { signal: interrupt.signal, say });
+  const { isDrained, parked } = await runWorker(config, flags, { signal: interrupt.signal, say }).catch((error: unknown) => {
+    // Told to stop before it took anything.
+    if (interrupt.signal.aborted && error instanceof EngineError && error.code === 'ERR_CANCELLED') return { isDrained: true, parked: 0 };
+    throw error;
+  });
   say(`stopped; ${parked === 1 ? '1 job was' : `${parked} jobs were`} handed back`);
   // Native work that did not stop in time keeps no process alive.
   process.exit(isDrained ? EXIT.done : EXIT.failed);

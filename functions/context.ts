@@ -17,6 +17,11 @@ export interface Log {
   error(fields: object, message: string): void;
 }
 
+/** Of whoever runs jobs. */
+export interface WorkerLog extends Log {
+  debug(fields: object, message: string): void;
+}
+
 export interface AppOptions {
   readonly platform: Platform;
   /** null: whoever reaches the server is the one tenant `local`; for 127.0.0.1 only. */

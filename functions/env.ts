@@ -6,6 +6,7 @@ import { S3_FORM, parseS3Url } from '../engine/adapters/s3-url.ts';
 import { EngineError } from '../engine/core/errors.ts';
 import { parseApiKeys } from './api-keys.ts';
 import type { KeyLookup } from './auth.ts';
+import { LOG_LEVELS, type LogLevel } from './console-log.ts';
 
 /** As a host gives it: `process.env`, or the bindings of a Worker, of which the texts count. */
 export type Environment = Readonly<Record<string, unknown>>;
@@ -43,8 +44,6 @@ export interface AwsConfig {
   readonly kmsEndpoint: string | null;
 }
 
-export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
-export type LogLevel = (typeof LOG_LEVELS)[number];
 
 /** What servers that have no regions expect in a signature. */
 const REGION_ELSEWHERE = 'us-east-1';

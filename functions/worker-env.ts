@@ -1,5 +1,6 @@
 /** What a worker is told, as a command or as a function: options before the environment, and everything that is wrong with either said at once. */
 import { EngineError } from '../engine/core/errors.ts';
+import { LOG_LEVELS, type LogLevel } from './console-log.ts';
 
 /** As `process.env`. */
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -20,6 +21,7 @@ export interface WorkerFlags {
   readonly checkpointTokens?: string;
   readonly checkpointTime?: string;
   readonly journalTime?: string;
+  readonly webhooksToLoopback?: boolean;
   readonly logLevel?: string;
 }
 
@@ -33,11 +35,14 @@ export interface WorkerConfig {
   readonly timeLimitMs: number | null;
   readonly memoryLimitBytes: number | null;
   readonly spot: boolean;
+  /** As what clients know the API; null: not known, and webhooks link by path. */
+  readonly publicUrl: string | null;
   readonly policy: { readonly deltaTokens?: number; readonly deltaMs?: number; readonly journalMs?: number };
-  readonly logLevel: string;
+  /** For development: webhooks may go to this machine, and without TLS. */
+  readonly webhooksToLoopback: boolean;
+  readonly logLevel: LogLevel;
 }
 
-export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'];
 /** Below the two minutes that a Spot machine has after its notice, and what ECS waits at most. */
 export const GRACE_MS = 110_000;
 const SLOTS_MAX = 64;
@@ -84,11 +89,17 @@ export function workerConfig(flags: WorkerFlags, environment: Environment): Work
     timeLimitMs,
     memoryLimitBytes: read(said(flags.memoryLimit, '--memory-limit', 'RUMINATE_WORKER_MEMORY'), bytesOf, 'a number of bytes, or one such as 900MiB or 6GiB'),
     spot: flags.spot ?? read(said(undefined, '', 'RUMINATE_SPOT'), (text) => ({ 0: false, 1: true, false: false, true: true })[text] ?? null, '1 or 0') ?? false,
+    publicUrl: read(said(undefined, '', 'RUMINATE_PUBLIC_URL'), (text) => (isWebAddress(text) ? text : null), 'an address that begins with https:// or http://'),
     policy: { ...(deltaTokens === null ? {} : { deltaTokens }), ...(deltaMs === null ? {} : { deltaMs }), ...(journalMs === null ? {} : { journalMs }) },
-    logLevel: read(said(flags.logLevel, '--log-level', 'RUMINATE_LOG_LEVEL'), (text) => (LOG_LEVELS.includes(text) ? text : null), `one of ${LOG_LEVELS.join(', ')}`) ?? 'info',
+    webhooksToLoopback: flags.webhooksToLoopback ?? false,
+    logLevel: read(said(flags.logLevel, '--log-level', 'RUMINATE_LOG_LEVEL'), (text) => LOG_LEVELS.find((level) => level === text) ?? null, `one of ${LOG_LEVELS.join(', ')}`) ?? 'info',
   };
   if (wrong.length > 0) throw new EngineError('ERR_OPTION', `${wrong.length === 1 ? 'The configuration is wrong' : `${wrong.length} things are wrong with the configuration`}: ${wrong.join('; ')}.`);
   return config;
+}
+
+export function isWebAddress(text: string): boolean {
+  return URL.canParse(text) && /^https?:$/.test(new URL(text).protocol);
 }
 
 function timeOf(text: string, mostMs: number): number | null {

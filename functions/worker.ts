@@ -14,7 +14,9 @@ import { ModelCache } from '../engine/model/cache.ts';
 import { CachingFinder } from '../engine/model/finder.ts';
 import type { Queue } from '../engine/ports/queue.ts';
 import { Worker, type WorkerOptions } from '../engine/worker/worker.ts';
+import { consoleLog } from './console-log.ts';
 import { workerConfig } from './worker-env.ts';
+import { workerLog } from './worker-log.ts';
 
 /** What is used of it. https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html */
 export interface SqsRecord {
@@ -85,7 +87,7 @@ function settledByLambda(queue: SqsQueue): Queue {
 
 let opened: Promise<SqsHandler> | null = null;
 
-/** From RUMINATE_* and AWS's own variables; a configuration that is wrong fails every invocation with all that is wrong. */
+/** From RUMINATE_* and AWS's own variables; while the configuration is wrong every invocation fails and says what is. */
 export const handler: SqsHandler = async (event, context) => {
   opened ??= open(process.env);
   return await (await opened.catch((error: unknown) => {
@@ -95,13 +97,15 @@ export const handler: SqsHandler = async (event, context) => {
 };
 
 async function open(environment: NodeJS.ProcessEnv): Promise<SqsHandler> {
-  const { store: url, policy, threads, sliceMs, graceMs } = workerConfig({}, environment);
+  const { store: url, policy, threads, sliceMs, graceMs, logLevel } = workerConfig({}, environment);
   const store = await openStore(url, { environment });
   await store.probe();
   const { queue } = await openQueue(environment.RUMINATE_QUEUE ?? '', { batchUrl: environment.RUMINATE_BATCH_QUEUE || null, environment });
   if (!(queue instanceof SqsQueue)) throw new EngineError('ERR_QUEUE_CONFIG', `RUMINATE_QUEUE must be the address of the SQS queue whose messages this function is given; got ${queue.url}.`);
+  const log = consoleLog(logLevel);
   return workerFunction({
     store, queue, policy, threads, sliceMs, graceMs,
+    onEvent: (event) => workerLog(log, event),
     keys: await keyProviderOf(),
     models: new CachingFinder({ cache: new ModelCache(), open: openModelSource, store: environment.RUMINATE_MODELS_STORE }),
   });

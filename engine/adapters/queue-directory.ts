@@ -11,7 +11,7 @@ import { type Clock, wallClockMs } from '../core/clock.ts';
 import { hasCode, makeFolder, removeOlder, statOf } from '../core/disk.ts';
 import { EngineError } from '../core/errors.ts';
 import { stateOf, thisOwner } from '../core/owner.ts';
-import { inParallel, throwIfCancelled } from '../core/waiting.ts';
+import { inParallel, throwIfCancelled, unlessCancelled } from '../core/waiting.ts';
 import type { Queue, SliceMessage } from '../ports/queue.ts';
 import { storeError } from './filesystem-errors.ts';
 import { type Entry, type EntryTable, LocalQueue } from './queue-local.ts';
@@ -62,6 +62,8 @@ class DirectoryTable implements EntryTable {
   #known = new Map<string, Entry>();
   /** What messages say, by id: that stays when a name changes. */
   #said = new Map<string, SliceMessage>();
+  /** Since before nothing of ours has changed. */
+  #looking: Promise<readonly Entry[]> | null = null;
   #holders = 0;
   #sent = 0;
 
@@ -71,16 +73,25 @@ class DirectoryTable implements EntryTable {
     this.nowMs = nowMs;
   }
 
-  list(signal: AbortSignal | undefined): Promise<readonly Entry[]> {
-    return guarded(this.#url, async () => {
-      for (let lists = 1; ; lists++) {
-        const { entries, missed } = await this.#listOnce(signal);
-        if (missed === 0 || lists === LISTS_MAX) return entries;
-      }
-    });
+  /** Whoever looks while another does sees the same: the slots of a worker that has nothing to do look as one. */
+  async list(signal: AbortSignal | undefined): Promise<readonly Entry[]> {
+    throwIfCancelled(signal);
+    return await unlessCancelled(this.#looking ?? this.#look(), signal);
   }
 
-  async #listOnce(signal: AbortSignal | undefined): Promise<{ readonly entries: readonly Entry[]; readonly missed: number }> {
+  #look(): Promise<readonly Entry[]> {
+    const looking = guarded(this.#url, async () => {
+      for (let lists = 1; ; lists++) {
+        const { entries, missed } = await this.#listOnce();
+        if (missed === 0 || lists === LISTS_MAX) return entries;
+      }
+    }).finally(() => {
+      if (this.#looking === looking) this.#looking = null;
+    });
+    return (this.#looking = looking);
+  }
+
+  async #listOnce(): Promise<{ readonly entries: readonly Entry[]; readonly missed: number }> {
     const known = new Map<string, Entry>();
     const fresh: (State & { readonly name: string })[] = [];
     for (const name of await readdir(this.#directory)) {
@@ -91,7 +102,7 @@ class DirectoryTable implements EntryTable {
         if (state !== null) fresh.push({ ...state, name });
       }
     }
-    const messages = await inParallel(fresh.length, READS_AT_ONCE, signal, async (i, stop) => {
+    const messages = await inParallel(fresh.length, READS_AT_ONCE, undefined, async (i, stop) => {
       const { id, name } = fresh[i] ?? { id: '', name: '' };
       return this.#said.get(id) ?? (await this.#messageOf(name, stop));
     });
@@ -124,6 +135,7 @@ class DirectoryTable implements EntryTable {
       const draft = path.join(this.#directory, `${HIDDEN}${id}`);
       await writeFile(draft, formatMessage(message), { flag: 'wx' });
       await rename(draft, path.join(this.#directory, formatName({ ...state, id })));
+      this.#looking = null;
     });
   }
 
@@ -131,7 +143,9 @@ class DirectoryTable implements EntryTable {
     return guarded(this.#url, async () => {
       const file = path.join(this.#directory, formatName(from));
       const done = to === null ? unlink(file) : rename(file, path.join(this.#directory, formatName(to)));
-      return (await done.catch(unlessGone)) !== false;
+      const isDone = (await done.catch(unlessGone)) !== false;
+      if (isDone) this.#looking = null;
+      return isDone;
     });
   }
 

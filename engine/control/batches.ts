@@ -9,7 +9,7 @@ import { EngineError } from '../core/errors.ts';
 import { areRequestsIsolated } from '../core/host.ts';
 import { LIMITS } from '../core/limits.ts';
 import { nextTurn } from '../core/turns.ts';
-import { inParallel, untilAborted } from '../core/waiting.ts';
+import { inParallel, unlessCancelled, untilAborted } from '../core/waiting.ts';
 import { isTerminal, type JobState } from '../kv/head.ts';
 import { isNamePart, tenantPrefix } from '../kv/names.ts';
 import { readHead } from '../kv/read.ts';
@@ -138,7 +138,7 @@ export class Batches {
       const key = found[i] as Key;
       try {
         const isBorn = (await this.#o.store.head(keyOf(key, RECORD), { signal: stop })) !== null;
-        const view = isBorn ? await this.#moving(key) : null;
+        const view = isBorn ? await unlessCancelled(this.#moving(key), stop) : null;
         // Whoever was about to make it died, or to close it.
         const isStillborn = !isBorn && this.#nowMs() - (timeOf(key.id.slice(ID_PREFIX.length)) ?? 0) > BIRTH_MS_MAX;
         if (isStillborn) await this.#close(key, null, stop);

@@ -2,7 +2,7 @@
 import { familyOf } from './events.ts';
 import type { DeliveryRecord } from './records.ts';
 
-/** As OpenAI's, with what Standard Webhooks ask for beside it. The same bytes at every attempt. @param base `https://host`; null: `url` is a path. */
+/** As OpenAI's, with what Standard Webhooks ask for beside it. The same bytes at every attempt of senders that have the same `base`. @param base `https://host`; null: `url` is a path. */
 export function payloadOf({ id, type, subject, createdMs }: DeliveryRecord, base: string | null): string {
   const family = familyOf(type);
   const name = family === 'response' ? `resp_${subject}` : subject;

@@ -1,4 +1,5 @@
 /** `ruminate worker` as an operator has it: a process beside the one that answers, what makes it stop, and what becomes of its jobs then. */
+import { spawn } from 'node:child_process';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { rmSync } from 'node:fs';
@@ -8,7 +9,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { workerConfig } from '../../functions/worker-env.ts';
 import { serve, type Served } from '../helpers/served.ts';
 import { type SseEvent, readSse } from '../helpers/sse.ts';
-import { work } from '../helpers/working.ts';
+import { ROOT } from '../helpers/setup.ts';
+import { work, Working } from '../helpers/working.ts';
 import { temporary } from '../resume/jobs.ts';
 
 /** Its chains end only at their length. */
@@ -74,6 +76,19 @@ describe('a worker beside the server', () => {
     expect(await server.get<Job>(`/v1/jobs/${id}`)).toMatchObject({ state: 'running', slice: 2 });
   });
 
+  test('stops for SIGTERM while it still waits for its store', async () => {
+    const silent = createServer();
+    await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+    const endpoint = `http://127.0.0.1:${(silent.address() as AddressInfo).port}`;
+    const env = { ...process.env, RUMINATE_S3_ENDPOINT: endpoint, AWS_REGION: 'us-east-1', AWS_ACCESS_KEY_ID: 'a', AWS_SECRET_ACCESS_KEY: 'b' };
+    const worker = new Working(spawn(process.execPath, [path.join(ROOT, 'bin', 'ruminate.mjs'), 'worker', '--store', 's3://bucket/jobs', '--queue', fresh()], { env, stdio: ['ignore', 'ignore', 'pipe'] }));
+    await new Promise((resolve) => silent.once('request', resolve));
+    expect(await worker.kill('SIGTERM')).toEqual({ code: 0, signal: null });
+    expect(worker.log).toContain('stopped; 0 jobs were handed back');
+    silent.closeAllConnections();
+    silent.close();
+  });
+
   test('stops for a Spot notice as for a signal', async () => {
     const store = fresh();
     const metadata = new Metadata();
@@ -115,7 +130,7 @@ describe('a configuration', () => {
   test('takes options before the environment, and the environment before defaults', () => {
     const environment = { RUMINATE_STORE: 's3://bucket', RUMINATE_SLOTS: '3', RUMINATE_GRACE: '20s', RUMINATE_WORKER_MEMORY: '6GiB', RUMINATE_SPOT: '1', RUMINATE_TIME_LIMIT: '' };
     expect(workerConfig({ slots: '2', timeLimit: '14m' }, environment)).toEqual({
-      store: 's3://bucket', models: [], slots: 2, threads: undefined, sliceMs: undefined, graceMs: 20_000, timeLimitMs: 840_000, memoryLimitBytes: 6 * 2 ** 30, spot: true, policy: {}, logLevel: 'info',
+      store: 's3://bucket', models: [], slots: 2, threads: undefined, sliceMs: undefined, graceMs: 20_000, timeLimitMs: 840_000, memoryLimitBytes: 6 * 2 ** 30, spot: true, publicUrl: null, policy: {}, webhooksToLoopback: false, logLevel: 'info',
     });
   });
 
@@ -123,6 +138,7 @@ describe('a configuration', () => {
     for (const flags of [{ timeLimit: '1m' }, { sliceTime: '12h' }, { memoryLimit: '6GB' }, { threads: '-1' }, { logLevel: 'loud' }]) {
       expect(() => workerConfig({ store: 'x', ...flags }, {})).toThrow(/The configuration is wrong/);
     }
+    expect(() => workerConfig({ store: 'x' }, { RUMINATE_PUBLIC_URL: 'api.example' })).toThrow(/The configuration is wrong: RUMINATE_PUBLIC_URL must be/);
   });
 });
 

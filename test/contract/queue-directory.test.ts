@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { openDirectoryQueue } from '../../engine/adapters/queue-directory.ts';
 import { systemClock } from '../../engine/core/clock.ts';
@@ -51,8 +51,27 @@ async function elsewhere(directory: string, script: string): Promise<void> {
   if (signal !== 'SIGKILL') throw new Error(said);
 }
 
+const looks = vi.hoisted(() => ({ count: 0 }));
+vi.mock('node:fs/promises', async (original) => {
+  const real = await original<typeof import('node:fs/promises')>();
+  return { ...real, readdir: (folder: string) => (looks.count++, real.readdir(folder)) };
+});
+
 describe('the queue in a directory', () => {
   for (const { name, check } of QUEUE_PROMISES) test(name, async () => await check(await open()));
+
+  test('is looked at once for all receivers that wait, and anew after a change of its own', async () => {
+    const { queue } = await open();
+    const stop = new AbortController();
+    looks.count = 0;
+    const waiting = Array.from({ length: 8 }, () => queue.receive({ ...HOUR, waitMs: 20_000, signal: stop.signal }).catch(() => []));
+    expect(looks.count).toBe(1);
+    stop.abort();
+    const early = queue.receive(HOUR);
+    await queue.send(message);
+    expect([...(await early), ...(await queue.receive(HOUR))]).toMatchObject([{ message }]);
+    await Promise.all(waiting);
+  });
 
   test('is there again after kill -9, with what it had', async () => {
     const directory = fresh();

@@ -218,6 +218,16 @@ describe('a walk', () => {
     expect([...store.snapshot().keys()].filter((key) => key.startsWith('open/'))).toEqual([`open/batches/${TENANT}/${broken.id}`]);
   });
 
+  test('that is told to stop does not wait for the batch that it moves', async () => {
+    const store = new MemoryStore();
+    const { batches, create } = instanceOn(store);
+    await create();
+    const stop = new AbortController();
+    // A store that never answers, and heeds no signal.
+    Object.assign(store, { get: () => new Promise(() => setImmediate(() => stop.abort())) });
+    await expect(batches.walk({ signal: stop.signal })).rejects.toMatchObject({ code: 'ERR_CANCELLED' });
+  });
+
   test('forgets a batch whose creator died before it was made', async () => {
     const store = new MemoryStore();
     let now = NOON;

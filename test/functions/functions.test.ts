@@ -2,7 +2,8 @@
 import { createHash } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
-import { type Environment, LOG_LEVELS, readEnv } from '../../functions/env.ts';
+import { LOG_LEVELS, consoleLog } from '../../functions/console-log.ts';
+import { type Environment, readEnv } from '../../functions/env.ts';
 import { BYTES_MAX, type BuiltFunction, FUNCTIONS, bundleFunctions } from '../../scripts/functions.mjs';
 import { Bundles, openaiAt } from '../helpers/hosts.ts';
 
@@ -112,8 +113,7 @@ describe('the configuration', () => {
   });
 });
 
-test('the log is lines of JSON from its level on, errors with what they say', async () => {
-  const { consoleLog } = await import('../../functions/console-log.ts');
+test('the log is lines of JSON from its level on, errors with what they say', () => {
   const written: string[] = [];
   const spy = vi.spyOn(console, 'log').mockImplementation((line: string) => void written.push(line));
   try {

@@ -1,10 +1,13 @@
 /** The worker as Lambda's function: events in AWS's own shape, of messages that came from a real queue, and what the service does with the answer. */
 import { DeleteMessageCommand, ReceiveMessageCommand, SendMessageCommand, type Message } from '@aws-sdk/client-sqs';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { createSqsQueue, type SqsQueue } from '../../engine/adapters/sqs.ts';
+import { EngineError } from '../../engine/core/errors.ts';
 import { endJob } from '../../engine/kv/end.ts';
 import type { WorkerEvent } from '../../engine/worker/events.ts';
+import { consoleLog } from '../../functions/console-log.ts';
+import { workerLog } from '../../functions/worker-log.ts';
 import { type SqsEvent, type SqsRecord, handler, workerFunction } from '../../functions/worker.ts';
 import { startFauxqs } from '../helpers/fauxqs.ts';
 import { CREDENTIALS, type SqsPeer } from '../helpers/sqs-peer.ts';
@@ -131,6 +134,19 @@ describe('an invocation', () => {
     expect(await lambda.bench.head('sums')).toMatchObject({ state: 'queued', epoch: 0 });
     expect(await lambda.invoke()).toEqual({ jobs: ['sums'], failed: [] });
   });
+});
+
+test('what it says of jobs is lines of JSON on the console, from its level on', () => {
+  const written: string[] = [];
+  const spy = vi.spyOn(console, 'log').mockImplementation((line: string) => void written.push(line));
+  try {
+    const log = consoleLog('warn');
+    workerLog(log, { kind: 'started', where: whereIs('sums'), slice: 0, alone: false, traceparent: undefined });
+    workerLog(log, { kind: 'failed', where: whereIs('sums'), error: new EngineError('ERR_STORE', 'gone'), delayMs: 2_000 });
+  } finally {
+    spy.mockRestore();
+  }
+  expect(written.map((line) => JSON.parse(line) as object)).toEqual([expect.objectContaining({ level: 'warn', ...whereIs('sums'), code: 'ERR_STORE', fault: 'gone', delayMs: 2_000, msg: 'slice failed' })]);
 });
 
 test('a function that is not configured says everything that is wrong, at every invocation', async () => {

@@ -1,9 +1,8 @@
 /** A worker's and a deliverer's events as lines of a log: ids, counts and codes. */
-import type { Logger } from 'pino';
-
 import { EngineError } from '../engine/core/errors.ts';
 import type { DelivererEvent } from '../engine/webhook/deliverer.ts';
 import type { WorkerEvent } from '../engine/worker/events.ts';
+import type { WorkerLog } from './context.ts';
 
 const LEVELS: Readonly<Record<WorkerEvent['kind'], 'debug' | 'info' | 'warn' | 'error'>> = {
   started: 'info',
@@ -24,13 +23,13 @@ const LEVELS: Readonly<Record<WorkerEvent['kind'], 'debug' | 'info' | 'warn' | '
   trouble: 'warn',
 };
 
-export function workerLog(log: Logger, event: WorkerEvent): void {
+export function workerLog(log: WorkerLog, event: WorkerEvent): void {
   const { kind, ...rest } = event;
   const { where, error, ...fields } = { where: undefined, error: undefined, ...rest };
   log[LEVELS[kind]]({ ...where, ...fields, ...('error' in event ? faultOf(error) : {}) }, `slice ${kind}`);
 }
 
-export function webhookLog(log: Logger, event: DelivererEvent): void {
+export function webhookLog(log: WorkerLog, event: DelivererEvent): void {
   if (event.kind === 'trouble') return log.warn({ ...event.delivery, ...faultOf(event.error) }, 'webhooks trouble');
   const { kind: _, delivery, ...fields } = event;
   log[event.state === 'failed' ? 'warn' : 'info']({ ...delivery, ...fields }, 'webhook sent');
