@@ -53,6 +53,19 @@ describe('a null', () => {
   });
 });
 
+describe('a field named __proto__', () => {
+  test.each([
+    ['/v1/chat/completions', CHAT, 'logit_bias', '{"__proto__":5}', 'logit_bias.__proto__'],
+    ['/v1/chat/completions', CHAT, 'metadata', '{"a":"b","__proto__":"x"}', 'metadata.__proto__'],
+    ['/v1/responses', RESPONSE, 'metadata', '{"__proto__":null}', 'metadata.__proto__'],
+    ['/v1/jobs', JOB, '__proto__', '{"seed":1}', '__proto__'],
+    ['/v1/quotes', JOB, 'policy_options', '{"__proto__":{"a":1}}', 'policy_options.__proto__'],
+  ])('is refused by %s, by name: it would be dropped in silence', async (path, body, field, value, param) => {
+    const sent = `${JSON.stringify(body).slice(0, -1)},${JSON.stringify(field)}:${value}}`;
+    expect(await post(path, sent)).toMatchObject({ status: 400, code: 'unsupported_parameter', param });
+  });
+});
+
 describe('text', () => {
   test.each([
     ['/v1/chat/completions', { ...CHAT, messages: [{ role: 'user', content: 'a \ud83d b' }] }, 'messages.0.content'],
