@@ -1,5 +1,5 @@
 /** The engine's refusals in the caller's words: what a spec calls `length` came as `max_tokens`, or however the request called it. */
-import type { Failure } from './errors.ts';
+import { type Failure, HttpError, failureOf } from './errors.ts';
 import { at } from './given.ts';
 
 /** The engine's field: where a request may have it, and the first that it has is to blame. */
@@ -12,8 +12,11 @@ const PLACES: Readonly<Record<string, readonly string[]>> = {
   format: ['response_format.json_schema.schema', 'text.format.schema', 'format', 'tools'],
 };
 
-/** @param failure of an EngineError. @param body of the request, as the client gave it; undefined: it had none. */
-export function asAsked(failure: Failure, body: unknown): Failure {
+/** @param error whatever was thrown. @param body of the request, as the client gave it; undefined: it had none. */
+export function failureAsked(error: unknown, body: unknown): Failure {
+  const failure = failureOf(error);
+  // The edge names fields as they came.
+  if (error instanceof HttpError) return failure;
   // A length that leaves no room is of the same code as a prompt that does.
   const field = failure.code === 'context_length_exceeded' && failure.message.startsWith('length ') ? 'length' : failure.param;
   const places = field !== null && Object.hasOwn(PLACES, field) ? PLACES[field] : undefined;
