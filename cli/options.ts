@@ -68,6 +68,15 @@ export function usageExit(code: string): number {
   return code === 'commander.helpDisplayed' || code === 'commander.version' ? EXIT.done : EXIT.usage;
 }
 
+/** @param given by an option; default: RUMINATE_USD_PER_HOUR, as functions read it. null: not known. @throws EngineError ERR_OPTION. */
+export function usdPerHourOf(given: number | undefined, environment: NodeJS.ProcessEnv = process.env): number | null {
+  const text = given?.toString() ?? environment.RUMINATE_USD_PER_HOUR ?? '';
+  if (text === '') return null;
+  const usd = given ?? (/^\d{1,15}(\.\d{1,9})?$/.test(text) ? Number(text) : Number.NaN);
+  if (usd >= 0 && usd < 1e15) return usd;
+  throw new EngineError('ERR_OPTION', `${given === undefined ? 'RUMINATE_USD_PER_HOUR' : 'usd-per-hour'} must be a number, 0 or more; got ${JSON.stringify(text.slice(0, 80))}.`);
+}
+
 /** @param given by an option; default: RUMINATE_PUBLIC_URL. null: not known. @throws EngineError ERR_OPTION. */
 export function publicUrlOf(given: string | undefined, environment: NodeJS.ProcessEnv = process.env): string | null {
   const url = given ?? environment.RUMINATE_PUBLIC_URL ?? '';

@@ -6,7 +6,7 @@ import path from 'node:path';
 import { EngineError } from '../engine/core/errors.ts';
 import { readApiKeys } from './api-keys.ts';
 import { EXIT, onInterrupt } from './exit.ts';
-import { command, durationMs, integer, publicUrlOf, repeated } from './options.ts';
+import { command, decimal, durationMs, integer, publicUrlOf, repeated, usdPerHourOf } from './options.ts';
 import { type QueueFlags, queueOptions } from './queue-options.ts';
 import type { OpenServer } from './server.ts';
 import { type PolicyFlags, policyOf, policyOptions } from './stored.ts';
@@ -24,6 +24,7 @@ export interface ServeFlags extends PolicyFlags, QueueFlags {
   readonly apiKeys?: string;
   readonly proxies?: number;
   readonly publicUrl?: string;
+  readonly usdPerHour?: number;
   readonly webhooksToLoopback?: boolean;
   readonly logLevel?: string;
 }
@@ -51,6 +52,7 @@ export function serveCommand(): Command {
     .option('--model <name>', 'a model that may be asked for, as name or name@variant (repeatable; default: all that are here)', repeated)
     .option('--api-keys <file>', 'who may ask, as JSON (default: whoever reaches this machine\'s own address is tenant local)')
     .option('--proxies <n>', 'reverse proxies of yours before it, whose X-Forwarded-For is believed (default: none)', integer)
+    .option('--usd-per-hour <price>', 'of a worker, for cost_usd in quotes (default: RUMINATE_USD_PER_HOUR, else null)', decimal)
     .optionsGroup('Webhooks:')
     .option('--public-url <url>', 'as what clients know this server, for links in webhooks (default: RUMINATE_PUBLIC_URL, else links are paths)')
     .option('--webhooks-to-loopback', 'for development: allow webhooks to this machine itself, and http://')
@@ -84,6 +86,7 @@ async function serve(flags: ServeFlags): Promise<void> {
     auth,
     proxies: flags.proxies ?? 0,
     publicUrl: publicUrlOf(flags.publicUrl),
+    usdPerHour: usdPerHourOf(flags.usdPerHour),
     webhooksToLoopback: flags.webhooksToLoopback ?? false,
     logLevel: flags.logLevel ?? (process.stderr.isTTY ? 'warn' : 'info'),
     signal: interrupt.signal,
@@ -99,10 +102,11 @@ async function serve(flags: ServeFlags): Promise<void> {
   process.exit(isDrained ? EXIT.done : EXIT.failed);
 }
 
-function check({ port, host, apiKeys, proxies, publicUrl, sliceTime, threads }: ServeFlags): void {
+function check({ port, host, apiKeys, proxies, publicUrl, sliceTime, threads, usdPerHour }: ServeFlags): void {
   if (port < 0 || port > 65_535) throw new EngineError('ERR_OPTION', `port must be from 0 to 65535; got ${port}.`);
   if (sliceTime !== undefined && sliceTime < 1) throw new EngineError('ERR_OPTION', `slice-time must be at least 1ms; got ${sliceTime}.`);
   publicUrlOf(publicUrl);
+  usdPerHourOf(usdPerHour);
   if (proxies !== undefined && (proxies < 0 || proxies > 10)) throw new EngineError('ERR_OPTION', `proxies must be from 0 to 10; got ${proxies}.`);
   if (threads !== undefined && threads < 1) throw new EngineError('ERR_OPTION', `threads must be at least 1; got ${threads}.`);
   if (apiKeys === undefined && !LOOPBACK.includes(host)) {

@@ -45,6 +45,8 @@ export interface ServerOptions {
   readonly proxies: number;
   /** As what clients know it; null: not known, and webhooks link by path. */
   readonly publicUrl: string | null;
+  /** Of a worker, for quotes; null: not known. */
+  readonly usdPerHour: number | null;
   /** For development: webhooks may go to this machine, and without TLS. */
   readonly webhooksToLoopback: boolean;
   readonly logLevel: string;
@@ -64,7 +66,7 @@ export interface OpenServer {
 const DEPTH_FRESH_MS = 1_000;
 
 /** @throws EngineError ERR_STORE_CONFIG, ERR_STORE, ERR_QUEUE_CONFIG, ERR_QUEUE, ERR_KEY, ERR_OPTION, ERR_CANCELLED: before anything listens. */
-export async function openServer({ host, port, store: url, queue: queueFlags, worker: works, names, threads, sliceMs, policy, auth, proxies, publicUrl, webhooksToLoopback, logLevel, signal }: ServerOptions): Promise<OpenServer> {
+export async function openServer({ host, port, store: url, queue: queueFlags, worker: works, names, threads, sliceMs, policy, auth, proxies, publicUrl, usdPerHour, webhooksToLoopback, logLevel, signal }: ServerOptions): Promise<OpenServer> {
   const clock = systemClock;
   // Not synchronous: a reader of the log that is slow must not stop requests.
   const lines = pino.destination({ dest: 2, sync: false });
@@ -116,7 +118,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
   let isClosing = false;
   const nowhere: WorkerState = { ...NO_WORKERS, get state() { return isClosing ? 'draining' as const : 'ready' as const; } };
   const platform = new StorePlatform({
-    store, keys, queue, shelf, clock,
+    store, keys, queue, shelf, clock, usdPerHour,
     feed: works ? worker : null,
     workers: works ? worker : nowhere,
     letGo: (where, options) => worker.letGo(where, options),

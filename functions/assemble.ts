@@ -3,6 +3,7 @@ import { OpenAPIHono } from '@hono/zod-openapi';
 
 import { systemClock } from '../engine/core/clock.ts';
 import { NO_TELEMETRY } from '../engine/ports/telemetry.ts';
+import { failureAsked } from './asked.ts';
 import { type App, type AppEnv, type AppOptions, type Services } from './context.ts';
 import { docs } from './docs.ts';
 import type { Registry } from './endpoint.ts';
@@ -49,7 +50,7 @@ export function assemble(options: AppOptions, add: AddEndpoints): App {
   }
   app.notFound((c) => failed(c.req.path, c.get('requestId'), failureOf(new HttpError('not_found', 'There is no such address; GET /openapi.json lists them.'))));
   app.onError((error, c) => {
-    const failure = failureOf(error);
+    const failure = failureAsked(error, c.get('asked'));
     if (failure.status >= 500) services.log.error({ request: c.get('requestId'), job: c.get('job'), code: failure.code, err: error }, 'failed');
     return failed(c.req.path, c.get('requestId'), failure);
   });

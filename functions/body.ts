@@ -1,5 +1,6 @@
 /** Bodies, bounded while they are read: a length that a client claims is not believed. */
 import type { Clock } from '../engine/core/clock.ts';
+import { EngineError } from '../engine/core/errors.ts';
 import { HttpError } from './errors.ts';
 import { HTTP_LIMITS } from './limits.ts';
 
@@ -23,7 +24,7 @@ export interface BodyBounds {
   readonly msMax: number;
 }
 
-/** @throws HttpError body_too_large, body_timeout */
+/** @throws HttpError body_too_large, body_timeout; EngineError ERR_CANCELLED: the client has gone. */
 export async function readBytes(request: Request, clock: Clock, { bytesMax, msMax }: BodyBounds): Promise<Uint8Array<ArrayBuffer>> {
   if (Number(request.headers.get('content-length') ?? 0) > bytesMax) throw tooLarge(bytesMax);
   if (request.body === null) return new Uint8Array(0);
@@ -35,7 +36,9 @@ export async function readBytes(request: Request, clock: Clock, { bytesMax, msMa
   let size = 0;
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await reader.read().catch((cause: unknown): never => {
+        throw new EngineError('ERR_CANCELLED', 'The body ended before its end.', { cause });
+      });
       if (late.signal.aborted) throw new HttpError('body_timeout', `The body must arrive within ${msMax} ms.`);
       if (done) break;
       size += value.byteLength;

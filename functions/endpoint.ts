@@ -88,6 +88,7 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
     const trace = traceRequest(services, c, declared.method, declared.path);
     let admitted: Admitted | null = null;
     let held = false;
+    let body: unknown;
     const release = () => {
       admitted?.release();
       trace.end();
@@ -100,7 +101,7 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
       requireScope(caller, declared.scope);
       if (declared.loads === true) await shed(services);
       const query = declared.query === undefined ? undefined : check(declared.query, c.req.query());
-      const body = declared.body === undefined ? undefined : check(declared.body, await readJson(c.req.raw, services.clock));
+      body = declared.body === undefined ? undefined : check(declared.body, await readJson(c.req.raw, services.clock));
       trace.model((body as { readonly model?: unknown } | undefined)?.model);
       const response = await answer({
         c,
@@ -122,6 +123,7 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
     } catch (error) {
       held = false;
       trace.failed(error);
+      c.set('asked', body);
       throw error;
     } finally {
       if (!held) release();

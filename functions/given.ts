@@ -6,7 +6,7 @@ import { HTTP_LIMITS } from './limits.ts';
 
 /**
  * Half of a surrogate pair is no text: it would reach the model as another character than the one that was sent. And what is nested without
- * end could be neither stored nor rendered.
+ * end could be neither stored nor rendered. `__proto__` JSON takes for a name as any other; what copies objects drops it in silence.
  * @throws HttpError that names the field.
  */
 export function refuseMalformed(value: unknown): void {
@@ -18,6 +18,10 @@ export function refuseMalformed(value: unknown): void {
     if (path.length >= HTTP_LIMITS.JSON_DEPTH_MAX) throw malformed(path.slice(0, 3), `must be nested at most ${HTTP_LIMITS.JSON_DEPTH_MAX} deep.`);
     for (const [key, field] of Object.entries(inside)) {
       if (!isWellFormed(key)) throw malformed(path, 'must have names of well-formed text: one has half of a surrogate pair.');
+      if (key === '__proto__') {
+        const name = fieldName([...path, key]);
+        throw new HttpError('unsupported_parameter', `${name} is not supported.`, { param: name });
+      }
       // Most fields are numbers and short texts of which nothing is to be said: they need no path.
       if (typeof field === 'object' || (typeof field === 'string' && !isWellFormed(field))) left.push({ value: field, path: [...path, key] });
     }

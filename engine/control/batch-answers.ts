@@ -72,7 +72,7 @@ async function answered({ record, stop, jobs, lines, endpoint, platform, nowMs }
     return { isAnswer: true, text: JSON.stringify({ ...head, response: response(200, body), error: null }) };
   } catch (error) {
     if (signal.aborted || (!isFinal(error) && nowMs() < record.createdMs + WINDOW_MS)) throw error;
-    const { status, body } = endpoint.failure(error);
+    const { status, body } = endpoint.failure(error, line?.body);
     return { isAnswer: false, text: JSON.stringify({ ...head, response: response(status, body), error: null }) };
   }
 }

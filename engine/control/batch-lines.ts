@@ -13,8 +13,8 @@ export interface BatchEndpoint {
   readonly url: string;
   /** @throws whatever refuses the request. */
   parse(body: unknown, options: CallerOptions): Promise<LineRequest>;
-  /** What a client is told in place of an answer. */
-  failure(error: unknown): LineFailure;
+  /** What a client is told in place of an answer to `body`. */
+  failure(error: unknown, body: unknown): LineFailure;
 }
 
 export interface LineRequest {
@@ -134,7 +134,7 @@ async function faultOf(body: unknown, endpoint: BatchEndpoint, platform: Pick<Pl
     const { refusal } = await platform.quote((await endpoint.parse(body, options)).spec, options);
     return refusal === null ? null : { code: refusal.code, message: refusal.message, param: null };
   } catch (error) {
-    const { status, fault } = endpoint.failure(error);
+    const { status, fault } = endpoint.failure(error, body);
     // Of the machine, not of the line: it is asked again.
     if (status >= 500 || options.signal?.aborted === true) throw error;
     // Both may hold what the client wrote, of any length.

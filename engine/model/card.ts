@@ -196,9 +196,9 @@ export function chooseVariant(name: string, card: Card, variant: string | undefi
   const chosen = variant ?? (cr === undefined ? card.default_variant : byRatio[0]);
   const variantCard = chosen !== undefined && Object.hasOwn(card.variants, chosen) ? card.variants[chosen] : undefined;
   if (chosen === undefined || variantCard === undefined) {
-    const asked = variant === undefined ? `with compression ratio ${cr}` : JSON.stringify(variant.slice(0, 80));
     const there = Object.entries(card.variants).map(([key, v]) => `${key} (${v.compression_ratio})`).join(', ');
-    throw new EngineError('ERR_MODEL_NOT_FOUND', `${name} has no variant ${asked}; it has: ${there}.`);
+    if (variant === undefined) throw new EngineError('ERR_OPTION', `compression_ratio must be that of a variant of ${name}, which has ${there}; got ${cr}.`);
+    throw new EngineError('ERR_MODEL_NOT_FOUND', `${name} has no variant ${JSON.stringify(variant.slice(0, 80))}; it has: ${there}.`);
   }
   if (cr !== undefined && variantCard.compression_ratio !== cr) {
     throw new EngineError('ERR_OPTION', `compression_ratio must be ${variantCard.compression_ratio} for ${name}@${chosen}; got ${cr}.`);

@@ -24,6 +24,8 @@ export function parseTarget(text: string, rules: AddressRules): URL {
   return url;
 }
 
+const GIVEN_OUT = ipaddr.IPv6.parseCIDR('2000::/3');
+
 /** The host, if it is an address and no name: nobody is asked what it resolves to. `new URL` has turned every other way to write one into this. */
 export function literalOf({ hostname }: URL): string | null {
   const bare = hostname.replace(/^\[|\]$/g, '');
@@ -34,8 +36,11 @@ export function literalOf({ hostname }: URL): string | null {
 export function isAllowed(url: URL, address: string, { allowLoopback }: AddressRules): boolean {
   if (!ipaddr.isValid(address)) return false;
   // An address of version 4 in one of version 6 is what it holds.
-  const range = ipaddr.process(address).range();
+  const judged = ipaddr.process(address);
+  const range = judged.range();
   if (range === 'loopback') return allowLoopback;
   // Everything that is special has a name of its own: private, link-local (where clouds keep credentials), carrier-grade NAT, tunnels, documentation.
+  // Of version 6 only 2000::/3 is given out: what else has no name may hold an address of version 4 (::/96). https://www.iana.org/assignments/ipv6-address-space
+  if (judged instanceof ipaddr.IPv6 && !judged.match(GIVEN_OUT)) return false;
   return range === 'unicast' && url.protocol === 'https:';
 }

@@ -1,8 +1,9 @@
 /** /v1/chat/completions as lines of a batch: read, refused and answered by what reads, refuses and answers the request alone. */
 import type { BatchEndpoint } from '../../engine/control/batch-lines.ts';
 import type { Platform } from '../../engine/control/platform.ts';
+import { failureAsked } from '../asked.ts';
 import { check } from '../endpoint.ts';
-import { HttpError, failureOf } from '../errors.ts';
+import { HttpError } from '../errors.ts';
 import { endOf } from '../foreground.ts';
 import { Transcript } from '../transcript.ts';
 import { chatJob, chatRequest } from './chat-request.ts';
@@ -26,8 +27,8 @@ export function batchOfChats(platform: Pick<Platform, 'models' | 'events'>): Bat
         },
       };
     },
-    failure(error) {
-      const failure = failureOf(error);
+    failure(error, asked) {
+      const failure = failureAsked(error, asked);
       const body = envelopeOf(failure);
       const { code, message, param } = body.error;
       return { status: failure.status, body, fault: { code: code ?? failure.code, message, param } };

@@ -65,7 +65,11 @@ function refuseVote({ n, effort, hyperscale }: AskedBudget): void {
 }
 
 async function presetFor(effort: Effort, { model, hyperscale }: AskedBudget, models: () => Promise<readonly ModelView[]>): Promise<Preset> {
-  const view = findModel(await models(), model, hyperscale?.compression_ratio);
+  const all = await models();
+  const view = findModel(all, model, hyperscale?.compression_ratio);
+  if (view === null && hyperscale?.compression_ratio !== undefined && findModel(all, model) !== null) {
+    throw new HttpError('invalid_value', 'hyperscale.compression_ratio must be that of a variant of the model; GET /v1/models lists them.', { param: 'hyperscale.compression_ratio' });
+  }
   if (view === null) throw new EngineError('ERR_MODEL_NOT_FOUND', 'No model of that name.');
   return presetOf(effort, defaultLength(view.context), view.compression_ratio);
 }

@@ -1,6 +1,7 @@
 /** Failures in OpenAI's envelope, which its clients map to their classes by status. https://platform.openai.com/docs/guides/error-codes */
 import { z } from '@hono/zod-openapi';
 
+import { renamed } from '../asked.ts';
 import type { Failure } from '../errors.ts';
 
 export const errorSchema = z.object({
@@ -22,7 +23,9 @@ export const OPENAI_FAILURES = {
 export type ErrorEnvelope = z.infer<typeof errorSchema>;
 
 export function envelopeOf({ message, type, param, code }: Failure): ErrorEnvelope {
-  return { error: { message, type, param: param === null ? null : requestField(param), code } };
+  if (param === null) return { error: { message, type, param, code } };
+  const name = requestField(param);
+  return { error: { message: renamed(message, param, name), type, param: name, code } };
 }
 
 /** What a request calls a field of the engine's spec. */

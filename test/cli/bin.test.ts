@@ -134,7 +134,7 @@ describe('mistakes', () => {
     ['a policy that is not known', ['run', 'x', '--policy', 'sparse'], 2, 'ERR_OPTION'],
     ['KVzap without its threshold', ['model', 'inspect', 'countdown', '--policy', 'kvzap', '--set', 'surrogate=x'], 2, 'ERR_OPTION'],
     ['a surrogate that is not there', ['run', 'x', '--policy', 'kvzap', '--set', 'surrogate=nowhere', '--set', 'threshold=-4'], 1, 'ERR_MODEL_FILE'],
-    ['a compression ratio without a variant', ['run', 'x', '--cr', '3'], 1, 'ERR_MODEL_NOT_FOUND'],
+    ['a compression ratio without a variant', ['run', 'x', '--cr', '3'], 2, 'ERR_OPTION'],
     ['an unknown model', ['run', 'x', '--model', 'nobody'], 1, 'ERR_MODEL_NOT_FOUND'],
     ['a prompt that fills the context', ['run', PROMPT, '--length', '5000'], 1, 'ERR_PROMPT_TOO_LONG'],
     ['a budget below one token', ['run', PROMPT, '--kv-read-budget', '1'], 1, 'ERR_BUDGET'],

@@ -7,7 +7,7 @@ import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { removeFolders } from '../helpers/models.ts';
-import { serve, type Served } from '../helpers/served.ts';
+import { serve, serveIn, type Served } from '../helpers/served.ts';
 import { type SseEvent, readSse } from '../helpers/sse.ts';
 import { talkers } from '../helpers/talker.ts';
 import { temporary } from '../resume/jobs.ts';
@@ -96,6 +96,18 @@ describe('a server', () => {
     expect(value('checkpoint_bytes_total{op="write"}')).toBeGreaterThan(1_000);
     for (const gauge of ['num_requests_running', 'num_requests_waiting', 'queue_age_seconds']) expect(value(gauge)).toBe(0);
     expect(value('nodejs_eventloop_lag_p99_seconds')).toBeGreaterThan(0);
+  });
+
+  test('that knows what an hour costs says in a quote what the job would cost; a price that is none is refused', async () => {
+    await using server = await serveIn({ RUMINATE_USD_PER_HOUR: '9000' }, store(), '--usd-per-hour', '3.6');
+    const spec = { model: 'countdown', prompt: '4 20 8 13 target 59' };
+    interface Quote { readonly seconds: number; readonly cost_usd: number }
+    await server.openai.chat.completions.create(ASK);
+    const { seconds, cost_usd: cost } = await server.post<Quote>('/v1/quotes', spec);
+    expect(seconds).toBeGreaterThan(0);
+    expect(cost).toBeCloseTo((seconds * 3.6) / 3_600, 12);
+    await expect(serve(store(), '--usd-per-hour', '-1')).rejects.toThrow(/ERR_OPTION.*usd-per-hour must be/);
+    await expect(serveIn({ RUMINATE_USD_PER_HOUR: 'cheap' }, store())).rejects.toThrow(/ERR_OPTION.*RUMINATE_USD_PER_HOUR must be/);
   });
 
   test('cancels a job within its process: the next one runs at once', async () => {

@@ -136,7 +136,7 @@ describe('a batch', () => {
     ['nothing to be stored of it', line('bad', { ...GREEDY, store: false }), 'invalid_value', 'store'],
     ['a stream', line('bad', { ...GREEDY, stream: true }), 'invalid_value', 'stream'],
     ['a model that is not there', line('bad', { ...GREEDY, model: 'gpt-4' }), 'model_not_found', 'model'],
-    ['more than the context', line('bad', { ...GREEDY, max_tokens: 2_000 }), 'context_length_exceeded', 'messages'],
+    ['more than the context', line('bad', { ...GREEDY, max_tokens: 2_000 }), 'context_length_exceeded', 'max_tokens'],
   ])('with a line that has %s fails, names the line, and runs nothing', async (_, bad, code, param) => {
     const jobs = () => [...fronts.store.snapshot().keys()].filter((key) => key.startsWith('kv/acme/')).length;
     const before = jobs();

@@ -47,6 +47,21 @@ describe('a request', () => {
     }
   });
 
+  test.each([['application/json', '/v1/jobs'], ['multipart/form-data; boundary=b', '/v1/files']])('of %s that its client gives up in the middle of the body is no failure of ours', async (type, path) => {
+    const before = api.logged.length;
+    const socket = connect(Number(new URL(api.url).port), '127.0.0.1');
+    socket.write(`POST ${path} HTTP/1.1\r\nhost: 127.0.0.1\r\nx-request-id: left\r\ncontent-type: ${type}\r\ncontent-length: 1000\r\nexpect: 100-continue\r\n\r\n{"model":`);
+    // The server has the request.
+    await new Promise((resolve) => socket.once('data', resolve));
+    socket.destroy();
+    const lines = await vi.waitFor(() => {
+      const mine = api.logged.slice(before).map((line) => JSON.parse(line) as { request: string; message: string; status?: number }).filter(({ request: id }) => id === 'left');
+      expect(mine).not.toEqual([]);
+      return mine;
+    });
+    expect(lines.map(({ message, status }) => [message, status])).toEqual([['request', 499]]);
+  });
+
   test('that is too large is 413, whether it says so or not', async () => {
     const huge = `{"model":"${'x'.repeat(HTTP_LIMITS.BODY_BYTES_MAX)}"}`;
     expect((await api.post('/v1/jobs', huge)).status).toBe(413);

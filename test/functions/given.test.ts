@@ -53,6 +53,19 @@ describe('a null', () => {
   });
 });
 
+describe('a field named __proto__', () => {
+  test.each([
+    ['/v1/chat/completions', CHAT, 'logit_bias', '{"__proto__":5}', 'logit_bias.__proto__'],
+    ['/v1/chat/completions', CHAT, 'metadata', '{"a":"b","__proto__":"x"}', 'metadata.__proto__'],
+    ['/v1/responses', RESPONSE, 'metadata', '{"__proto__":null}', 'metadata.__proto__'],
+    ['/v1/jobs', JOB, '__proto__', '{"seed":1}', '__proto__'],
+    ['/v1/quotes', JOB, 'policy_options', '{"__proto__":{"a":1}}', 'policy_options.__proto__'],
+  ])('is refused by %s, by name: it would be dropped in silence', async (path, body, field, value, param) => {
+    const sent = `${JSON.stringify(body).slice(0, -1)},${JSON.stringify(field)}:${value}}`;
+    expect(await post(path, sent)).toMatchObject({ status: 400, code: 'unsupported_parameter', param });
+  });
+});
+
 describe('text', () => {
   test.each([
     ['/v1/chat/completions', { ...CHAT, messages: [{ role: 'user', content: 'a \ud83d b' }] }, 'messages.0.content'],
@@ -74,6 +87,41 @@ describe('text', () => {
       const nested = `${JSON.stringify(JOB).slice(0, -1)},"template_variables":{"a":${'['.repeat(depth)}${']'.repeat(depth)}}}`;
       expect(await post('/v1/quotes', nested)).toMatchObject({ status: 400, code: 'invalid_value', param: 'template_variables.a.0' });
     }
+  });
+});
+
+const TEXT = { model: 'countdown@cr2', prompt: '<s> user 7 18', max_tokens: 1 };
+/** Two thousand texts of 500 bytes: within what a body may have, above what a grammar is made of. */
+const LARGE = { type: 'string', enum: Array.from({ length: 2_000 }, (_, i) => `${i}`.padEnd(500, 'x')) };
+
+describe('a refusal of the engine', () => {
+  test.each([
+    ['/v1/chat/completions', { ...CHAT, max_tokens: 2_000 }, 'max_tokens'],
+    ['/v1/chat/completions', { ...CHAT, max_tokens: 2_000, stream: true }, 'max_tokens'],
+    ['/v1/chat/completions', { ...CHAT, max_tokens: undefined, max_completion_tokens: 2_000 }, 'max_completion_tokens'],
+    ['/v1/chat/completions', { ...CHAT, max_tokens: undefined, hyperscale: { length: 2_000 } }, 'hyperscale.length'],
+    ['/v1/responses', { ...RESPONSE, max_output_tokens: 2_000 }, 'max_output_tokens'],
+    ['/v1/completions', { ...TEXT, max_tokens: 2_000 }, 'max_tokens'],
+    ['/v1/quotes', { ...JOB, budget: { width: 1, length: 2_000 } }, 'budget.length'],
+    ['/v1/completions', { ...TEXT, prompt: [999_999] }, 'prompt'],
+    ['/v1/chat/completions', { ...CHAT, model: 'countdown', hyperscale: { compression_ratio: 3 } }, 'hyperscale.compression_ratio'],
+    ['/v1/chat/completions', { ...CHAT, max_tokens: undefined, model: 'countdown', reasoning_effort: 'low', hyperscale: { compression_ratio: 3 } }, 'hyperscale.compression_ratio'],
+    ['/v1/jobs', { ...JOB, model: 'countdown', budget: { ...JOB.budget, compression_ratio: 3 } }, 'budget.compression_ratio'],
+    ['/v1/chat/completions', { ...CHAT, response_format: { type: 'json_schema', json_schema: { name: 'a', schema: LARGE } } }, 'response_format.json_schema.schema'],
+    ['/v1/chat/completions', { ...CHAT, tool_choice: 'required', tools: [{ type: 'function', function: { name: 'f', parameters: { type: 'object', properties: { a: LARGE } } } }] }, 'tools'],
+  ])('of a body to %s begins with the field as the caller named it', async (path, body, param) => {
+    const told = await post(path, body);
+    const said = JSON.parse(told.text) as { error?: { message: string }; detail?: string };
+    expect(told).toMatchObject({ status: 400, param });
+    expect(said.error?.message ?? said.detail).toMatch(new RegExp(`^${param.replaceAll('.', '\\.')} must `));
+  });
+
+  test('of a prompt that is too long blames the prompt, whatever the request calls it', async () => {
+    const long = `${JOB.prompt} 1`.repeat(400);
+    expect(await post('/v1/chat/completions', { ...CHAT, messages: [{ role: 'user', content: long }] })).toMatchObject({ code: 'context_length_exceeded', param: 'messages' });
+    expect(await post('/v1/responses', { ...RESPONSE, input: long })).toMatchObject({ code: 'context_length_exceeded', param: 'input' });
+    expect(await post('/v1/completions', { ...TEXT, prompt: long })).toMatchObject({ code: 'context_length_exceeded', param: 'prompt' });
+    expect(await post('/v1/quotes', { ...JOB, prompt: long })).toMatchObject({ code: 'context_length_exceeded', param: 'prompt' });
   });
 });
 

@@ -31,7 +31,7 @@ describe('names', () => {
   test('what is unknown is refused with what there is', () => {
     expect(() => resolve('gpt')).toThrow(expect.objectContaining({ code: 'ERR_MODEL_NOT_FOUND', message: expect.stringContaining('countdown@cr8') }));
     expect(() => resolve('countdown@cr9')).toThrow(expect.objectContaining({ code: 'ERR_MODEL_NOT_FOUND', message: expect.stringContaining('cr8 (8)') }));
-    expect(() => resolve('countdown', { cr: 3 })).toThrow(expect.objectContaining({ code: 'ERR_MODEL_NOT_FOUND', message: expect.stringContaining('ratio 3') }));
+    expect(() => resolve('countdown', { cr: 3 })).toThrow(expect.objectContaining({ code: 'ERR_OPTION', message: expect.stringMatching(/^compression_ratio must be .*cr8 \(8\).*got 3\.$/) }));
     expect(() => resolve('countdown@constructor')).toThrow(expect.objectContaining({ code: 'ERR_MODEL_NOT_FOUND' }));
   });
 

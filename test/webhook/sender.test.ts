@@ -17,7 +17,7 @@ const message = (url: string) => ({ url, headers: { 'content-type': 'application
 describe('a target', () => {
   test.each([
     'https://127.0.0.1/', 'https://127.1/', 'https://2130706433/', 'https://0x7f000001/', 'https://0177.0.0.1/', 'https://0/', 'https://[::1]/', 'https://[::]/',
-    'https://[::ffff:127.0.0.1]/', 'https://[::ffff:7f00:1]/', 'https://10.0.0.1/', 'https://172.16.0.1/', 'https://192.168.1.1/', 'https://169.254.169.254/latest/meta-data',
+    'https://[::ffff:127.0.0.1]/', 'https://[::ffff:7f00:1]/', 'https://[::127.0.0.1]/', 'https://[::10.0.0.1]/', 'https://[::169.254.169.254]/', 'https://[::808:808]/', 'https://[4000::1]/', 'https://10.0.0.1/', 'https://172.16.0.1/', 'https://192.168.1.1/', 'https://169.254.169.254/latest/meta-data',
     'https://100.64.0.1/', 'https://[fd00:ec2::254]/', 'https://[fe80::1]/', 'https://[fec0::1]/', 'https://[64:ff9b::a00:1]/', 'https://[2002:a00:1::]/', 'https://224.0.0.1/', 'https://255.255.255.255/',
     'http://example.com/', 'ftp://example.com/', 'file:///etc/passwd', 'https://user@example.com/', 'https://:pass@example.com/', 'example.com', '', `https://example.com/${'x'.repeat(3_000)}`,
   ])('like %s is refused before anything is stored', (url) => {
@@ -31,6 +31,8 @@ describe('a target', () => {
     // Names are judged by what they resolve to, when they are asked.
     expect(isAllowed(new URL('http://localhost/'), '93.184.216.34', DEVELOPMENT)).toBe(false);
     expect(isAllowed(new URL('https://example.com/'), 'no address', PUBLIC)).toBe(false);
+    expect(isAllowed(new URL('https://example.com/'), '::a9fe:a9fe', PUBLIC)).toBe(false);
+    expect(isAllowed(new URL('https://example.com/'), '::ffff:8.8.8.8', PUBLIC)).toBe(true);
   });
 });
 
