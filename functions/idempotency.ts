@@ -3,6 +3,7 @@ import { z } from '@hono/zod-openapi';
 
 import type { JobView } from '../engine/control/platform.ts';
 import type { JobSpec } from '../engine/job/spec.ts';
+import type { NameConflict } from '../engine/kv/create.ts';
 import type { Services } from './context.ts';
 import { HttpError, failureOf } from './errors.ts';
 import { HTTP_LIMITS } from './limits.ts';
@@ -35,7 +36,7 @@ export interface SubmitAs {
 
 /**
  * Not cut short by a client that goes: half a job could be neither found nor cancelled.
- * @throws HttpError used_for_another, previous_response_not_found, EngineError
+ * @throws HttpError used_for_another, erased, previous_response_not_found, EngineError
  */
 export async function submit({ platform, clock }: Services, spec: JobSpec, { tenant, id, key, previous, via, trace }: SubmitAs): Promise<JobView> {
   using timer = clock.timeout(HTTP_LIMITS.SUBMIT_MS);
@@ -49,12 +50,14 @@ export async function submit({ platform, clock }: Services, spec: JobSpec, { ten
   }
 }
 
-/** @param param what stands for the request. @throws HttpError used_for_another; what `make` throws. */
+/** @param param what stands for the request. @throws HttpError used_for_another, erased; what `make` throws. */
 export async function once<T>(param: 'idempotency-key' | 'id', make: () => Promise<T>): Promise<T> {
   try {
     return await make();
   } catch (error) {
-    if (failureOf(error).code !== 'job_conflict') throw error;
+    const why = failureOf(error).code === 'job_conflict' ? (error as Partial<NameConflict>).why : undefined;
+    if (why === undefined) throw error;
+    if (why === 'erased') throw new HttpError('erased', `What ${param} stands for was erased, and is not made again; a new request needs another.`, { param });
     throw new HttpError('used_for_another', `${param} was used for another request: the same one again gives what it made, another one needs another.`, { param });
   }
 }

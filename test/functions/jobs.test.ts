@@ -89,6 +89,19 @@ describe('a job', () => {
     }
   });
 
+  test('that was erased is not made again under its key or name, and whoever asks for it is told so', async () => {
+    const short = { ...GREEDY, budget: { width: 1, length: 1 } };
+    const keyed = () => api.post('/v1/jobs', short, { 'Idempotency-Key': 'gone' });
+    const named = () => send('PUT', '/v1/jobs/gone', short);
+    for (const [ask, param] of [[keyed, 'idempotency-key'], [named, 'id']] as const) {
+      const { id } = await json<Job>(ask());
+      expect((await send('DELETE', `/v1/jobs/${id}`)).status).toBe(204);
+      const again = await ask();
+      expect(again.status).toBe(410);
+      expect(await again.json()).toMatchObject({ code: 'erased', status: 410, param, detail: expect.stringContaining('was erased') as string });
+    }
+  });
+
   test('is cancelled once and for all; one that has ended stays as it ended', async () => {
     const { id } = await submit(LONG);
     await vi.waitFor(async () => expect((await json<Job>(api.get(`/v1/jobs/${id}`))).state).toBe('running'), WAIT);
