@@ -1,6 +1,7 @@
 /** Idempotency-Key: the same key and body are the same job, another body is refused. https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/ */
 import { z } from '@hono/zod-openapi';
 
+import { keyedId } from '../engine/control/ids.ts';
 import type { JobView } from '../engine/control/platform.ts';
 import type { JobSpec } from '../engine/job/spec.ts';
 import type { NameConflict } from '../engine/kv/create.ts';
@@ -19,6 +20,22 @@ export function idempotencyKey(request: Request): string | undefined {
   if (key.length > 0 && key.length <= HTTP_LIMITS.IDEMPOTENCY_KEY_CHARS_MAX && /^[\x20-\x7e]+$/.test(key)) return key;
   const message = `Idempotency-Key must have 1 to ${HTTP_LIMITS.IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters.`;
   throw new HttpError('invalid_value', message, { param: 'idempotency-key' });
+}
+
+/** Of an endpoint that cannot honour one: a retry would make a second thing in silence. @throws HttpError */
+export function refuseKey(request: Request, instead: string): void {
+  if (request.headers.has('idempotency-key')) throw new HttpError('unsupported_parameter', `Idempotency-Key is not supported here: ${instead}`, { param: 'idempotency-key' });
+}
+
+/**
+ * A job made of another: its name is the client's, or a function of the client's key, so that whoever asks again gets the same job.
+ * @param make with the new job's name; undefined: a fresh one. @throws HttpError used_for_another, erased, invalid_value; what `make` throws.
+ */
+export async function child(request: Request, { tenant, id }: { readonly tenant: string; readonly id: string | undefined }, make: (as: string | undefined) => Promise<JobView>): Promise<JobView> {
+  const key = idempotencyKey(request);
+  if (key === undefined) return await once('id', async () => await make(id));
+  if (id !== undefined) throw new HttpError('invalid_value', 'id must not be given with an Idempotency-Key: either of them names the job.', { param: 'id' });
+  return await once('idempotency-key', async () => await make(keyedId(tenant, key)));
 }
 
 export interface SubmitAs {
