@@ -51,7 +51,7 @@ export interface JobView {
   /** The caller's own words; null: none. */
   readonly metadata: Readonly<Record<string, string>> | null;
   readonly user: string | null;
-  /** Of a job that is poisoned: what became of its takes, oldest first. */
+  /** Of a job that is poisoned or failed: what became of its takes, oldest first; the last is why it failed. */
   readonly evidence: readonly Strike[] | null;
 }
 
@@ -83,8 +83,8 @@ export type JobEvent =
   | (ChainEvent & { readonly kind: 'finish'; readonly reason: FinishReason; readonly answer: string | null })
   /** Last event of a job that ended by itself or its budget. */
   | { readonly kind: 'result'; readonly seq: number; readonly state: JobState; readonly result: Omit<JobResult, 'timing'> }
-  /** Not numbered, may be missed: the state changed (queued, running, parked), or nothing happened for a while. */
-  | { readonly kind: 'state'; readonly state: JobState }
+  /** Not numbered, may be missed: the state changed (queued, running, parked), or nothing happened for a while. `fault`: the code of why it failed. */
+  | { readonly kind: 'state'; readonly state: JobState; readonly fault?: string }
   | { readonly kind: 'idle' };
 
 export interface QuoteView {

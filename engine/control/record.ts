@@ -80,7 +80,7 @@ export async function viewOf(store: ObjectStore, { where, head, manifest }: JobR
     tools: toolsOf(asked),
     metadata: asked.metadata ?? null,
     user: asked.user ?? null,
-    evidence: head.state === 'poisoned' ? await readStrikes(store, where, options) : null,
+    evidence: head.state === 'poisoned' || head.state === 'failed' ? await readStrikes(store, where, options) : null,
   };
 }
 

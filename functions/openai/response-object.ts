@@ -6,6 +6,7 @@ import { callIdOf } from '../../engine/job/call-id.ts';
 import { electedChain } from '../../engine/job/elected.ts';
 import type { JobResult } from '../../engine/job/generate.ts';
 import type { TokenLogprob } from '../../engine/job/logprobs.ts';
+import { failureOf } from '../errors.ts';
 import { endError } from '../foreground.ts';
 import { STATUS, type JobStatus } from '../jobs/views.ts';
 import type { ChainText, Transcript } from '../transcript.ts';
@@ -93,7 +94,7 @@ export function pendingResponse(view: JobView, status: JobStatus): ResponseObjec
 export function endedResponse(view: JobView, transcript: Transcript): ResponseObject {
   const { result, state } = transcript;
   if (result === null) {
-    const { code, message } = endError(state, view.id);
+    const { code, message } = failureOf(endError(transcript, view.id));
     const status = STATUS[state] === 'cancelled' ? 'cancelled' : 'failed';
     const output = view.chains.length === 1 ? outputOf({ job: view.id, chain: 0 }, transcript.chain(0), false) : [];
     return { ...pendingResponse(view, status), output, error: status === 'failed' ? { code, message } : null };
