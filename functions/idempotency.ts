@@ -1,8 +1,7 @@
 /** Idempotency-Key: the same key and body are the same job, another body is refused. https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/ */
 import { z } from '@hono/zod-openapi';
 
-import { keyedId } from '../engine/control/ids.ts';
-import type { JobView } from '../engine/control/platform.ts';
+import type { ChildNames, JobView } from '../engine/control/platform.ts';
 import type { JobSpec } from '../engine/job/spec.ts';
 import type { NameConflict } from '../engine/kv/create.ts';
 import type { Services } from './context.ts';
@@ -28,14 +27,14 @@ export function refuseKey(request: Request, instead: string): void {
 }
 
 /**
- * A job made of another: its name is the client's, or a function of the client's key, so that whoever asks again gets the same job.
- * @param make with the new job's name; undefined: a fresh one. @throws HttpError used_for_another, erased, invalid_value; what `make` throws.
+ * A job made of another, under the client's name of it or its key: whoever asks again gets the same job.
+ * @throws HttpError used_for_another, erased, invalid_value; what `make` throws.
  */
-export async function child(request: Request, { tenant, id }: { readonly tenant: string; readonly id: string | undefined }, make: (as: string | undefined) => Promise<JobView>): Promise<JobView> {
+export async function child(request: Request, id: string | undefined, make: (names: ChildNames) => Promise<JobView>): Promise<JobView> {
   const key = idempotencyKey(request);
-  if (key === undefined) return await once('id', async () => await make(id));
+  if (key === undefined) return await once('id', async () => await make({ as: id }));
   if (id !== undefined) throw new HttpError('invalid_value', 'id must not be given with an Idempotency-Key: either of them names the job.', { param: 'id' });
-  return await once('idempotency-key', async () => await make(keyedId(tenant, key)));
+  return await once('idempotency-key', async () => await make({ idempotencyKey: key }));
 }
 
 export interface SubmitAs {

@@ -119,8 +119,14 @@ export interface ModelView {
   readonly default: boolean;
 }
 
-export interface ForkOptions extends CallerOptions {
+/** Of a job that is made of another; default: a fresh one. */
+export interface ChildNames {
   readonly as?: string | undefined;
+  /** Names it too, where `as` does not: two calls with one key make one job. */
+  readonly idempotencyKey?: string | undefined;
+}
+
+export interface ForkOptions extends CallerOptions, ChildNames {
   readonly at: number;
   readonly chain: number;
   readonly width: number;
@@ -128,8 +134,7 @@ export interface ForkOptions extends CallerOptions {
   readonly length?: number | undefined;
 }
 
-export interface ExtendOptions extends CallerOptions {
-  readonly as?: string | undefined;
+export interface ExtendOptions extends CallerOptions, ChildNames {
   readonly length?: number | undefined;
   /** Chains in all. */
   readonly width?: number | undefined;
