@@ -51,6 +51,10 @@ export interface JobView {
   /** The caller's own words; null: none. */
   readonly metadata: Readonly<Record<string, string>> | null;
   readonly user: string | null;
+  /** As it was asked for, defaults filled in; null: no format, or the job is sealed and cannot be read here. */
+  readonly asked: { readonly temperature: number | null; readonly topP: number | null; readonly format: 'json_object' | 'json_schema' | null };
+  /** Tokens that the longest chain may have. */
+  readonly length: number;
   /** Of a job that is poisoned or failed: what became of its takes, oldest first; the last is why it failed. */
   readonly evidence: readonly Strike[] | null;
 }

@@ -47,6 +47,11 @@ export const responseSchema = z.object({
   metadata: z.record(z.string(), z.string()),
   user: z.string().nullable(),
   service_tier: z.literal('default'),
+  temperature: z.number().nullable(),
+  top_p: z.number().nullable(),
+  max_output_tokens: z.int().openapi({ description: 'What was asked for, or what it came to.' }),
+  text: z.object({ format: z.object({ type: z.enum(['text', 'json_object']) }).optional() }).openapi({ description: 'A schema is not repeated.' }),
+  truncation: z.literal('disabled'),
   tools: repeatedTools,
   tool_choice: responseToolChoice,
   parallel_tool_calls: z.boolean(),
@@ -83,6 +88,11 @@ export function pendingResponse(view: JobView, status: JobStatus): ResponseObjec
     metadata: { ...view.metadata },
     user: view.user,
     service_tier: 'default',
+    temperature: view.asked.temperature,
+    top_p: view.asked.topP,
+    max_output_tokens: view.length,
+    text: view.asked.format === 'json_schema' ? {} : { format: { type: view.asked.format ?? 'text' } },
+    truncation: 'disabled',
     ...responseToolsOf(view.tools),
   };
 }
