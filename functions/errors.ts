@@ -53,6 +53,8 @@ export const HTTP_CODES = {
   body_timeout: [408, 'invalid_request_error'],
   job_cancelled: [409, 'invalid_request_error'],
   not_ended: [409, 'invalid_request_error'],
+  /** An Idempotency-Key or an id that stands for what was erased since. */
+  erased: [410, 'invalid_request_error'],
   body_too_large: [413, 'invalid_request_error'],
   /** An Idempotency-Key or an id that stands for another request. */
   used_for_another: [422, 'invalid_request_error'],

@@ -1,8 +1,8 @@
 /** A job whose client waits for it: read to its end within a deadline, cancelled when the client goes. */
+import { ERROR_CODES, EngineError, type ErrorCode } from '../engine/core/errors.ts';
 import type { JobResult } from '../engine/job/generate.ts';
-import type { JobState } from '../engine/kv/head.ts';
 import type { Services } from './context.ts';
-import { HttpError } from './errors.ts';
+import { ENGINE_CODES, HttpError } from './errors.ts';
 import { HTTP_LIMITS } from './limits.ts';
 import { Transcript } from './transcript.ts';
 
@@ -13,7 +13,7 @@ export interface Waited {
 
 /**
  * @param keep the job goes on without its client, who has a key to ask again with.
- * @throws HttpError job_failed, job_cancelled, job_expired; still_running after foregroundMs: the job goes on.
+ * @throws EngineError: it was refused when it was taken; HttpError job_failed, job_cancelled, job_expired; still_running after foregroundMs: the job goes on.
  */
 export async function waitFor(services: Services, job: string, tenant: string, gone: AbortSignal, keep: boolean): Promise<Waited> {
   using late = services.clock.timeout(services.foregroundMs);
@@ -40,11 +40,12 @@ export async function waitFor(services: Services, job: string, tenant: string, g
 /** The result of a job whose events have ended. @throws HttpError if it ended without one. */
 export function endOf(transcript: Transcript, job: string): Omit<JobResult, 'timing'> {
   if (transcript.result !== null) return transcript.result;
-  throw endError(transcript.state, job);
+  throw endError(transcript, job);
 }
 
-/** OpenAI's clients retry 409 and 5xx: this end is final. */
-export function endError(state: JobState, job: string): HttpError {
+/** OpenAI's clients retry 409 and 5xx: this end is final. A job that was refused when it was taken is refused as it would have been at once. */
+export function endError({ state, fault }: Pick<Transcript, 'state' | 'fault'>, job: string): HttpError | EngineError {
+  if (state === 'failed' && isRefusal(fault)) return new EngineError(fault, `The job ${job} was refused. ${ERROR_CODES[fault][1]}`);
   const headers = { 'x-should-retry': 'false' };
   switch (state) {
     case 'cancelled': return new HttpError('job_cancelled', `The job ${job} was cancelled.`, { headers });
@@ -52,6 +53,10 @@ export function endError(state: JobState, job: string): HttpError {
     case 'erased': return new HttpError('not_found', `The job ${job} was erased.`, { headers });
     default: return new HttpError('job_failed', `The job ${job} failed.`, { headers });
   }
+}
+
+function isRefusal(code: string | null): code is ErrorCode {
+  return code !== null && Object.hasOwn(ENGINE_CODES, code) && ENGINE_CODES[code as ErrorCode][0] < 500;
 }
 
 /**

@@ -1,8 +1,9 @@
 /** Idempotency-Key: the same key and body are the same job, another body is refused. https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/ */
 import { z } from '@hono/zod-openapi';
 
-import type { JobView } from '../engine/control/platform.ts';
+import type { ChildNames, JobView } from '../engine/control/platform.ts';
 import type { JobSpec } from '../engine/job/spec.ts';
+import type { NameConflict } from '../engine/kv/create.ts';
 import type { Services } from './context.ts';
 import { HttpError, failureOf } from './errors.ts';
 import { HTTP_LIMITS } from './limits.ts';
@@ -20,6 +21,22 @@ export function idempotencyKey(request: Request): string | undefined {
   throw new HttpError('invalid_value', message, { param: 'idempotency-key' });
 }
 
+/** Of an endpoint that cannot honour one: a retry would make a second thing in silence. @throws HttpError */
+export function refuseKey(request: Request, instead: string): void {
+  if (request.headers.has('idempotency-key')) throw new HttpError('unsupported_parameter', `Idempotency-Key is not supported here: ${instead}`, { param: 'idempotency-key' });
+}
+
+/**
+ * A job made of another, under the client's name of it or its key: whoever asks again gets the same job.
+ * @throws HttpError used_for_another, erased, invalid_value; what `make` throws.
+ */
+export async function child(request: Request, id: string | undefined, make: (names: ChildNames) => Promise<JobView>): Promise<JobView> {
+  const key = idempotencyKey(request);
+  if (key === undefined) return await once('id', async () => await make({ as: id }));
+  if (id !== undefined) throw new HttpError('invalid_value', 'id must not be given with an Idempotency-Key: either of them names the job.', { param: 'id' });
+  return await once('idempotency-key', async () => await make({ idempotencyKey: key }));
+}
+
 export interface SubmitAs {
   readonly tenant: string;
   /** The client's own name of the job (PUT). */
@@ -35,7 +52,7 @@ export interface SubmitAs {
 
 /**
  * Not cut short by a client that goes: half a job could be neither found nor cancelled.
- * @throws HttpError used_for_another, previous_response_not_found, EngineError
+ * @throws HttpError used_for_another, erased, previous_response_not_found, EngineError
  */
 export async function submit({ platform, clock }: Services, spec: JobSpec, { tenant, id, key, previous, via, trace }: SubmitAs): Promise<JobView> {
   using timer = clock.timeout(HTTP_LIMITS.SUBMIT_MS);
@@ -49,12 +66,14 @@ export async function submit({ platform, clock }: Services, spec: JobSpec, { ten
   }
 }
 
-/** @param param what stands for the request. @throws HttpError used_for_another; what `make` throws. */
+/** @param param what stands for the request. @throws HttpError used_for_another, erased; what `make` throws. */
 export async function once<T>(param: 'idempotency-key' | 'id', make: () => Promise<T>): Promise<T> {
   try {
     return await make();
   } catch (error) {
-    if (failureOf(error).code !== 'job_conflict') throw error;
+    const why = failureOf(error).code === 'job_conflict' ? (error as Partial<NameConflict>).why : undefined;
+    if (why === undefined) throw error;
+    if (why === 'erased') throw new HttpError('erased', `What ${param} stands for was erased, and is not made again; a new request needs another.`, { param });
     throw new HttpError('used_for_another', `${param} was used for another request: the same one again gives what it made, another one needs another.`, { param });
   }
 }

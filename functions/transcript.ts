@@ -25,6 +25,7 @@ const NOTHING: ChainText = { tokens: 0, reasoningTokens: 0, reasoning: '', said:
 export class Transcript {
   readonly #chains: ChainText[] = [];
   #state: JobState = 'queued';
+  #fault: string | null = null;
   #result: Omit<JobResult, 'timing'> | null = null;
 
   take(event: JobEvent): void {
@@ -39,6 +40,7 @@ export class Transcript {
         break;
       case 'state':
         this.#state = event.state;
+        this.#fault = event.fault ?? null;
         break;
       case 'idle':
         break;
@@ -47,6 +49,11 @@ export class Transcript {
 
   get state(): JobState {
     return this.#state;
+  }
+
+  /** The engine's code of why it failed; null: it did not, or nobody knows. */
+  get fault(): string | null {
+    return this.#fault;
   }
 
   get result(): Omit<JobResult, 'timing'> | null {

@@ -2,7 +2,7 @@
 import { sha256 } from '@noble/hashes/sha2.js';
 
 import { hexOf, utf8Of } from '../core/bytes.ts';
-import { EngineError } from '../core/errors.ts';
+import { NameConflict } from '../kv/create.ts';
 import { tenantPrefix } from '../kv/names.ts';
 import type { ProtocolOptions } from '../kv/protocol.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
@@ -19,14 +19,14 @@ export interface Claim {
   readonly id: string;
 }
 
-/** The id to go on with. @throws EngineError ERR_JOB_CONFLICT: the key was used with another body; ERR_CHECKPOINT; ERR_STORE; ERR_CANCELLED. */
+/** The id to go on with. @throws EngineError ERR_JOB_CONFLICT, a NameConflict: the key was used with another body; ERR_CHECKPOINT; ERR_STORE; ERR_CANCELLED. */
 export async function claimId(store: ObjectStore, { tenant, what, key, body, id }: Claim, options: ProtocolOptions = {}): Promise<string> {
   // Checks the name.
   tenantPrefix(tenant);
   const name = `${what}-${hashOf([key])}`;
   const asked = { kind: 'claim' as const, tenant, id: name, body: hashOf(body), target: id };
   const kept = await writeOnce(store, `idem/${tenant}/${name}`, claimRecord, asked, options);
-  if (kept.body !== asked.body) throw new EngineError('ERR_JOB_CONFLICT', `The idempotency key was used for another ${what}.`);
+  if (kept.body !== asked.body) throw new NameConflict('other', `The idempotency key was used for another ${what}.`);
   return kept.target;
 }
 

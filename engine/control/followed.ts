@@ -8,6 +8,8 @@ import type { PreparedJob } from '../job/prepare.ts';
 import { closed, resultOf } from '../job/run.ts';
 import { EventTape } from '../job/tape.ts';
 import { type JobState, isTerminal } from '../kv/head.ts';
+import type { JobKey } from '../kv/names.ts';
+import { readStrikes } from '../kv/strikes.ts';
 import type { RunReport } from '../runtime/native.ts';
 import { type FollowOptions, Follower } from './follower.ts';
 import type { JobEvent } from './platform.ts';
@@ -28,7 +30,15 @@ export interface FollowedOptions extends Omit<FollowOptions, 'signal'> {
   readonly onFailure: () => void;
 }
 
+export interface FollowedEnd {
+  readonly state: JobState;
+  readonly result: ResultEvent | null;
+  /** The code of why it failed; null: it did not, or nobody knows. */
+  readonly fault: string | null;
+}
+
 export class FollowedJob implements Disposable {
+  readonly #where: JobKey;
   readonly #job: PreparedJob;
   readonly #options: FollowedOptions;
   readonly #follower: Follower;
@@ -40,11 +50,12 @@ export class FollowedJob implements Disposable {
   #known: { readonly report: RunReport; readonly ended: FinishReason | null } | null = null;
   #state: JobState | null = null;
   #idles = 0;
-  #end: { readonly state: JobState; readonly result: ResultEvent | null } | null = null;
+  #end: FollowedEnd | null = null;
   #failure: unknown = null;
 
   /** Begins to look. */
   constructor(record: JobRecord, job: PreparedJob, options: FollowedOptions) {
+    this.#where = record.where;
     this.#job = job;
     this.#options = options;
     this.#follower = new Follower(record, job, { ...options, signal: this.#stop.signal });
@@ -64,7 +75,7 @@ export class FollowedJob implements Disposable {
   }
 
   /** Once all events are there; null: more may come. */
-  get end(): { readonly state: JobState; readonly result: ResultEvent | null } | null {
+  get end(): FollowedEnd | null {
     return this.#end;
   }
 
@@ -125,7 +136,7 @@ export class FollowedJob implements Disposable {
     const ended = hasResult(state) ? endReason(state, this.#follower.found.manifest) : null;
     if (report !== null) await this.#push(hasResult(state) ? closed(report) : report, ended);
     const result = hasResult(state) && report !== null ? await resultOf(this.#job, report, ended) : null;
-    if (isOver) this.#end = { state, result: result && { kind: 'result', seq: this.#log.seq, state, result } };
+    if (isOver) this.#end = { state, fault: state === 'failed' ? await this.#fault() : null, result: result && { kind: 'result', seq: this.#log.seq, state, result } };
     this.#readers.wake();
   }
 
@@ -140,6 +151,12 @@ export class FollowedJob implements Disposable {
       throwIfCancelled(this.#stop.signal);
     }
     if (this.#log.seq > before) this.#known = { report, ended };
+  }
+
+  /** Only evidence: without it the end is the same. */
+  async #fault(): Promise<string | null> {
+    const strikes = await readStrikes(this.#options.store, this.#where, { signal: this.#stop.signal }).catch(() => []);
+    return strikes.at(-1)?.code ?? null;
   }
 
   /** Nobody reads it any more. */

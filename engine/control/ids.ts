@@ -2,7 +2,7 @@
 import { sha256 } from '@noble/hashes/sha2.js';
 import { TIME_MAX, decodeTime, isValid, monotonicFactory } from 'ulid';
 
-import { utf8Of } from '../core/bytes.ts';
+import { hexOf, utf8Of } from '../core/bytes.ts';
 
 /** Of one process: later ids sort after earlier ones, also within a millisecond. */
 export function jobIds(): (createdMs: number) => string {
@@ -20,6 +20,11 @@ export function timeOf(id: string): number | null {
 export function ulidOf(time: string, subject: string): string {
   const digest = sha256(utf8Of(subject));
   return time + Array.from({ length: 16 }, (_, i) => CROCKFORD[(digest[i] ?? 0) & 31]).join('');
+}
+
+/** The name of what a tenant's Idempotency-Key stands for. The key itself is not in it: it may be a customer's. */
+export function keyedId(tenant: string, key: string): string {
+  return `key-${hexOf(sha256(utf8Of(`${tenant}/${key}`))).slice(0, 40)}`;
 }
 
 const CROCKFORD = '0123456789ABCDEFGHJKMNPQRSTVWXYZ';

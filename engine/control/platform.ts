@@ -51,7 +51,11 @@ export interface JobView {
   /** The caller's own words; null: none. */
   readonly metadata: Readonly<Record<string, string>> | null;
   readonly user: string | null;
-  /** Of a job that is poisoned: what became of its takes, oldest first. */
+  /** As it was asked for, defaults filled in; null: no format, or the job is sealed and cannot be read here. */
+  readonly asked: { readonly temperature: number | null; readonly topP: number | null; readonly format: 'json_object' | 'json_schema' | null };
+  /** Tokens that the longest chain may have. */
+  readonly length: number;
+  /** Of a job that is poisoned or failed: what became of its takes, oldest first; the last is why it failed. */
   readonly evidence: readonly Strike[] | null;
 }
 
@@ -83,8 +87,8 @@ export type JobEvent =
   | (ChainEvent & { readonly kind: 'finish'; readonly reason: FinishReason; readonly answer: string | null })
   /** Last event of a job that ended by itself or its budget. */
   | { readonly kind: 'result'; readonly seq: number; readonly state: JobState; readonly result: Omit<JobResult, 'timing'> }
-  /** Not numbered, may be missed: the state changed (queued, running, parked), or nothing happened for a while. */
-  | { readonly kind: 'state'; readonly state: JobState }
+  /** Not numbered, may be missed: the state changed (queued, running, parked), or nothing happened for a while. `fault`: the code of why it failed. */
+  | { readonly kind: 'state'; readonly state: JobState; readonly fault?: string }
   | { readonly kind: 'idle' };
 
 export interface QuoteView {
@@ -119,8 +123,14 @@ export interface ModelView {
   readonly default: boolean;
 }
 
-export interface ForkOptions extends CallerOptions {
+/** Of a job that is made of another; default: a fresh one. */
+export interface ChildNames {
   readonly as?: string | undefined;
+  /** Names it too, where `as` does not: two calls with one key make one job. */
+  readonly idempotencyKey?: string | undefined;
+}
+
+export interface ForkOptions extends CallerOptions, ChildNames {
   readonly at: number;
   readonly chain: number;
   readonly width: number;
@@ -128,8 +138,7 @@ export interface ForkOptions extends CallerOptions {
   readonly length?: number | undefined;
 }
 
-export interface ExtendOptions extends CallerOptions {
-  readonly as?: string | undefined;
+export interface ExtendOptions extends CallerOptions, ChildNames {
   readonly length?: number | undefined;
   /** Chains in all. */
   readonly width?: number | undefined;

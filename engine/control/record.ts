@@ -64,7 +64,7 @@ export function withoutPlace(error: unknown, id: string): unknown {
 
 /** @param spec as it was asked for, opened where it is sealed; of one that nobody here can open, what it shows. */
 export async function viewOf(store: ObjectStore, { where, head, manifest }: JobRecord, spec: SpecOutline, options: CallOptions = {}): Promise<JobView> {
-  const asked = spec.spec as Pick<JobSpec, 'model' | 'variant' | 'metadata' | 'user' | 'tools' | 'tool_choice' | 'parallel_tool_calls'>;
+  const asked = spec.spec as Pick<JobSpec, 'model' | 'variant' | 'sampling' | 'format' | 'metadata' | 'user' | 'tools' | 'tool_choice' | 'parallel_tool_calls'>;
   return {
     id: where.job,
     state: head.state,
@@ -80,7 +80,9 @@ export async function viewOf(store: ObjectStore, { where, head, manifest }: JobR
     tools: toolsOf(asked),
     metadata: asked.metadata ?? null,
     user: asked.user ?? null,
-    evidence: head.state === 'poisoned' ? await readStrikes(store, where, options) : null,
+    asked: { temperature: asked.sampling?.temperature ?? null, topP: asked.sampling?.top_p ?? null, format: asked.format?.kind ?? null },
+    length: Math.max(...spec.lengths),
+    evidence: head.state === 'poisoned' || head.state === 'failed' ? await readStrikes(store, where, options) : null,
   };
 }
 

@@ -27,10 +27,10 @@ import { ATTRIBUTE, DESTINATION, PROVIDER, SPAN } from '../telemetry/names.ts';
 import { Outbox } from '../webhook/outbox.ts';
 import { Backlog } from './backlog.ts';
 import type { LiveFeed } from './feed.ts';
-import { jobIds, timeOf } from './ids.ts';
+import { jobIds, keyedId, timeOf } from './ids.ts';
 import { listNewest } from './listing.ts';
 import type {
-  CallerOptions, ExtendOptions, ForkOptions, JobEvent, JobView, ListOptions, ModelView, Platform, PlatformHealth, QuoteView, SubmitOptions,
+  CallerOptions, ChildNames, ExtendOptions, ForkOptions, JobEvent, JobView, ListOptions, ModelView, Platform, PlatformHealth, QuoteView, SubmitOptions,
 } from './platform.ts';
 import { admitJob, quoteView } from './quotes.ts';
 import { type JobRecord, keyOf, messageOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
@@ -160,12 +160,12 @@ export class StorePlatform implements Platform {
     return this.#streams.read(id, options);
   }
 
-  async fork(id: string, { tenant, as, at, chain, width, seed, length, traceparent, signal }: ForkOptions): Promise<JobView> {
-    return await this.#child(id, { tenant, traceparent, signal }, as, (name, options) => forkJob({ at, chain, width, seed, length, as: name }, options));
+  async fork(id: string, { tenant, at, chain, width, seed, length, traceparent, signal, ...names }: ForkOptions): Promise<JobView> {
+    return await this.#child(id, { tenant, traceparent, signal }, names, (name, options) => forkJob({ at, chain, width, seed, length, as: name }, options));
   }
 
-  async extend(id: string, { tenant, as, length, width, kvReadBudget, traceparent, signal }: ExtendOptions): Promise<JobView> {
-    return await this.#child(id, { tenant, traceparent, signal }, as, (name, options) => extendJob({ length, width: width?.toString(), kvReadBudget, as: name }, options));
+  async extend(id: string, { tenant, length, width, kvReadBudget, traceparent, signal, ...names }: ExtendOptions): Promise<JobView> {
+    return await this.#child(id, { tenant, traceparent, signal }, names, (name, options) => extendJob({ length, width: width?.toString(), kvReadBudget, as: name }, options));
   }
 
   async quote(spec: JobSpec, { signal }: CallerOptions): Promise<QuoteView> {
@@ -222,11 +222,11 @@ export class StorePlatform implements Platform {
   }
 
   async #child(
-    id: string, { tenant, traceparent, signal }: CallerOptions, as: string | undefined, make: (name: string, options: ChildOptions) => Promise<JobKey>,
+    id: string, { tenant, traceparent, signal }: CallerOptions, { as, idempotencyKey: key }: ChildNames, make: (name: string, options: ChildOptions) => Promise<JobKey>,
   ): Promise<JobView> {
     const { store, keys, shelf } = this.#options;
     const parent = keyOf(tenant, id);
-    const { where, createdMs } = this.#newKey(tenant, as);
+    const { where, createdMs } = this.#newKey(tenant, as ?? (key === undefined ? undefined : keyedId(tenant, key)));
     await readLive(store, parent, { signal });
     const made = await make(where.job, {
       store,

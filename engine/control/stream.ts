@@ -105,8 +105,8 @@ async function* eventsOf(job: FollowedJob, after: number, signal: AbortSignal | 
       throwIfCancelled(signal);
     }
     if (end !== null) {
-      const { result } = end;
-      if (result === null) yield { kind: 'state', state: end.state };
+      const { result, fault } = end;
+      if (result === null) yield { kind: 'state', state: end.state, ...(fault === null ? {} : { fault }) };
       else if (result.seq > after) yield result;
       return;
     }

@@ -31,9 +31,18 @@ export interface CreatedJob {
   readonly head: Head;
 }
 
+/** An ERR_JOB_CONFLICT over a name, `why`: it stands for another request, or for what was erased since. Read by shape: a bundle may hold the class twice. */
+export class NameConflict extends EngineError {
+  readonly why: 'other' | 'erased';
+  constructor(why: 'other' | 'erased', message: string) {
+    super('ERR_JOB_CONFLICT', message);
+    this.why = why;
+  }
+}
+
 /**
  * Spec, idempotency record, listing, marker, head, in this order: a crash between is finished by the next call or, from the marker on, by `reconcile`.
- * @throws EngineError ERR_JOB_CONFLICT: the job or the key exists with another spec, or the job was erased; ERR_OPTION; ERR_STORE.
+ * @throws EngineError ERR_JOB_CONFLICT, a NameConflict: the job or the key exists with another spec, or the job was erased; ERR_OPTION; ERR_STORE.
  */
 export async function createJob(store: ObjectStore, where: JobKey, spec: string, options: CreateOptions = {}): Promise<CreatedJob> {
   const { signal, idempotencyKey, digestKey } = options;
@@ -47,7 +56,7 @@ export async function createJob(store: ObjectStore, where: JobKey, spec: string,
   const target = earlier === null ? where : { tenant: where.tenant, job: earlier.job };
   const existing = await readHead(store, target, { signal });
   if (earlier !== null && existing?.head.state !== 'erased' && !(await isOwn(existing?.head.spec ?? earlier.spec, target))) {
-    throw new EngineError('ERR_JOB_CONFLICT', `The idempotency key was used with another spec, for the job ${earlier.job}.`);
+    throw new NameConflict('other', `The idempotency key was used with another spec, for the job ${earlier.job}.`);
   }
   if (existing !== null) return { where: target, head: await sameJob(existing.head, isOwn) };
 
@@ -157,7 +166,7 @@ function parseIdempotent(text: string, where: JobKey): Idempotent {
 }
 
 async function sameJob(head: Head, isOwn: (digest: string, at: JobKey) => Promise<boolean>): Promise<Head> {
-  if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${head.job} was erased; its name is not used again.`);
-  if (!(await isOwn(head.spec, head))) throw new EngineError('ERR_JOB_CONFLICT', `The job ${head.job} exists with another spec; it is ${head.state}.`);
+  if (head.state === 'erased') throw new NameConflict('erased', `The job ${head.job} was erased; its name is not used again.`);
+  if (!(await isOwn(head.spec, head))) throw new NameConflict('other', `The job ${head.job} exists with another spec; it is ${head.state}.`);
   return head;
 }

@@ -3,7 +3,7 @@
  * its continuation. Every order of these and of crashes between them is safe, because the head alone counts (DESIGN.md 2 and 6).
  */
 import { type Clock, wallClockMs } from '../core/clock.ts';
-import { EngineError, type ErrorCode } from '../core/errors.ts';
+import { ERROR_CODES, EngineError, type ErrorCode } from '../core/errors.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
 import { Session, type SessionOptions } from '../job/session.ts';
@@ -305,7 +305,7 @@ export class Handler implements Disposable {
       this.#o.say({ kind: 'full', where });
       return this.#later;
     }
-    if (code !== undefined && FINAL.includes(code) && (await this.#refuse(where, error))) return REMOVE;
+    if (code !== undefined && FINAL.includes(code) && (await this.#refuse(where, code, error))) return REMOVE;
     if (isOfJob(error)) await this.#note(where, await this.#headOf(where).catch(() => null), error);
     const delayMs = this.#o.backoffMs(received);
     this.#o.say({ kind: 'failed', where, error, delayMs });
@@ -323,10 +323,14 @@ export class Handler implements Disposable {
   }
 
   /** The job ends as `failed`. false: it could not be ended now. */
-  async #refuse(where: JobKey, error: unknown): Promise<boolean> {
+  async #refuse(where: JobKey, code: ErrorCode, error: unknown): Promise<boolean> {
     const { store, clock, say } = this.#o;
     try {
       const lease = await takeJob(store, where, { owner: ownerHint(), clock, waitMs: 0 });
+      // Before the state, so that whoever finds it failed finds out why.
+      // The code's own sentence: what was thrown quotes the request, which may be sealed, and is told to the log.
+      const { epoch, owner } = lease.head;
+      await putStrike(store, where, { epoch, owner, code, message: ERROR_CODES[code][1], atMs: wallClockMs() }).catch(() => undefined);
       await lease.commit({ state: 'failed', manifest: null, objects: [] });
       say({ kind: 'refused', where, error });
       await this.#tell(where);

@@ -7,7 +7,7 @@ import { LIMITS } from '../../engine/core/limits.ts';
 import type { AppEnv } from '../context.ts';
 import { type Registry, endpoint } from '../endpoint.ts';
 import { HttpError } from '../errors.ts';
-import { idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
+import { child, idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
 import { HTTP_LIMITS } from '../limits.ts';
 import { length, width } from '../openai/fields.ts';
 import { NATIVE_FAILURES, jobId } from './common.ts';
@@ -99,18 +99,18 @@ export function jobs(registry: Registry): void {
 
   endpoint(registry, {
     method: 'post', path: '/v1/jobs/{id}/extend', tag: TAG, summary: 'Go on with more length, chains or reads', scope: 'write', loads: true,
-    description: 'A new job, whose chains begin as this one\'s ended.', body: extension, responses: { 201: one('The new job'), ...NATIVE_FAILURES },
-  }, async ({ c, caller: { tenant }, body, signal, id }) => created(c, await platform.extend(jobId(id), {
-    tenant, signal, traceparent: c.get('trace'), as: body.id, length: body.length, width: body.width, kvReadBudget: body.kv_read_budget,
-  })));
+    description: 'A new job, whose chains begin as this one\'s ended.', body: extension, headers: idempotencyHeaders, responses: { 201: one('The new job'), ...NATIVE_FAILURES },
+  }, async ({ c, caller: { tenant }, body, signal, id }) => created(c, await child(c.req.raw, body.id, async (names) => await platform.extend(jobId(id), {
+    tenant, signal, traceparent: c.get('trace'), ...names, length: body.length, width: body.width, kvReadBudget: body.kv_read_budget,
+  }))));
 
   for (const [path, tag, description] of FORKS) {
     endpoint(registry, {
       method: 'post', path, tag, summary: 'Go another way from a point of a chain', scope: 'write', loads: true, description,
-      body: branch, responses: { 201: one('The new job'), ...NATIVE_FAILURES },
-    }, async ({ c, caller: { tenant }, body, signal, id }) => created(c, await platform.fork(jobId(id), {
-      tenant, signal, traceparent: c.get('trace'), as: body.id, chain: body.chain, at: body.at, width: body.width, length: body.length, seed: body.seed === undefined ? undefined : BigInt(body.seed),
-    })));
+      body: branch, headers: idempotencyHeaders, responses: { 201: one('The new job'), ...NATIVE_FAILURES },
+    }, async ({ c, caller: { tenant }, body, signal, id }) => created(c, await child(c.req.raw, body.id, async (names) => await platform.fork(jobId(id), {
+      tenant, signal, traceparent: c.get('trace'), ...names, chain: body.chain, at: body.at, width: body.width, length: body.length, seed: body.seed === undefined ? undefined : BigInt(body.seed),
+    }))));
   }
 
   endpoint(registry, {

@@ -44,7 +44,7 @@ export const jobSchema = z.object({
   metadata: z.record(z.string(), z.string()).nullable(),
   user: z.string().nullable(),
   evidence: z.array(z.object({ epoch: z.int(), code: z.string().nullable(), message: z.string(), found_at: z.int() })).nullable().openapi({
-    description: 'Of a job that is poisoned: how each of its takes without progress ended; code null: without a word.',
+    description: 'Of a job that is poisoned or failed: how each of its takes without progress ended, last why it failed; code null: without a word.',
   }),
 }).openapi('Job');
 

@@ -6,6 +6,7 @@ import { callIdOf } from '../../engine/job/call-id.ts';
 import { electedChain } from '../../engine/job/elected.ts';
 import type { JobResult } from '../../engine/job/generate.ts';
 import type { TokenLogprob } from '../../engine/job/logprobs.ts';
+import { failureOf } from '../errors.ts';
 import { endError } from '../foreground.ts';
 import { STATUS, type JobStatus } from '../jobs/views.ts';
 import type { ChainText, Transcript } from '../transcript.ts';
@@ -46,6 +47,11 @@ export const responseSchema = z.object({
   metadata: z.record(z.string(), z.string()),
   user: z.string().nullable(),
   service_tier: z.literal('default'),
+  temperature: z.number().nullable(),
+  top_p: z.number().nullable(),
+  max_output_tokens: z.int().openapi({ description: 'What was asked for, or what it came to.' }),
+  text: z.object({ format: z.object({ type: z.enum(['text', 'json_object']) }).optional() }).openapi({ description: 'A schema is not repeated.' }),
+  truncation: z.literal('disabled'),
   tools: repeatedTools,
   tool_choice: responseToolChoice,
   parallel_tool_calls: z.boolean(),
@@ -82,6 +88,11 @@ export function pendingResponse(view: JobView, status: JobStatus): ResponseObjec
     metadata: { ...view.metadata },
     user: view.user,
     service_tier: 'default',
+    temperature: view.asked.temperature,
+    top_p: view.asked.topP,
+    max_output_tokens: view.length,
+    text: view.asked.format === 'json_schema' ? {} : { format: { type: view.asked.format ?? 'text' } },
+    truncation: 'disabled',
     ...responseToolsOf(view.tools),
   };
 }
@@ -93,7 +104,7 @@ export function pendingResponse(view: JobView, status: JobStatus): ResponseObjec
 export function endedResponse(view: JobView, transcript: Transcript): ResponseObject {
   const { result, state } = transcript;
   if (result === null) {
-    const { code, message } = endError(state, view.id);
+    const { code, message } = failureOf(endError(transcript, view.id));
     const status = STATUS[state] === 'cancelled' ? 'cancelled' : 'failed';
     const output = view.chains.length === 1 ? outputOf({ job: view.id, chain: 0 }, transcript.chain(0), false) : [];
     return { ...pendingResponse(view, status), output, error: status === 'failed' ? { code, message } : null };

@@ -79,7 +79,7 @@ export function checkAnswers(messages: readonly Message[], param: (index: number
 
 /** As a response repeats it. */
 export function responseToolsOf(offered: OfferedTools | null): { tools: z.infer<typeof repeatedTools>; tool_choice: z.infer<typeof responseToolChoice>; parallel_tool_calls: boolean } {
-  if (offered === null) return { tools: [], tool_choice: 'none', parallel_tool_calls: false };
+  if (offered === null) return { tools: [], tool_choice: 'auto', parallel_tool_calls: false };
   const { tools, choice, parallel } = offered;
   return {
     tools: tools.map(({ function: { name: named, description, parameters, strict } }: Tools[number]) => ({

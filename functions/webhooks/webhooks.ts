@@ -6,6 +6,7 @@ import { EVENT_PATTERNS } from '../../engine/webhook/events.ts';
 import type { DeliveryView, HookView } from '../../engine/webhook/webhooks.ts';
 import type { AppOptions } from '../context.ts';
 import { type Registry, endpoint } from '../endpoint.ts';
+import { refuseKey } from '../idempotency.ts';
 import { NATIVE_FAILURES } from '../jobs/common.ts';
 import { HTTP_LIMITS } from '../limits.ts';
 
@@ -51,7 +52,9 @@ export function webhooks(registry: Registry, store: NonNullable<AppOptions['webh
   endpoint(registry, {
     method: 'post', path: '/v1/webhooks', tag: TAG, summary: 'Be told when something ends', description: DESCRIPTION, scope: 'write',
     body: request, responses: { 201: json('The webhook, with its secret', withSecret), ...NATIVE_FAILURES },
-  }, async ({ caller: { tenant }, body, signal }) => {
+  }, async ({ c, caller: { tenant }, body, signal }) => {
+    // The secret is told once: a repetition could not be told it.
+    refuseKey(c.req.raw, 'GET /v1/webhooks says whether the webhook was made, and its rotate gives another secret.');
     const made = await store.create({ ...body, tenant, signal });
     return Response.json({ ...webhookOf(made), secret: made.secret }, { status: 201, headers: { location: `/v1/webhooks/${made.id}` } });
   });

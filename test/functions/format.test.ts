@@ -98,11 +98,15 @@ describe('a chat with response_format', () => {
     expect((error as InstanceType<typeof OpenAI.APIError>).message).toMatch(message);
   });
 
-  test('that the model\'s vocabulary cannot write fails once, and the server goes on', async () => {
+  test('that the model\'s vocabulary cannot write fails once and is told why by every endpoint, and the server goes on', async () => {
     // Its vocabulary has no brace.
     const [close] = tokenizerIn(path.join(ROOT, 'models/countdown/cr8')).encode('</think>', { addSpecial: false });
     const error: unknown = await ask({ model: 'countdown@cr8', response_format: { type: 'json_object' }, logit_bias: { [close ?? -1]: 100 } }).catch((thrown: unknown) => thrown);
-    expect(error).toMatchObject({ status: 500, code: 'job_failed' });
+    expect(error).toMatchObject({ status: 400, code: 'format_refused', message: expect.stringContaining('cannot write in the format') as string });
+    const id = (error as InstanceType<typeof OpenAI.APIError>).headers?.get('x-ruminate-job') ?? /The job (\S+) /.exec((error as Error).message)?.[1];
+    const [refused] = ((await (await api.get(`/v1/jobs/${id}`)).json()) as { evidence: unknown[] }).evidence;
+    expect(refused).toMatchObject({ code: 'ERR_FORMAT', message: expect.stringContaining('cannot write in the format') as string });
+    expect(await api.openai.responses.retrieve(`resp_${id}`)).toMatchObject({ status: 'failed', error: { code: 'format_refused' } });
     expect((await ask({ response_format: jsonSchema(schema({})) })).choices[0]?.message.content).toMatch(/^\{\s*\}$/);
   });
 });

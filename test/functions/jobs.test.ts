@@ -89,6 +89,19 @@ describe('a job', () => {
     }
   });
 
+  test('that was erased is not made again under its key or name, and whoever asks for it is told so', async () => {
+    const short = { ...GREEDY, budget: { width: 1, length: 1 } };
+    const keyed = () => api.post('/v1/jobs', short, { 'Idempotency-Key': 'gone' });
+    const named = () => send('PUT', '/v1/jobs/gone', short);
+    for (const [ask, param] of [[keyed, 'idempotency-key'], [named, 'id']] as const) {
+      const { id } = await json<Job>(ask());
+      expect((await send('DELETE', `/v1/jobs/${id}`)).status).toBe(204);
+      const again = await ask();
+      expect(again.status).toBe(410);
+      expect(await again.json()).toMatchObject({ code: 'erased', status: 410, param, detail: expect.stringContaining('was erased') as string });
+    }
+  });
+
   test('is cancelled once and for all; one that has ended stays as it ended', async () => {
     const { id } = await submit(LONG);
     await vi.waitFor(async () => expect((await json<Job>(api.get(`/v1/jobs/${id}`))).state).toBe('running'), WAIT);
@@ -136,6 +149,36 @@ describe('a job', () => {
     expect(forked).toHaveLength(3);
     for (const tokens of forked) expect(tokens.slice(0, 12)).toEqual(parent?.slice(0, 12));
     expect(new Set(forked.map((tokens) => tokens.join())).size).toBeGreaterThan(1);
+  });
+
+  test('a fork or an extension under a key is one job however often it is asked for; with another body or an id beside it is refused', async () => {
+    const { id } = await ended((await submit({ ...GREEDY, budget: { width: 1, length: 5 } })).id);
+    for (const [path, body, other] of [
+      [`/v1/jobs/${id}/fork`, { chain: 0, at: 3, width: 1, length: 6 }, { chain: 0, at: 2, width: 1, length: 6 }],
+      [`/v1/jobs/${id}/extend`, { length: 6 }, { length: 7 }],
+    ] as const) {
+      const headers = { 'Idempotency-Key': `k ${path}` };
+      const first = await api.post(path, body, headers);
+      expect(first.status).toBe(201);
+      const { id: made } = (await first.json()) as Job;
+      expect((await json<Job>(api.post(path, body, headers))).id).toBe(made);
+      await ended(made);
+      expect((await json<Job>(api.post(path, body, headers))).id).toBe(made);
+      expect((await json<Job>(api.post(path, body))).id).not.toBe(made);
+      const clash = await api.post(path, other, headers);
+      expect([clash.status, await clash.json()]).toMatchObject([422, { code: 'used_for_another', param: 'idempotency-key' }]);
+      const twice = await api.post(path, { ...body, id: 'mine' }, headers);
+      expect([twice.status, await twice.json()]).toMatchObject([400, { code: 'invalid_value', param: 'id' }]);
+      expect((await send('DELETE', `/v1/jobs/${made}`)).status).toBe(204);
+      expect((await api.post(path, body, headers)).status).toBe(410);
+    }
+  });
+
+  test('a fork of what has no checkpoint yet is not said to be the key\'s fault', async () => {
+    const fork = vi.spyOn(api.platform, 'fork').mockRejectedValueOnce(new EngineError('ERR_JOB_CONFLICT', 'The job young is queued and has no checkpoint yet; run it first.'));
+    const refused = await api.post('/v1/jobs/young/fork', { chain: 0, at: 0 }, { 'Idempotency-Key': 'early' });
+    fork.mockRestore();
+    expect([refused.status, await refused.json()]).toMatchObject([409, { code: 'job_conflict' }]);
   });
 
   test('a fork hands on what was asked, and tells nothing of why the store could not', async () => {

@@ -53,6 +53,16 @@ describe('a response', () => {
     expect(await api.openai.responses.retrieve(response.id)).toEqual({ ...response });
   });
 
+  test('says how it was asked for, wherever it is read', async () => {
+    const asked = { temperature: 0.5, top_p: 0.9, max_output_tokens: 3 };
+    const repeated = { ...asked, text: { format: { type: 'text' } }, truncation: 'disabled', tools: [], tool_choice: 'auto' };
+    const response = await api.openai.responses.create({ ...GREEDY, ...asked });
+    expect(response).toMatchObject(repeated);
+    expect(await api.openai.responses.retrieve(response.id)).toMatchObject(repeated);
+    expect((await streamOf({ ...GREEDY, ...asked }))[0]).toMatchObject({ type: 'response.created', response: repeated });
+    expect(await api.openai.responses.create({ model: GREEDY.model, input: GREEDY.input, max_output_tokens: 1 })).toMatchObject({ temperature: 1, top_p: 1 });
+  });
+
   test('streamed is typed events whose numbers grow, that add up to the response itself', async () => {
     const events = await streamOf(GREEDY);
     expect(events.map(({ type }) => type).slice(0, 5)).toEqual(['response.created', 'response.in_progress', 'response.output_item.added', 'response.content_part.added', 'response.reasoning_text.delta']);

@@ -141,6 +141,10 @@ describe('a webhook', () => {
     }
     expect(await ask('POST', '/v1/webhooks', { url: receiver.url, events: ['nothing.*'] })).toMatchObject({ status: 400, body: { param: 'events.0' } });
     expect(await ask('POST', '/v1/webhooks', { url: receiver.url, events: [] })).toMatchObject({ status: 400, body: { param: 'events' } });
+    // A secret is told once, so a repetition cannot be answered as the first was.
+    const keyed = { method: 'POST', headers: { authorization: 'Bearer acme', 'content-type': 'application/json', 'Idempotency-Key': 'k' }, body: JSON.stringify({ url: receiver.url, events: ['job.*'] }) };
+    const refused = await fetch(`${front.url}/v1/webhooks`, keyed);
+    expect([refused.status, await refused.json()]).toMatchObject([400, { code: 'unsupported_parameter', param: 'idempotency-key' }]);
     // Another tenant has none of it.
     const { id: other } = (await ask<Hook>('POST', '/v1/webhooks', { url: receiver.url, events: ['job.*'] }, 'other')).body;
     for (const [method, path] of [['GET', ''], ['DELETE', ''], ['POST', '/rotate'], ['GET', '/deliveries'], ['POST', '/deliveries/msg_01J9ZK0T9WQ2Y4ZJ4N5T6V7X8Y/replay']] as const) {

@@ -3,6 +3,7 @@ import { beforeAll, describe, expect, test } from 'vitest';
 
 import { EngineError } from '../../engine/core/errors.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
+import { readStrikes } from '../../engine/kv/strikes.ts';
 import { takeJob } from '../../engine/kv/take.ts';
 import type { ObjectStore } from '../../engine/ports/object-store.ts';
 import type { Queue } from '../../engine/ports/queue.ts';
@@ -136,6 +137,7 @@ describe('faults', () => {
     });
     expect((await bench.event('refused', 'vast')).error).toMatchObject({ code: 'ERR_PROMPT_TOO_LONG' });
     expect(await bench.head('vast')).toMatchObject({ state: 'failed' });
+    expect(await readStrikes(bench.store, whereIs('vast'))).toMatchObject([{ code: 'ERR_PROMPT_TOO_LONG' }]);
     await bench.submit('next', SHORT);
     await bench.event('ended', 'next');
     expect(bench.kinds('vast')).toEqual(['started', 'refused']);
