@@ -157,14 +157,26 @@ const SNIPPETS = [
 ];
 const VARIABLES = {
   messages: [{ role: 'system', content: 's' }, { role: 'user', content: 'u' }, { role: 'assistant', content: '<think>t</think>a', tool_calls: [{ type: 'function', function: { name: 'f', arguments: { a: 1 } } }] }, { role: 'tool', content: '4' }],
-  tools: [{ type: 'function', function: { name: 'f', parameters: {} } }], addGenerationPrompt: true, bosToken: '<s>', eosToken: '</s>', date: '2024-07-26',
+  tools: [{ type: 'function', function: { name: 'f', description: 'd', parameters: { type: 'object', properties: { a: { type: 'string', description: 'e' } }, required: ['a'] } } }], addGenerationPrompt: true, bosToken: '<s>', eosToken: '</s>', date: '2024-07-26',
 };
+
+function renders(text: string, variables: typeof VARIABLES): boolean {
+  try {
+    new ChatTemplate(text).render(variables);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 test.each(readdirSync(`${FIXTURES}/templates`).filter((file) => file.endsWith('.jinja')))('%s with something wrong in it renders or is refused as ERR_TEMPLATE', (file) => {
   const good = readFileSync(`${FIXTURES}/templates/${file}`, 'utf8');
+  // Some refuse a conversation like that one as it is.
+  const variables = [VARIABLES, { ...VARIABLES, messages: [{ role: 'user', content: 'u' }] }].find((some) => renders(good, some));
+  if (variables === undefined) throw new Error(`${file} renders nothing`);
   const works = Array.from({ length: 250 * ROUNDS }, (_, seed) => {
     const text = scrambled(good, new Random(seed), SNIPPETS);
-    return survives(`${file} seed ${seed}`, 'ERR_TEMPLATE', () => void new ChatTemplate(text).render(VARIABLES));
+    return survives(`${file} seed ${seed}`, 'ERR_TEMPLATE', () => void new ChatTemplate(text).render(variables));
   });
   expect(new Set(works).size).toBe(2);
 });
