@@ -39,6 +39,7 @@ class FrameStream {
     return value;
   }
   void Read(uint8_t* to, int64_t count) {
+    if (count == 0) return;  // of a frame without bytes there is no address to read from
     if (count < 0 || count > here_left_) return ReadAcross(to, count);
     std::memcpy(to, here_, static_cast<size_t>(count));
     Advance(count);
