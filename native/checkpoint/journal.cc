@@ -92,12 +92,12 @@ Status ParseChain(std::span<const uint8_t> frame, int32_t heads, int32_t vocab, 
   chain->chain = in.Get<int32_t>();
   chain->first_token = in.Get<int32_t>();
   const auto count = in.Get<int32_t>();
-  const auto top = in.Get<int32_t>() - 1;
-  const bool possible = GetCounters(&in, &chain->report) && chain->chain >= 0 && chain->first_token >= 0 && count >= 0 && top >= -1 && top <= kTopLogprobsMax &&
-                        chain->first_token <= kPositionsMax - count;
+  const auto top_plus_1 = in.Get<int32_t>();
+  const bool possible = GetCounters(&in, &chain->report) && chain->chain >= 0 && chain->first_token >= 0 && count >= 0 && top_plus_1 >= 0 &&
+                        top_plus_1 <= kTopLogprobsMax + 1 && chain->first_token <= kPositionsMax - count;
   if (!possible) return Damaged("is about an impossible chain");
   chain->report.tokens = in.Array<int32_t>(count);
-  const bool whole = in.ok() && GetDecisions(&in, heads, &chain->decisions) && GetLogprobs(&in, count, top, vocab, &chain->report.logprobs);
+  const bool whole = in.ok() && GetDecisions(&in, heads, &chain->decisions) && GetLogprobs(&in, count, top_plus_1 - 1, vocab, &chain->report.logprobs);
   if (!whole || !in.done()) return Damaged("holds another number of tokens than it says");
   const bool known = std::ranges::all_of(chain->report.tokens, [vocab](int32_t token) { return token >= 0 && token < vocab; });
   return known ? Status::Ok() : Damaged("holds a token that the model does not know");
