@@ -12,7 +12,7 @@ import { JournalReader, endReason } from '../job/journals.ts';
 import { resultOf } from '../job/run.ts';
 import { type SpecOutline, holds, sealSpec } from '../job/sealed-spec.ts';
 import { type JobSpec, parseSpec } from '../job/spec.ts';
-import { storedSpecOf } from '../job/stored-spec.ts';
+import { planOf, storedSpecOf } from '../job/stored-spec.ts';
 import { createJob } from '../kv/create.ts';
 import { endJob } from '../kv/end.ts';
 import { eraseJob } from '../kv/erase.ts';
@@ -103,9 +103,10 @@ export class StorePlatform implements Platform {
     const job = await shelf.prepare(parsed, { signal });
     admitJob(job, shelf);
     const modelId = await shelf.modelId(job, { signal });
-    const text = JSON.stringify(storedSpecOf(parsed, job, modelId, said === null ? null : continuationOf(job, modelId, said)));
+    const stored = storedSpecOf(parsed, job, modelId, said === null ? null : continuationOf(job, modelId, said));
+    const text = JSON.stringify(stored);
     const sealed = await sealSpec(text, where, keys, { signal });
-    const created = await createJob(store, where, sealed, { idempotencyKey, createdMs, via, isSame: holds(text, keys, { signal }), signal });
+    const created = await createJob(store, where, sealed, { idempotencyKey, createdMs, via, plan: planOf(stored), isSame: holds(text, keys, { signal }), signal });
     return await this.#announced(created.where, traceparent, signal);
   }
 

@@ -8,7 +8,7 @@ import { readHead, readSpec } from '../kv/read.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { type SpecOutline, holds, openSpec, outlineOf, sealSpec } from './sealed-spec.ts';
-import { type Parent, type StoredSpec, jobSpecOf, parseStoredSpec } from './stored-spec.ts';
+import { type Parent, type StoredSpec, jobSpecOf, parseStoredSpec, planOf } from './stored-spec.ts';
 
 export interface ChildOptions extends CallOptions {
   readonly store: ObjectStore;
@@ -117,7 +117,7 @@ async function childOf({ store, where, keys = null, createdMs, admit, signal }: 
   const whole = parseStoredSpec(text);
   jobSpecOf(whole, null);
   await admit?.(whole);
-  const { where: created } = await createJob(store, at, await sealSpec(text, at, keys, { signal }), { isSame: holds(text, keys, { signal }), createdMs, signal });
+  const { where: created } = await createJob(store, at, await sealSpec(text, at, keys, { signal }), { isSame: holds(text, keys, { signal }), plan: planOf(whole), createdMs, signal });
   return created;
 }
 
