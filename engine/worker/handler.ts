@@ -10,6 +10,7 @@ import type { CheckpointPolicy } from '../job/checkpointer.ts';
 import { Session, type SessionOptions } from '../job/session.ts';
 import { isOfJob } from '../job/slice.ts';
 import { resumeStored, type StoredOutcome } from '../job/stored.ts';
+import { marginOf } from '../job/vote.ts';
 import { endJob } from '../kv/end.ts';
 import { isTerminal, type Head } from '../kv/head.ts';
 import { isNamePart, jobPrefix, type JobKey } from '../kv/names.ts';
@@ -390,12 +391,4 @@ export class Handler implements Disposable {
 
 export function codeOf(error: unknown): ErrorCode | undefined {
   return error instanceof EngineError ? error.code : undefined;
-}
-
-/** Between the answer with most ballots and the next; null: no ballot has an answer. */
-function marginOf(ballots: readonly { readonly key: string | null }[]): number | null {
-  const votes = new Map<string, number>();
-  for (const { key } of ballots) if (key !== null) votes.set(key, (votes.get(key) ?? 0) + 1);
-  const [first, second = 0] = [...votes.values()].sort((a, b) => b - a);
-  return first === undefined ? null : first - second;
 }

@@ -4,7 +4,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { rmSync } from 'node:fs';
 import path from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { workerConfig } from '../../functions/worker-env.ts';
 import { serve, type Served } from '../helpers/served.ts';
@@ -55,9 +55,17 @@ describe('a worker beside the server', () => {
     expect(server.banner).toContain('no worker here');
     const { id } = await server.post<Job>('/v1/jobs', LONG);
     expect(await server.get<object>('/health')).toMatchObject({ queued: 1, running: 0 });
-    await using _ = await work({ store, args: OFTEN });
+    await using worker = await work({ store, args: [...OFTEN, '--metrics-port', '0'] });
     expect(await follow(server, id)).toEqual(quiet);
     expect(await server.get<Job>(`/v1/jobs/${id}`)).toMatchObject({ state: 'done', slice: 1 });
+    const at = /metrics and health at (http:\S+)/.exec(worker.log)?.[1] ?? '';
+    const lineOf = async (name: string) => (await (await fetch(`${at}/metrics`)).text()).split('\n').find((line) => line.startsWith(`ruminate_${name} `))?.split(' ')[1];
+    expect(await (await fetch(`${at}/health/ready`)).json()).toMatchObject({ state: 'ready' });
+    await vi.waitFor(async () => expect(await lineOf('e2e_request_latency_seconds_count')).toBe('1'));
+    expect(await Promise.all(['request_time_per_output_token_seconds_count', 'request_queue_time_seconds_count', 'worker_slots', 'worker_occupancy'].map(lineOf))).toEqual(['1', '1', '8', '0']);
+    expect(Number(await lineOf('worker_slot_seconds_total'))).toBeGreaterThan(0);
+    // The walk at its start saw the job that waited, whose model nobody had measured yet.
+    expect(await lineOf('backlog_seconds')).toBe('60');
   });
 
   test('stops for SIGTERM: its job is handed back in good order, and another goes on from there', async () => {
@@ -130,12 +138,12 @@ describe('a configuration', () => {
   test('takes options before the environment, and the environment before defaults', () => {
     const environment = { RUMINATE_STORE: 's3://bucket', RUMINATE_SLOTS: '3', RUMINATE_GRACE: '20s', RUMINATE_WORKER_MEMORY: '6GiB', RUMINATE_SPOT: '1', RUMINATE_TIME_LIMIT: '' };
     expect(workerConfig({ slots: '2', timeLimit: '14m' }, environment)).toEqual({
-      store: 's3://bucket', models: [], slots: 2, threads: undefined, sliceMs: undefined, graceMs: 20_000, timeLimitMs: 840_000, memoryLimitBytes: 6 * 2 ** 30, spot: true, publicUrl: null, policy: {}, webhooksToLoopback: false, logLevel: 'info',
+      store: 's3://bucket', models: [], slots: 2, threads: undefined, sliceMs: undefined, graceMs: 20_000, timeLimitMs: 840_000, memoryLimitBytes: 6 * 2 ** 30, spot: true, publicUrl: null, policy: {}, webhooksToLoopback: false, metrics: null, emfNamespace: null, logLevel: 'info',
     });
   });
 
   test('of a time limit shorter than the grace, or a slice longer than a queue hides a message, is refused', () => {
-    for (const flags of [{ timeLimit: '1m' }, { sliceTime: '12h' }, { memoryLimit: '6GB' }, { threads: '-1' }, { logLevel: 'loud' }]) {
+    for (const flags of [{ timeLimit: '1m' }, { sliceTime: '12h' }, { memoryLimit: '6GB' }, { threads: '-1' }, { metricsPort: '70000' }, { emf: 'AWS/SQS' }, { logLevel: 'loud' }]) {
       expect(() => workerConfig({ store: 'x', ...flags }, {})).toThrow(/The configuration is wrong/);
     }
     expect(() => workerConfig({ store: 'x' }, { RUMINATE_PUBLIC_URL: 'api.example' })).toThrow(/The configuration is wrong: RUMINATE_PUBLIC_URL must be/);
