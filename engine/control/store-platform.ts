@@ -32,7 +32,7 @@ import { listNewest } from './listing.ts';
 import type {
   CallerOptions, ChildNames, ExtendOptions, ForkOptions, JobEvent, JobView, ListOptions, ModelView, Platform, PlatformHealth, QuoteView, SubmitOptions,
 } from './platform.ts';
-import { admitJob, quoteView } from './quotes.ts';
+import { admitJob, quoteView, refuseIgnored } from './quotes.ts';
 import { type JobRecord, keyOf, messageOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
 import { RestoredJobs } from './restored.ts';
 import { hasResult } from './followed.ts';
@@ -101,6 +101,7 @@ export class StorePlatform implements Platform {
     const said = previous === undefined ? null : await this.#said(keyOf(tenant, previous), signal);
     const parsed = parseSpec(said === null ? spec : nextTurn(parseSpec(spec), said));
     const job = await shelf.prepare(parsed, { signal });
+    refuseIgnored(job);
     admitJob(job, shelf);
     const modelId = await shelf.modelId(job, { signal });
     const stored = storedSpecOf(parsed, job, modelId, said === null ? null : continuationOf(job, modelId, said));
@@ -172,6 +173,7 @@ export class StorePlatform implements Platform {
   async quote(spec: JobSpec, { signal }: CallerOptions): Promise<QuoteView> {
     const { shelf, usdPerHour } = this.#options;
     const job = await shelf.prepare(parseSpec(spec), { signal });
+    refuseIgnored(job);
     return quoteView(job, shelf, { usdPerHour: usdPerHour ?? null, tokensPerSecond: (model) => this.#workers.tokensPerSecond(model) });
   }
 
