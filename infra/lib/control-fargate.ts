@@ -1,6 +1,6 @@
 /** The API as a server (`ruminate serve --no-worker`) on Fargate behind a load balancer, for who wants /v1/checkpoints, /metrics or a name of their own. */
 import {
-  type aws_cloudwatch as cloudwatch, aws_certificatemanager as acm, aws_ec2 as ec2, type aws_ecr as ecr, aws_ecs as ecs, aws_elasticloadbalancingv2 as elb, type aws_lambda as lambda, aws_s3 as s3, type aws_secretsmanager as secrets, CfnParameter, Duration,
+  type aws_cloudwatch as cloudwatch, aws_certificatemanager as acm, aws_ec2 as ec2, type aws_ecr as ecr, aws_ecs as ecs, aws_elasticloadbalancingv2 as elb, type aws_lambda as lambda, aws_s3 as s3, aws_secretsmanager as secrets, CfnParameter, Duration,
   RemovalPolicy, Stack, type StackProps,
 } from 'aws-cdk-lib';
 import type { Construct } from 'constructs';
@@ -55,11 +55,13 @@ export class ControlFargateStack extends Stack {
       volumes: [{ name: 'tmp' }],
     });
     accept(task, { 'AwsSolutions-ECS2': 'They are names of places and numbers; keys come from the secret.' });
+    // By its ARN: given the secret itself, CDK would write the role into the policy of its key, in another stack.
+    const keys = secrets.Secret.fromSecretCompleteArn(this, 'ApiKeys', apiKeys.secretArn);
     const container = task.addContainer('api', {
       image: ecs.ContainerImage.fromRegistry(`${images.repositoryUri}@${digest.valueAsString}`),
       command: ['serve', '--no-worker', '--host', '0.0.0.0', '--port', String(PORT), '--proxies', '1'],
       environment,
-      secrets: { RUMINATE_API_KEYS: ecs.Secret.fromSecretsManager(apiKeys) },
+      secrets: { RUMINATE_API_KEYS: ecs.Secret.fromSecretsManager(keys) },
       portMappings: [{ containerPort: PORT }],
       readonlyRootFilesystem: true,
       user: '65532:65532',

@@ -123,7 +123,6 @@ export class Pool extends Construct {
       enableExecuteCommand: false,
       availabilityZoneRebalancing: ecs.AvailabilityZoneRebalancing.DISABLED,
     });
-    this.service.node.addDependency(provider);
     if (!isIsolated) (this.service.node.defaultChild as ecs.CfnService).addPropertyDeletionOverride('NetworkConfiguration');
   }
 }

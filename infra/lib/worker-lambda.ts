@@ -30,7 +30,7 @@ export class LambdaWorker extends Construct {
     const logGroup = logGroupOf(this, 'Log', config, places.dataKey);
     this.made = new lambda.DockerImageFunction(this, 'Function', {
       description: 'Ruminate: a slice of a job for each message',
-      code: lambda.DockerImageCode.fromEcr(images, { tagOrDigest: digest.valueAsString, cmd: ['dist/worker/index.handler'] }),
+      code: lambda.DockerImageCode.fromEcr(images, { tagOrDigest: digest.valueAsString, cmd: ['lambda'] }),
       architecture: lambda.Architecture.X86_64,
       memorySize: memoryMiB,
       ephemeralStorageSize: Size.mebibytes(SCRATCH_MIB),
@@ -45,6 +45,8 @@ export class LambdaWorker extends Construct {
       environment: lambdaWorkerEnvironment({ places }),
       environmentEncryption: places.dataKey,
     });
+    // The image of all workers, whose command speaks Lambda's runtime API. By its digest: CDK takes a parameter for a tag.
+    (this.made.node.defaultChild as lambda.CfnFunction).addPropertyOverride('Code.ImageUri', `${images.repositoryUri}@${digest.valueAsString}`);
     skipCheckov(this.made, {
       CKV_AWS_50: 'Spans are sent over OTLP; X-Ray would need rights on everything.',
       CKV_AWS_115: 'Its event sources say how many run at a time.',
