@@ -12,13 +12,16 @@ import { untilAborted } from '../engine/core/waiting.ts';
 import { LoadedModels } from '../engine/job/loaded-models.ts';
 import { SliceSpans } from '../engine/telemetry/slices.ts';
 import { Worker } from '../engine/worker/worker.ts';
+import { healthOnly } from '../functions/health.ts';
+import { Metrics } from '../functions/metrics.ts';
+import { listen } from '../functions/node.ts';
 import { openBatches } from '../functions/open-batches.ts';
 import type { WorkerConfig } from '../functions/worker-env.ts';
 import { workerLog } from '../functions/worker-log.ts';
 import { Chores } from './chores.ts';
 import { modelFinder } from './finder.ts';
 import { openTracing } from './tracing.ts';
-import { type QueueFlags, requireQueueFor } from './queue-options.ts';
+import { type QueueFlags, depthFreshMs, requireQueueFor } from './queue-options.ts';
 
 export interface WorkerHost {
   /** SIGTERM or Ctrl-C. */
@@ -36,7 +39,8 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   const log = pino({ level: config.logLevel }, lines);
   const tracing = await openTracing(process.env, (why) => log.warn({ why }, 'spans could not be sent'));
   const slices = new SliceSpans(tracing.telemetry);
-  const store = await openStore(config.store);
+  const metrics: Metrics = new Metrics(() => platform.health());
+  const store = metrics.store(await openStore(config.store));
   await store.probe({ signal });
   const { queue, isNew } = await requireQueueFor(store.url, flags);
   // Whether it is there and lets us in is better said now than by a worker that waits for ever.
@@ -45,7 +49,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   const finder = modelFinder();
   using prompts = new PromptThreads({ clock });
   const loaded = new LoadedModels();
-  const chores = new Chores({ store, keys, publicUrl: config.publicUrl, webhooksToLoopback: config.webhooksToLoopback, log, clock });
+  const chores = new Chores({ store, keys, publicUrl: config.publicUrl, webhooksToLoopback: config.webhooksToLoopback, log, clock, onWebhook: metrics.webhook });
   const { outbox } = chores;
   let parked = 0;
   const worker = new Worker({
@@ -64,21 +68,25 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
     clock,
     onEvent: (event) => {
       if (event.kind === 'parked' && event.why === 'drain') parked++;
+      metrics.worker(event);
       workerLog(log, event);
       slices.worker(event);
     },
   });
-  await worker.warm(config.models, { signal });
-  worker.start();
   using shelf = new NativeShelf({ finder, prompts, loaded });
   // For batches whose front only answers while it is asked.
-  const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, outbox, clock });
+  const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, outbox, clock, depthFreshMs: depthFreshMs(queue) });
+  // Before models are loaded: it is alive then, and not ready.
+  const listening = config.metrics === null ? null : await listen({ ...config.metrics, fetch: healthOnly(platform, metrics.scrape) });
+  await worker.warm(config.models, { signal });
+  worker.start();
   chores.start(openBatches({ store, keys, platform, outbox, log, clock }).batches);
-  say(`working for ${store.url} from ${queue.url}${config.models.length === 0 ? '' : `, with ${config.models.join(', ')} loaded`}`);
+  say(`working for ${store.url} from ${queue.url}${config.models.length === 0 ? '' : `, with ${config.models.join(', ')} loaded`}${listening === null ? '' : `, health at ${listening.url}/health`}`);
   const why = await whyToStop(config, { clock, startMs, signal, onTrouble: (error) => log.warn({ err: error }, 'the metadata service does not answer') });
   if (why !== null) say(`stopping: ${why}; handing back what runs`);
   const [isDrained] = await Promise.all([worker.drain({ deadlineMs: config.graceMs }), chores.stop(config.graceMs)]);
   if (!isDrained) say(`the grace of ${config.graceMs} ms was too short; what is committed stays, and another worker goes on`);
+  await listening?.end();
   slices.close();
   await tracing.close();
   lines.flushSync();

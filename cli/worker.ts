@@ -13,7 +13,7 @@ const HELP = `
 The worker stops for SIGTERM or Ctrl-C (a second one leaves at once), a Spot notice, its time limit and its memory limit, each in the same way:
 it takes nothing more, finishes the step, commits, gives the messages back and exits 0 within the grace. Killed, it loses what it had not
 committed; another worker goes on. Options go before variables: RUMINATE_STORE, _QUEUE, _BATCH_QUEUE, _SLOTS, _THREADS, _SLICE_TIME, _GRACE,
-_TIME_LIMIT, _WORKER_MEMORY, _SPOT, _CHECKPOINT_TOKENS, _CHECKPOINT_TIME, _JOURNAL_TIME, _LOG_LEVEL, _PUBLIC_URL (for links in webhooks, which it sends); AWS's own for credentials and region.
+_TIME_LIMIT, _WORKER_MEMORY, _SPOT, _METRICS_PORT, _CHECKPOINT_TOKENS, _CHECKPOINT_TIME, _JOURNAL_TIME, _LOG_LEVEL, _PUBLIC_URL (for links in webhooks, which it sends); AWS's own for credentials and region.
 
 Examples:
   $ ruminate worker --store ./jobs                 (beside \`ruminate serve --store ./jobs --no-worker\`)
@@ -33,6 +33,8 @@ export function workerCommand(): Command {
     .option('--time-limit <time>', 'exits before it has run for so long, grace included')
     .option('--memory-limit <bytes>', 'exits when it has more than that resident, such as 6GiB')
     .option('--spot', 'asks this EC2 machine every 5 s whether it is about to be taken back')
+    .optionsGroup('Watching:')
+    .option('--metrics-port <[host:]port>', 'answers /health/live, /health/ready and /metrics there, without a key (default: RUMINATE_METRICS_PORT, else nowhere)')
     .optionsGroup('Checkpoints:')
     .option('--checkpoint-tokens <n>', 'tokens of a chain between two checkpoints')
     .option('--checkpoint-time <time>', 'or time between them')

@@ -18,6 +18,7 @@ export interface WorkerFlags {
   readonly timeLimit?: string;
   readonly memoryLimit?: string;
   readonly spot?: boolean;
+  readonly metricsPort?: string;
   readonly checkpointTokens?: string;
   readonly checkpointTime?: string;
   readonly journalTime?: string;
@@ -35,6 +36,8 @@ export interface WorkerConfig {
   readonly timeLimitMs: number | null;
   readonly memoryLimitBytes: number | null;
   readonly spot: boolean;
+  /** Where it tells how it is, and its metrics; null: nowhere. */
+  readonly metrics: { readonly host: string; readonly port: number } | null;
   /** As what clients know the API; null: not known, and webhooks link by path. */
   readonly publicUrl: string | null;
   readonly policy: { readonly deltaTokens?: number; readonly deltaMs?: number; readonly journalMs?: number };
@@ -89,6 +92,7 @@ export function workerConfig(flags: WorkerFlags, environment: Environment): Work
     timeLimitMs,
     memoryLimitBytes: read(said(flags.memoryLimit, '--memory-limit', 'RUMINATE_WORKER_MEMORY'), bytesOf, 'a number of bytes, or one such as 900MiB or 6GiB'),
     spot: flags.spot ?? read(said(undefined, '', 'RUMINATE_SPOT'), (text) => ({ 0: false, 1: true, false: false, true: true })[text] ?? null, '1 or 0') ?? false,
+    metrics: read(said(flags.metricsPort, '--metrics-port', 'RUMINATE_METRICS_PORT'), addressOf, 'a port, or host:port, such as 0.0.0.0:8787'),
     publicUrl: read(said(undefined, '', 'RUMINATE_PUBLIC_URL'), (text) => (isWebAddress(text) ? text : null), 'an address that begins with https:// or http://'),
     policy: { ...(deltaTokens === null ? {} : { deltaTokens }), ...(deltaMs === null ? {} : { deltaMs }), ...(journalMs === null ? {} : { journalMs }) },
     webhooksToLoopback: flags.webhooksToLoopback ?? false,
@@ -106,6 +110,13 @@ function timeOf(text: string, mostMs: number): number | null {
   const [, digits, unit = 's'] = /^(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h)?$/.exec(text) ?? [];
   const ms = Math.round(Number(digits) * ({ ms: 1, s: 1_000, m: 60_000, h: 3_600_000 }[unit] ?? NaN));
   return ms >= 1 && ms <= mostMs ? ms : null;
+}
+
+/** Without a host: this machine's own. */
+function addressOf(text: string): WorkerConfig['metrics'] {
+  const [, host, digits] = /^(?:(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):)?(\d{1,5})$/.exec(text) ?? [];
+  const port = Number(digits ?? NaN);
+  return port <= 65_535 ? { host: host?.replace(/^\[|\]$/g, '') ?? '127.0.0.1', port } : null;
 }
 
 function bytesOf(text: string): number | null {

@@ -32,9 +32,12 @@ describe('a worker beside the server', () => {
     expect(server.banner).toContain('no worker here');
     const { id } = await server.post<Job>('/v1/jobs', LONG);
     expect(await server.get<object>('/health')).toMatchObject({ queued: 1, running: 0 });
-    await using _ = await work({ store, args: OFTEN });
+    await using worker = await work({ store, args: [...OFTEN, '--metrics-port', '0'] });
     expect(await follow(server, id)).toEqual(quiet);
     expect(await server.get<Job>(`/v1/jobs/${id}`)).toMatchObject({ state: 'done', slice: 1 });
+    const [, url = ''] = /health at (\S+)\/health/.exec(worker.log) ?? [];
+    expect(await (await fetch(`${url}/health/ready`)).json()).toMatchObject({ state: 'ready', queued: 0 });
+    expect(await (await fetch(`${url}/metrics`)).text()).toMatch(/^ruminate_jobs_ended_total\{state="done"\} 1$/m);
   });
 
   test('stops for SIGTERM: its job is handed back in good order, and another goes on from there', async () => {
