@@ -12,7 +12,9 @@ import { untilAborted } from '../engine/core/waiting.ts';
 import { LoadedModels } from '../engine/job/loaded-models.ts';
 import { SliceSpans } from '../engine/telemetry/slices.ts';
 import { Worker } from '../engine/worker/worker.ts';
-import { healthOnly } from '../functions/health.ts';
+import { assemble } from '../functions/assemble.ts';
+import { Emf } from '../functions/emf.ts';
+import { metrics as metricsEndpoint } from '../functions/health.ts';
 import { Metrics } from '../functions/metrics.ts';
 import { listen } from '../functions/node.ts';
 import { openBatches } from '../functions/open-batches.ts';
@@ -39,7 +41,9 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   const log = pino({ level: config.logLevel }, lines);
   const tracing = await openTracing(process.env, (why) => log.warn({ why }, 'spans could not be sent'));
   const slices = new SliceSpans(tracing.telemetry);
-  const metrics: Metrics = new Metrics(() => platform.health());
+  const { emfNamespace } = config;
+  const emf = emfNamespace === null ? null : new Emf({ namespace: emfNamespace, service: 'worker', clock });
+  const metrics: Metrics = new Metrics({ health: () => platform.health(), occupancy: () => worker.occupancy });
   const store = metrics.store(await openStore(config.store));
   await store.probe({ signal });
   const { queue, isNew } = await requireQueueFor(store.url, flags);
@@ -52,7 +56,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   const chores = new Chores({ store, keys, publicUrl: config.publicUrl, webhooksToLoopback: config.webhooksToLoopback, log, clock, onWebhook: metrics.webhook });
   const { outbox } = chores;
   let parked = 0;
-  const worker = new Worker({
+  const worker: Worker = new Worker({
     store,
     queue,
     isQueueNew: isNew,
@@ -68,6 +72,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
     clock,
     onEvent: (event) => {
       if (event.kind === 'parked' && event.why === 'drain') parked++;
+      if (event.kind === 'counted') emf?.counted(event.work, worker.occupancy);
       metrics.worker(event);
       workerLog(log, event);
       slices.worker(event);
@@ -76,17 +81,18 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   using shelf = new NativeShelf({ finder, prompts, loaded });
   // For batches whose front only answers while it is asked.
   const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, outbox, clock, depthFreshMs: depthFreshMs(queue) });
-  // Before models are loaded: it is alive then, and not ready.
-  const listening = config.metrics === null ? null : await listen({ ...config.metrics, fetch: healthOnly(platform, metrics.scrape) });
+  // Before models are loaded: it is not ready then, and says so.
+  const listening = config.metrics === null ? null : await listen({ ...config.metrics, fetch: assemble({ platform, auth: null, log, clock }, (registry) => metricsEndpoint(registry, metrics.scrape)).fetch });
+  await using _ = { [Symbol.asyncDispose]: async () => await listening?.end() };
+  if (listening !== null) say(`metrics and health at ${listening.url}`);
   await worker.warm(config.models, { signal });
   worker.start();
   chores.start(openBatches({ store, keys, platform, outbox, log, clock }).batches);
-  say(`working for ${store.url} from ${queue.url}${config.models.length === 0 ? '' : `, with ${config.models.join(', ')} loaded`}${listening === null ? '' : `, health at ${listening.url}/health`}`);
+  say(`working for ${store.url} from ${queue.url}${config.models.length === 0 ? '' : `, with ${config.models.join(', ')} loaded`}`);
   const why = await whyToStop(config, { clock, startMs, signal, onTrouble: (error) => log.warn({ err: error }, 'the metadata service does not answer') });
   if (why !== null) say(`stopping: ${why}; handing back what runs`);
   const [isDrained] = await Promise.all([worker.drain({ deadlineMs: config.graceMs }), chores.stop(config.graceMs)]);
   if (!isDrained) say(`the grace of ${config.graceMs} ms was too short; what is committed stays, and another worker goes on`);
-  await listening?.end();
   slices.close();
   await tracing.close();
   lines.flushSync();

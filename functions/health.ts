@@ -1,7 +1,7 @@
 /** Whether to send work here, for load balancers and people; and /metrics, if whoever made the app has some. None of it needs a key. */
 import { z } from '@hono/zod-openapi';
 
-import type { Platform, PlatformHealth } from '../engine/control/platform.ts';
+import type { PlatformHealth } from '../engine/control/platform.ts';
 import type { AppOptions } from './context.ts';
 import type { Registry } from './endpoint.ts';
 
@@ -32,25 +32,13 @@ export function health({ app, services, methods }: Registry): void {
       responses: { 200: { description: 'Yes', content }, ...(path.endsWith('/live') ? {} : { 503: { description: 'Not now', content } }) },
     });
     methods.set(path, ['get']);
-    app.get(path, () => answer(services.platform, passes));
+    app.get(path, async () => {
+      const now = await services.platform.health();
+      const { state, queued, running, queueAgeMs } = now;
+      const body: z.infer<typeof healthSchema> = { state, queued, running, queue_age_ms: queueAgeMs };
+      return Response.json(body, { status: passes(now) ? 200 : 503, headers: { 'cache-control': 'no-store' } });
+    });
   }
-}
-
-async function answer(platform: Pick<Platform, 'health'>, passes: (health: PlatformHealth) => boolean): Promise<Response> {
-  const now = await platform.health();
-  const { state, queued, running, queueAgeMs } = now;
-  const body: z.infer<typeof healthSchema> = { state, queued, running, queue_age_ms: queueAgeMs };
-  return Response.json(body, { status: passes(now) ? 200 : 503, headers: { 'cache-control': 'no-store' } });
-}
-
-/** The same of a process that answers nothing else: a worker. */
-export function healthOnly(platform: Pick<Platform, 'health'>, collect: NonNullable<AppOptions['metrics']>): (request: Request) => Promise<Response> {
-  return async (request) => {
-    const path = new URL(request.url).pathname;
-    if (request.method !== 'GET') return new Response(null, { status: 405, headers: { allow: 'GET' } });
-    if (path === '/metrics') return await scrape(collect);
-    return Object.hasOwn(CHECKS, path) ? await answer(platform, CHECKS[path as keyof typeof CHECKS][1]) : new Response(null, { status: 404 });
-  };
 }
 
 export function metrics({ app, methods }: Registry, collect: NonNullable<AppOptions['metrics']>): void {
@@ -59,10 +47,8 @@ export function metrics({ app, methods }: Registry, collect: NonNullable<AppOpti
     responses: { 200: { description: 'The metrics', content: { 'text/plain': { schema: z.string() } } } },
   });
   methods.set('/metrics', ['get']);
-  app.get('/metrics', () => scrape(collect));
-}
-
-async function scrape(collect: NonNullable<AppOptions['metrics']>): Promise<Response> {
-  const { contentType, body } = await collect();
-  return new Response(body, { headers: { 'content-type': contentType, 'cache-control': 'no-store' } });
+  app.get('/metrics', async () => {
+    const { contentType, body } = await collect();
+    return new Response(body, { headers: { 'content-type': contentType, 'cache-control': 'no-store' } });
+  });
 }

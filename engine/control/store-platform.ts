@@ -12,7 +12,7 @@ import { JournalReader, endReason } from '../job/journals.ts';
 import { resultOf } from '../job/run.ts';
 import { type SpecOutline, holds, sealSpec } from '../job/sealed-spec.ts';
 import { type JobSpec, parseSpec } from '../job/spec.ts';
-import { storedSpecOf } from '../job/stored-spec.ts';
+import { planOf, storedSpecOf } from '../job/stored-spec.ts';
 import { createJob } from '../kv/create.ts';
 import { endJob } from '../kv/end.ts';
 import { eraseJob } from '../kv/erase.ts';
@@ -32,7 +32,7 @@ import { listNewest } from './listing.ts';
 import type {
   CallerOptions, ChildNames, ExtendOptions, ForkOptions, JobEvent, JobView, ListOptions, ModelView, Platform, PlatformHealth, QuoteView, SubmitOptions,
 } from './platform.ts';
-import { admitJob, quoteView } from './quotes.ts';
+import { admitJob, quoteView, refuseIgnored } from './quotes.ts';
 import { type JobRecord, keyOf, messageOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
 import { RestoredJobs } from './restored.ts';
 import { hasResult } from './followed.ts';
@@ -101,11 +101,13 @@ export class StorePlatform implements Platform {
     const said = previous === undefined ? null : await this.#said(keyOf(tenant, previous), signal);
     const parsed = parseSpec(said === null ? spec : nextTurn(parseSpec(spec), said));
     const job = await shelf.prepare(parsed, { signal });
+    refuseIgnored(job);
     admitJob(job, shelf);
     const modelId = await shelf.modelId(job, { signal });
-    const text = JSON.stringify(storedSpecOf(parsed, job, modelId, said === null ? null : continuationOf(job, modelId, said)));
+    const stored = storedSpecOf(parsed, job, modelId, said === null ? null : continuationOf(job, modelId, said));
+    const text = JSON.stringify(stored);
     const sealed = await sealSpec(text, where, keys, { signal });
-    const created = await createJob(store, where, sealed, { idempotencyKey, createdMs, via, isSame: holds(text, keys, { signal }), signal });
+    const created = await createJob(store, where, sealed, { idempotencyKey, createdMs, via, plan: planOf(stored), isSame: holds(text, keys, { signal }), signal });
     return await this.#announced(created.where, traceparent, signal);
   }
 
@@ -171,6 +173,7 @@ export class StorePlatform implements Platform {
   async quote(spec: JobSpec, { signal }: CallerOptions): Promise<QuoteView> {
     const { shelf, usdPerHour } = this.#options;
     const job = await shelf.prepare(parseSpec(spec), { signal });
+    refuseIgnored(job);
     return quoteView(job, shelf, { usdPerHour: usdPerHour ?? null, tokensPerSecond: (model) => this.#workers.tokensPerSecond(model) });
   }
 

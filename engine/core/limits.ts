@@ -178,6 +178,8 @@ export const LIMITS = {
   METADATA_VALUE_CHARS_MAX: 512,
   /** Of the name of whom a caller asks for: a hash or an address. */
   USER_BYTES_MAX: 512,
+  /** What an API repeats of a request: names, and a description that people wrote. */
+  REPEATED_BYTES_MAX: 64 << 10,
   /** As browsers' address lines take it. */
   WEBHOOK_URL_CHARS_MAX: 2_048,
   /** Of a tenant: each is looked at whenever one of its jobs ends. */

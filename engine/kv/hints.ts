@@ -35,15 +35,23 @@ export interface Marker {
   readonly spec: string;
   /** As what the job was asked for, for whoever tells of its end; null: as itself. */
   readonly via: Via | null;
+  /** For whoever counts how much work there is; null: not known. */
+  readonly plan: Plan | null;
+}
+
+/** What a job may make at most: `tokens` of all its chains together, of a model as requests name it. */
+export interface Plan {
+  readonly model: string;
+  readonly tokens: number;
 }
 
 const VIAS = ['response', 'batch'] as const;
 export type Via = (typeof VIAS)[number];
 
 /** Before the head, so that a job that was born is found, whatever died. */
-export async function putMarker(store: ObjectStore, where: JobKey, { spec, via }: Marker, { signal }: CallOptions): Promise<void> {
+export async function putMarker(store: ObjectStore, where: JobKey, { spec, via, plan }: Marker, { signal }: CallOptions): Promise<void> {
   const { tenant, job } = where;
-  await put(store, liveKey(where), JSON.stringify({ format: FORMAT, tenant, job, spec, ...(via === null ? {} : { via }) }), signal);
+  await put(store, liveKey(where), JSON.stringify({ format: FORMAT, tenant, job, spec, ...(via === null ? {} : { via }), ...(plan === null ? {} : { plan: { model: plan.model, tokens: plan.tokens } }) }), signal);
 }
 
 /** null: there is no marker. @throws EngineError ERR_CHECKPOINT. */
@@ -52,10 +60,15 @@ export async function readMarker(store: ObjectStore, where: JobKey, { signal }: 
   if (found === null) return null;
   const value = parseCanonical(textOf(found.chunks, 'the marker'), 'the marker');
   checkFormat(value, FORMAT, 'the marker');
-  const { tenant, job, spec, via = null } = value as Record<string, unknown>;
+  const { tenant, job, spec, via = null, plan = null } = value as Record<string, unknown>;
   if (tenant !== where.tenant || job !== where.job) throw checkpointError('identity', 'the marker is that of another job');
   if (typeof spec !== 'string' || !/^[0-9a-f]{64}$/.test(spec)) throw checkpointError('damaged', 'the marker names no spec');
-  return { spec, via: VIAS.find((known) => known === via) ?? null };
+  return { spec, via: VIAS.find((known) => known === via) ?? null, plan: planIn(plan) };
+}
+
+function planIn(value: unknown): Plan | null {
+  const { model, tokens } = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
+  return typeof model === 'string' && typeof tokens === 'number' && Number.isSafeInteger(tokens) && tokens > 0 ? { model, tokens } : null;
 }
 
 /** @param createdMs of the wall clock. */

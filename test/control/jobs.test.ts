@@ -38,7 +38,7 @@ describe('a job that is asked for', () => {
       cachedTokens: 0,
       metadata: null,
       user: null,
-      asked: { temperature: 1, topP: 1, format: null },
+      asked: { temperature: 1, topP: 1, format: null, logprobs: null, instructions: null, repeated: null },
       length: expect.any(Number) as number,
       evidence: null,
       tools: null,
