@@ -32,15 +32,23 @@ const LOOK_MS = 1_000;
 export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signal, say }: WorkerHost): Promise<{ readonly isDrained: boolean; readonly parked: number }> {
   const clock = systemClock;
   const startMs = clock.nowMs();
+  const began = { process_ms: Math.round(startMs), store_ms: 0, queue_ms: 0, models_ms: 0 };
+  let phaseMs = startMs;
+  const passed = (phase: 'store_ms' | 'queue_ms' | 'models_ms') => {
+    began[phase] = Math.round(clock.nowMs() - phaseMs);
+    phaseMs = clock.nowMs();
+  };
   const lines = pino.destination({ dest: 2, sync: false });
   const log = pino({ level: config.logLevel }, lines);
   const tracing = await openTracing(process.env, (why) => log.warn({ why }, 'spans could not be sent'));
   const slices = new SliceSpans(tracing.telemetry);
   const store = await openStore(config.store);
   await store.probe({ signal });
+  passed('store_ms');
   const { queue, isNew } = await requireQueueFor(store.url, flags);
   // Whether it is there and lets us in is better said now than by a worker that waits for ever.
   await queue.depth({ signal });
+  passed('queue_ms');
   const keys = await keyProviderOf();
   const finder = modelFinder();
   using prompts = new PromptThreads({ clock });
@@ -70,6 +78,8 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
     },
   });
   await worker.warm(config.models, { signal });
+  passed('models_ms');
+  log.info(began, 'worker started');
   worker.start();
   using shelf = new NativeShelf({ finder, prompts, loaded });
   // For batches whose front only answers while it is asked.

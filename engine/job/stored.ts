@@ -18,7 +18,7 @@ import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import { type EngineIdentity, type NativeEngine, decodeJournals } from '../runtime/native.ts';
 import { type CheckpointPolicy, DEFAULT_POLICY, commitIntervalMs } from './checkpointer.ts';
-import type { GenerateOptions } from './generate.ts';
+import type { GenerateOptions, ModelTiming } from './generate.ts';
 import { JournalReader, endReason } from './journals.ts';
 import type { PreparedJob } from './prepare.ts';
 import { resultOf } from './run.ts';
@@ -40,7 +40,7 @@ export interface StoredOptions extends GenerateOptions {
   readonly model?: string | undefined;
   readonly onCommit?: ((step: number) => void) | undefined;
   /** Its model is loaded and the job admitted; nothing has run. */
-  readonly onOpened?: ((job: PreparedJob) => void) | undefined;
+  readonly onOpened?: ((job: PreparedJob, timing: ModelTiming) => void) | undefined;
   readonly onBegun?: SliceContext['onBegun'];
   /** See PlayContext. */
   readonly onReport?: SliceContext['onReport'];
@@ -81,7 +81,7 @@ export async function resumeStored(options: StoredOptions): Promise<StoredOutcom
   using opened = await held.session.open(jobSpecOf(stored, options.model ?? null), options);
   const identity = await identityOf(opened.engine);
   checkSame(stored, opened.job, modelIdOf(opened.job.model, identity.weightsDigest), where.job);
-  options.onOpened?.(opened.job);
+  options.onOpened?.(opened.job, opened.timing);
   return await goOn(head, stored, opened, identity, options);
 }
 

@@ -219,9 +219,9 @@ export class Handler implements Disposable {
       ...this.#threads(),
       take: force,
       waitMs: 0,
-      onOpened: ({ model: { resolved: { name, variant } } }) => {
+      onOpened: ({ model: { resolved: { name, variant } } }, load) => {
         running.model = variant === null ? name : `${name}@${variant}`;
-        say({ kind: 'reached', where, phase: 'loaded', model: running.model, ranMs: running.ranMs });
+        say({ kind: 'reached', where, phase: 'loaded', model: running.model, ranMs: running.ranMs, load });
       },
       onBegun: ({ outcome: mode, recomputed }) => say({ kind: 'begun', where, mode, recomputed }),
       onReport: (report) => {
