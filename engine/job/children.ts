@@ -8,7 +8,7 @@ import { readHead, readSpec } from '../kv/read.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { type SpecOutline, holds, openSpec, outlineOf, sealSpec } from './sealed-spec.ts';
-import { type Parent, type StoredSpec, jobSpecOf, parseStoredSpec } from './stored-spec.ts';
+import { type Parent, type StoredSpec, jobSpecOf, parseStoredSpec, planOf } from './stored-spec.ts';
 
 export interface ChildOptions extends CallOptions {
   readonly store: ObjectStore;
@@ -104,7 +104,7 @@ async function childOf({ store, where, keys = null, createdMs, admit, signal }: 
   const { lengths, seed, kvReadBudget, parent } = plan(stored, manifest, existing?.parent?.version ?? head.version);
   const { length: _, width: _w, lengths: _l, ...budget } = (stored.spec.budget ?? {}) as Record<string, unknown>;
   // How the parent waited for its worker, and what its caller said about it, say nothing of the child.
-  const { priority: _p, wait_ms_max: _m, metadata: _d, user: _u, ...spec } = stored.spec;
+  const { priority: _p, wait_ms_max: _m, metadata: _d, user: _u, repeated: _r, ...spec } = stored.spec;
   const child: StoredSpec = {
     ...stored,
     spec: { ...spec, budget: { ...budget, lengths, ...(kvReadBudget === undefined ? {} : { kv_read_budget: kvReadBudget }) } },
@@ -117,7 +117,7 @@ async function childOf({ store, where, keys = null, createdMs, admit, signal }: 
   const whole = parseStoredSpec(text);
   jobSpecOf(whole, null);
   await admit?.(whole);
-  const { where: created } = await createJob(store, at, await sealSpec(text, at, keys, { signal }), { isSame: holds(text, keys, { signal }), createdMs, signal });
+  const { where: created } = await createJob(store, at, await sealSpec(text, at, keys, { signal }), { isSame: holds(text, keys, { signal }), plan: planOf(whole), createdMs, signal });
   return created;
 }
 

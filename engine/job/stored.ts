@@ -4,6 +4,7 @@
  */
 import { type Clock, systemClock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
+import { isOwnerGone, ownerHint } from '../core/owner.ts';
 import { createJob, readJob } from '../kv/create.ts';
 import { collectGarbage } from '../kv/gc.ts';
 import { isTerminal, type Head } from '../kv/head.ts';
@@ -23,10 +24,10 @@ import { JournalReader, endReason } from './journals.ts';
 import type { PreparedJob } from './prepare.ts';
 import { resultOf } from './run.ts';
 import { type OpenedJob, Session } from './session.ts';
-import { type SliceContext, type SliceOutcome, checkIdentity, isOwnerGone, ownerHint, resumptions, runSlice } from './slice.ts';
+import { type SliceContext, type SliceOutcome, checkIdentity, resumptions, runSlice } from './slice.ts';
 import { holds, openSpec, sealSpec } from './sealed-spec.ts';
 import { type JobSpec, parseSpec } from './spec.ts';
-import { type StoredSpec, checkSame, jobSpecOf, parseStoredSpec, storedSpecOf } from './stored-spec.ts';
+import { type StoredSpec, checkSame, jobSpecOf, parseStoredSpec, planOf, storedSpecOf } from './stored-spec.ts';
 
 export interface StoredOptions extends GenerateOptions {
   readonly store: ObjectStore;
@@ -65,9 +66,10 @@ export async function runStored(spec: JobSpec, options: StoredOptions): Promise<
   using held = sessionOf(options);
   using opened = await held.session.open(parseSpec(spec), options);
   const identity = await identityOf(opened.engine);
-  const text = JSON.stringify(storedSpecOf(spec, opened.job, modelIdOf(opened.job.model, identity.weightsDigest), null));
+  const stored = storedSpecOf(spec, opened.job, modelIdOf(opened.job.model, identity.weightsDigest), null);
+  const text = JSON.stringify(stored);
   const { store, where, keys = null, signal } = options;
-  const { head } = await createJob(store, where, await sealSpec(text, where, keys, { signal }), { isSame: holds(text, keys, { signal }), signal });
+  const { head } = await createJob(store, where, await sealSpec(text, where, keys, { signal }), { isSame: holds(text, keys, { signal }), plan: planOf(stored), signal });
   return await goOn(head, parseStoredSpec(text), opened, identity, options);
 }
 

@@ -6,7 +6,7 @@ import { LIMITS } from '../core/limits.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { checkFormat, checkOf, digestOf, parseCanonical, textOf } from './canonical.ts';
 import { FORMAT, formatHead, isTerminal, parseHead, type Head } from './head.ts';
-import { putIndex, putMarker, readMarker, type Via } from './hints.ts';
+import { putIndex, putMarker, readMarker, type Plan, type Via } from './hints.ts';
 import type { Manifest } from './manifest.ts';
 import { HEAD, isNamePart, jobPrefix, specName, tenantPrefix, type JobKey } from './names.ts';
 import { putIfAbsent } from './once.ts';
@@ -19,6 +19,8 @@ export interface CreateOptions extends ProtocolOptions {
   readonly idempotencyKey?: string | undefined;
   /** As what it is asked for; of a job that is there already nothing is changed. Default: as itself. */
   readonly via?: Via | undefined;
+  /** What it may make, for its marker. Default: not known. */
+  readonly plan?: Plan | undefined;
   /** Of the wall clock, for the listing. Default: now. */
   readonly createdMs?: number | undefined;
   /** Whether a stored spec is the one asked for, where that is not its digest alone to say: sealed again it is another text. */
@@ -69,7 +71,7 @@ export async function createJob(store: ObjectStore, where: JobKey, spec: string,
     if (kept.job !== where.job || kept.spec !== own) return await createJob(store, where, spec, options);
   }
   await putIndex(store, target, options.createdMs ?? wallClockMs(), { signal });
-  await putMarker(store, target, { spec: digest, via: options.via ?? null }, { signal });
+  await putMarker(store, target, { spec: digest, via: options.via ?? null, plan: options.plan ?? null }, { signal });
   const head = await putFirstHead(protocol, target, digest, signal);
   // Someone else was first, and may have erased the job since: a prompt must not stay behind a tombstone.
   if (head.spec !== digest) await store.delete([jobPrefix(target) + specName(digest)], { signal });
@@ -90,14 +92,14 @@ export async function createWith(store: ObjectStore, head: Head, options: Protoc
   const found = await putIfAbsent(protocol, jobPrefix(where) + HEAD, text, options.signal);
   if (found !== text) throw await thereAlready(store, parseHead(found, where), options);
   // After the head: a walk that found the marker without it would begin the job anew from its spec.
-  if (!isTerminal(proposal.state)) await putMarker(store, where, { spec: proposal.spec, via: null }, { signal: options.signal });
+  if (!isTerminal(proposal.state)) await putMarker(store, where, { spec: proposal.spec, via: null, plan: null }, { signal: options.signal });
   return proposal;
 }
 
 /** Whoever made the job may have died before its marker was there, and is the one who asks again (docs/PROTOCOL.md, M5). */
 export async function thereAlready(store: ObjectStore, { tenant, job, state, spec }: Head, options: CallOptions): Promise<EngineError> {
   const where = { tenant, job };
-  if (!isTerminal(state) && (await readMarker(store, where, options)) === null) await putMarker(store, where, { spec, via: null }, options);
+  if (!isTerminal(state) && (await readMarker(store, where, options)) === null) await putMarker(store, where, { spec, via: null, plan: null }, options);
   return new EngineError('ERR_JOB_CONFLICT', `There is a job ${job} already, or was; give this one another name.`);
 }
 

@@ -5,6 +5,7 @@
 import { utf8Of } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
+import { inParallel } from '../core/waiting.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { checkFormat, parseCanonical, sha256, textOf } from './canonical.ts';
 import { FORMAT } from './head.ts';
@@ -13,6 +14,7 @@ import { checkpointError } from './reason.ts';
 
 /** Walks can be split by them; the shard of a job is a function of its name. */
 export const LIVE_SHARDS = 16;
+const SHARDS_AT_ONCE = 8;
 
 /** `live/<shard>/<tenant>/<job>`: users name jobs, so that only with its tenant a name is one job. */
 export function liveKey(where: JobKey): string {
@@ -30,20 +32,39 @@ export function parseLiveKey(key: string): JobKey | null {
   return isNamePart(tenant) && isNamePart(job) && liveKey({ tenant, job }) === key ? { tenant, job } : null;
 }
 
+/** Jobs of a tenant that have a marker, counted up to `most`. */
+export async function countLive(store: ObjectStore, tenant: string, most: number, { signal }: CallOptions = {}): Promise<number> {
+  jobPrefix({ tenant, job: 'any' });
+  let count = 0;
+  await inParallel(LIVE_SHARDS, SHARDS_AT_ONCE, signal, async (shard, stop) => {
+    if (count >= most) return;
+    for await (const _ of store.list(`${livePrefix(shard)}${tenant}/`, { signal: stop })) if (++count >= most) return;
+  });
+  return Math.min(count, most);
+}
+
 export interface Marker {
   /** The digest of the spec, so that the birth can be finished without the client. */
   readonly spec: string;
   /** As what the job was asked for, for whoever tells of its end; null: as itself. */
   readonly via: Via | null;
+  /** For whoever counts how much work there is; null: not known. */
+  readonly plan: Plan | null;
+}
+
+/** What a job may make at most: `tokens` of all its chains together, of a model as requests name it. */
+export interface Plan {
+  readonly model: string;
+  readonly tokens: number;
 }
 
 const VIAS = ['response', 'batch'] as const;
 export type Via = (typeof VIAS)[number];
 
 /** Before the head, so that a job that was born is found, whatever died. */
-export async function putMarker(store: ObjectStore, where: JobKey, { spec, via }: Marker, { signal }: CallOptions): Promise<void> {
+export async function putMarker(store: ObjectStore, where: JobKey, { spec, via, plan }: Marker, { signal }: CallOptions): Promise<void> {
   const { tenant, job } = where;
-  await put(store, liveKey(where), JSON.stringify({ format: FORMAT, tenant, job, spec, ...(via === null ? {} : { via }) }), signal);
+  await put(store, liveKey(where), JSON.stringify({ format: FORMAT, tenant, job, spec, ...(via === null ? {} : { via }), ...(plan === null ? {} : { plan: { model: plan.model, tokens: plan.tokens } }) }), signal);
 }
 
 /** null: there is no marker. @throws EngineError ERR_CHECKPOINT. */
@@ -52,10 +73,15 @@ export async function readMarker(store: ObjectStore, where: JobKey, { signal }: 
   if (found === null) return null;
   const value = parseCanonical(textOf(found.chunks, 'the marker'), 'the marker');
   checkFormat(value, FORMAT, 'the marker');
-  const { tenant, job, spec, via = null } = value as Record<string, unknown>;
+  const { tenant, job, spec, via = null, plan = null } = value as Record<string, unknown>;
   if (tenant !== where.tenant || job !== where.job) throw checkpointError('identity', 'the marker is that of another job');
   if (typeof spec !== 'string' || !/^[0-9a-f]{64}$/.test(spec)) throw checkpointError('damaged', 'the marker names no spec');
-  return { spec, via: VIAS.find((known) => known === via) ?? null };
+  return { spec, via: VIAS.find((known) => known === via) ?? null, plan: planIn(plan) };
+}
+
+function planIn(value: unknown): Plan | null {
+  const { model, tokens } = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
+  return typeof model === 'string' && typeof tokens === 'number' && Number.isSafeInteger(tokens) && tokens > 0 ? { model, tokens } : null;
 }
 
 /** @param createdMs of the wall clock. */

@@ -20,10 +20,16 @@ export interface ReconcileOptions extends ProtocolOptions {
   readonly unmovedMs?: number | undefined;
   /** Whether the owner of a running head is known not to live any more: then nobody waits for a sign of life. */
   readonly isOwnerGone?: ((owner: string) => boolean) | undefined;
-  /** The owner of each running head that was met. */
-  readonly onOwner?: ((owner: string) => void) | undefined;
+  /** Each job that was met and has not ended; `markedAtMs`: by the store's clock, if it has one. */
+  readonly onAlive?: ((alive: Alive) => void) | undefined;
   /** For a job that has ended and still has its marker: does what is left to do, and removes it. Default: only that. */
   readonly onEnded?: ((where: JobKey, options: CallOptions) => Promise<void>) | undefined;
+}
+
+export interface Alive {
+  readonly where: JobKey;
+  readonly head: Head;
+  readonly markedAtMs: number | undefined;
 }
 
 export type Finding =
@@ -38,11 +44,11 @@ export type Finding =
  */
 export async function* reconcile(store: ObjectStore, seen: Sightings, options: ReconcileOptions = {}): AsyncIterable<Finding> {
   const protocol = protocolOf(store, options);
-  const { shard, signal, unmovedMs = STILL_INTERVALS * COMMIT_INTERVAL_MS, isOwnerGone, onOwner } = options;
+  const { shard, signal, unmovedMs = STILL_INTERVALS * COMMIT_INTERVAL_MS, isOwnerGone, onAlive } = options;
   const onEnded = options.onEnded ?? (async (where: JobKey, call: CallOptions) => await store.delete(liveHints(where), call));
   for (const prefix of Array.from({ length: LIVE_SHARDS }, (_, i) => i).filter((i) => shard === undefined || i === shard).map(livePrefix)) {
     const met = new Set<string>();
-    for await (const { key } of store.list(prefix, { signal })) {
+    for await (const { key, writtenAtMs: markedAtMs } of store.list(prefix, { signal })) {
       const looked = await look(protocol, key, onEnded, signal);
       if (looked === null) continue;
       met.add(key);
@@ -50,12 +56,13 @@ export async function* reconcile(store: ObjectStore, seen: Sightings, options: R
         yield looked;
         continue;
       }
-      const { state, owner } = looked.head;
-      if (state === 'running') onOwner?.(owner);
+      const { where, head } = looked;
+      const { state, owner } = head;
+      onAlive?.({ where, head, markedAtMs });
       const isGone = state === 'running' && isOwnerGone?.(owner) === true;
       // One that runs is as soon due as its owner has said that it writes.
       const dueMs = state === 'running' ? Math.min(unmovedMs, silentMs(owner)) : unmovedMs;
-      if (isGone || isUnmoved(seen, key, looked.head.writeNonce, protocol.clock.nowMs(), dueMs)) yield looked;
+      if (isGone || isUnmoved(seen, key, head.writeNonce, protocol.clock.nowMs(), dueMs)) yield looked;
     }
     for (const key of seen.keys()) if (key.startsWith(prefix) && !met.has(key)) seen.delete(key);
   }
