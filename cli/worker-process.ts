@@ -69,6 +69,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
     threads: config.threads,
     slots: config.slots,
     sliceMs: config.sliceMs,
+    reconcileMs: config.walkMs,
     clock,
     onEvent: (event) => {
       if (event.kind === 'parked' && event.why === 'drain') parked++;

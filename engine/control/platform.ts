@@ -176,6 +176,8 @@ export interface Platform {
   submit(spec: JobSpec, options: SubmitOptions): Promise<JobView>;
   get(id: string, options: CallerOptions): Promise<JobView>;
   list(options: ListOptions): Promise<{ readonly jobs: readonly JobView[]; readonly more: boolean }>;
+  /** How many of the tenant's jobs have not ended, counted up to `most`. By hints: one that has just ended may be among them. */
+  live(most: number, options: CallerOptions): Promise<number>;
   /** Idempotent; a job that has ended stays as it ended. */
   cancel(id: string, options: CallerOptions): Promise<JobView>;
   /** Erases everything of the job but its tombstone. */

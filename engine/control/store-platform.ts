@@ -29,6 +29,7 @@ import { Backlog } from './backlog.ts';
 import type { LiveFeed } from './feed.ts';
 import { jobIds, keyedId, timeOf } from './ids.ts';
 import { listNewest } from './listing.ts';
+import { LiveJobs } from './live-jobs.ts';
 import type {
   CallerOptions, ChildNames, ExtendOptions, ForkOptions, JobEvent, JobView, ListOptions, ModelView, Platform, PlatformHealth, QuoteView, SubmitOptions,
 } from './platform.ts';
@@ -83,6 +84,7 @@ export class StorePlatform implements Platform {
   readonly #streams: Streams;
   readonly #newId = jobIds();
   readonly #backlog: Backlog;
+  readonly #live: LiveJobs;
 
   constructor(options: StorePlatformOptions) {
     this.#options = options;
@@ -92,6 +94,7 @@ export class StorePlatform implements Platform {
     this.#nowMs = options.nowMs ?? wallClockMs;
     const { store, keys, shelf, feed, queue, eventsMax, depthFreshMs: freshMs = 0 } = options;
     this.#streams = new Streams({ store, keys, shelf, feed, jobs: this.#jobs, clock: this.#clock, eventsMax });
+    this.#live = new LiveJobs(store, this.#clock);
     this.#backlog = new Backlog({ queue, store, clock: this.#clock, freshMs });
   }
 
@@ -128,6 +131,10 @@ export class StorePlatform implements Platform {
         throw error;
       }
     });
+  }
+
+  async live(most: number, { tenant, signal }: CallerOptions): Promise<number> {
+    return await this.#live.count(tenant, most, { signal });
   }
 
   async cancel(id: string, { tenant, signal }: CallerOptions): Promise<JobView> {
@@ -263,6 +270,7 @@ export class StorePlatform implements Platform {
     const { store } = this.#options;
     const record = await readRecord(store, where, { signal });
     if (!isTerminal(record.head.state)) {
+      this.#live.made(where.tenant);
       const message = await messageOf(store, where, record.head, record.spec, { signal });
       await this.#send(message, traceparent, signal).catch(() => undefined);
       if (record.head.state === 'queued') this.#backlog.sent(where, priorityOf(message));

@@ -174,6 +174,21 @@ describe('a listing', () => {
   });
 });
 
+test('jobs that have not ended are counted up to a bound, of their tenant alone, and by a front that made them at once', async () => {
+  const store = new MemoryStore();
+  const clock = new ManualClock();
+  const { platform } = platformOn(store, shelf, { clock });
+  const other = platformOn(store, shelf, { clock }).platform;
+  expect(await platform.live(9, me)).toBe(0);
+  const ids = ['a', 'b', 'c'];
+  for (const id of ids) await platform.submit(SPEC, { ...me, id });
+  await other.submit(SPEC, { tenant: 'other', id: 'a' });
+  expect([await platform.live(9, me), await platform.live(2, me), await other.live(9, me), await other.live(9, { tenant: 'other' })]).toEqual([3, 2, 3, 1]);
+  await platform.cancel('a', me);
+  clock.advance(1_000);
+  expect([await platform.live(9, me), await other.live(9, me)]).toEqual([2, 2]);
+});
+
 async function pages(platform: Platform, limit: number): Promise<readonly (readonly string[])[]> {
   const all: string[][] = [];
   for (let after: string | undefined; ;) {
