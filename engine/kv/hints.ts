@@ -8,7 +8,7 @@ import { LIMITS } from '../core/limits.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { checkFormat, parseCanonical, sha256, textOf } from './canonical.ts';
 import { FORMAT } from './head.ts';
-import { isNamePart, jobPrefix, type JobKey } from './names.ts';
+import { isJobName, isNamePart, jobPrefix, type JobKey } from './names.ts';
 import { checkpointError } from './reason.ts';
 
 /** Walks can be split by them; the shard of a job is a function of its name. */
@@ -26,8 +26,9 @@ export function livePrefix(shard: number): string {
 
 /** null: no key of ours. */
 export function parseLiveKey(key: string): JobKey | null {
-  const [, , tenant = '', job = ''] = key.split('/');
-  return isNamePart(tenant) && isNamePart(job) && liveKey({ tenant, job }) === key ? { tenant, job } : null;
+  const [, , tenant = '', ...parts] = key.split('/');
+  const job = parts.join('/');
+  return isNamePart(tenant) && isJobName(job) && liveKey({ tenant, job }) === key ? { tenant, job } : null;
 }
 
 export interface Marker {
@@ -35,15 +36,17 @@ export interface Marker {
   readonly spec: string;
   /** As what the job was asked for, for whoever tells of its end; null: as itself. */
   readonly via: Via | null;
+  /** null: the job is not sharded. */
+  readonly shards: number | null;
 }
 
 const VIAS = ['response', 'batch'] as const;
 export type Via = (typeof VIAS)[number];
 
 /** Before the head, so that a job that was born is found, whatever died. */
-export async function putMarker(store: ObjectStore, where: JobKey, { spec, via }: Marker, { signal }: CallOptions): Promise<void> {
+export async function putMarker(store: ObjectStore, where: JobKey, { spec, via, shards }: Marker, { signal }: CallOptions): Promise<void> {
   const { tenant, job } = where;
-  await put(store, liveKey(where), JSON.stringify({ format: FORMAT, tenant, job, spec, ...(via === null ? {} : { via }) }), signal);
+  await put(store, liveKey(where), JSON.stringify({ format: FORMAT, tenant, job, spec, ...(via === null ? {} : { via }), ...(shards === null ? {} : { shards }) }), signal);
 }
 
 /** null: there is no marker. @throws EngineError ERR_CHECKPOINT. */
@@ -52,10 +55,11 @@ export async function readMarker(store: ObjectStore, where: JobKey, { signal }: 
   if (found === null) return null;
   const value = parseCanonical(textOf(found.chunks, 'the marker'), 'the marker');
   checkFormat(value, FORMAT, 'the marker');
-  const { tenant, job, spec, via = null } = value as Record<string, unknown>;
+  const { tenant, job, spec, via = null, shards = null } = value as Record<string, unknown>;
   if (tenant !== where.tenant || job !== where.job) throw checkpointError('identity', 'the marker is that of another job');
   if (typeof spec !== 'string' || !/^[0-9a-f]{64}$/.test(spec)) throw checkpointError('damaged', 'the marker names no spec');
-  return { spec, via: VIAS.find((known) => known === via) ?? null };
+  if (shards !== null && !(Number.isSafeInteger(shards) && (shards as number) >= 1 && (shards as number) <= LIMITS.SHARDS_MAX)) throw checkpointError('damaged', 'the marker names no number of shards');
+  return { spec, shards: shards as number | null, via: VIAS.find((known) => known === via) ?? null };
 }
 
 /** @param createdMs of the wall clock. */
