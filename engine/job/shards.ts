@@ -3,6 +3,7 @@
  * share of a KV-read budget and its ballot: any number of shards gives the same tokens, vote and bill.
  */
 import { EngineError } from '../core/errors.ts';
+import { type JobKey, shardKey } from '../kv/names.ts';
 import type { ModelInfo } from '../runtime/native.ts';
 import type { PreparedJob } from './prepare.ts';
 import type { JobSpec } from './spec.ts';
@@ -19,6 +20,12 @@ export interface Shard {
 /** Chains [first, end) of `width`: as many for each, but for one more of the later ones. */
 export function shardRange(width: number, shards: number, index: number): { readonly first: number; readonly end: number } {
   return { first: Math.floor((index * width) / shards), end: Math.floor(((index + 1) * width) / shards) };
+}
+
+/** Where chain `chain` of a sharded job is; one that it has not is in the last of them, which has it not either. */
+export function shardOfChain(where: JobKey, width: number, shards: number, chain: number): { readonly at: JobKey; readonly chain: number } {
+  const index = Math.max(0, Array.from({ length: shards }, (_, i) => shardRange(width, shards, i).first).findLastIndex((first) => first <= chain));
+  return { at: shardKey(where, index), chain: chain - shardRange(width, shards, index).first };
 }
 
 /** The part of a sharded job that one worker runs. */

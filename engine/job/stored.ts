@@ -139,7 +139,7 @@ async function tokensIn(store: ObjectStore, where: JobKey, shards: number): Prom
 }
 
 function endingsOf({ store, outbox, clock }: StoredOptions): Told {
-  return new Endings(store, outbox ?? new Outbox({ store }), { clock });
+  return outbox instanceof Endings ? outbox : new Endings(store, outbox ?? new Outbox({ store }), { clock });
 }
 
 function sessionOf({ session, models }: StoredOptions): { readonly session: Session } & Disposable {

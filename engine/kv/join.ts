@@ -172,7 +172,7 @@ function withShard(before: Manifest | null, shard: Manifest): ManifestContent | 
   const { layoutId, modelId, numericsId, promptTokens } = shard;
   const whole = chains.map((chain) => ({ ...chain, segments: [], tails: [] }));
   return {
-    layoutId, modelId, numericsId, step: stepOf(whole), elapsedMs: Math.max(before?.elapsedMs ?? 0, shard.elapsedMs), ended: null, slices: [], promptTokens, promptTail: null,
+    layoutId, modelId, numericsId, step: stepOf(whole), elapsedMs: Math.max(before?.elapsedMs ?? 0, shard.elapsedMs), ended: null, slices: vote.first === 0 ? shard.slices : (before?.slices ?? []), promptTokens, promptTail: null,
     chains: whole, objects: [], journal: [], keys: null, vote: { ...vote, first: 0, ballots },
   };
 }

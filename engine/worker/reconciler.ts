@@ -6,6 +6,7 @@
 import { messageOf } from '../control/record.ts';
 import type { Clock } from '../core/clock.ts';
 import { throwIfCancelled, untilAborted } from '../core/waiting.ts';
+import type { Told } from '../job/endings.ts';
 import { outlineOf } from '../job/sealed-spec.ts';
 import { isOwnerGone, isOwnerHere } from '../job/slice.ts';
 import type { Head } from '../kv/head.ts';
@@ -16,7 +17,6 @@ import { isUnmoved, reconcile, type Sightings } from '../kv/reconcile.ts';
 import { COMMIT_INTERVAL_MS, STILL_INTERVALS } from '../kv/take.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { Queue, SliceMessage } from '../ports/queue.ts';
-import type { Outbox } from '../webhook/outbox.ts';
 import type { WorkerEvent } from './events.ts';
 
 export interface ReconcilerOptions {
@@ -24,7 +24,7 @@ export interface ReconcilerOptions {
   readonly queue: Pick<Queue, 'sendAll' | 'depth'>;
   readonly clock: Clock;
   /** Who is told that a job has ended. */
-  readonly outbox: Outbox;
+  readonly endings: Told;
   /** Whether it runs here. */
   readonly runs: (where: JobKey) => boolean;
   readonly say: (event: WorkerEvent) => void;
@@ -64,7 +64,7 @@ export class Reconciler {
 
   /** @param all every job that lives, at once: the queue knows nothing of them. @throws EngineError ERR_STORE, ERR_QUEUE, ERR_CANCELLED. */
   async walk(all: boolean, signal: AbortSignal): Promise<void> {
-    const { store, queue, clock, outbox, runs, say } = this.#o;
+    const { store, queue, clock, endings, runs, say } = this.#o;
     const isEmpty = all || (await this.#isEmpty(signal));
     const sent = new Map<string, Sent>();
     const messages: SliceMessage[] = [];
@@ -79,7 +79,7 @@ export class Reconciler {
       onOwner: (owner) => {
         if (isOwnerHere(owner) && !isOwnerGone(owner)) neighbours.add(owner);
       },
-      onEnded: (where, options) => outbox.jobEnded(where, options),
+      onEnded: (where, options) => endings.jobEnded(where, options),
     });
     for await (const found of walking) {
       if (found.kind === 'unreadable') {

@@ -6,6 +6,7 @@ import type { LiveFeed } from '../control/feed.ts';
 import { type Clock, systemClock } from '../core/clock.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
+import { Endings } from '../job/endings.ts';
 import type { SessionOptions } from '../job/session.ts';
 import type { JobKey } from '../kv/names.ts';
 import type { KeyProvider } from '../ports/keys.ts';
@@ -81,10 +82,10 @@ export class Worker implements LiveFeed {
     const clock = this.#clock = options.clock ?? systemClock;
     const live = this.#live = new Live(clock);
     const say = (event: WorkerEvent) => this.#say(event);
-    const outbox = options.outbox ?? new Outbox({ store, clock });
-    this.#reconciler = new Reconciler({ store, queue, clock, say, outbox, runs: (where) => this.#handler.has(where) });
+    const endings = new Endings(store, options.outbox ?? new Outbox({ store, clock }), { clock, random: options.random });
+    this.#reconciler = new Reconciler({ store, queue, clock, say, endings, runs: (where) => this.#handler.has(where) });
     this.#handler = new Handler({
-      store, queue, models, policy, threads, clock, live, say, outbox,
+      store, queue, models, policy, threads, clock, live, say, endings,
       prompts: options.prompts,
       loaded: options.loaded,
       keys: options.keys ?? null,
