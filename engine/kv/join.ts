@@ -9,6 +9,7 @@ import type { ObjectStore } from '../ports/object-store.ts';
 import { readJob } from './create.ts';
 import { endJob } from './end.ts';
 import { FORMAT, isTerminal, type Head, type JobState } from './head.ts';
+import { liveHints } from './hints.ts';
 import type { Manifest, ManifestContent, Vote } from './manifest.ts';
 import { type JobKey, shardKey, shardOf } from './names.ts';
 import { attempts, protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
@@ -50,10 +51,14 @@ export async function beginSharded(store: ObjectStore, where: JobKey, options: P
 /** Whatever still lives of a job that is over, however it ended: nobody will count it any more. */
 export async function endShards(store: ObjectStore, { tenant, job, join }: Pick<Head, 'tenant' | 'job' | 'join'>, options: ProtocolOptions = {}): Promise<void> {
   await inParallel(join?.shards ?? 0, AT_ONCE, options.signal, async (index, signal) => {
-    await endJob(store, shardKey({ tenant, job }, index), 'cancelled', { ...options, signal }).catch((error: unknown) => {
+    const where = shardKey({ tenant, job }, index);
+    try {
+      await endJob(store, where, 'cancelled', { ...options, signal });
+      await store.delete(liveHints(where), { signal });
+    } catch (error) {
       // Not born yet: whoever bears it finds that its parent is over.
       if (!(error instanceof EngineError && error.code === 'ERR_JOB_NOT_FOUND')) throw error;
-    });
+    }
   });
 }
 

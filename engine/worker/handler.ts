@@ -371,7 +371,9 @@ export class Handler implements Disposable {
     const { queue } = this.#o;
     if (next.kind === 'again') {
       const head = await this.#headOf(where).catch(() => null);
-      if (head === null || head.slice === message.slice) {
+      // A shard that has ended and is not joined yet is joined by this very message.
+      const isUnjoined = head !== null && isTerminal(head.state) && shardOf(where) !== null;
+      if (head === null || head.slice === message.slice || isUnjoined) {
         await queue.release(receipt, next.delayMs);
         return 'again';
       }
