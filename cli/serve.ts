@@ -6,7 +6,7 @@ import path from 'node:path';
 import { EngineError } from '../engine/core/errors.ts';
 import { readApiKeys } from './api-keys.ts';
 import { EXIT, onInterrupt } from './exit.ts';
-import { command, decimal, durationMs, integer, publicUrlOf, repeated, usdPerHourOf } from './options.ts';
+import { EMF_HELP, command, decimal, durationMs, emfNamespaceOf, integer, publicUrlOf, repeated, usdPerHourOf } from './options.ts';
 import { type QueueFlags, queueOptions } from './queue-options.ts';
 import type { OpenServer } from './server.ts';
 import { type PolicyFlags, policyOf, policyOptions } from './stored.ts';
@@ -25,6 +25,7 @@ export interface ServeFlags extends PolicyFlags, QueueFlags {
   readonly proxies?: number;
   readonly publicUrl?: string;
   readonly usdPerHour?: number;
+  readonly emf?: string;
   readonly webhooksToLoopback?: boolean;
   readonly logLevel?: string;
 }
@@ -41,7 +42,7 @@ Examples:
   $ ruminate serve --slice-time 30s    (long jobs take turns)
   $ ruminate serve --no-worker         (and \`ruminate worker --store ./.ruminate\`, as often as you like)
 
-An API key stands in the file of --api-keys by its hash: [{ "sha256": "…", "tenant": "acme", "rpm": 600, "concurrent": 32 }]`;
+An API key stands in the file of --api-keys by its hash: [{ "sha256": "…", "tenant": "acme", "rpm": 600, "concurrent": 32, "jobs": 100 }]`;
 
 export function serveCommand(): Command {
   const options = command('serve')
@@ -62,6 +63,7 @@ export function serveCommand(): Command {
     .option('--slice-time <time>', 'how long a job runs before the next one\'s turn (default: 10m)', durationMs);
   return policyOptions(queueOptions(options))
     .optionsGroup('Output:')
+    .option('--emf <namespace>', EMF_HELP)
     .addOption(new Option('--log-level <level>', 'of the log on stderr (default: warn on a terminal, else info)').choices(['debug', 'info', 'warn', 'error', 'silent']))
     .addHelpText('after', EXAMPLES)
     .action(serve);
@@ -87,6 +89,7 @@ async function serve(flags: ServeFlags): Promise<void> {
     proxies: flags.proxies ?? 0,
     publicUrl: publicUrlOf(flags.publicUrl),
     usdPerHour: usdPerHourOf(flags.usdPerHour),
+    emfNamespace: emfNamespaceOf(flags.emf),
     webhooksToLoopback: flags.webhooksToLoopback ?? false,
     logLevel: flags.logLevel ?? (process.stderr.isTTY ? 'warn' : 'info'),
     signal: interrupt.signal,
@@ -102,11 +105,12 @@ async function serve(flags: ServeFlags): Promise<void> {
   process.exit(isDrained ? EXIT.done : EXIT.failed);
 }
 
-function check({ port, host, apiKeys, proxies, publicUrl, sliceTime, threads, usdPerHour }: ServeFlags): void {
+function check({ port, host, apiKeys, proxies, publicUrl, sliceTime, threads, usdPerHour, emf }: ServeFlags): void {
   if (port < 0 || port > 65_535) throw new EngineError('ERR_OPTION', `port must be from 0 to 65535; got ${port}.`);
   if (sliceTime !== undefined && sliceTime < 1) throw new EngineError('ERR_OPTION', `slice-time must be at least 1ms; got ${sliceTime}.`);
   publicUrlOf(publicUrl);
   usdPerHourOf(usdPerHour);
+  emfNamespaceOf(emf);
   if (proxies !== undefined && (proxies < 0 || proxies > 10)) throw new EngineError('ERR_OPTION', `proxies must be from 0 to 10; got ${proxies}.`);
   if (threads !== undefined && threads < 1) throw new EngineError('ERR_OPTION', `threads must be at least 1; got ${threads}.`);
   if (apiKeys === undefined && !LOOPBACK.includes(host)) {

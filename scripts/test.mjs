@@ -6,6 +6,7 @@
  */
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import path from 'node:path';
 
 import { buildNative, bundle, ensureDeps, ROOT } from './build.mjs';
@@ -24,8 +25,8 @@ const KINDS = {
   async fast() {
     await prepare();
     await nativeTests('release');
-    await vitest('fast', ['test/unit', 'test/contract', 'test/kv', 'test/sim', 'test/resume', 'test/failures', 'test/failures.test.ts', 'test/checkpoint', 'test/control', 'test/worker', 'test/functions', 'test/webhook', 'test/native', 'test/engine', 'test/cli', 'test/tidy.test.ts']);
     await check('typecheck', process.execPath, [bin('typescript/bin/tsc'), '--noEmit']);
+    await vitest('fast', ['test/unit', 'test/contract', 'test/kv', 'test/sim', 'test/resume', 'test/failures', 'test/failures.test.ts', 'test/checkpoint', 'test/control', 'test/worker', 'test/functions', 'test/webhook', 'test/native', 'test/engine', 'test/cli', 'test/tidy.test.ts']);
   },
   async slow() {
     await prepare();
@@ -34,6 +35,7 @@ const KINDS = {
     await fuzz();
     await fuzzScripts();
     await vitest('slow', ['test/slow']);
+    await counted('infra', process.execPath, ['infra/check.mjs']);
     for (const version of NODES) await nodeSmoke(version);
   },
   async soak() {
@@ -63,16 +65,20 @@ async function nativeTests(flavour, only = null) {
   } catch (error) {
     return record(`native ${flavour}`, 0, 1, error.message);
   }
-  for (const name of names.sort()) {
-    if (only !== null && !only.includes(name)) continue;
-    const name_ = `native ${flavour}: ${name}`;
-    const exe = path.join('build', 'native', flavour, name);
-    const { code, output } = await run(path.join(ROOT, exe), ['test/fixtures', 'models'], SANITIZERS[flavour]);
-    const counts = output.match(/^(\d+) passed, (\d+) failed/m);
-    // A sanitizer's report ends the process without a failing test: that is a failure all the same.
-    const failed = Number(counts?.[2] ?? 0);
-    record(name_, Number(counts?.[1] ?? 0), code !== 0 && failed === 0 ? 1 : failed, code === 0 && counts ? '' : output);
-  }
+  const waiting = names.sort().filter((name) => only === null || only.includes(name));
+  const one = async () => {
+    for (let name = waiting.shift(); name !== undefined; name = waiting.shift()) {
+      const began = performance.now();
+      const exe = path.join('build', 'native', flavour, name);
+      const { code, output } = await run(path.join(ROOT, exe), ['test/fixtures', 'models'], SANITIZERS[flavour]);
+      const counts = output.match(/^(\d+) passed, (\d+) failed/m);
+      // A sanitizer's report ends the process without a failing test: that is a failure all the same.
+      const failed = Number(counts?.[2] ?? 0);
+      record(`native ${flavour}: ${name}`, Number(counts?.[1] ?? 0), code !== 0 && failed === 0 ? 1 : failed, code === 0 && counts ? '' : output, began);
+    }
+  };
+  // One a core, up to four: none of them uses more than two threads for long.
+  await Promise.all(Array.from({ length: Math.min(4, availableParallelism()) }, one));
 }
 
 const SANITIZERS = {
@@ -186,13 +192,21 @@ async function check(label, command, args) {
   record(label, code === 0 ? 1 : 0, code === 0 ? 0 : 1, code === 0 ? '' : output);
 }
 
+/** A command that counts by itself: `N passed, N failed` alone on its last such line. */
+async function counted(label, command, args) {
+  const { code, output } = await run(command, args);
+  const counts = [...output.matchAll(/^(\d+) passed, (\d+) failed$/gm)].at(-1);
+  const failed = Number(counts?.[2] ?? 0);
+  record(label, Number(counts?.[1] ?? 0), code !== 0 && failed === 0 ? 1 : failed, code === 0 && counts ? '' : output);
+}
+
 let recordedAtMs = performance.now();
 
-function record(name, passed, failed, detail = '') {
+/** `beganAtMs`: when the part began, if others ran beside it. */
+function record(name, passed, failed, detail = '', beganAtMs = recordedAtMs) {
   parts.push({ name, passed, failed });
-  const seconds = (performance.now() - recordedAtMs) / 1_000;
   recordedAtMs = performance.now();
-  say(`${failed === 0 ? 'ok  ' : 'FAIL'} ${name}: ${passed} passed, ${failed} failed (${seconds.toFixed(0)} s)`);
+  say(`${failed === 0 ? 'ok  ' : 'FAIL'} ${name}: ${passed} passed, ${failed} failed (${((recordedAtMs - beganAtMs) / 1_000).toFixed(0)} s)`);
   if (failed > 0 && detail !== '') say(detail.trimEnd());
 }
 

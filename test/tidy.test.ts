@@ -16,7 +16,7 @@ const LONG_FILES: Readonly<Record<string, string>> = {
 };
 
 /** Who may parse with zod: edges, where what comes in (a request, a card file) is not yet known to be true. */
-const ZOD_FILES = [/^engine\/job\/((stored|sealed)-)?spec\.ts$/, /^engine\/model\/card\.ts$/, /^engine\/kv\/(head|manifest)\.ts$/, /^engine\/(control|webhook)\/records\.ts$/, /^cli\//, /^functions\//];
+const ZOD_FILES = [/^engine\/job\/((stored|sealed)-)?spec\.ts$/, /^engine\/model\/card\.ts$/, /^engine\/kv\/(head|manifest)\.ts$/, /^engine\/(control|webhook)\/records\.ts$/, /^cli\//, /^functions\//, /^infra\/config\.ts$/];
 
 // Other people's files are kept as they are (native/third_party/README.md).
 const tracked = listFiles().filter((file) => !file.startsWith('native/third_party/'));

@@ -14,6 +14,11 @@ import type { SliceMessage } from '../ports/queue.ts';
 import { timeOf } from './ids.ts';
 import type { JobView, OfferedTools } from './platform.ts';
 
+/** What a view shows of a spec. */
+export const SHOWN_FIELDS = [
+  'model', 'variant', 'sampling', 'format', 'logprobs', 'instructions', 'metadata', 'user', 'repeated', 'tools', 'tool_choice', 'parallel_tool_calls',
+] as const satisfies readonly (keyof JobSpec)[];
+
 export interface JobRecord {
   readonly where: JobKey;
   readonly head: Head;
@@ -64,7 +69,7 @@ export function withoutPlace(error: unknown, id: string): unknown {
 
 /** @param spec as it was asked for, opened where it is sealed; of one that nobody here can open, what it shows. */
 export async function viewOf(store: ObjectStore, { where, head, manifest }: JobRecord, spec: SpecOutline, options: CallOptions = {}): Promise<JobView> {
-  const asked = spec.spec as Pick<JobSpec, 'model' | 'variant' | 'sampling' | 'format' | 'metadata' | 'user' | 'tools' | 'tool_choice' | 'parallel_tool_calls'>;
+  const asked = spec.spec as Pick<JobSpec, (typeof SHOWN_FIELDS)[number]>;
   return {
     id: where.job,
     state: head.state,
@@ -80,7 +85,14 @@ export async function viewOf(store: ObjectStore, { where, head, manifest }: JobR
     tools: toolsOf(asked),
     metadata: asked.metadata ?? null,
     user: asked.user ?? null,
-    asked: { temperature: asked.sampling?.temperature ?? null, topP: asked.sampling?.top_p ?? null, format: asked.format?.kind ?? null },
+    asked: {
+      temperature: asked.sampling?.temperature ?? null,
+      topP: asked.sampling?.top_p ?? null,
+      format: asked.format ?? null,
+      logprobs: asked.logprobs ?? null,
+      instructions: asked.instructions ?? null,
+      repeated: asked.repeated ?? null,
+    },
     length: Math.max(...spec.lengths),
     evidence: head.state === 'poisoned' || head.state === 'failed' ? await readStrikes(store, where, options) : null,
   };

@@ -13,7 +13,7 @@ import { JournalReader, endReason } from '../job/journals.ts';
 import { resultOf } from '../job/run.ts';
 import { type SpecOutline, holds, sealSpec } from '../job/sealed-spec.ts';
 import { type JobSpec, parseSpec } from '../job/spec.ts';
-import { storedSpecOf } from '../job/stored-spec.ts';
+import { planOf, storedSpecOf } from '../job/stored-spec.ts';
 import { createJob } from '../kv/create.ts';
 import { endJob } from '../kv/end.ts';
 import { eraseJob } from '../kv/erase.ts';
@@ -30,10 +30,11 @@ import { Backlog } from './backlog.ts';
 import type { LiveFeed } from './feed.ts';
 import { jobIds, keyedId, timeOf } from './ids.ts';
 import { listNewest } from './listing.ts';
+import { LiveJobs } from './live-jobs.ts';
 import type {
   CallerOptions, ChildNames, ExtendOptions, ForkOptions, JobEvent, JobView, ListOptions, ModelView, Platform, PlatformHealth, QuoteView, SubmitOptions,
 } from './platform.ts';
-import { admitJob, quoteView } from './quotes.ts';
+import { admitJob, quoteView, refuseIgnored } from './quotes.ts';
 import { type JobRecord, keyOf, messageOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
 import { RestoredJobs } from './restored.ts';
 import { messagesFor, partsOf, withChains } from './shards.ts';
@@ -85,15 +86,17 @@ export class StorePlatform implements Platform {
   readonly #streams: Streams;
   readonly #newId = jobIds();
   readonly #backlog: Backlog;
+  readonly #live: LiveJobs;
 
   constructor(options: StorePlatformOptions) {
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
-    this.#endings = new Endings(options.store, options.outbox ?? new Outbox(options), { clock: this.#clock });
+    this.#endings = Endings.over(options.store, options.outbox ?? new Outbox(options), { clock: this.#clock });
     this.#jobs = new RestoredJobs(options.shelf, options.keys, this.#clock);
     this.#nowMs = options.nowMs ?? wallClockMs;
     const { store, keys, shelf, feed, queue, eventsMax, depthFreshMs: freshMs = 0 } = options;
     this.#streams = new Streams({ store, keys, shelf, feed, jobs: this.#jobs, clock: this.#clock, eventsMax });
+    this.#live = new LiveJobs(store, this.#clock);
     this.#backlog = new Backlog({ queue, store, clock: this.#clock, freshMs });
   }
 
@@ -103,11 +106,13 @@ export class StorePlatform implements Platform {
     const said = previous === undefined ? null : await this.#said(keyOf(tenant, previous), signal);
     const parsed = parseSpec(said === null ? spec : nextTurn(parseSpec(spec), said));
     const job = await shelf.prepare(parsed, { signal });
+    refuseIgnored(job);
     admitJob(job, shelf);
     const modelId = await shelf.modelId(job, { signal });
-    const text = JSON.stringify(storedSpecOf(parsed, job, modelId, said === null ? null : continuationOf(job, modelId, said)));
+    const stored = storedSpecOf(parsed, job, modelId, said === null ? null : continuationOf(job, modelId, said));
+    const text = JSON.stringify(stored);
     const sealed = await sealSpec(text, where, keys, { signal });
-    const created = await createJob(store, where, sealed, { idempotencyKey, createdMs, via, shards: parsed.shards, isSame: holds(text, keys, { signal }), signal });
+    const created = await createJob(store, where, sealed, { idempotencyKey, createdMs, via, plan: planOf(stored), shards: parsed.shards, isSame: holds(text, keys, { signal }), signal });
     return await this.#announced(created.where, traceparent, signal);
   }
 
@@ -128,6 +133,10 @@ export class StorePlatform implements Platform {
         throw error;
       }
     });
+  }
+
+  async live(most: number, { tenant, signal }: CallerOptions): Promise<number> {
+    return await this.#live.count(tenant, most, { signal });
   }
 
   async cancel(id: string, { tenant, signal }: CallerOptions): Promise<JobView> {
@@ -174,6 +183,7 @@ export class StorePlatform implements Platform {
   async quote(spec: JobSpec, { signal }: CallerOptions): Promise<QuoteView> {
     const { shelf, usdPerHour } = this.#options;
     const job = await shelf.prepare(parseSpec(spec), { signal });
+    refuseIgnored(job);
     return quoteView(job, shelf, { usdPerHour: usdPerHour ?? null, tokensPerSecond: (model) => this.#workers.tokensPerSecond(model) });
   }
 
@@ -264,6 +274,7 @@ export class StorePlatform implements Platform {
     const { store } = this.#options;
     const record = await readRecord(store, where, { signal });
     if (!isTerminal(record.head.state)) {
+      this.#live.made(where.tenant);
       const message = await messageOf(store, where, record.head, record.spec, { signal });
       for (const each of messagesFor(message, record.head)) await this.#send(each, traceparent, signal).catch(() => undefined);
       if (record.head.state === 'queued') this.#backlog.sent(where, priorityOf(message));

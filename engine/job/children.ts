@@ -9,7 +9,7 @@ import type { KeyProvider } from '../ports/keys.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { type SpecOutline, holds, openSpec, outlineOf, sealSpec } from './sealed-spec.ts';
 import { shardOfChain } from './shards.ts';
-import { type Parent, type StoredSpec, jobSpecOf, parseStoredSpec } from './stored-spec.ts';
+import { type Parent, type StoredSpec, jobSpecOf, parseStoredSpec, planOf } from './stored-spec.ts';
 
 export interface ChildOptions extends CallOptions {
   readonly store: ObjectStore;
@@ -119,7 +119,7 @@ async function childOf({ store, where, keys = null, createdMs, admit, signal }: 
   const { length: _, width: _w, lengths: _l, ...budget } = (stored.spec.budget ?? {}) as Record<string, unknown>;
   // How the parent waited for its worker, and what its caller said about it, say nothing of the child.
   // And a fork is one chain's.
-  const { priority: _p, wait_ms_max: _m, metadata: _d, user: _u, shards: _s, ...spec } = stored.spec;
+  const { priority: _p, wait_ms_max: _m, metadata: _d, user: _u, repeated: _r, shards: _s, ...spec } = stored.spec;
   const child: StoredSpec = {
     ...stored,
     spec: { ...spec, budget: { ...budget, lengths, ...(kvReadBudget === undefined ? {} : { kv_read_budget: kvReadBudget }) } },
@@ -132,7 +132,7 @@ async function childOf({ store, where, keys = null, createdMs, admit, signal }: 
   const whole = parseStoredSpec(text);
   jobSpecOf(whole, null);
   await admit?.(whole);
-  const { where: created } = await createJob(store, at, await sealSpec(text, at, keys, { signal }), { isSame: holds(text, keys, { signal }), createdMs, signal });
+  const { where: created } = await createJob(store, at, await sealSpec(text, at, keys, { signal }), { isSame: holds(text, keys, { signal }), plan: planOf(whole), createdMs, signal });
   return created;
 }
 

@@ -27,6 +27,11 @@ export class Endings implements Told {
     this.#protocol = protocol;
   }
 
+  /** @param told one of these already knows what follows. */
+  static over(store: ObjectStore, told: Told, protocol: Pick<ProtocolOptions, 'clock' | 'random'> = {}): Endings {
+    return told instanceof Endings ? told : new Endings(store, told, protocol);
+  }
+
   /** @throws EngineError ERR_JOB_NOT_FOUND, ERR_CHECKPOINT, ERR_STORE, ERR_CANCELLED: the marker stays, and the reconciler comes again. */
   async jobEnded(where: JobKey, { signal }: CallOptions = {}): Promise<void> {
     const shard = shardOf(where);

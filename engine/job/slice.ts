@@ -1,8 +1,6 @@
 /** One invocation's share of a stored job: take what its manifest says, run until it ends or is asked to let go, and commit. */
-import { hostname } from 'node:os';
 import type { Clock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
-import { stateOf, thisOwner } from '../core/owner.ts';
 import { linkSignals } from '../core/waiting.ts';
 import { adopt } from '../kv/adopt.ts';
 import type { JobState } from '../kv/head.ts';
@@ -69,26 +67,6 @@ export interface SliceContext extends Omit<RunContext, 'parks' | 'onBoundary' | 
   readonly vote?: ShardVote | null | undefined;
   /** Why it is interrupted: the job is about to be ended, and nobody will go on with it. */
   readonly isEnding?: (() => boolean) | undefined;
-}
-
-/** Of this process, so that the next one on this machine sees at once whether it still lives. */
-export function ownerHint(): string {
-  return `${thisOwner()}@${hostname().replace(/[^A-Za-z0-9.-]/g, '').slice(0, 64)}`;
-}
-
-/** Whether the process that a head names as its owner is known to be gone. false: it may live, here or elsewhere. */
-export function isOwnerGone(owner: string): boolean {
-  return isOwnerHere(owner) && stateOf(nameOf(owner)) === 'dead';
-}
-
-/** Whether a head's owner is another process of this machine, where it can be seen whether it lives. */
-export function isOwnerHere(owner: string): boolean {
-  const [, host] = owner.split(/[@,]/);
-  return ownerHint().split('@')[1] === host && nameOf(owner) !== thisOwner() && stateOf(nameOf(owner)) !== 'foreign';
-}
-
-function nameOf(owner: string): string {
-  return owner.split(/[@,]/)[0] ?? '';
 }
 
 /**

@@ -2,9 +2,10 @@
 import { z } from 'zod';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
+import type { Plan } from '../kv/hints.ts';
 import { isJobName } from '../kv/names.ts';
 import type { PreparedJob } from './prepare.ts';
-import { type JobSpec, type SamplingSpec, parseSpec } from './spec.ts';
+import { type JobSpec, type SamplingSpec, modelName, parseSpec } from './spec.ts';
 import type { Sampling } from '../runtime/native.ts';
 
 const tokenIds = z.array(z.int().min(0)).max(LIMITS.LENGTH_MAX);
@@ -88,6 +89,11 @@ function samplingSpecOf(sampling: Sampling): SamplingSpec {
     frequency_penalty: sampling.frequencyPenalty,
     logit_bias: sampling.logitBias.map(([id, bias]): [number, number] => [id, bias]),
   };
+}
+
+/** For its marker: what may be made, at most, and of which model. */
+export function planOf({ spec, lengths }: Pick<StoredSpec, 'spec' | 'lengths'>): Plan {
+  return { model: modelName(spec as Pick<JobSpec, 'model' | 'variant'>), tokens: lengths.reduce((sum, length) => sum + length, 0) };
 }
 
 /**

@@ -5,6 +5,7 @@
 import { availableParallelism } from 'node:os';
 import { type Clock, systemClock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
+import { isOwnerGone, ownerHint } from '../core/owner.ts';
 import { linkSignals } from '../core/waiting.ts';
 import { bearShards, createJob, readJob } from '../kv/create.ts';
 import { collectGarbage } from '../kv/gc.ts';
@@ -28,12 +29,12 @@ import { JournalReader, endReason } from './journals.ts';
 import type { PreparedJob } from './prepare.ts';
 import { resultOf } from './run.ts';
 import { type OpenedJob, Session } from './session.ts';
-import { type Resumption, type SliceContext, type SliceOutcome, type StoredResult, checkIdentity, isOwnerGone, ownerHint, resumptions, runSlice } from './slice.ts';
+import { type Resumption, type SliceContext, type SliceOutcome, type StoredResult, checkIdentity, resumptions, runSlice } from './slice.ts';
 import { pictureOfAll, runShards } from './run-shards.ts';
 import { ballotKeyOf, holds, openSpec, sealSpec } from './sealed-spec.ts';
 import { ShardVote } from './shard-vote.ts';
 import { type JobSpec, parseSpec } from './spec.ts';
-import { type StoredSpec, checkSame, jobSpecOf, parseStoredSpec, storedSpecOf } from './stored-spec.ts';
+import { type StoredSpec, checkSame, jobSpecOf, parseStoredSpec, planOf, storedSpecOf } from './stored-spec.ts';
 
 export interface StoredOptions extends GenerateOptions {
   readonly store: ObjectStore;
@@ -74,9 +75,10 @@ export async function runStored(spec: JobSpec, options: StoredOptions): Promise<
   using opened = await held.session.open(parseSpec(spec), { ...options, shard: shards === undefined ? undefined : shards - 1 });
   const identity = await identityOf(opened.engine);
   const whole = shards === undefined ? opened.job : await held.session.prepare(parseSpec(spec), options);
-  const text = JSON.stringify(storedSpecOf(spec, whole, modelIdOf(whole.model, identity.weightsDigest), null));
+  const stored = storedSpecOf(spec, whole, modelIdOf(whole.model, identity.weightsDigest), null);
+  const text = JSON.stringify(stored);
   const { store, where, keys = null, signal } = options;
-  const { head } = await createJob(store, where, await sealSpec(text, where, keys, { signal }), { isSame: holds(text, keys, { signal }), shards, signal });
+  const { head } = await createJob(store, where, await sealSpec(text, where, keys, { signal }), { isSame: holds(text, keys, { signal }), plan: planOf(stored), shards, signal });
   if (head.join !== undefined) return await runSharded(whole, head, { ...options, session: held.session });
   return await goOn(head, parseStoredSpec(text), opened, identity, options);
 }
@@ -139,7 +141,7 @@ async function tokensIn(store: ObjectStore, where: JobKey, shards: number): Prom
 }
 
 function endingsOf({ store, outbox, clock }: StoredOptions): Told {
-  return outbox instanceof Endings ? outbox : new Endings(store, outbox ?? new Outbox({ store }), { clock });
+  return Endings.over(store, outbox ?? new Outbox({ store }), { clock });
 }
 
 function sessionOf({ session, models }: StoredOptions): { readonly session: Session } & Disposable {

@@ -113,3 +113,11 @@ function winner(ballot: CastBallot | undefined): Winner | null {
   if (ballot === undefined || ballot.answer === null || ballot.key === null) return null;
   return { chain: ballot.chain, answer: ballot.answer, key: ballot.key };
 }
+
+/** Between the answer with most ballots and the next; null: no ballot has an answer. */
+export function marginOf(ballots: readonly { readonly key: string | null }[]): number | null {
+  const votes = new Map<string, number>();
+  for (const { key } of ballots) if (key !== null) votes.set(key, (votes.get(key) ?? 0) + 1);
+  const [first, second = 0] = [...votes.values()].sort((a, b) => b - a);
+  return first === undefined ? null : first - second;
+}

@@ -7,7 +7,7 @@ import { inParallel } from '../core/waiting.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { checkFormat, checkOf, digestOf, parseCanonical, textOf } from './canonical.ts';
 import { FORMAT, formatHead, isTerminal, parseHead, type Head } from './head.ts';
-import { putIndex, putMarker, readMarker, type Marker, type Via } from './hints.ts';
+import { putIndex, putMarker, readMarker, type Marker, type Plan, type Via } from './hints.ts';
 import type { Manifest } from './manifest.ts';
 import { checkJobName, HEAD, isNamePart, jobPrefix, shardKey, specName, tenantPrefix, type JobKey } from './names.ts';
 import { putIfAbsent } from './once.ts';
@@ -20,6 +20,8 @@ export interface CreateOptions extends ProtocolOptions {
   readonly idempotencyKey?: string | undefined;
   /** As what it is asked for; of a job that is there already nothing is changed. Default: as itself. */
   readonly via?: Via | undefined;
+  /** What it may make, for its marker. Default: not known. */
+  readonly plan?: Plan | undefined;
   /** Of the wall clock, for the listing. Default: now. */
   readonly createdMs?: number | undefined;
   /** As its spec says. Default: the job is not sharded. */
@@ -74,7 +76,7 @@ export async function createJob(store: ObjectStore, where: JobKey, spec: string,
     if (kept.job !== where.job || kept.spec !== own) return await createJob(store, where, spec, options);
   }
   await putIndex(store, target, options.createdMs ?? wallClockMs(), { signal });
-  const marker: Marker = { spec: digest, via: options.via ?? null, shards: options.shards ?? null };
+  const marker: Marker = { spec: digest, via: options.via ?? null, plan: options.plan ?? null, shards: options.shards ?? null };
   await putMarker(store, target, marker, { signal });
   const head = await putFirstHead(protocol, target, marker, signal);
   // Someone else was first, and may have erased the job since: a prompt must not stay behind a tombstone.
@@ -86,15 +88,22 @@ export async function createJob(store: ObjectStore, where: JobKey, spec: string,
 export async function bearShards(protocol: Protocol, head: Head, signal: AbortSignal | undefined): Promise<Head> {
   const { join, spec } = head;
   if (join === undefined || isTerminal(head.state)) return head;
+  let plan: Promise<Plan | null> | null = null;
   await inParallel(join.shards, SHARDS_AT_ONCE, signal, async (index, stop) => {
     if (join.joined.includes(index)) return;
     const where = shardKey(head, index);
-    const marker: Marker = { spec, via: null, shards: null };
     if ((await readHead(protocol.store, where, { signal: stop })) !== null) return;
+    const marker: Marker = { spec, via: null, plan: await (plan ??= planOfShard(protocol.store, head, join.shards, signal)), shards: null };
     await putMarker(protocol.store, where, marker, { signal: stop });
     await putFirstHead(protocol, where, marker, stop);
   });
   return head;
+}
+
+/** As much for each: it is the shards that are work, and not their job. */
+async function planOfShard(store: ObjectStore, { tenant, job }: Head, shards: number, signal: AbortSignal | undefined): Promise<Plan | null> {
+  const plan = (await readMarker(store, { tenant, job }, { signal }))?.plan ?? null;
+  return plan === null ? null : { ...plan, tokens: Math.ceil(plan.tokens / shards) };
 }
 
 const SHARDS_AT_ONCE = 8;
@@ -126,7 +135,7 @@ export async function thereAlready(store: ObjectStore, head: Head, options: Call
 }
 
 function markerOf({ spec, join }: Head): Marker {
-  return { spec, via: null, shards: join?.shards ?? null };
+  return { spec, via: null, plan: null, shards: join?.shards ?? null };
 }
 
 /** The head that is there afterwards: a new one, or that of whoever came first. */

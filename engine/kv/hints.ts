@@ -5,6 +5,7 @@
 import { utf8Of } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
+import { inParallel } from '../core/waiting.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { checkFormat, parseCanonical, sha256, textOf } from './canonical.ts';
 import { FORMAT } from './head.ts';
@@ -13,6 +14,7 @@ import { checkpointError } from './reason.ts';
 
 /** Walks can be split by them; the shard of a job is a function of its name. */
 export const LIVE_SHARDS = 16;
+const SHARDS_AT_ONCE = 8;
 
 /** `live/<shard>/<tenant>/<job>`: users name jobs, so that only with its tenant a name is one job. */
 export function liveKey(where: JobKey): string {
@@ -31,6 +33,19 @@ export function parseLiveKey(key: string): JobKey | null {
   return isNamePart(tenant) && isJobName(job) && liveKey({ tenant, job }) === key ? { tenant, job } : null;
 }
 
+/** Jobs of a tenant that have a marker, counted up to `most`. */
+export async function countLive(store: ObjectStore, tenant: string, most: number, { signal }: CallOptions = {}): Promise<number> {
+  jobPrefix({ tenant, job: 'any' });
+  let count = 0;
+  await inParallel(LIVE_SHARDS, SHARDS_AT_ONCE, signal, async (shard, stop) => {
+    if (count >= most) return;
+    const prefix = `${livePrefix(shard)}${tenant}/`;
+    // A sharded job is one job.
+    for await (const { key } of store.list(prefix, { signal: stop })) if (!key.slice(prefix.length).includes('/') && ++count >= most) return;
+  });
+  return Math.min(count, most);
+}
+
 export interface Marker {
   /** The digest of the spec, so that the birth can be finished without the client. */
   readonly spec: string;
@@ -38,15 +53,23 @@ export interface Marker {
   readonly via: Via | null;
   /** null: the job is not sharded. */
   readonly shards: number | null;
+  /** For whoever counts how much work there is; null: not known. */
+  readonly plan: Plan | null;
+}
+
+/** What a job may make at most: `tokens` of all its chains together, of a model as requests name it. */
+export interface Plan {
+  readonly model: string;
+  readonly tokens: number;
 }
 
 const VIAS = ['response', 'batch'] as const;
 export type Via = (typeof VIAS)[number];
 
 /** Before the head, so that a job that was born is found, whatever died. */
-export async function putMarker(store: ObjectStore, where: JobKey, { spec, via, shards }: Marker, { signal }: CallOptions): Promise<void> {
+export async function putMarker(store: ObjectStore, where: JobKey, { spec, via, plan, shards }: Marker, { signal }: CallOptions): Promise<void> {
   const { tenant, job } = where;
-  await put(store, liveKey(where), JSON.stringify({ format: FORMAT, tenant, job, spec, ...(via === null ? {} : { via }), ...(shards === null ? {} : { shards }) }), signal);
+  await put(store, liveKey(where), JSON.stringify({ format: FORMAT, tenant, job, spec, ...(via === null ? {} : { via }), ...(plan === null ? {} : { plan: { model: plan.model, tokens: plan.tokens } }), ...(shards === null ? {} : { shards }) }), signal);
 }
 
 /** null: there is no marker. @throws EngineError ERR_CHECKPOINT. */
@@ -55,11 +78,16 @@ export async function readMarker(store: ObjectStore, where: JobKey, { signal }: 
   if (found === null) return null;
   const value = parseCanonical(textOf(found.chunks, 'the marker'), 'the marker');
   checkFormat(value, FORMAT, 'the marker');
-  const { tenant, job, spec, via = null, shards = null } = value as Record<string, unknown>;
+  const { tenant, job, spec, via = null, plan = null, shards = null } = value as Record<string, unknown>;
   if (tenant !== where.tenant || job !== where.job) throw checkpointError('identity', 'the marker is that of another job');
   if (typeof spec !== 'string' || !/^[0-9a-f]{64}$/.test(spec)) throw checkpointError('damaged', 'the marker names no spec');
   if (shards !== null && !(Number.isSafeInteger(shards) && (shards as number) >= 1 && (shards as number) <= LIMITS.SHARDS_MAX)) throw checkpointError('damaged', 'the marker names no number of shards');
-  return { spec, shards: shards as number | null, via: VIAS.find((known) => known === via) ?? null };
+  return { spec, shards: shards as number | null, via: VIAS.find((known) => known === via) ?? null, plan: planIn(plan) };
+}
+
+function planIn(value: unknown): Plan | null {
+  const { model, tokens } = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
+  return typeof model === 'string' && typeof tokens === 'number' && Number.isSafeInteger(tokens) && tokens > 0 ? { model, tokens } : null;
 }
 
 /** @param createdMs of the wall clock. */

@@ -4,12 +4,14 @@
  */
 import { type Clock, wallClockMs } from '../core/clock.ts';
 import { ERROR_CODES, EngineError, type ErrorCode } from '../core/errors.ts';
+import { ownerHint } from '../core/owner.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
 import type { Told } from '../job/endings.ts';
 import { Session, type SessionOptions } from '../job/session.ts';
-import { isOfJob, ownerHint } from '../job/slice.ts';
+import { isOfJob } from '../job/slice.ts';
 import { resumeStored, type StoredOutcome } from '../job/stored.ts';
+import { marginOf } from '../job/vote.ts';
 import { endJob } from '../kv/end.ts';
 import { isTerminal, type Head } from '../kv/head.ts';
 import { isJobName, isNamePart, jobPrefix, shardOf, type JobKey } from '../kv/names.ts';
@@ -26,6 +28,7 @@ import type { Live } from './live.ts';
 import { RemoteReaders } from './remote-readers.ts';
 import { Running } from './running.ts';
 import { shardVerdict } from './shards.ts';
+import type { Throughput } from './throughput.ts';
 import { type Verdict, verdictOf } from './verdict.ts';
 
 export interface HandlerOptions extends SessionOptions {
@@ -46,6 +49,7 @@ export interface HandlerOptions extends SessionOptions {
   readonly fullMs: number;
   readonly clock: Clock;
   readonly live: Live;
+  readonly throughput: Throughput;
   /** Who is told that a job has ended. */
   readonly endings: Told;
   /** How long to wait after so many failures. */
@@ -174,10 +178,11 @@ export class Handler implements Disposable {
   }
 
   async #run({ message, receipt }: OurMessage, where: JobKey, head: Head | null, verdict: Extract<Verdict, { kind: 'run' }>, drain: AbortSignal): Promise<Next> {
-    const { say, live, clock, sliceMs } = this.#o;
+    const { say, live, clock, sliceMs, throughput } = this.#o;
     const key = jobPrefix(where);
     const { slice, force, alone } = verdict;
-    using running = new Running(where, sliceMs, clock);
+    using running = new Running(where, sliceMs, clock, throughput);
+    using _slot = throughput.occupy();
     this.#running.set(key, running);
     using _ = this.#watch(running, receipt, message);
     using elsewhere = new RemoteReaders(this.#o.store, where, clock);
@@ -191,14 +196,15 @@ export class Handler implements Disposable {
       say({ kind: 'started', where, slice, alone, traceparent: message.traceparent });
       if (force) await this.#note(where, head, null);
       const outcome = await this.#slice(running, elsewhere, force);
-      const { ranMs, tokensPerSecond } = running;
+      const { ranMs, tokensPerSecond, tokenMs } = running;
       if (tokensPerSecond !== null) this.#rates.set(running.model, tokensPerSecond);
       if (outcome.kind === 'parked') {
         say({ ...outcome, where, why: running.why ?? 'interrupt', ranMs });
         return running.why === 'cancel' ? REMOVE : running.why === 'memory' ? this.#later : AT_ONCE;
       }
+      running.finished();
       const { usage, chains, ballots } = outcome.result;
-      say({ kind: 'ended', where, state: outcome.state, usage, finishes: chains.map(({ finish_reason }) => finish_reason), margin: marginOf(ballots), ranMs });
+      say({ kind: 'ended', where, state: outcome.state, usage, finishes: chains.map(({ finish_reason }) => finish_reason), margin: marginOf(ballots), ranMs, tokenMs });
       return REMOVE;
     } catch (error) {
       if (codeOf(error) === 'ERR_CANCELLED' && running.signal.aborted) return AT_ONCE;
@@ -222,8 +228,8 @@ export class Handler implements Disposable {
       ...this.#threads(),
       take: force,
       waitMs: 0,
-      onOpened: ({ model: { resolved: { name, variant } } }) => {
-        running.model = variant === null ? name : `${name}@${variant}`;
+      onOpened: ({ lengths, model: { resolved: { name, variant } } }) => {
+        running.opened(variant === null ? name : `${name}@${variant}`, lengths);
         say({ kind: 'reached', where, phase: 'loaded', model: running.model, ranMs: running.ranMs });
       },
       onBegun: ({ outcome: mode, recomputed }) => say({ kind: 'begun', where, mode, recomputed }),
@@ -392,12 +398,4 @@ export class Handler implements Disposable {
 
 export function codeOf(error: unknown): ErrorCode | undefined {
   return error instanceof EngineError ? error.code : undefined;
-}
-
-/** Between the answer with most ballots and the next; null: no ballot has an answer. */
-function marginOf(ballots: readonly { readonly key: string | null }[]): number | null {
-  const votes = new Map<string, number>();
-  for (const { key } of ballots) if (key !== null) votes.set(key, (votes.get(key) ?? 0) + 1);
-  const [first, second = 0] = [...votes.values()].sort((a, b) => b - a);
-  return first === undefined ? null : first - second;
 }

@@ -7,9 +7,9 @@ import { generate } from '../../engine/job/generate.ts';
 import type { StoredResult } from '../../engine/job/slice.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import type { ObjectStore } from '../../engine/ports/object-store.ts';
-import { comparable, jobOf, removeTemporary, temporary } from './jobs.ts';
-import { ruminate } from './processes.ts';
-import { type Said, keptOf, work } from './workers.ts';
+import { comparable, jobOf, removeTemporary, temporary } from '../resume/jobs.ts';
+import { ruminate } from '../resume/processes.ts';
+import { type Said, keptOf, work } from '../resume/workers.ts';
 
 afterAll(removeTemporary);
 

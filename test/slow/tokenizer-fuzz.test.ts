@@ -9,7 +9,7 @@ import { EngineError } from '../../engine/core/errors.ts';
 import { templateIn } from '../../engine/model/directory.ts';
 import { ChatTemplate } from '../../engine/model/template.ts';
 import { Tokenizer } from '../../engine/model/tokenizer.ts';
-import { byteFallback, byteLevel, metaspace, wordPiece } from './tokenizers.ts';
+import { byteFallback, byteLevel, metaspace, wordPiece } from '../unit/tokenizers.ts';
 
 // Two seconds instead of two minutes: what is tested is that there is an end.
 vi.mock('../../engine/core/limits.ts', async (original) => {

@@ -12,7 +12,7 @@ import { generate } from '../../engine/job/generate.ts';
 import type { StoredResult } from '../../engine/job/slice.ts';
 import { readJob } from '../../engine/kv/create.ts';
 import { ROOT } from '../helpers/setup.ts';
-import { type Answer, answerOf, PROMPT } from './support.ts';
+import { type Answer, answerOf, PROMPT } from '../failures/support.ts';
 
 const BIN = path.join(ROOT, 'bin', 'ruminate.mjs');
 /** Seconds of work, on a fast machine too. */
