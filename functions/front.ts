@@ -7,6 +7,8 @@ import { KmsKeys } from '../engine/adapters/kms.ts';
 import { MemoryStore } from '../engine/adapters/memory.ts';
 import { S3Store } from '../engine/adapters/s3.ts';
 import { createSqsQueue } from '../engine/adapters/sqs.ts';
+import type { CatalogueOptions } from '../engine/checkpoint/catalogue.ts';
+import { PRICE_PER_GB_MONTH } from '../engine/checkpoint/survey.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
 import { StoreShelf } from '../engine/control/store-shelf.ts';
 import type { ObjectStore } from '../engine/ports/object-store.ts';
@@ -21,6 +23,8 @@ export interface FunctionParts {
   readonly add: AddEndpoints;
   /** Of a function with files and batches. */
   readonly storage?: ((options: OpenBatchesOptions) => AppOptions['storage']) | undefined;
+  /** Of a function that shows what is stored of jobs. */
+  readonly checkpoints?: ((options: CatalogueOptions) => AppOptions['checkpoints']) | undefined;
   /** Of a function that manages webhooks; whoever runs jobs delivers them. */
   readonly webhooks?: ((options: Pick<OpenBatchesOptions, 'store' | 'keys'>) => AppOptions['webhooks']) | undefined;
 }
@@ -79,7 +83,7 @@ function untilGone(response: Response, request: Request, context: ExecutionConte
   return new Response(readable, response);
 }
 
-function openApp(config: FrontConfig, { add, storage, webhooks }: FunctionParts): App {
+function openApp(config: FrontConfig, { add, storage, checkpoints, webhooks }: FunctionParts): App {
   const log = consoleLog(config.logLevel);
   const { aws, auth, usdPerHour } = config;
   const store = storeAt(config.store, config);
@@ -87,7 +91,11 @@ function openApp(config: FrontConfig, { add, storage, webhooks }: FunctionParts)
   const shelf = new StoreShelf({ models: storeAt(config.models, config), names: config.modelNames, workerBytes: config.workerBytes });
   const queue = queueAt(config);
   const platform = new StorePlatform({ store, keys, queue, shelf, feed: null, usdPerHour, depthFreshMs: DEPTH_FRESH_MS });
-  return assemble({ platform, auth, log, version: typeof VERSION === 'string' ? VERSION : '0', storage: storage?.({ store, keys, platform, log }), webhooks: webhooks?.({ store, keys }) }, add);
+  const usdPerGbMonth = config.store.kind === 'memory' ? null : PRICE_PER_GB_MONTH;
+  return assemble({
+    platform, auth, log, version: typeof VERSION === 'string' ? VERSION : '0',
+    storage: storage?.({ store, keys, platform, log }), checkpoints: checkpoints?.({ store, keys, usdPerGbMonth }), webhooks: webhooks?.({ store, keys }),
+  }, add);
 }
 
 /** Every request for work asks how long others wait. */
