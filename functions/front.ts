@@ -73,6 +73,6 @@ function untilGone(response: Response, request: Request, context: ExecutionConte
 
 function openApp(config: FrontConfig, { add, storage, webhooks }: FunctionParts): App {
   const { auth } = config;
-  const { store, keys, platform, log } = openServices(config);
-  return assemble({ platform, auth, log, version: typeof VERSION === 'string' ? VERSION : '0', storage: storage?.({ store, keys, platform, log }), webhooks: webhooks?.({ store, keys }) }, add);
+  const { store, keys, outbox, platform, log } = openServices(config);
+  return assemble({ platform, auth, log, version: typeof VERSION === 'string' ? VERSION : '0', storage: storage?.({ store, keys, platform, outbox, log }), webhooks: webhooks?.({ store, keys }) }, add);
 }

@@ -1,18 +1,19 @@
 /**
  * The reconciler as a function, for a schedule of a minute (EventBridge Scheduler): what a worker does beside its jobs, where there may be none. It sends
- * again what lost its message or its worker, moves batches on, delivers webhooks that are due, and says how much work there is, by which
- * a fleet comes back from nothing. It keeps nothing between invocations but the store's `walk/memory.json`, and any number may run at once.
+ * again what lost its message or its worker, moves batches on, lets go of what was kept for long enough, delivers webhooks that are due, and says how
+ * much work there is, by which a fleet comes back from nothing. It keeps nothing between invocations but the store's `walk/memory.json`, and any number may run at once.
  * It sends webhooks over Node's own HTTP, and so is of Node; docs/FUNCTIONS.md.
  */
 import { createNodeSender } from '../engine/adapters/sender-node.ts';
 import type { Batches } from '../engine/control/batches.ts';
+import { expireDue } from '../engine/control/retention.ts';
 import type { Work } from '../engine/control/work.ts';
 import { type Clock, systemClock, wallClockMs } from '../engine/core/clock.ts';
 import { EngineError } from '../engine/core/errors.ts';
 import type { ObjectStore } from '../engine/ports/object-store.ts';
 import type { Queue } from '../engine/ports/queue.ts';
 import { Deliverer } from '../engine/webhook/deliverer.ts';
-import { Outbox } from '../engine/webhook/outbox.ts';
+import type { Outbox } from '../engine/webhook/outbox.ts';
 import type { WorkerEvent } from '../engine/worker/events.ts';
 import { Reconciler } from '../engine/worker/reconciler.ts';
 import { readWalkMemory, writeWalkMemory } from '../engine/worker/walk-memory.ts';
@@ -82,6 +83,10 @@ export function reconcilerFunction({ store, queue, outbox, batches, deliverer, e
     });
     if (work !== null) emf?.counted(work);
     await part('batches', () => batches.walk({ signal }));
+    await part('expiry', async () => {
+      const { trimmed, erased } = await expireDue(store, { signal, onTrouble: (where, error) => log.warn({ ...where, err: error }, 'a job that is over could not be let go of') });
+      if (trimmed + erased > 0) log.info({ trimmed, erased }, 'let go of what was kept for long enough');
+    });
     // Last: what has ended above is told at once.
     await part('webhooks', () => deliverer.deliverDue({ signal }));
     if (failed.length > 0) throw failed[0];
@@ -97,8 +102,7 @@ export const handler: ScheduledHandler = async (event, context) => await (opened
 function open(environment: Environment): ScheduledHandler {
   const config = readReconcilerEnv(environment);
   if (config.queue === null) throw new EngineError('ERR_OPTION', 'RUMINATE_QUEUE must be the address of an SQS queue: without one there is nothing to send again, and workers walk by themselves.');
-  const { store, keys, queue, platform, log } = openServices(config);
-  const outbox = new Outbox({ store });
+  const { store, keys, queue, outbox, platform, log } = openServices(config);
   const deliverer = new Deliverer({
     store, keys, publicUrl: config.publicUrl,
     sender: createNodeSender({ allowLoopback: config.webhooksToLoopback }),

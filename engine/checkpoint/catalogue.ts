@@ -1,7 +1,7 @@
 /** A tenant's stored jobs from outside, for an API: what there is, what it consists of and costs, whether it is right, and all of it as a file. */
 import { PassThrough } from 'node:stream';
 
-import { keyOf, notFound, readLive } from '../control/record.ts';
+import { keyOf, notFound, readLive, refuseErased } from '../control/record.ts';
 import type { CallerOptions, ListOptions } from '../control/platform.ts';
 import { EngineError } from '../core/errors.ts';
 import type { JobKey } from '../kv/names.ts';
@@ -89,7 +89,8 @@ async function live<T>(store: ObjectStore, id: string, tenant: string, options: 
 async function requireLive(store: ObjectStore, where: JobKey, options: CallOptions): Promise<void> {
   try {
     const found = await readHead(store, where, options);
-    if (found === null || found.head.state === 'erased') throw notFound(where.job);
+    if (found === null) throw notFound(where.job);
+    refuseErased(found.head);
   } catch (error) {
     if (!(error instanceof EngineError && error.code === 'ERR_CHECKPOINT')) throw error;
   }

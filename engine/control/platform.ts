@@ -55,6 +55,8 @@ export interface JobView {
   readonly asked: { readonly temperature: number | null; readonly topP: number | null; readonly format: 'json_object' | 'json_schema' | null };
   /** Tokens that the longest chain may have. */
   readonly length: number;
+  /** Until when it is kept, of the wall clock, ms; null: until it is erased, or it has not ended. */
+  readonly expiresMs: number | null;
   /** Of a job that is poisoned or failed: what became of its takes, oldest first; the last is why it failed. */
   readonly evidence: readonly Strike[] | null;
 }

@@ -2,11 +2,11 @@
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { createJob, readJob } from '../kv/create.ts';
-import type { Manifest } from '../kv/manifest.ts';
 import type { JobKey } from '../kv/names.ts';
 import { readHead, readSpec } from '../kv/read.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
+import { type Progress, progressOf } from './journals.ts';
 import { type SpecOutline, holds, openSpec, outlineOf, sealSpec } from './sealed-spec.ts';
 import { type Parent, type StoredSpec, jobSpecOf, parseStoredSpec, planOf } from './stored-spec.ts';
 
@@ -35,9 +35,9 @@ export interface ForkRequest {
 
 /** A new job from a past point of a chain. Creates it and says where; `resumeStored` runs it. */
 export async function forkJob({ at, chain, width, seed, length, as }: ForkRequest, options: ChildOptions): Promise<JobKey> {
-  return await childOf(options, as, (stored, manifest, version) => {
-    const from = manifest.chains[chain];
-    if (from === undefined) throw new EngineError('ERR_OPTION', `chain must be from 0 to ${manifest.chains.length - 1}; got ${chain}.`);
+  return await childOf(options, as, (stored, { chains }, version) => {
+    const from = chains[chain];
+    if (from === undefined) throw new EngineError('ERR_OPTION', `chain must be from 0 to ${chains.length - 1}; got ${chain}.`);
     if (at > from.tokens) throw new EngineError('ERR_OPTION', `at must be from 0 to ${from.tokens}, the tokens that chain ${chain} has; got ${at}.`);
     if (at < 0) throw new EngineError('ERR_OPTION', `at must be from 0 to ${from.tokens}, the tokens that chain ${chain} has; got ${at}.`);
     checkWidth(width);
@@ -93,7 +93,7 @@ interface Child {
   readonly parent: Parent;
 }
 
-async function childOf({ store, where, keys = null, createdMs, admit, signal }: ChildOptions, as: string, plan: (stored: StoredSpec, manifest: Manifest, version: number) => Child): Promise<JobKey> {
+async function childOf({ store, where, keys = null, createdMs, admit, signal }: ChildOptions, as: string, plan: (stored: StoredSpec, progress: Progress, version: number) => Child): Promise<JobKey> {
   const { head, manifest } = await readJob(store, where, { signal });
   if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} was erased.`);
   if (manifest === null) throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${head.state} and has no checkpoint yet; run it first.`);
@@ -101,7 +101,7 @@ async function childOf({ store, where, keys = null, createdMs, admit, signal }: 
   // The parent's version when it is read first; the same child asked for again is the same child.
   const at = { ...where, job: as };
   const existing = await outlineAt(store, at, signal);
-  const { lengths, seed, kvReadBudget, parent } = plan(stored, manifest, existing?.parent?.version ?? head.version);
+  const { lengths, seed, kvReadBudget, parent } = plan(stored, await progressOf(store, where, keys, { head, manifest }, { signal }), existing?.parent?.version ?? head.version);
   const { length: _, width: _w, lengths: _l, ...budget } = (stored.spec.budget ?? {}) as Record<string, unknown>;
   // How the parent waited for its worker, and what its caller said about it, say nothing of the child.
   const { priority: _p, wait_ms_max: _m, metadata: _d, user: _u, ...spec } = stored.spec;

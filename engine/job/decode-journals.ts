@@ -50,16 +50,7 @@ interface Folded {
 /** @throws EngineError ERR_CHECKPOINT, ERR_KEY, ERR_OPTION, ERR_CANCELLED. */
 export async function decodeJournals({ objects, seals, layoutId, vocabSize }: JournalSources, signal?: AbortSignal): Promise<JournalReport> {
   const folded: Folded = { job: null, chains: new Map() };
-  for (const { chunks, bytes, digest, seal } of objects) {
-    throwIfCancelled(signal);
-    const found = seals[seal];
-    if (found === undefined) throw new EngineError('ERR_OPTION', 'decodeJournals: there is no such seal.');
-    const [first, ...rest] = await readFrames(joined(chunks), { kind: 'journal', layoutId, digest, bytes }, found);
-    const job = jobOf(new Reader(first ?? new Uint8Array(0)));
-    const chains = rest.map((frame) => chainOf(new Reader(frame), job.heads, vocabSize));
-    if (new Set(chains.map(({ chain }) => chain)).size !== chains.length) throw damaged('is about one chain twice');
-    fold(folded, job, chains);
-  }
+  for await (const { job, chains } of decoded({ objects, seals, layoutId, vocabSize }, signal)) fold(folded, job, chains);
   const chains = [...folded.chains].sort(([a], [b]) => a - b);
   const reports = chains.map(([, { report, tokens, logprobs }]): ChainReport => ({ ...report, tokens: joinedTokens(tokens), logprobs: joinedLogprobs(logprobs) }));
   return {
@@ -76,6 +67,36 @@ export async function decodeJournals({ objects, seals, layoutId, vocabSize }: Jo
     chains: chains.map(([index]) => index),
     promptTokens: folded.job?.promptTokens ?? 0,
   };
+}
+
+/** How far the chains are that some journals tell of, which need not be the job's first ones. */
+export interface Counts {
+  readonly step: number;
+  readonly chains: ReadonlyMap<number, { readonly tokens: number; readonly finish: Finish | null }>;
+}
+
+/** @returns null: there are none. @throws EngineError as `decodeJournals`. */
+export async function countJournals(sources: Omit<JournalSources, 'vocabSize'>, signal?: AbortSignal): Promise<Counts | null> {
+  const found = new Map<number, { readonly tokens: number; readonly finish: Finish | null }>();
+  let last: Job | null = null;
+  for await (const { job, chains } of decoded({ ...sources, vocabSize: Infinity }, signal)) {
+    last = job;
+    for (const { chain, firstToken, report: { tokens, finish } } of chains) found.set(chain, { tokens: firstToken + tokens.length, finish });
+  }
+  return last === null ? null : { step: last.step, chains: found };
+}
+
+async function* decoded({ objects, seals, layoutId, vocabSize }: Omit<JournalSources, 'checkDigests'>, signal: AbortSignal | undefined): AsyncGenerator<{ readonly job: Job; readonly chains: readonly Chain[] }> {
+  for (const { chunks, bytes, digest, seal } of objects) {
+    throwIfCancelled(signal);
+    const found = seals[seal];
+    if (found === undefined) throw new EngineError('ERR_OPTION', 'decodeJournals: there is no such seal.');
+    const [first, ...rest] = await readFrames(joined(chunks), { kind: 'journal', layoutId, digest, bytes }, found);
+    const job = jobOf(new Reader(first ?? new Uint8Array(0)));
+    const chains = rest.map((frame) => chainOf(new Reader(frame), job.heads, vocabSize));
+    if (new Set(chains.map(({ chain }) => chain)).size !== chains.length) throw damaged('is about one chain twice');
+    yield { job, chains };
+  }
 }
 
 function jobOf(frame: Reader): Job {

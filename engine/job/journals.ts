@@ -1,14 +1,16 @@
 /** What a stored job has generated so far, read from its journals: each object is fetched once, however often the job is looked at. */
+import { EngineError } from '../core/errors.ts';
 import { inParallel } from '../core/waiting.ts';
-import type { Head, JobState } from '../kv/head.ts';
+import type { Head, JobState, Ref } from '../kv/head.ts';
 import type { Manifest, ObjectRef } from '../kv/manifest.ts';
 import type { JobKey } from '../kv/names.ts';
 import { readObject } from '../kv/read.ts';
 import { type JobKeys, openKeys } from '../kv/seal.ts';
 import type { KeyProvider } from '../ports/keys.ts';
-import type { Body, ObjectStore } from '../ports/object-store.ts';
+import type { Body, CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { ChainReport, JournalReport, JournalSources, RunReport } from '../runtime/native.ts';
 import { checkpointOf } from './checkpoint.ts';
+import { countJournals } from './decode-journals.ts';
 import type { FinishReason } from './generate.ts';
 import type { PreparedJob } from './prepare.ts';
 
@@ -75,6 +77,33 @@ export class JournalReader implements Disposable {
     this.#keys?.opened[Symbol.dispose]();
     this.#keys = null;
     this.#bodies.clear();
+  }
+}
+
+/** How far the chains of a job are. */
+export interface Progress {
+  /** Tokens that every unfinished chain has. */
+  readonly step: number;
+  readonly chains: readonly { readonly tokens: number; readonly finish: string | null }[];
+}
+
+/**
+ * As of all that the head names: its manifest, and what was journaled since, of which no more than that is read. What cannot be read, or was folded meanwhile,
+ * is not counted.
+ * @throws EngineError ERR_STORE, ERR_CANCELLED.
+ */
+export async function progressOf(store: ObjectStore, where: JobKey, keys: KeyProvider | null, { head, manifest }: { readonly head: Head; readonly manifest: Manifest }, { signal }: CallOptions = {}): Promise<Progress> {
+  const { step, chains } = manifest;
+  if (head.journal.length === 0) return { step, chains };
+  try {
+    using opened = await openKeys(keys, where, manifest, { signal });
+    const bodies = await inParallel(head.journal.length, READS_AT_ONCE, signal, async (i, stop) => await readObject(store, where, head.journal[i] as Ref, { signal: stop }));
+    const objects = head.journal.map(({ bytes, digest }, i) => ({ chunks: bodies[i] ?? [], bytes, digest, seal: 0 }));
+    const counts = await countJournals({ objects, seals: [opened.of(where.job)], checkDigests: true, layoutId: manifest.layoutId }, signal);
+    return counts === null ? { step, chains } : { step: counts.step, chains: chains.map((chain, i) => counts.chains.get(i) ?? chain) };
+  } catch (error) {
+    if (error instanceof EngineError && (error.code === 'ERR_CHECKPOINT' || error.code === 'ERR_KEY')) return { step, chains };
+    throw error;
   }
 }
 

@@ -10,6 +10,11 @@ import { requireHead } from './read.ts';
 import { deleteStrikes } from './strikes.ts';
 import { decided, swapHead } from './swap.ts';
 
+export interface EraseOptions extends ProtocolOptions {
+  /** Nobody asked for it: its result was kept for as long as it was to be. The tombstone says so. */
+  readonly isOverdue?: boolean | undefined;
+}
+
 export interface Erased {
   readonly head: Head;
   /** Objects that were there beside the tombstone. */
@@ -23,12 +28,20 @@ export interface Erased {
  * be read.
  * @throws EngineError ERR_JOB_NOT_FOUND, ERR_STORE, ERR_CANCELLED.
  */
-export async function eraseJob(store: ObjectStore, where: JobKey, options: ProtocolOptions = {}): Promise<Erased> {
-  const head = await bury(protocolOf(store, options), where, options.signal);
+export async function eraseJob(store: ObjectStore, where: JobKey, options: EraseOptions = {}): Promise<Erased> {
+  const head = await bury(protocolOf(store, options), where, options.isOverdue === true ? OVERDUE : '', options.signal);
   return { head, ...(await sweepErased(store, where, options)) };
 }
 
-async function bury(protocol: Protocol, where: JobKey, signal: AbortSignal | undefined): Promise<Head> {
+/** As the owner of a tombstone, who is nobody: why it is one. */
+const OVERDUE = 'retention';
+
+/** Whether a job was erased because its result was kept for long enough. */
+export function isOverdue({ state, owner }: Head): boolean {
+  return state === 'erased' && owner === OVERDUE;
+}
+
+async function bury(protocol: Protocol, where: JobKey, why: string, signal: AbortSignal | undefined): Promise<Head> {
   const nextAttempt = attempts(protocol, `${protocol.store.url}: erasing ${where.job}`, signal);
   const writeNonce = protocol.nonce();
   for (;;) {
@@ -36,7 +49,7 @@ async function bury(protocol: Protocol, where: JobKey, signal: AbortSignal | und
       const stored = await requireHead(protocol.store, where, { signal });
       if (stored.head.state === 'erased') return stored.head;
       const { head } = await swapHead(protocol, where, stored, {
-        propose: ({ head: { version, epoch, gc } }) => tombstone(where, { version: version + 1, epoch: epoch + 1, gc, writeNonce }),
+        propose: ({ head: { version, epoch, gc } }) => tombstone(where, { version: version + 1, epoch: epoch + 1, gc, writeNonce }, why),
         // Another's tombstone is as good.
         isMine: (current) => current.state === 'erased',
       }, signal);
@@ -45,22 +58,22 @@ async function bury(protocol: Protocol, where: JobKey, signal: AbortSignal | und
       const cause = decided(error);
       if (!(cause instanceof EngineError) || cause.code !== 'ERR_CHECKPOINT') throw cause;
     }
-    await buryUnreadable(protocol, where, writeNonce, signal);
+    await buryUnreadable(protocol, where, writeNonce, why, signal);
     await nextAttempt();
   }
 }
 
 /** Which epoch its owner has is not known: the last there can be is another, and nothing follows a tombstone that would need the next. */
-async function buryUnreadable({ store }: Protocol, where: JobKey, writeNonce: string, signal: AbortSignal | undefined): Promise<void> {
+async function buryUnreadable({ store }: Protocol, where: JobKey, writeNonce: string, why: string, signal: AbortSignal | undefined): Promise<void> {
   const info = await store.head(jobPrefix(where) + HEAD, { signal });
   if (info === null) return;
   const last = Number.MAX_SAFE_INTEGER;
-  const text = formatHead(tombstone(where, { version: last, epoch: last, gc: 0, writeNonce }));
+  const text = formatHead(tombstone(where, { version: last, epoch: last, gc: 0, writeNonce }, why));
   await store.put(jobPrefix(where) + HEAD, [utf8Of(text)], { condition: { kind: 'if_match', etag: info.etag }, signal });
 }
 
-function tombstone({ tenant, job }: JobKey, counts: Pick<Head, 'version' | 'epoch' | 'gc' | 'writeNonce'>): Head {
-  return { format: FORMAT, tenant, job, ...counts, state: 'erased', slice: 0, spec: NO_SPEC, strikes: 0, owner: '', manifest: null, journal: [] };
+function tombstone({ tenant, job }: JobKey, counts: Pick<Head, 'version' | 'epoch' | 'gc' | 'writeNonce'>, owner: string): Head {
+  return { format: FORMAT, tenant, job, ...counts, state: 'erased', slice: 0, spec: NO_SPEC, strikes: 0, owner, manifest: null, journal: [] };
 }
 
 /** Removes whatever lies beside a tombstone, of any generation: no commit can ever name it. */
