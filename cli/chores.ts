@@ -26,6 +26,8 @@ export interface ChoresOptions {
   readonly webhooksToLoopback: boolean;
   /** How long what a job leaves is kept. */
   readonly retention: Retention;
+  /** Whether it lets go of what is over: for a worker it is nothing that it need have the right to. */
+  readonly collects: boolean;
   readonly log: Logger;
   readonly clock: Clock;
   readonly onWebhook?: ((event: DelivererEvent) => void) | undefined;
@@ -58,16 +60,16 @@ export class Chores {
   readonly ring = (): void => this.#deliverer.ring();
 
   start(batches: Pick<Batches, 'walk'>): void {
-    const { store, log, clock } = this.#o;
+    const { store, collects, log, clock } = this.#o;
     this.#deliverer.start();
     if (this.#rounds.length > 0) return;
     const round = (what: string, work: (signal: AbortSignal) => Promise<void>) => new Rounds({ everyMs: WALK_MS, work, onTrouble: (error) => log.warn({ err: error }, `${what} could not be walked`), clock });
     this.#rounds = [
       round('batches', (signal) => batches.walk({ signal })),
-      round('what is over', async (signal) => {
+      ...(!collects ? [] : [round('what is over', async (signal) => {
         const { trimmed, erased } = await expireDue(store, { signal, clock, onTrouble: (where, error) => log.warn({ ...where, err: error }, 'a job that is over could not be let go of') });
         if (trimmed + erased > 0) log.info({ trimmed, erased }, 'let go of what was kept for long enough');
-      }),
+      })]),
     ];
   }
 

@@ -42,7 +42,7 @@ Examples:
   $ ruminate serve --slice-time 30s    (long jobs take turns)
   $ ruminate serve --no-worker         (and \`ruminate worker --store ./.ruminate\`, as often as you like)
 
-An API key stands in the file of --api-keys by its hash: [{ "sha256": "…", "tenant": "acme", "rpm": 600, "concurrent": 32 }]`;
+An API key stands in the file of --api-keys by its hash: [{ "sha256": "…", "tenant": "acme", "rpm": 600, "concurrent": 32, "jobs": 100 }]`;
 
 export function serveCommand(): Command {
   const options = command('serve')

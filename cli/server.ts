@@ -26,7 +26,7 @@ import { openBatches } from '../functions/open-batches.ts';
 import { workerLog } from '../functions/worker-log.ts';
 import { Chores } from './chores.ts';
 import { modelFinder } from './finder.ts';
-import { type QueueFlags, openQueueFor, requireQueueFor } from './queue-options.ts';
+import { type QueueFlags, depthFreshMs, openQueueFor, requireQueueFor } from './queue-options.ts';
 import { openTracing } from './tracing.ts';
 
 export interface ServerOptions {
@@ -68,9 +68,6 @@ export interface OpenServer {
   close(deadlineMs: number): Promise<{ readonly isDrained: boolean; readonly parked: number }>;
 }
 
-/** Every request for work asks how long others wait: of a queue over the network, no more often than this. */
-const DEPTH_FRESH_MS = 1_000;
-
 /** @throws EngineError ERR_STORE_CONFIG, ERR_STORE, ERR_QUEUE_CONFIG, ERR_QUEUE, ERR_KEY, ERR_OPTION, ERR_CANCELLED: before anything listens. */
 export async function openServer({ host, port, store: url, queue: queueFlags, worker: works, names, threads, sliceMs, policy, auth, proxies, publicUrl, usdPerHour, emfNamespace, webhooksToLoopback, retention, logLevel, signal }: ServerOptions): Promise<OpenServer> {
   const clock = systemClock;
@@ -98,7 +95,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
   // A worker in this process can do with a queue in its memory.
   const { queue, isNew } = works ? await openQueueFor(store.url, queueFlags) ?? { queue: createLocalQueue({ clock }), isNew: true } : await requireQueueFor(store.url, queueFlags);
   await queue.depth({ signal });
-  const chores = new Chores({ store, keys, publicUrl, webhooksToLoopback, retention, log, clock, onWebhook: metrics.webhook });
+  const chores = new Chores({ store, keys, publicUrl, webhooksToLoopback, retention, collects: true, log, clock, onWebhook: metrics.webhook });
   const { outbox } = chores;
   let parked = 0;
   const worker = new Worker({
@@ -133,7 +130,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     onCancelled: (where) => worker.interrupt(where),
     outbox,
     telemetry,
-    depthFreshMs: queue.url.startsWith('http') ? DEPTH_FRESH_MS : 0,
+    depthFreshMs: depthFreshMs(queue),
   });
   const catalogue = new Catalogue({ store, keys, usdPerGbMonth: store.url.startsWith('s3:') ? PRICES.s3.gibMonth : null });
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);

@@ -23,7 +23,7 @@ import { workerLog } from '../functions/worker-log.ts';
 import { Chores } from './chores.ts';
 import { modelFinder } from './finder.ts';
 import { openTracing } from './tracing.ts';
-import { type QueueFlags, requireQueueFor } from './queue-options.ts';
+import { type QueueFlags, depthFreshMs, requireQueueFor } from './queue-options.ts';
 
 export interface WorkerHost {
   /** SIGTERM or Ctrl-C. */
@@ -53,7 +53,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   const finder = modelFinder();
   using prompts = new PromptThreads({ clock });
   const loaded = new LoadedModels();
-  const chores = new Chores({ store, keys, publicUrl: config.publicUrl, webhooksToLoopback: config.webhooksToLoopback, retention: config.retention, log, clock, onWebhook: metrics.webhook });
+  const chores = new Chores({ store, keys, publicUrl: config.publicUrl, webhooksToLoopback: config.webhooksToLoopback, retention: config.retention, collects: false, log, clock, onWebhook: metrics.webhook });
   const { outbox } = chores;
   let parked = 0;
   const worker: Worker = new Worker({
@@ -69,6 +69,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
     threads: config.threads,
     slots: config.slots,
     sliceMs: config.sliceMs,
+    reconcileMs: config.walkMs,
     clock,
     onEvent: (event) => {
       if (event.kind === 'parked' && event.why === 'drain') parked++;
@@ -80,7 +81,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   });
   using shelf = new NativeShelf({ finder, prompts, loaded });
   // For batches whose front only answers while it is asked.
-  const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, outbox, clock });
+  const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, outbox, clock, depthFreshMs: depthFreshMs(queue) });
   // Before models are loaded: it is not ready then, and says so.
   const listening = config.metrics === null ? null : await listen({ ...config.metrics, fetch: assemble({ platform, auth: null, log, clock }, (registry) => metricsEndpoint(registry, metrics.scrape)).fetch });
   await using _ = { [Symbol.asyncDispose]: async () => await listening?.end() };

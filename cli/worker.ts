@@ -13,7 +13,7 @@ const HELP = `
 The worker stops for SIGTERM or Ctrl-C (a second one leaves at once), a Spot notice, its time limit and its memory limit, each in the same way:
 it takes nothing more, finishes the step, commits, gives the messages back and exits 0 within the grace. Killed, it loses what it had not
 committed; another worker goes on. Options go before variables: RUMINATE_STORE, _QUEUE, _BATCH_QUEUE, _SLOTS, _THREADS, _SLICE_TIME, _GRACE,
-_TIME_LIMIT, _WORKER_MEMORY, _SPOT, _CHECKPOINT_TOKENS, _CHECKPOINT_TIME, _JOURNAL_TIME, _LOG_LEVEL, _METRICS_PORT,
+_TIME_LIMIT, _WORKER_MEMORY, _SPOT, _WALK_TIME, _CHECKPOINT_TOKENS, _CHECKPOINT_TIME, _JOURNAL_TIME, _LOG_LEVEL, _METRICS_PORT,
 _METRICS_HOST, _EMF, _RETENTION, _RESULT_RETENTION, _PUBLIC_URL (for links in webhooks, which it sends); AWS's own for credentials and region.
 
 Examples:
@@ -29,6 +29,7 @@ export function workerCommand(): Command {
     .option('--slots <n>', 'jobs at a time, as memory allows; those of one model step together (default: 8)')
     .option('--threads <n>', 'threads (default: all of this machine)')
     .option('--slice-time <time>', 'how long a job runs before the next one\'s turn (default: 10m)')
+    .option('--walk-time <time>', 'how often it looks for jobs that lost their message or their worker (default: 1m)')
     .optionsGroup('Stopping:')
     .option('--grace <time>', `how long handing back may take (default: ${GRACE_MS / 1_000}s)`)
     .option('--time-limit <time>', 'exits before it has run for so long, grace included')

@@ -15,6 +15,8 @@ const schema = z.array(z.strictObject({
   /** Requests a minute, and at a time. */
   rpm: z.int().min(1).max(1_000_000).default(600),
   concurrent: z.int().min(1).max(10_000).default(32),
+  /** Of its tenant that have not ended. */
+  jobs: z.int().min(1).max(100_000).optional(),
 })).max(KEYS_MAX);
 
 /** @param where for messages. @throws EngineError ERR_OPTION, naming the field. */

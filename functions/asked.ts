@@ -20,6 +20,8 @@ export function failureAsked(error: unknown, body: unknown): Failure {
   // A length that leaves no room is of the same code as a prompt that does.
   const field = failure.code === 'context_length_exceeded' && failure.message.startsWith('length ') ? 'length' : failure.param;
   const places = field !== null && Object.hasOwn(PLACES, field) ? PLACES[field] : undefined;
+  // Items of an input are no messages yet, and are counted otherwise.
+  if (field?.startsWith('messages.') === true && at(body, ['input']) !== undefined) return { ...failure, param: 'input' };
   const place = places?.find((name) => at(body, name.split('.')) !== undefined);
   if (field === null || place === undefined) return failure;
   return { ...failure, param: place, message: renamed(failure.message, field, place) };

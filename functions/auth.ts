@@ -13,6 +13,8 @@ export interface ApiKey {
   readonly rpm: number;
   /** Requests at a time; a stream is one until it ends. */
   readonly concurrent: number;
+  /** Jobs of its tenant that have not ended, above which it makes no more. Default: any number. */
+  readonly jobs?: number | undefined;
 }
 
 export interface KeyLookup {
@@ -24,7 +26,7 @@ export interface Caller {
   readonly tenant: string;
   readonly scopes: readonly Scope[];
   /** null: not limited. */
-  readonly limits: { readonly key: string; readonly rpm: number; readonly concurrent: number } | null;
+  readonly limits: { readonly key: string; readonly rpm: number; readonly concurrent: number; readonly jobs?: number | undefined } | null;
 }
 
 const LOCAL: Caller = { tenant: 'local', scopes: ['read', 'write'], limits: null };
@@ -62,7 +64,7 @@ async function callerOf(request: Request, auth: KeyLookup): Promise<Caller> {
   const sha256 = await hashOf(key);
   const known = await auth.find(sha256, request.signal);
   if (known === null) throw unknownKey('The API key is not known.');
-  return { tenant: known.tenant, scopes: known.scopes, limits: { key: sha256, rpm: known.rpm, concurrent: known.concurrent } };
+  return { tenant: known.tenant, scopes: known.scopes, limits: { key: sha256, rpm: known.rpm, concurrent: known.concurrent, jobs: known.jobs } };
 }
 
 /**

@@ -99,7 +99,7 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
       admitted = rates.admit(caller);
       // After the rate: refusals count too.
       requireScope(caller, declared.scope);
-      if (declared.loads === true) await shed(services);
+      if (declared.loads === true) await refuseMore(services, caller, c.req.raw.signal);
       const query = declared.query === undefined ? undefined : check(declared.query, c.req.query());
       body = declared.body === undefined ? undefined : check(declared.body, await readJson(c.req.raw, services.clock));
       trace.model((body as { readonly model?: unknown } | undefined)?.model);
@@ -151,11 +151,15 @@ function document<B extends z.ZodType, Q extends z.ZodType>(app: App, { body, fo
   });
 }
 
-async function shed({ platform, queueAgeMs }: Services): Promise<void> {
+async function refuseMore({ platform, queueAgeMs }: Services, { tenant, limits }: Caller, signal: AbortSignal): Promise<void> {
   const health = await platform.health();
   const headers = { 'retry-after': `${HTTP_LIMITS.SHED_RETRY_S}` };
   if (health.state === 'draining') throw new HttpError('draining', 'The server is going down and takes no new work.', { headers });
   if (health.queueAgeMs > queueAgeMs) throw new HttpError('overloaded', `Jobs have waited for ${Math.round(health.queueAgeMs)} ms; try again later.`, { headers });
+  const most = limits?.jobs;
+  if (most !== undefined && (await platform.live(most, { tenant, signal })) >= most) {
+    throw new HttpError('too_many_jobs', `The API key may have ${most} jobs that have not ended; try again when one has.`, { headers: { 'retry-after': `${HTTP_LIMITS.JOBS_RETRY_S}` } });
+  }
 }
 
 /** @param value the caller's own (parseGiven). @throws HttpError that names the field; what stood in it is not repeated. */

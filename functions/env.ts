@@ -78,6 +78,14 @@ export function readEnv(environment: Environment): FrontConfig {
   return config as FrontConfig;
 }
 
+/** Of what nobody asks. @throws EngineError as `readEnv`. */
+export function readPlatformEnv(environment: Environment): PlatformConfig {
+  const env = new Variables(environment);
+  const config = platformConfig(env);
+  env.refuseWrong();
+  return config as PlatformConfig;
+}
+
 /** Of the scheduled function, which nobody asks. @throws EngineError as `readEnv`. */
 export function readReconcilerEnv(environment: Environment): ReconcilerConfig {
   const env = new Variables(environment);

@@ -61,6 +61,8 @@ export const HTTP_CODES = {
   unsupported_media_type: [415, 'invalid_request_error'],
   rate_limit_exceeded: [429, 'rate_limit_error'],
   too_many_requests_at_once: [429, 'rate_limit_error'],
+  /** That have not ended, of one tenant. */
+  too_many_jobs: [429, 'rate_limit_error'],
   /** From one address: whoever guesses is slowed. */
   too_many_bad_keys: [429, 'rate_limit_error'],
   job_failed: [500, 'server_error'],

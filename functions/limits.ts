@@ -28,6 +28,8 @@ export const HTTP_LIMITS = {
   QUEUE_AGE_MS: 60_000,
   /** When to come again after that. */
   SHED_RETRY_S: 10,
+  /** When to ask again for a job while there are as many as there may be: one of them may end at any moment. */
+  JOBS_RETRY_S: 5,
   /** Prompts of one completion: each is a job that is made, and followed, before the answer begins. */
   PROMPTS_MAX: 32,
   LIST_MAX: 100,

@@ -7,7 +7,7 @@ import type { KeyProvider } from '../engine/ports/keys.ts';
 import type { ObjectStore } from '../engine/ports/object-store.ts';
 import type { Outbox } from '../engine/webhook/outbox.ts';
 import type { Log } from './context.ts';
-import { batchOfChats } from './openai/batch-chat.ts';
+import { batchEndpoints } from './openai/batch-endpoints.ts';
 
 export interface OpenBatchesOptions {
   readonly store: ObjectStore;
@@ -25,7 +25,7 @@ export function openBatches({ log, ...options }: OpenBatchesOptions): { readonly
   const files = new Files(options);
   const batches = new Batches({
     ...options, files,
-    endpoints: [batchOfChats(options.platform)],
+    endpoints: batchEndpoints(options.platform),
     onTrouble: (batch, error) => log.warn({ batch, err: error }, 'a batch could not be moved on'),
   });
   return { files, batches };

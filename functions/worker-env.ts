@@ -23,6 +23,7 @@ export interface WorkerFlags {
   readonly checkpointTokens?: string;
   readonly checkpointTime?: string;
   readonly journalTime?: string;
+  readonly walkTime?: string;
   readonly webhooksToLoopback?: boolean;
   readonly retention?: string;
   readonly resultRetention?: string;
@@ -44,6 +45,8 @@ export interface WorkerConfig {
   readonly spot: boolean;
   /** As what clients know the API; null: not known, and webhooks link by path. */
   readonly publicUrl: string | null;
+  /** Between two looks for jobs that lost their message or their worker. */
+  readonly walkMs: number | undefined;
   readonly policy: { readonly deltaTokens?: number; readonly deltaMs?: number; readonly journalMs?: number };
   /** For development: webhooks may go to this machine, and without TLS. */
   readonly webhooksToLoopback: boolean;
@@ -104,6 +107,7 @@ export function workerConfig(flags: WorkerFlags, environment: Environment): Work
     memoryLimitBytes: read(said(flags.memoryLimit, '--memory-limit', 'RUMINATE_WORKER_MEMORY'), bytesOf, 'a number of bytes, or one such as 900MiB or 6GiB'),
     spot: flags.spot ?? read(said(undefined, '', 'RUMINATE_SPOT'), (text) => ({ 0: false, 1: true, false: false, true: true })[text] ?? null, '1 or 0') ?? false,
     publicUrl: read(said(undefined, '', 'RUMINATE_PUBLIC_URL'), (text) => (isWebAddress(text) ? text : null), 'an address that begins with https:// or http://'),
+    walkMs: time(flags.walkTime, '--walk-time', 'RUMINATE_WALK_TIME', DAY_MS) ?? undefined,
     policy: { ...(deltaTokens === null ? {} : { deltaTokens }), ...(deltaMs === null ? {} : { deltaMs }), ...(journalMs === null ? {} : { journalMs }) },
     webhooksToLoopback: flags.webhooksToLoopback ?? false,
     retention: retentionOf(flags, environment, wrong),

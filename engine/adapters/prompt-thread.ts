@@ -28,8 +28,8 @@ async function modelOf({ directory, tokenizerDigest, template, toolTemplate }: P
 
 async function answerTo(request: PromptRequest): Promise<PromptAnswer> {
   try {
-    const { ids, end, syntax } = promptOf(request.spec, { ...(await modelOf(request)), name: request.name, vocabSize: request.vocabSize, context: request.context });
-    return { kind: 'prompt', ids: Int32Array.from(ids), end, syntax };
+    const { ids, end, syntax, ignored } = promptOf(request.spec, { ...(await modelOf(request)), name: request.name, vocabSize: request.vocabSize, context: request.context });
+    return { kind: 'prompt', ids: Int32Array.from(ids), end, syntax, ignored };
   } catch (error) {
     if (error instanceof EngineError) return { kind: 'refused', code: error.code, message: error.message };
     return { kind: 'refused', code: 'ERR_INTERNAL', message: error instanceof Error ? error.message : String(error) };

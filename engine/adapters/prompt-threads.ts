@@ -26,7 +26,7 @@ export interface PromptRequest {
 }
 
 export type PromptAnswer =
-  | { readonly kind: 'prompt'; readonly ids: Int32Array; readonly end: string; readonly syntax: Prompt['syntax'] }
+  | { readonly kind: 'prompt'; readonly ids: Int32Array; readonly end: string; readonly syntax: Prompt['syntax']; readonly ignored: Prompt['ignored'] }
   | { readonly kind: 'refused'; readonly code: ErrorCode; readonly message: string };
 
 export interface PromptThreadsOptions {
@@ -76,7 +76,7 @@ export class PromptThreads implements Prompts, Disposable {
     if (isShort([messages, prompt, raw, instructions, tools, documents, variables])) return promptOf(spec, promptModel(model));
     const answer = await this.#ask(requestOf(spec, model), signal);
     if (answer.kind === 'refused') throw new EngineError(answer.code, answer.message);
-    return { ids: [...answer.ids], end: answer.end, syntax: answer.syntax };
+    return { ids: [...answer.ids], end: answer.end, syntax: answer.syntax, ignored: answer.ignored };
   }
 
   async #ask(request: PromptRequest, signal: AbortSignal | undefined): Promise<PromptAnswer> {

@@ -3,6 +3,7 @@
  * jobs are stored and who runs them; the state is in the store, so any instance answers any request. Control-plane code: knows no native engine.
  */
 import type { FinishReason, JobResult } from '../job/generate.ts';
+import type { JsonFormat } from '../job/grammar.ts';
 import type { TokenLogprob } from '../job/logprobs.ts';
 import type { JobSpec, ToolChoice } from '../job/spec.ts';
 import type { TextDelta } from '../job/splitter.ts';
@@ -51,8 +52,17 @@ export interface JobView {
   /** The caller's own words; null: none. */
   readonly metadata: Readonly<Record<string, string>> | null;
   readonly user: string | null;
-  /** As it was asked for, defaults filled in; null: no format, or the job is sealed and cannot be read here. */
-  readonly asked: { readonly temperature: number | null; readonly topP: number | null; readonly format: 'json_object' | 'json_schema' | null };
+  /** null, each: not asked for, or the job is sealed and cannot be read here. */
+  readonly asked: {
+    /** Defaults filled in. */
+    readonly temperature: number | null;
+    readonly topP: number | null;
+    readonly format: JsonFormat | null;
+    readonly logprobs: number | null;
+    readonly instructions: string | null;
+    /** The spec's own. */
+    readonly repeated: Readonly<Record<string, unknown>> | null;
+  };
   /** Tokens that the longest chain may have. */
   readonly length: number;
   /** Until when it is kept, of the wall clock, ms; null: until it is erased, or it has not ended. */
@@ -168,6 +178,8 @@ export interface Platform {
   submit(spec: JobSpec, options: SubmitOptions): Promise<JobView>;
   get(id: string, options: CallerOptions): Promise<JobView>;
   list(options: ListOptions): Promise<{ readonly jobs: readonly JobView[]; readonly more: boolean }>;
+  /** How many of the tenant's jobs have not ended, counted up to `most`. By hints: one that has just ended may be among them. */
+  live(most: number, options: CallerOptions): Promise<number>;
   /** Idempotent; a job that has ended stays as it ended. */
   cancel(id: string, options: CallerOptions): Promise<JobView>;
   /** Erases everything of the job but its tombstone. */

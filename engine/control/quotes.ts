@@ -12,6 +12,11 @@ export interface Rates {
   readonly usdPerHour: number | null;
 }
 
+/** Of a job that is new: those that are stored began as they are. @throws EngineError ERR_OPTION */
+export function refuseIgnored({ ignored }: PreparedJob): void {
+  if (ignored !== null) throw new EngineError('ERR_OPTION', `${ignored} must not be given: this model's prompt would be the same without it.`);
+}
+
 /** @throws EngineError ERR_BUDGET, ERR_MEMORY: whoever runs jobs here would not take it. */
 export function admitJob(job: PreparedJob, shelf: Shelf): void {
   admit(shelf.quote(job), shelf.freeBytes);

@@ -17,6 +17,11 @@ import { timeOf } from './ids.ts';
 import type { JobView, OfferedTools } from './platform.ts';
 import { readKeep } from './retention.ts';
 
+/** What a view shows of a spec. */
+export const SHOWN_FIELDS = [
+  'model', 'variant', 'sampling', 'format', 'logprobs', 'instructions', 'metadata', 'user', 'repeated', 'tools', 'tool_choice', 'parallel_tool_calls',
+] as const satisfies readonly (keyof JobSpec)[];
+
 export interface JobRecord {
   readonly where: JobKey;
   readonly head: Head;
@@ -77,7 +82,7 @@ export function withoutPlace(error: unknown, id: string): unknown {
  * @param spec as it was asked for, opened where it is sealed; of one that nobody here can open, what it shows.
  */
 export async function viewOf(store: ObjectStore, { where, head, manifest }: JobRecord, spec: SpecOutline, { progress = manifest, ...options }: CallOptions & { readonly progress?: Progress | null } = {}): Promise<JobView> {
-  const asked = spec.spec as Pick<JobSpec, 'model' | 'variant' | 'sampling' | 'format' | 'metadata' | 'user' | 'tools' | 'tool_choice' | 'parallel_tool_calls'>;
+  const asked = spec.spec as Pick<JobSpec, (typeof SHOWN_FIELDS)[number]>;
   return {
     id: where.job,
     state: head.state,
@@ -93,7 +98,14 @@ export async function viewOf(store: ObjectStore, { where, head, manifest }: JobR
     tools: toolsOf(asked),
     metadata: asked.metadata ?? null,
     user: asked.user ?? null,
-    asked: { temperature: asked.sampling?.temperature ?? null, topP: asked.sampling?.top_p ?? null, format: asked.format?.kind ?? null },
+    asked: {
+      temperature: asked.sampling?.temperature ?? null,
+      topP: asked.sampling?.top_p ?? null,
+      format: asked.format ?? null,
+      logprobs: asked.logprobs ?? null,
+      instructions: asked.instructions ?? null,
+      repeated: asked.repeated ?? null,
+    },
     length: Math.max(...spec.lengths),
     expiresMs: isTerminal(head.state) ? ((await readKeep(store, where, options))?.untilMs ?? null) : null,
     evidence: head.state === 'poisoned' || head.state === 'failed' ? await readStrikes(store, where, options) : null,

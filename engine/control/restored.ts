@@ -6,12 +6,13 @@ import { type SpecOutline, openSpec } from '../job/sealed-spec.ts';
 import { type StoredSpec, parseStoredSpec } from '../job/stored-spec.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { Shelf } from '../ports/shelf.ts';
-import type { JobRecord } from './record.ts';
+import { type JobRecord, SHOWN_FIELDS } from './record.ts';
 
 /** A prompt may have megabytes. */
 const KEPT = 32;
-/** Without it a spec has little: two pages of a list, and more. */
+/** Without it a spec has little: two pages of a list, and more. Some have long instructions or many tools. */
 const OUTLINES_KEPT = 256;
+const OUTLINES_CHARS = 16 << 20;
 
 export class RestoredJobs {
   readonly #shelf: Pick<Shelf, 'restore'>;
@@ -27,7 +28,7 @@ export class RestoredJobs {
     this.#keys = keys;
     this.#kept = new Kept({ most: KEPT, clock });
     this.#opened = new Kept({ most: KEPT, clock });
-    this.#outlines = new Kept({ most: OUTLINES_KEPT, clock });
+    this.#outlines = new Kept({ most: OUTLINES_KEPT, weigh: (outline) => JSON.stringify(outline).length, weightMax: OUTLINES_CHARS, clock });
   }
 
   /** @throws EngineError ERR_KEY, ERR_CHECKPOINT model, ERR_MODEL_NOT_FOUND and the other faults of models, ERR_CANCELLED. */
@@ -48,6 +49,6 @@ export class RestoredJobs {
   }
 }
 
-function shownOf({ spec: { model, variant, tools, tool_choice, parallel_tool_calls, metadata, user }, lengths, model_id, parent }: StoredSpec): SpecOutline {
-  return { spec: { model, variant, tools, tool_choice, parallel_tool_calls, metadata, user }, lengths, model_id, parent, prompt: null };
+function shownOf({ spec, lengths, model_id, parent }: StoredSpec): SpecOutline {
+  return { spec: Object.fromEntries(SHOWN_FIELDS.map((field) => [field, spec[field]])), lengths, model_id, parent, prompt: null };
 }

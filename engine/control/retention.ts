@@ -7,6 +7,7 @@ import { type Clock, wallClockMs } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { inParallel } from '../core/waiting.ts';
 import { eraseJob } from '../kv/erase.ts';
+import { keepKey } from '../kv/hints.ts';
 import { isNamePart, jobPrefix, type JobKey } from '../kv/names.ts';
 import { readHead } from '../kv/read.ts';
 import { trimJob } from '../kv/trim.ts';
@@ -54,6 +55,8 @@ export async function readKeep(store: ObjectStore, where: JobKey, options: CallO
 }
 
 export interface ExpireOptions extends CallOptions {
+  /** Default: of all. */
+  readonly tenant?: string | undefined;
   readonly clock?: Clock | undefined;
   /** Of the wall clock. */
   readonly nowMs?: (() => number) | undefined;
@@ -76,7 +79,7 @@ export async function expireDue(store: ObjectStore, options: ExpireOptions = {})
     const parsed = parseExpireKey(key);
     if (parsed === null) continue;
     if (parsed.atMs > nowMs || due.length >= DUE_MAX) break;
-    due.push({ key, where: parsed.where });
+    if (options.tenant === undefined || parsed.where.tenant === options.tenant) due.push({ key, where: parsed.where });
   }
   const done = { trimmed: 0, erased: 0 };
   await inParallel(due.length, AT_ONCE, signal, async (i, stop) => {
@@ -107,7 +110,6 @@ async function letGo(store: ObjectStore, where: JobKey, nowMs: number, done: { t
   const { kvUntilMs, untilMs } = keep;
   if (untilMs !== null && untilMs <= nowMs) {
     await eraseJob(store, where, { ...options, isOverdue: true });
-    await store.delete([keepKey(where)], options);
     done.erased++;
     return null;
   }
@@ -117,11 +119,6 @@ async function letGo(store: ObjectStore, where: JobKey, nowMs: number, done: { t
     done.trimmed++;
   }
   return untilMs;
-}
-
-function keepKey(where: JobKey): string {
-  jobPrefix(where);
-  return `keep/${where.tenant}/${where.job}.json`;
 }
 
 /** A hint that something of the job is over, in order of when. Several of one job are as good as one. */

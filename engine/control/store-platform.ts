@@ -29,10 +29,11 @@ import { Backlog } from './backlog.ts';
 import type { LiveFeed } from './feed.ts';
 import { jobIds, keyedId, timeOf } from './ids.ts';
 import { listNewest } from './listing.ts';
+import { LiveJobs } from './live-jobs.ts';
 import type {
   CallerOptions, ChildNames, ExtendOptions, ForkOptions, JobEvent, JobView, ListOptions, ModelView, Platform, PlatformHealth, QuoteView, SubmitOptions,
 } from './platform.ts';
-import { admitJob, quoteView } from './quotes.ts';
+import { admitJob, quoteView, refuseIgnored } from './quotes.ts';
 import { type JobRecord, keyOf, messageOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
 import { RestoredJobs } from './restored.ts';
 import { hasResult } from './followed.ts';
@@ -83,6 +84,7 @@ export class StorePlatform implements Platform {
   readonly #streams: Streams;
   readonly #newId = jobIds();
   readonly #backlog: Backlog;
+  readonly #live: LiveJobs;
 
   constructor(options: StorePlatformOptions) {
     this.#options = options;
@@ -92,6 +94,7 @@ export class StorePlatform implements Platform {
     this.#nowMs = options.nowMs ?? wallClockMs;
     const { store, keys, shelf, feed, queue, eventsMax, depthFreshMs: freshMs = 0 } = options;
     this.#streams = new Streams({ store, keys, shelf, feed, jobs: this.#jobs, clock: this.#clock, eventsMax });
+    this.#live = new LiveJobs(store, this.#clock);
     this.#backlog = new Backlog({ queue, store, clock: this.#clock, freshMs });
   }
 
@@ -101,6 +104,7 @@ export class StorePlatform implements Platform {
     const said = previous === undefined ? null : await this.#said(keyOf(tenant, previous), signal);
     const parsed = parseSpec(said === null ? spec : nextTurn(parseSpec(spec), said));
     const job = await shelf.prepare(parsed, { signal });
+    refuseIgnored(job);
     admitJob(job, shelf);
     const modelId = await shelf.modelId(job, { signal });
     const stored = storedSpecOf(parsed, job, modelId, said === null ? null : continuationOf(job, modelId, said));
@@ -127,6 +131,10 @@ export class StorePlatform implements Platform {
         throw error;
       }
     });
+  }
+
+  async live(most: number, { tenant, signal }: CallerOptions): Promise<number> {
+    return await this.#live.count(tenant, most, { signal });
   }
 
   async cancel(id: string, { tenant, signal }: CallerOptions): Promise<JobView> {
@@ -172,6 +180,7 @@ export class StorePlatform implements Platform {
   async quote(spec: JobSpec, { signal }: CallerOptions): Promise<QuoteView> {
     const { shelf, usdPerHour } = this.#options;
     const job = await shelf.prepare(parseSpec(spec), { signal });
+    refuseIgnored(job);
     return quoteView(job, shelf, { usdPerHour: usdPerHour ?? null, tokensPerSecond: (model) => this.#workers.tokensPerSecond(model) });
   }
 
@@ -266,6 +275,7 @@ export class StorePlatform implements Platform {
     const { store } = this.#options;
     const record = await readRecord(store, where, { signal });
     if (!isTerminal(record.head.state)) {
+      this.#live.made(where.tenant);
       const message = await messageOf(store, where, record.head, record.spec, { signal });
       await this.#send(message, traceparent, signal).catch(() => undefined);
       if (record.head.state === 'queued') this.#backlog.sent(where, priorityOf(message));

@@ -93,6 +93,11 @@ export const LIMITS = {
   /** A bounded string has a rule for each character that is left, each compiled against the whole vocabulary: a tenth of a second. */
   SCHEMA_CHARS_MAX: 256,
   SCHEMA_ITEMS_MAX: 1_024,
+  /** A regular expression as people write one, and what it comes to with its repetitions written out. */
+  SCHEMA_PATTERN_CHARS_MAX: 1_024,
+  SCHEMA_PATTERN_PARTS_MAX: 2_048,
+  /** Multiples between two bounds, which are written out. */
+  SCHEMA_MULTIPLES_MAX: 1_024,
   /** A schema of the most bytes, with a rule or two for each of its parts. */
   GRAMMAR_CHARS_MAX: 1 << 19,
   /** A vocabulary of 150,000 tokens takes a second and a long schema some: what takes longer than this is refused. */
@@ -178,6 +183,8 @@ export const LIMITS = {
   METADATA_VALUE_CHARS_MAX: 512,
   /** Of the name of whom a caller asks for: a hash or an address. */
   USER_BYTES_MAX: 512,
+  /** What an API repeats of a request: names, and a description that people wrote. */
+  REPEATED_BYTES_MAX: 64 << 10,
   /** As browsers' address lines take it. */
   WEBHOOK_URL_CHARS_MAX: 2_048,
   /** Of a tenant: each is looked at whenever one of its jobs ends. */

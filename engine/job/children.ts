@@ -104,7 +104,7 @@ async function childOf({ store, where, keys = null, createdMs, admit, signal }: 
   const { lengths, seed, kvReadBudget, parent } = plan(stored, await progressOf(store, where, keys, { head, manifest }, { signal }), existing?.parent?.version ?? head.version);
   const { length: _, width: _w, lengths: _l, ...budget } = (stored.spec.budget ?? {}) as Record<string, unknown>;
   // How the parent waited for its worker, and what its caller said about it, say nothing of the child.
-  const { priority: _p, wait_ms_max: _m, metadata: _d, user: _u, ...spec } = stored.spec;
+  const { priority: _p, wait_ms_max: _m, metadata: _d, user: _u, repeated: _r, ...spec } = stored.spec;
   const child: StoredSpec = {
     ...stored,
     spec: { ...spec, budget: { ...budget, lengths, ...(kvReadBudget === undefined ? {} : { kv_read_budget: kvReadBudget }) } },

@@ -1,5 +1,6 @@
 /** Rules of a context-free grammar in xgrammar's EBNF: written once each, by name, and bounded. Text in, text out; no library. */
 import { LIMITS } from '../core/limits.ts';
+import { classOf, spanOf, without } from './characters.ts';
 
 /** A body that says what text may be; names of rules in it are rules of the same grammar. */
 export class Rules {
@@ -48,11 +49,6 @@ export function literal(text: string): string {
   return `"${out}"`;
 }
 
-/** Inside `[…]`. */
-export function inClass(char: string): string {
-  return /[\]\\^-]/.test(char) ? `\\${char}` : char;
-}
-
 /**
  * Any text that ends at its first `delimiter`, and then `next`: a machine with a state for each character of it that has been matched.
  * @returns the rule to begin with.
@@ -64,7 +60,7 @@ export function textUntil(rules: Rules, delimiter: string, next: string): string
   for (const [matched, state] of states.entries()) {
     const to = (length: number) => (length === chars.length ? next : states[length] ?? '');
     const known = distinct.map((char) => `${literal(char)} ${to(overlapOf(chars, [...chars.slice(0, matched), char]))}`);
-    rules.set(state, [...known, `[^${distinct.map(inClass).join('')}] ${to(0)}`].join(' | '));
+    rules.set(state, [...known, `${classOf(without(distinct.map(spanOf)))} ${to(0)}`].join(' | '));
   }
   return states[0] ?? next;
 }

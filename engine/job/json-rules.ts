@@ -3,7 +3,8 @@
  * one that a double holds; an escaped character is never half of a pair. So what is generated always parses, comes to an end, and its strings
  * have as many characters as they seem to.
  */
-import { type Rules, inClass, literal } from './ebnf.ts';
+import { type Span, classOf, spanOf, without } from './characters.ts';
+import { type Rules, literal } from './ebnf.ts';
 
 /** The rules of any value. Strings repeat to the right and end in their own quote: as such xgrammar knows most tokens beforehand. */
 const JSON_RULES: Readonly<Record<string, string>> = {
@@ -24,6 +25,9 @@ const JSON_RULES: Readonly<Record<string, string>> = {
   object_rest: 'ws "}" | "," ws string colon value object_rest',
   value: 'object | array | string | number | boolean | null',
 };
+
+/** What stands in a JSON string behind a backslash only. */
+const NO_PLAIN: readonly Span[] = [[0, 0x1f], [0x22, 0x22], [0x5c, 0x5c]];
 
 export function addJsonRules(rules: Rules): void {
   for (const [name, body] of Object.entries(JSON_RULES)) rules.set(name, body);
@@ -83,7 +87,7 @@ function keyRest(rules: Rules, taken: readonly (readonly string[])[], at: number
     else alike.push(key);
   }
   const steps = [...byChar].map(([char, alike]) => `${literal(char)} ${keyRest(rules, alike, at + 1)}`);
-  const others = [...byChar.keys()].map(inClass).join('');
+  const others = classOf(without([...NO_PLAIN, ...[...byChar.keys()].map(spanOf)]));
   const end = taken.some((key) => key.length === at) ? [] : ['"\\""'];
-  return rules.add('key', [...end, ...steps, `[^"\\\\${others}\\x00-\\x1f] plain_rest`].join(' | '));
+  return rules.add('key', [...end, ...steps, `${others} plain_rest`].join(' | '));
 }

@@ -1,4 +1,5 @@
 /** Numbers within bounds, and texts of a format, as bodies of rules. */
+import { LIMITS } from '../core/limits.ts';
 
 /** What 15 digits write; a double holds each of them. */
 const MAGNITUDE_MAX = 999_999_999_999_999;
@@ -19,6 +20,18 @@ export function integerBody({ least, leastOpen, most, mostOpen }: Bounds): strin
   const negative = from < 0 ? [`"-" (${digits(Math.max(1, -to), -from)})`] : [];
   const positive = to >= 0 ? [digits(Math.max(0, from), to)] : [];
   return [...negative, ...positive].join(' | ') || null;
+}
+
+/** null: there is none; undefined: there are too many to be written out. */
+export function multiplesBody({ least, most }: Bounds, divisor: number): string | null | undefined {
+  if (least === -Infinity && most === Infinity) {
+    const zeros = Math.log10(divisor);
+    return [1, 2, 3].includes(zeros) ? `"0" | "-"? [1-9] [0-9]{0,${14 - zeros}} "${'0'.repeat(zeros)}"` : undefined;
+  }
+  const [from, to] = [Math.ceil(least / divisor), Math.floor(most / divisor)];
+  if (!(to - from < LIMITS.SCHEMA_MULTIPLES_MAX)) return undefined;
+  // Without the sign of a zero.
+  return from > to ? null : Array.from({ length: to - from + 1 }, (_, i) => `"${(from + i) * divisor + 0}"`).join(' | ');
 }
 
 /** With a fraction of up to 15 digits, without an exponent. null: no number is within them. */

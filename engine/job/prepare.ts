@@ -29,6 +29,8 @@ export interface LoadedModel {
 export interface PreparedJob {
   readonly model: LoadedModel;
   readonly promptIds: readonly number[];
+  /** As of Prompt: whoever takes a new job refuses it by that name. */
+  readonly ignored: string | null;
   /** What the verifier sees: the user's words. */
   readonly question: string;
   /** How the model calls functions, of the spec that has some; null: what it writes is text. */
@@ -85,6 +87,7 @@ export function prepare(spec: JobSpec, model: LoadedModel, prompt?: Prompt): Pre
   return {
     model,
     promptIds: given.ids,
+    ignored: given.ignored,
     question: spec.prompt ?? (typeof spec.raw_prompt === 'string' ? spec.raw_prompt : null) ?? spec.messages?.findLast((message) => message.role === 'user')?.content ?? '',
     calls,
     keptIds: new Set((calls?.syntax.markers ?? []).flatMap((marker) => model.tokenizer.tokenToId(marker) ?? [])),

@@ -14,6 +14,8 @@ export interface Prompt {
   readonly end: string;
   /** How its model calls the functions that it offers; null: it offers none. */
   readonly syntax: CallSyntax['name'] | null;
+  /** A field of the spec that says something to the model and of which nothing is in the prompt: `messages.2.name`; null: there is none. */
+  readonly ignored: string | null;
 }
 
 export interface PromptModel {
@@ -34,21 +36,22 @@ const END_CHARS = 256;
  * @throws EngineError ERR_OPTION, ERR_TEMPLATE, ERR_TOOLS, ERR_TOKENIZER, ERR_PROMPT_TOO_LONG
  */
 export function promptOf(spec: JobSpec, { name, template, tokenizer, vocabSize, context }: PromptModel): Prompt {
-  if (spec.raw_prompt !== undefined) return rawPrompt(spec.raw_prompt, tokenizer, vocabSize, context);
+  if (spec.raw_prompt !== undefined) return { ...rawPrompt(spec.raw_prompt, tokenizer, vocabSize, context), ignored: ofTemplates(spec) };
   if (template === null && spec.messages !== undefined) {
     throw new EngineError('ERR_TEMPLATE', `${name} has no chat template for messages; give a prompt, which is used as it is.`);
   }
   const tools = spec.tool_choice === 'none' ? [] : (spec.tools ?? []);
   if (template === null && tools.length > 0) throw new EngineError('ERR_TOOLS', `${name} has no chat template, which would tell it of tools.`);
-  const system = spec.instructions === undefined ? [] : [{ role: 'system', content: spec.instructions }];
-  const turns = [...system, ...(spec.messages ?? [{ role: 'user', content: spec.prompt ?? '' }])].map(turnOf);
+  const turns = turnsOf(spec);
   checkResults(turns);
   const speaksOfTools = tools.length > 0 || turns.some(({ role, calls }) => role === 'tool' || calls !== undefined);
   const known = template === null || !speaksOfTools ? null : toolsOf(template.forTools, tokenizer);
-  const text = template === null ? (spec.prompt ?? '') : rendered(spec, turns, tools, template, known, tokenizer);
+  const render = (shown: JobSpec) => (template === null ? (spec.prompt ?? '') : rendered(shown, tools, template, known, tokenizer));
+  const text = render(spec);
   const ids = encoded(text, template === null, tokenizer, context);
   if (ids.length === 0) throw new EngineError('ERR_OPTION', 'prompt must have at least one token; got none.');
-  return { ids, end: endOf(text), syntax: known === null || tools.length === 0 ? null : known.syntax.name };
+  const ignored = template === null ? ofTemplates(spec) : notInText(spec, text, render);
+  return { ids, end: endOf(text), syntax: known === null || tools.length === 0 ? null : known.syntax.name, ignored };
 }
 
 /** How the calls of a spec's chains are known; null: it offers no functions. */
@@ -59,7 +62,7 @@ export function callRulesOf({ tools = [], tool_choice: choice, parallel_tool_cal
 }
 
 /** Text as a tokenizer takes it by itself: with what it puts before every text. */
-function rawPrompt(prompt: string | readonly number[], tokenizer: Tokenizer, vocabSize: number, context: number): Prompt {
+function rawPrompt(prompt: string | readonly number[], tokenizer: Tokenizer, vocabSize: number, context: number): Omit<Prompt, 'ignored'> {
   if (typeof prompt === 'string') return { ids: encoded(prompt, true, tokenizer, context), end: endOf(prompt), syntax: null };
   const strange = prompt.find((id) => id >= vocabSize);
   if (strange !== undefined) throw new EngineError('ERR_OPTION', `raw_prompt must have token ids below ${vocabSize}; got ${strange}.`);
@@ -87,7 +90,8 @@ function checkResults(turns: readonly Turn[]): void {
   }
 }
 
-function rendered(spec: JobSpec, turns: readonly Turn[], tools: readonly Tool[], template: ChatTemplate, known: TemplateTools | null, { bosToken, eosToken }: Tokenizer): string {
+function rendered(spec: JobSpec, tools: readonly Tool[], template: ChatTemplate, known: TemplateTools | null, { bosToken, eosToken }: Tokenizer): string {
+  const turns = turnsOf(spec);
   const chat: { readonly messages: readonly Message[]; readonly tools?: readonly Tool[] | undefined } = known === null ? { messages: turns } : conversationOf(turns, tools, known);
   const text = (known === null ? template : template.forTools).render({
     messages: chat.messages,
@@ -102,6 +106,50 @@ function rendered(spec: JobSpec, turns: readonly Turn[], tools: readonly Tool[],
   });
   if (tools.some((tool) => !text.includes(tool.function.name))) throw new EngineError('ERR_TOOLS', 'The chat template of this model shows neither tools nor a system turn that could tell of them.');
   return text;
+}
+
+const CERTAIN_CHARS = 32;
+/** Each is a rendering more; all others are one. */
+const ROLES = ['system', 'user', 'assistant', 'tool'];
+
+/** What only a chat template could tell the model. */
+function ofTemplates(spec: JobSpec): string | null {
+  const tools = spec.tool_choice === 'none' ? [] : (spec.tools ?? []);
+  return (tools.length > 0 ? 'tools' : (['documents', 'date', 'template_variables', 'enable_thinking'] as const).find((field) => spec[field] !== undefined)) ?? null;
+}
+
+/**
+ * A template is asked by leaving out what it may not know; one that refuses the rest has missed it. Not asked of: thoughts of earlier turns, which
+ * most leave out on purpose, and switches, one of whose values changes nothing. A result may name the function that it is of, as its call has.
+ */
+function notInText(spec: JobSpec, text: string, render: (shown: JobSpec) => string): string | null {
+  const { messages = [], instructions } = spec;
+  const isSame = (change: Partial<JobSpec>): boolean => {
+    try {
+      return render({ ...spec, ...change }) === text;
+    } catch (error) {
+      if (error instanceof EngineError) return false;
+      throw error;
+    }
+  };
+  // What is long and in the text came there from nowhere else.
+  const isMissing = (said: string) => said.trim() !== '' && (said.trim().length < CERTAIN_CHARS || !text.includes(said.trim()));
+  if (instructions !== undefined && isMissing(instructions) && isSame({ instructions: undefined })) return 'instructions';
+  const silent = new Set(messages.filter(({ role, content }) => role === 'system' && isMissing(content)));
+  if (silent.size > 0 && isSame({ messages: messages.filter((message) => !silent.has(message)) })) return `messages.${messages.findIndex((message) => silent.has(message))}.content`;
+  const made = new Map(messages.flatMap(({ tool_calls: calls = [] }) => calls.map(({ id, function: { name } }) => [id, name] as const)));
+  const named = new Set(messages.filter(({ role, name, tool_call_id: answered }) => name !== undefined && !(role === 'tool' && name === made.get(answered))));
+  const kindOf = ({ role }: { readonly role: string }) => (ROLES.includes(role) ? role : 'other');
+  for (const kind of new Set([...named].map(kindOf))) {
+    const isOne = (message: (typeof messages)[number]) => named.has(message) && kindOf(message) === kind;
+    if (isSame({ messages: messages.map((message) => (isOne(message) ? { ...message, name: undefined } : message)) })) return `messages.${messages.findIndex(isOne)}.name`;
+  }
+  return (['documents', 'date'] as const).find((field) => spec[field] !== undefined && isSame({ [field]: undefined })) ?? null;
+}
+
+function turnsOf({ instructions, messages, prompt = '' }: JobSpec): readonly Turn[] {
+  const system = instructions === undefined ? [] : [{ role: 'system', content: instructions }];
+  return [...system, ...(messages ?? [{ role: 'user', content: prompt }])].map(turnOf);
 }
 
 function turnOf({ tool_calls: made = [], ...turn }: NonNullable<JobSpec['messages']>[number]): Turn {

@@ -7,7 +7,8 @@ import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { type Rules, literal } from './ebnf.ts';
 import { boundedString, jsonLiteral, otherKey } from './json-rules.ts';
-import { type Bounds, FORMATS, integerBody, numberBody } from './number-rules.ts';
+import { type Bounds, FORMATS, integerBody, multiplesBody, numberBody } from './number-rules.ts';
+import { PatternRefusal, patternRule } from './pattern-rules.ts';
 
 type Schema = Readonly<Record<string, unknown>>;
 type TypeName = 'object' | 'array' | 'string' | 'number' | 'integer' | 'boolean' | 'null';
@@ -21,9 +22,9 @@ const ANNOTATIONS = new Set([
 const TYPES: Readonly<Record<TypeName, readonly string[]>> = {
   object: ['properties', 'required', 'additionalProperties'],
   array: ['items', 'prefixItems', 'minItems', 'maxItems'],
-  string: ['minLength', 'maxLength', 'format'],
+  string: ['minLength', 'maxLength', 'format', 'pattern'],
   number: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum'],
-  integer: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum'],
+  integer: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf'],
   boolean: [],
   null: [],
 };
@@ -179,10 +180,11 @@ class Converter {
   }
 
   #string(schema: Schema, at: string): string {
-    const { format } = schema;
+    const { format, pattern } = schema;
     const least = this.#count(schema, 'minLength', at, LIMITS.SCHEMA_CHARS_MAX) ?? 0;
     const most = this.#count(schema, 'maxLength', at, LIMITS.SCHEMA_CHARS_MAX);
     if (most !== null && most < least) throw this.#refused(at, 'has a maxLength below its minLength');
+    if (pattern !== undefined) return this.#pattern(pattern, format, least, most, at);
     if (format === undefined) return least === 0 && most === null ? 'string' : boundedString(this.#rules, least, most);
     if (typeof format !== 'string' || !Object.hasOwn(FORMATS, format)) {
       throw this.#refused(`${at}/format`, `must be one of ${Object.keys(FORMATS).join(', ')}; others are not supported`);
@@ -190,6 +192,21 @@ class Converter {
     if (least > 0 || most !== null) throw this.#refused(at, 'has a length beside a format, which is not supported');
     const name = `format_${format.replace('-', '_')}`;
     return this.#rules.has(name) ? name : this.#rules.set(name, `"\\"" ${FORMATS[format]} "\\""`);
+  }
+
+  /** Where what it matches has the length by itself. */
+  #pattern(pattern: unknown, format: unknown, least: number, most: number | null, at: string): string {
+    if (format !== undefined) throw this.#refused(at, 'has a format beside a pattern, which is not supported');
+    try {
+      const rule = patternRule(typeof pattern === 'string' ? pattern : '(');
+      if (rule.least < least || (most !== null && (rule.most === null || rule.most > most))) {
+        throw new PatternRefusal(`matches texts of ${rule.least} to ${rule.most ?? 'any number of'} characters, which is not within minLength and maxLength; say the length in the pattern`);
+      }
+      return this.#rules.add('pattern', `"\\"" ${rule.body} "\\""`);
+    } catch (error) {
+      if (error instanceof PatternRefusal) throw this.#refused(`${at}/pattern`, error.message);
+      throw error;
+    }
   }
 
   #number(type: 'number' | 'integer', schema: Schema, at: string): string {
@@ -200,13 +217,20 @@ class Converter {
       if (type === 'number' && Number.isFinite(value) && !Number.isInteger(value)) throw this.#refused(`${at}/${key}`, 'must be a whole number; other bounds are not supported');
     }
     const { minimum: low, maximum: high, exclusiveMinimum: above, exclusiveMaximum: below } = given as Record<keyof typeof given, number>;
-    if (low === -Infinity && high === Infinity && above === -Infinity && below === Infinity) return type;
+    const divisor = type === 'integer' ? this.#divisor(schema, at) : 1;
+    if (divisor === 1 && low === -Infinity && high === Infinity && above === -Infinity && below === Infinity) return type;
     const bounds: Bounds = type === 'integer'
       ? { least: Math.max(Math.ceil(low), Math.floor(above) + 1), leastOpen: false, most: Math.min(Math.floor(high), Math.ceil(below) - 1), mostOpen: false }
       : { least: Math.max(low, above), leastOpen: above >= low && above !== -Infinity, most: Math.min(high, below), mostOpen: below <= high && below !== Infinity };
-    const body = type === 'integer' ? integerBody(bounds) : numberBody(bounds);
+    const body = divisor > 1 ? multiplesBody(bounds, divisor) : type === 'integer' ? integerBody(bounds) : numberBody(bounds);
+    if (body === undefined) throw this.#refused(`${at}/multipleOf`, `must leave at most ${LIMITS.SCHEMA_MULTIPLES_MAX} numbers between minimum and maximum, or be 10, 100 or 1000`);
     if (body === null) throw this.#refused(at, 'has bounds between which there is no number of 15 digits');
     return this.#rules.add('number', body);
+  }
+
+  #divisor({ multipleOf: given = 1 }: Schema, at: string): number {
+    if (!Number.isSafeInteger(given) || (given as number) < 1) throw this.#refused(`${at}/multipleOf`, 'must be a whole number above 0; others are not supported');
+    return given as number;
   }
 
   #array(schema: Schema, at: string, depth: number): string {

@@ -184,11 +184,17 @@ const jobSpecSchema = z.strictObject({
   }).optional(),
   /** For whom the caller asked. */
   user: text(LIMITS.USER_BYTES_MAX).optional(),
+  /** What an API repeats of a request although it says nothing to the engine; as metadata, but for the API to read. */
+  repeated: jsonObject().optional(),
 });
 
 export type ToolChoice = 'auto' | 'none' | 'required' | { readonly name: string };
 
 export type JobSpec = z.infer<typeof jobSpecSchema>;
+
+const JSON_FIELDS = [
+  ['tools', LIMITS.TEMPLATE_BYTES_MAX], ['documents', LIMITS.TEMPLATE_BYTES_MAX], ['template_variables', LIMITS.TEMPLATE_BYTES_MAX], ['repeated', LIMITS.REPEATED_BYTES_MAX],
+] as const;
 
 /**
  * @example parseSpec({ model: 'countdown', prompt: '4 20 8 13 target 59', budget: { width: 8 } })
@@ -205,9 +211,9 @@ export function parseSpec(input: unknown): JobSpec {
   const messageBytes = (spec.messages ?? []).reduce((sum, { content, reasoning_content, tool_calls }) =>
     sum + utf8Bytes(content) + utf8Bytes(reasoning_content ?? '') + (jsonBytes(tool_calls ?? '') ?? 0), utf8Bytes(spec.instructions ?? ''));
   if (messageBytes > LIMITS.PROMPT_BYTES_MAX) throw option(`messages must have at most ${LIMITS.PROMPT_BYTES_MAX} bytes; got ${messageBytes}`);
-  for (const field of ['tools', 'documents', 'template_variables'] as const) {
+  for (const [field, bytesMax] of JSON_FIELDS) {
     const bytes = jsonBytes(spec[field] ?? null) ?? 0;
-    if (bytes > LIMITS.TEMPLATE_BYTES_MAX) throw option(`${field} must have at most ${LIMITS.TEMPLATE_BYTES_MAX} bytes as JSON; got ${bytes}`);
+    if (bytes > bytesMax) throw option(`${field} must have at most ${bytesMax} bytes as JSON; got ${bytes}`);
   }
   checkTools(spec);
   const format = formatOf(spec);

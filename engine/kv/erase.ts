@@ -3,7 +3,7 @@ import { utf8Of } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { FORMAT, formatHead, NO_SPEC, type Head } from './head.ts';
-import { liveHints } from './hints.ts';
+import { keepKey, liveHints } from './hints.ts';
 import { HEAD, jobPrefix, parseName, type JobKey } from './names.ts';
 import { attempts, protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
 import { requireHead } from './read.ts';
@@ -89,7 +89,7 @@ export async function sweepErased(store: ObjectStore, where: JobKey, { signal }:
   for (const rank of [0, 1, 2]) await store.delete(found.filter((object) => object.rank === rank).map(({ key }) => key), { signal });
   await deleteStrikes(store, where, { signal });
   // It names the spec by its digest.
-  await store.delete(liveHints(where), { signal });
+  await store.delete([...liveHints(where), keepKey(where)], { signal });
   return { objects: found.length, bytes };
 }
 

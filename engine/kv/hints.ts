@@ -5,6 +5,7 @@
 import { utf8Of } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
+import { inParallel } from '../core/waiting.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { checkFormat, parseCanonical, sha256, textOf } from './canonical.ts';
 import { FORMAT } from './head.ts';
@@ -13,6 +14,7 @@ import { checkpointError } from './reason.ts';
 
 /** Walks can be split by them; the shard of a job is a function of its name. */
 export const LIVE_SHARDS = 16;
+const SHARDS_AT_ONCE = 8;
 
 /** `live/<shard>/<tenant>/<job>`: users name jobs, so that only with its tenant a name is one job. */
 export function liveKey(where: JobKey): string {
@@ -28,6 +30,17 @@ export function livePrefix(shard: number): string {
 export function parseLiveKey(key: string): JobKey | null {
   const [, , tenant = '', job = ''] = key.split('/');
   return isNamePart(tenant) && isNamePart(job) && liveKey({ tenant, job }) === key ? { tenant, job } : null;
+}
+
+/** Jobs of a tenant that have a marker, counted up to `most`. */
+export async function countLive(store: ObjectStore, tenant: string, most: number, { signal }: CallOptions = {}): Promise<number> {
+  jobPrefix({ tenant, job: 'any' });
+  let count = 0;
+  await inParallel(LIVE_SHARDS, SHARDS_AT_ONCE, signal, async (shard, stop) => {
+    if (count >= most) return;
+    for await (const _ of store.list(`${livePrefix(shard)}${tenant}/`, { signal: stop })) if (++count >= most) return;
+  });
+  return Math.min(count, most);
 }
 
 export interface Marker {
@@ -131,6 +144,12 @@ export function readingKey(where: JobKey): string {
 /** Another content each time, and so another etag. */
 export async function putReading(store: ObjectStore, where: JobKey, { signal }: CallOptions): Promise<void> {
   await put(store, readingKey(where), crypto.randomUUID(), signal);
+}
+
+/** Until when what the job leaves is kept (control/retention.ts). */
+export function keepKey(where: JobKey): string {
+  jobPrefix(where);
+  return `keep/${where.tenant}/${where.job}.json`;
 }
 
 /** All that finds the job, or says something about it, and is of no use when it has ended. */

@@ -8,7 +8,7 @@ import type { JobKey } from './names.ts';
 import { protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
 import { checkpointError } from './reason.ts';
 import { isMissing, readHead, readSpec } from './read.ts';
-import { COMMIT_INTERVAL_MS, STILL_INTERVALS } from './take.ts';
+import { COMMIT_INTERVAL_MS, silentMs, STILL_INTERVALS } from './take.ts';
 
 /** What earlier walks saw, by marker: the caller keeps it between walks. Without it a walk only begins to watch. */
 export type Sightings = Map<string, { readonly writeNonce: string; readonly sinceMs: number }>;
@@ -16,7 +16,7 @@ export type Sightings = Map<string, { readonly writeNonce: string; readonly sinc
 export interface ReconcileOptions extends ProtocolOptions {
   /** From 0 to `LIVE_SHARDS` - 1; default: all of them. */
   readonly shard?: number | undefined;
-  /** On the walker's own clock; 0: all that live. Default: as long as a taker waits. */
+  /** On the walker's own clock, of those that run at most as long as their owner may be silent; 0: all that live. Default: as long as a taker waits. */
   readonly unmovedMs?: number | undefined;
   /** Whether the owner of a running head is known not to live any more: then nobody waits for a sign of life. */
   readonly isOwnerGone?: ((owner: string) => boolean) | undefined;
@@ -60,7 +60,9 @@ export async function* reconcile(store: ObjectStore, seen: Sightings, options: R
       const { state, owner } = head;
       onAlive?.({ where, head, markedAtMs });
       const isGone = state === 'running' && isOwnerGone?.(owner) === true;
-      if (isGone || isUnmoved(seen, key, head.writeNonce, protocol.clock.nowMs(), unmovedMs)) yield looked;
+      // One that runs is as soon due as its owner has said that it writes.
+      const dueMs = state === 'running' ? Math.min(unmovedMs, silentMs(owner)) : unmovedMs;
+      if (isGone || isUnmoved(seen, key, head.writeNonce, protocol.clock.nowMs(), dueMs)) yield looked;
     }
     for (const key of seen.keys()) if (key.startsWith(prefix) && !met.has(key)) seen.delete(key);
   }

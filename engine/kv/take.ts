@@ -70,6 +70,11 @@ function intervalOf(owner: string): number | null {
   return said === undefined ? null : Number(said);
 }
 
+/** How long the owner that a head names may be silent before it counts as gone. */
+export function silentMs(owner: string): number {
+  return STILL_INTERVALS * (intervalOf(owner) ?? COMMIT_INTERVAL_MS);
+}
+
 /** null: the head has moved, and what was decided about it no longer holds. */
 async function take(protocol: Protocol, where: JobKey, from: StoredHead, writeNonce: string, { owner, signal }: Pick<TakeOptions, 'owner' | 'signal'>): Promise<StoredHead | null> {
   let hasMoved = false;

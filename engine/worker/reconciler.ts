@@ -15,7 +15,7 @@ import { liveKey } from '../kv/hints.ts';
 import { jobPrefix, type JobKey } from '../kv/names.ts';
 import { readSpec } from '../kv/read.ts';
 import { type Alive, isUnmoved, reconcile, type Sightings } from '../kv/reconcile.ts';
-import { COMMIT_INTERVAL_MS, STILL_INTERVALS } from '../kv/take.ts';
+import { COMMIT_INTERVAL_MS, silentMs, STILL_INTERVALS } from '../kv/take.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { Queue, SliceMessage } from '../ports/queue.ts';
 import type { Outbox } from '../webhook/outbox.ts';
@@ -71,8 +71,8 @@ export class Reconciler {
     this.#work = new WorkCount(options.store);
   }
 
-  isUnmoved(where: JobKey, { writeNonce }: Head): boolean {
-    return isUnmoved(this.#memory.seen, liveKey(where), writeNonce, this.#o.clock.nowMs(), SILENT_MS);
+  isUnmoved(where: JobKey, { writeNonce, owner }: Head): boolean {
+    return isUnmoved(this.#memory.seen, liveKey(where), writeNonce, this.#o.clock.nowMs(), Math.min(SILENT_MS, silentMs(owner)));
   }
 
   /**

@@ -7,7 +7,7 @@ import { LIMITS } from '../../engine/core/limits.ts';
 import type { AppEnv } from '../context.ts';
 import { type Registry, endpoint } from '../endpoint.ts';
 import { HttpError } from '../errors.ts';
-import { child, idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
+import { child, idempotencyHeaders, idempotencyKey, refuseKey, submit } from '../idempotency.ts';
 import { HTTP_LIMITS } from '../limits.ts';
 import { length, width } from '../openai/fields.ts';
 import { NATIVE_FAILURES, jobId } from './common.ts';
@@ -53,6 +53,7 @@ export function jobs(registry: Registry): void {
     description: 'The same body again is the same job; another body is refused with 422.',
     body: jobRequest, responses: { 200: one('The job'), ...NATIVE_FAILURES },
   }, async ({ c, caller: { tenant }, body, id }) => {
+    refuseKey(c.req.raw, 'the id in the address is the key.');
     const named = jobName.safeParse(id);
     if (!named.success) throw new HttpError('invalid_value', `id ${named.error.issues[0]?.message ?? 'is invalid'}.`, { param: 'id' });
     return shown(c, await submit(services, jobSpec(body), { tenant, id: named.data, key: undefined, trace: c.get('trace') }));

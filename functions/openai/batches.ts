@@ -5,6 +5,7 @@ import type { BatchView } from '../../engine/control/batch-view.ts';
 import type { AppOptions } from '../context.ts';
 import { type Registry, endpoint } from '../endpoint.ts';
 import { idempotencyHeaders, idempotencyKey, once } from '../idempotency.ts';
+import { BATCH_URLS } from './batch-endpoints.ts';
 import { OPENAI_FAILURES } from './errors.ts';
 import { labels } from './fields.ts';
 import { pageQuery, pageResponse, pageSchema } from './list.ts';
@@ -13,7 +14,7 @@ const TAG = 'OpenAI';
 
 const batchRequest = z.strictObject({
   input_file_id: z.string().min(1).max(64),
-  endpoint: z.literal('/v1/chat/completions'),
+  endpoint: z.enum(BATCH_URLS, { error: `must be one of ${BATCH_URLS.join(', ')}: nothing else runs in batches` }),
   completion_window: z.literal('24h'),
   metadata: labels.metadata,
 }).openapi('BatchRequest');

@@ -6,7 +6,7 @@ import { LIMITS } from '../../engine/core/limits.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { HttpError } from '../errors.ts';
 import { type ChosenBudget, budgetOf, oneOf } from './budget.ts';
-import { content, effort, emptyList, hyperscale, labels, labelsOf, length, modelName, sampling, samplingOf, seed, serviceTier, stop, textOf, width } from './fields.ts';
+import { content, effort, emptyList, hyperscale, labelsOf, length, modelName, openaiLabels, sampling, samplingOf, seed, serviceTier, stop, textOf, width } from './fields.ts';
 import { formatSpec, responseFormat, topLogprobs } from './output.ts';
 import { callId, chatCalls, chatToolChoice, chatTools, checkAnswers, toolsSpec } from './tools.ts';
 
@@ -55,7 +55,7 @@ export const chatRequest = z.strictObject({
   // Values that say what is done anyway.
   modalities: z.array(z.literal('text')).min(1).max(1).optional(),
   service_tier: serviceTier,
-  ...labels,
+  ...openaiLabels,
   store: z.boolean().optional().openapi({ description: 'Every request is a stored job. `false`: erased once it is answered.' }),
 }).openapi('ChatCompletionRequest', { example: { model: 'countdown', messages: [{ role: 'user', content: '4 20 8 13 target 59' }], stream: true } });
 

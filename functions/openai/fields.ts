@@ -68,10 +68,21 @@ export const labels = {
   user: z.string().min(1).max(LIMITS.USER_BYTES_MAX).optional(),
 } as const;
 
-const labelsObject = z.object(labels);
+/** And OpenAI's own words for whoever is behind it: nobody here has a cache by name, or watches users. */
+export const openaiLabels = { ...labels, safety_identifier: z.string().min(1).max(LIMITS.USER_BYTES_MAX).optional(), prompt_cache_key: z.string().min(1).max(LIMITS.USER_BYTES_MAX).optional() } as const;
 
-export function labelsOf({ metadata, user }: z.infer<typeof labelsObject>): Pick<JobSpec, 'metadata' | 'user'> {
-  return { ...(metadata === undefined ? {} : { metadata }), ...(user === undefined ? {} : { user }) };
+const labelsObject = z.object(openaiLabels);
+
+/** @param repeated what else an answer says again although the job does not depend on it; what is undefined was not said. */
+export function labelsOf(
+  { metadata, user, safety_identifier, prompt_cache_key }: z.infer<typeof labelsObject>, repeated: Readonly<Record<string, unknown>> = {},
+): Pick<JobSpec, 'metadata' | 'user' | 'repeated'> {
+  const said = Object.entries({ safety_identifier, prompt_cache_key, ...repeated }).filter(([, value]) => value !== undefined);
+  return {
+    ...(metadata === undefined ? {} : { metadata }),
+    ...(user === undefined ? {} : { user }),
+    ...(said.length === 0 ? {} : { repeated: Object.fromEntries(said) }),
+  };
 }
 
 /** There is one tier. */

@@ -8,9 +8,12 @@ import type { Alternative, TokenLogprob } from '../../engine/job/logprobs.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { HttpError } from '../errors.ts';
 
+/** Kept and repeated; no model is told it. */
+const DESCRIPTION_CHARS_MAX = 8_192;
+
 const schemaFields = {
   name: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, { error: 'must be 1 to 64 letters, digits, "_" or "-"' }),
-  description: z.string().optional(),
+  description: z.string().max(DESCRIPTION_CHARS_MAX).optional(),
   schema: z.record(z.string(), z.unknown()).openapi({ description: 'Kept whole, with `strict` or without; what cannot be kept is refused by name.' }),
   strict: z.boolean().nullable().optional(),
 } as const;

@@ -10,8 +10,8 @@ import { failureOf } from '../errors.ts';
 import { endError } from '../foreground.ts';
 import { STATUS, type JobStatus } from '../jobs/views.ts';
 import type { ChainText, Transcript } from '../transcript.ts';
-import { emptyList } from './fields.ts';
-import { openAiLogprobs, tokenLogprobSchema } from './output.ts';
+import { effort, emptyList } from './fields.ts';
+import { openAiLogprobs, textFormat, tokenLogprobSchema } from './output.ts';
 import { repeatedTools, responseToolChoice, responseToolsOf } from './tools.ts';
 import { hyperscaleUsage, outcomeOf, outcomeSchema } from './usage.ts';
 
@@ -50,13 +50,33 @@ export const responseSchema = z.object({
   temperature: z.number().nullable(),
   top_p: z.number().nullable(),
   max_output_tokens: z.int().openapi({ description: 'What was asked for, or what it came to.' }),
-  text: z.object({ format: z.object({ type: z.enum(['text', 'json_object']) }).optional() }).openapi({ description: 'A schema is not repeated.' }),
+  instructions: z.string().nullable(),
+  reasoning: z.object({ effort: effort.nullable(), summary: z.null() }),
+  text: z.object({ format: textFormat }),
+  top_logprobs: z.int(),
+  background: z.boolean(),
+  store: z.boolean(),
+  safety_identifier: z.string().nullable(),
+  prompt_cache_key: z.string().nullable(),
   truncation: z.literal('disabled'),
   tools: repeatedTools,
   tool_choice: responseToolChoice,
   parallel_tool_calls: z.boolean(),
 }).openapi('Response');
 
+/** What a response says again of its request although its job does not depend on it, as the job keeps it. Where it is not there, nothing was said. */
+const repeatedFields = z.object({
+  background: z.boolean(),
+  store: z.boolean(),
+  effort,
+  format: z.object({ name: z.string(), description: z.string(), strict: z.boolean().nullable() }).partial(),
+  tool_choice: z.literal('none'),
+  parallel_tool_calls: z.boolean(),
+  safety_identifier: z.string(),
+  prompt_cache_key: z.string(),
+}).partial();
+
+export type Repeated = z.infer<typeof repeatedFields>;
 export type ResponseObject = z.infer<typeof responseSchema>;
 export type OutputItem = z.infer<typeof itemSchema>;
 
@@ -73,6 +93,8 @@ export function jobOfResponse(id: string): string {
 
 /** While it has not ended. */
 export function pendingResponse(view: JobView, status: JobStatus): ResponseObject {
+  const { temperature, topP, instructions, logprobs } = view.asked;
+  const repeated = repeatedFields.safeParse(view.asked.repeated ?? {}).data ?? {};
   return {
     id: responseId(view.id),
     object: 'response',
@@ -88,13 +110,26 @@ export function pendingResponse(view: JobView, status: JobStatus): ResponseObjec
     metadata: { ...view.metadata },
     user: view.user,
     service_tier: 'default',
-    temperature: view.asked.temperature,
-    top_p: view.asked.topP,
+    temperature,
+    top_p: topP,
     max_output_tokens: view.length,
-    text: view.asked.format === 'json_schema' ? {} : { format: { type: view.asked.format ?? 'text' } },
+    instructions,
+    reasoning: { effort: repeated.effort ?? null, summary: null },
+    text: { format: formatOf(view, repeated) },
+    top_logprobs: logprobs ?? 0,
+    background: repeated.background ?? false,
+    store: repeated.store ?? true,
+    safety_identifier: repeated.safety_identifier ?? null,
+    prompt_cache_key: repeated.prompt_cache_key ?? null,
     truncation: 'disabled',
-    ...responseToolsOf(view.tools),
+    ...responseToolsOf(view.tools, repeated),
   };
+}
+
+/** A job that was no response has no name for its schema. */
+function formatOf({ asked: { format } }: JobView, { format: { name = 'format', description, strict = null } = {} }: Repeated): z.infer<typeof textFormat> {
+  if (format?.kind !== 'json_schema') return { type: format?.kind ?? 'text' };
+  return { type: 'json_schema', name, ...(description === undefined ? {} : { description }), schema: format.schema as Record<string, unknown>, strict };
 }
 
 /**

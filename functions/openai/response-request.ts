@@ -1,12 +1,14 @@
 /** What /v1/responses takes: every field that is not here is refused by name, every value that would be ignored too. */
 import { z } from '@hono/zod-openapi';
 
+import type { ModelView } from '../../engine/control/platform.ts';
 import { LIMITS } from '../../engine/core/limits.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { HttpError } from '../errors.ts';
-import type { ChosenBudget } from './budget.ts';
-import { content, effort, emptyList, hyperscale, labels, labelsOf, length, modelName, sampling, samplingOf, seed, serviceTier, textOf } from './fields.ts';
+import { type ChosenBudget, budgetOf } from './budget.ts';
+import { content, effort, emptyList, hyperscale, labelsOf, length, modelName, openaiLabels, sampling, samplingOf, seed, serviceTier, textOf } from './fields.ts';
 import { formatSpec, textFormat, topLogprobs } from './output.ts';
+import type { Repeated } from './response-object.ts';
 import { call, callId, checkAnswers, responseToolChoice, responseTools, toolsSpec } from './tools.ts';
 
 /** Of an item that a response gave and a client hands back. */
@@ -56,7 +58,7 @@ export const responseRequest = z.strictObject({
   // Values that say what is done anyway.
   truncation: z.literal('disabled').optional(),
   service_tier: serviceTier,
-  ...labels,
+  ...openaiLabels,
   store: z.boolean().optional().openapi({ description: 'Every request is a stored job. `false`: erased once it is answered.' }),
 }).openapi('ResponseRequest', { example: { model: 'countdown', input: '4 20 8 13 target 59', reasoning: { effort: 'medium' } } });
 
@@ -64,7 +66,13 @@ export type ResponseRequest = z.infer<typeof responseRequest>;
 
 type Messages = NonNullable<JobSpec['messages']>;
 
-export function responseSpec(request: ResponseRequest, budget: ChosenBudget): JobSpec {
+/** The job that a request asks for, but for the turns of the response before it. @throws HttpError; EngineError ERR_MODEL_NOT_FOUND */
+export async function responseJob(request: ResponseRequest, models: () => Promise<readonly ModelView[]>): Promise<JobSpec> {
+  const { model, reasoning, hyperscale, max_output_tokens: length } = request;
+  return responseSpec(request, await budgetOf({ model, effort: reasoning?.effort, hyperscale, lengths: [['max_output_tokens', length]], n: 1 }, models));
+}
+
+function responseSpec(request: ResponseRequest, budget: ChosenBudget): JobSpec {
   const { tool_choice: choice } = request;
   const samplingSpec = samplingOf(request);
   const format = request.text?.format;
@@ -83,11 +91,25 @@ export function responseSpec(request: ResponseRequest, budget: ChosenBudget): Jo
     ...(request.instructions === undefined ? {} : { instructions: request.instructions }),
     ...toolsSpec({ tools: request.tools, choice: typeof choice === 'object' ? { name: choice.name } : choice, parallel: request.parallel_tool_calls }),
     ...budget.spec,
-    ...labelsOf(request),
+    ...labelsOf(request, repeatedOf(request)),
     ...(samplingSpec === undefined ? {} : { sampling: samplingSpec }),
     ...(request.seed === undefined ? {} : { seed: request.seed }),
     ...formatSpec(format?.type, format?.type === 'json_schema' ? format.schema : undefined, 'text.format.schema'),
     ...(includesLogprobs ? { logprobs: request.top_logprobs ?? 0 } : {}),
+  };
+}
+
+/** What is asked of the response and not of its job; defaults are not written down. */
+function repeatedOf({ background, store, reasoning, text, tools = [], tool_choice: choice, parallel_tool_calls: parallel }: ResponseRequest): Repeated {
+  const format = text?.format;
+  return {
+    background: background === true ? true : undefined,
+    store: store === false ? false : undefined,
+    effort: reasoning?.effort,
+    format: format?.type === 'json_schema' ? { name: format.name, description: format.description, strict: format.strict } : undefined,
+    // Of tools the job itself says it.
+    tool_choice: tools.length === 0 && choice === 'none' ? choice : undefined,
+    parallel_tool_calls: tools.length === 0 ? parallel : undefined,
   };
 }
 

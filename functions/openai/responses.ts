@@ -12,10 +12,9 @@ import { jobId } from '../jobs/common.ts';
 import { STATUS, isOver } from '../jobs/views.ts';
 import { frame, sseResponse, sseSchema } from '../sse.ts';
 import { Transcript } from '../transcript.ts';
-import { budgetOf } from './budget.ts';
 import { OPENAI_FAILURES, envelopeOf } from './errors.ts';
 import { type ResponseObject, endedResponse, jobOfResponse, pendingResponse, responseId, responseSchema } from './response-object.ts';
-import { responseRequest, responseSpec } from './response-request.ts';
+import { responseJob, responseRequest } from './response-request.ts';
 import { responseFrames } from './response-stream.ts';
 
 const TAG = 'OpenAI';
@@ -36,13 +35,11 @@ export function responses(registry: Registry): void {
     body: responseRequest, headers: idempotencyHeaders, responses: answers,
   }, async ({ c, caller: { tenant }, body, signal, hold }) => {
     const key = idempotencyKey(c.req.raw);
-    const budget = await budgetOf({
-      model: body.model, effort: body.reasoning?.effort, hyperscale: body.hyperscale, lengths: [['max_output_tokens', body.max_output_tokens]], n: 1,
-    }, () => platform.models({ tenant, signal }));
+    const spec = await responseJob(body, () => platform.models({ tenant, signal }));
     refuseUnstored(body.store, { key, background: body.background });
     const asked = body.previous_response_id;
     const previous = asked === undefined ? undefined : { job: jobOfResponse(asked), param: 'previous_response_id' };
-    const view = await submit(services, responseSpec(body, budget), { tenant, key, previous, via: body.background === true ? 'response' : undefined, trace: c.get('trace') });
+    const view = await submit(services, spec, { tenant, key, previous, via: body.background === true ? 'response' : undefined, trace: c.get('trace') });
     const keep = body.background === true || key !== undefined;
     if (body.stream === true) return streamed(c, view, { tenant, startingAfter: null, release: hold(), keep, store: body.store });
     c.set('job', view.id);

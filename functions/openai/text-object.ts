@@ -4,10 +4,12 @@ import { z } from '@hono/zod-openapi';
 import type { JobEvent, JobView } from '../../engine/control/platform.ts';
 import { electedChain } from '../../engine/job/elected.ts';
 import type { JobResult } from '../../engine/job/generate.ts';
+import type { TokenLogprob } from '../../engine/job/logprobs.ts';
 import { type Waited, endOf } from '../foreground.ts';
 import { frame } from '../sse.ts';
 import { Transcript, contentOf } from '../transcript.ts';
 import type { ChosenBudget } from './budget.ts';
+import { TextLogprobs, textLogprobsSchema } from './text-logprobs.ts';
 import { openaiFinish, outcomeOf, outcomeSchema } from './usage.ts';
 
 const usageSchema = z.object({
@@ -24,7 +26,7 @@ export const textSchema = z.object({
   object: z.literal('text_completion'),
   created: z.int(),
   model: z.string(),
-  choices: z.array(z.object({ index: z.int(), text: z.string(), finish_reason: z.enum(['stop', 'length']), logprobs: z.null() })),
+  choices: z.array(z.object({ index: z.int(), text: z.string(), finish_reason: z.enum(['stop', 'length']), logprobs: textLogprobsSchema.nullable() })),
   usage: usageSchema,
   hyperscale: z.array(outcomeSchema).openapi({ description: 'Of each prompt.' }),
 }).openapi('TextCompletion');
@@ -41,15 +43,24 @@ const choicesOf = ({ separate, width }: ChosenBudget): number => (separate ? wid
 export function textOfJobs(jobs: readonly TextJob[], budget: ChosenBudget, waited: readonly Waited[]): z.infer<typeof textSchema> {
   return {
     ...head(jobs),
-    choices: waited.flatMap(({ transcript, result }, at) => shown(budget, result).map((chain, place) => ({
-      index: at * choicesOf(budget) + place,
-      text: (jobs[at]?.echo ?? '') + contentOf(transcript.chain(chain)),
-      finish_reason: openaiFinish(result.chains[chain]?.finish_reason ?? 'stop'),
-      logprobs: null,
-    }))),
+    choices: waited.flatMap(({ transcript, result }, at) => shown(budget, result).map((chain, place) => {
+      const { logprobs } = transcript.chain(chain);
+      return {
+        index: at * choicesOf(budget) + place,
+        text: (jobs[at]?.echo ?? '') + contentOf(transcript.chain(chain)),
+        finish_reason: openaiFinish(result.chains[chain]?.finish_reason ?? 'stop'),
+        logprobs: logprobs === null ? null : new TextLogprobs().next(logprobs),
+      };
+    })),
     usage: waited.reduce((sum, { result }) => added(sum, result), NOTHING),
     hyperscale: waited.map(({ result }) => outcomeOf(result, elected(budget, result))),
   };
+}
+
+interface ChunkMore {
+  readonly finish?: string | null;
+  readonly logprobs?: readonly TokenLogprob[];
+  readonly hyperscale?: unknown;
 }
 
 /** Prompt after prompt, though their jobs run side by side: a choice's chunks come in order, and which choice comes first is nobody's concern. */
@@ -59,22 +70,28 @@ export async function* textFrames(
   const live = budget.separate || budget.width === 1;
   let usage = NOTHING;
   for (const [at, { view, echo }] of jobs.entries()) {
-    const chunk = (chain: number, text: string, extension: object = {}, finish: string | null = null): string => frame(JSON.stringify({
-      ...head(jobs), choices: [{ index: at * choicesOf(budget) + chain, text, finish_reason: finish, logprobs: null }], ...(includeUsage ? { usage: null } : {}), ...extension,
-    }));
+    const kept = new Map<number, TextLogprobs>();
+    const chunk = (place: number, text: string, { finish = null, logprobs = [], ...extension }: ChunkMore = {}): string => {
+      if (!kept.has(place)) kept.set(place, new TextLogprobs());
+      const choice = { index: at * choicesOf(budget) + place, text, finish_reason: finish, logprobs: logprobs.length === 0 ? null : kept.get(place)?.next(logprobs) };
+      return frame(JSON.stringify({ ...head(jobs), choices: [choice], ...(includeUsage ? { usage: null } : {}), ...extension }));
+    };
     const transcript = new Transcript();
     if (echo !== '') for (let chain = 0; chain < choicesOf(budget); chain++) yield chunk(chain, echo);
     for await (const event of events(view.id)) {
       transcript.take(event);
-      if (live && (event.kind === 'token' || event.kind === 'finish') && event.delta.content !== '') yield chunk(event.chain, event.delta.content);
+      if (!live || (event.kind !== 'token' && event.kind !== 'finish')) continue;
+      const { chain, delta: { content }, logprobs = [] } = event;
+      if (content !== '' || logprobs.length > 0) yield chunk(chain, content, { logprobs });
     }
     const result = endOf(transcript, view.id);
     usage = added(usage, result);
     const chains = shown(budget, result);
-    if (!live) yield chunk(0, contentOf(transcript.chain(chains[0] ?? 0)));
+    const one = transcript.chain(chains[0] ?? 0);
+    if (!live) yield chunk(0, contentOf(one), { logprobs: one.logprobs ?? [] });
     for (const [place, chain] of chains.entries()) {
       const outcome = place === chains.length - 1 ? { hyperscale: [outcomeOf(result, elected(budget, result))] } : {};
-      yield chunk(place, '', outcome, openaiFinish(result.chains[chain]?.finish_reason ?? 'stop'));
+      yield chunk(place, '', { finish: openaiFinish(result.chains[chain]?.finish_reason ?? 'stop'), ...outcome });
     }
   }
   if (includeUsage) yield frame(JSON.stringify({ ...head(jobs), choices: [], usage }));

@@ -6,7 +6,8 @@ import type { JobSpec } from '../../engine/job/spec.ts';
 import { HttpError } from '../errors.ts';
 import { HTTP_LIMITS } from '../limits.ts';
 import { type ChosenBudget, budgetOf } from './budget.ts';
-import { hyperscale, labels, labelsOf, length, modelName, rawPrompt, sampling, samplingOf, seed, serviceTier, stop, width } from './fields.ts';
+import { hyperscale, labelsOf, length, modelName, openaiLabels, rawPrompt, sampling, samplingOf, seed, serviceTier, stop, width } from './fields.ts';
+import { topLogprobs } from './output.ts';
 
 /** OpenAI's, for this endpoint alone. */
 const MAX_TOKENS_DEFAULT = 16;
@@ -37,9 +38,10 @@ export const textRequest = z.strictObject({
   stop: stop.optional(),
   ...sampling,
   logit_bias: z.record(z.string().regex(/^\d{1,7}$/), z.number().min(-100).max(100)).optional(),
+  logprobs: topLogprobs.optional().openapi({ description: 'Of each token, and of so many of the likeliest in its place.' }),
   hyperscale: hyperscale.optional(),
   service_tier: serviceTier,
-  ...labels,
+  ...openaiLabels,
 }).openapi('CompletionRequest', { example: { model: 'countdown', prompt: '<s> user 4 20 8 13 target 59 <think>', max_tokens: 100 } });
 
 export type TextRequest = z.infer<typeof textRequest>;
@@ -59,6 +61,7 @@ export async function textJobs(request: TextRequest, models: () => Promise<reado
   if (bestOf !== undefined && bestOf !== n) throw new HttpError('invalid_value', `best_of must be n, which is ${n}: all that is generated is shown, and hyperscale.vote elects one.`, { param: 'best_of' });
   const all = promptsOf(request.prompt) ?? [];
   if (echo === true && all.some((prompt) => typeof prompt !== 'string')) throw new HttpError('invalid_value', 'echo must not be given with token ids: it shows text.', { param: 'echo' });
+  if (echo === true && request.logprobs !== undefined) throw new HttpError('invalid_value', 'logprobs must not be given with echo: tokens of a prompt have none.', { param: 'logprobs' });
   const length = request.max_tokens ?? (request.hyperscale?.length === undefined ? MAX_TOKENS_DEFAULT : undefined);
   const budget = await budgetOf({ model: request.model, effort: undefined, hyperscale: request.hyperscale, lengths: [['max_tokens', length]], n }, models);
   const bias = Object.entries(request.logit_bias ?? {}).map(([id, value]): [number, number] => [Number(id), value]);
@@ -71,6 +74,7 @@ export async function textJobs(request: TextRequest, models: () => Promise<reado
     ...labelsOf(request),
     ...(Object.keys(chosen).length === 0 ? {} : { sampling: chosen }),
     ...(request.seed === undefined ? {} : { seed: request.seed }),
+    ...(request.logprobs === undefined ? {} : { logprobs: request.logprobs }),
     ...(request.stop === undefined ? {} : { stop: typeof request.stop === 'string' ? [request.stop] : request.stop }),
   };
   return {

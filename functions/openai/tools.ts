@@ -78,8 +78,8 @@ export function checkAnswers(messages: readonly Message[], param: (index: number
 }
 
 /** As a response repeats it. */
-export function responseToolsOf(offered: OfferedTools | null): { tools: z.infer<typeof repeatedTools>; tool_choice: z.infer<typeof responseToolChoice>; parallel_tool_calls: boolean } {
-  if (offered === null) return { tools: [], tool_choice: 'auto', parallel_tool_calls: false };
+export function responseToolsOf(offered: OfferedTools | null, asked: { readonly tool_choice?: 'none' | undefined; readonly parallel_tool_calls?: boolean | undefined }): { tools: z.infer<typeof repeatedTools>; tool_choice: z.infer<typeof responseToolChoice>; parallel_tool_calls: boolean } {
+  if (offered === null) return { tools: [], tool_choice: asked.tool_choice ?? 'auto', parallel_tool_calls: asked.parallel_tool_calls ?? true };
   const { tools, choice, parallel } = offered;
   return {
     tools: tools.map(({ function: { name: named, description, parameters, strict } }: Tools[number]) => ({

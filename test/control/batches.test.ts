@@ -15,7 +15,7 @@ import { NativeShelf } from '../../engine/control/native-shelf.ts';
 import { EngineError } from '../../engine/core/errors.ts';
 import { LIMITS } from '../../engine/core/limits.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
-import { batchOfChats } from '../../functions/openai/batch-chat.ts';
+import { batchOfChats } from '../../functions/openai/batch-endpoints.ts';
 import { SPEC, TENANT, platformOn, runToEnd } from './support.ts';
 
 const shelf = new NativeShelf();

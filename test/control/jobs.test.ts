@@ -38,7 +38,7 @@ describe('a job that is asked for', () => {
       cachedTokens: 0,
       metadata: null,
       user: null,
-      asked: { temperature: 1, topP: 1, format: null },
+      asked: { temperature: 1, topP: 1, format: null, logprobs: null, instructions: null, repeated: null },
       length: expect.any(Number) as number,
       expiresMs: null,
       evidence: null,
@@ -173,6 +173,21 @@ describe('a listing', () => {
     for (const id of ['a', 'b', 'c']) await platform.submit(SPEC, { ...me, id });
     expect((await platform.list({ ...me, limit: 2, after: 'c' })).jobs.map(({ id }) => id)).toEqual(['b', 'a']);
   });
+});
+
+test('jobs that have not ended are counted up to a bound, of their tenant alone, and by a front that made them at once', async () => {
+  const store = new MemoryStore();
+  const clock = new ManualClock();
+  const { platform } = platformOn(store, shelf, { clock });
+  const other = platformOn(store, shelf, { clock }).platform;
+  expect(await platform.live(9, me)).toBe(0);
+  const ids = ['a', 'b', 'c'];
+  for (const id of ids) await platform.submit(SPEC, { ...me, id });
+  await other.submit(SPEC, { tenant: 'other', id: 'a' });
+  expect([await platform.live(9, me), await platform.live(2, me), await other.live(9, me), await other.live(9, { tenant: 'other' })]).toEqual([3, 2, 3, 1]);
+  await platform.cancel('a', me);
+  clock.advance(1_000);
+  expect([await platform.live(9, me), await other.live(9, me)]).toEqual([2, 2]);
 });
 
 async function pages(platform: Platform, limit: number): Promise<readonly (readonly string[])[]> {

@@ -17,6 +17,7 @@ const KEYS: Readonly<Record<string, ApiKey>> = {
   'key-of-bert': { tenant: 'bert', scopes: ['read', 'write'], rpm: 6_000, concurrent: 100 },
   'key-to-look': { tenant: 'anna', scopes: ['read'], rpm: 6_000, concurrent: 100 },
   'key-of-few': { tenant: 'few', scopes: ['read', 'write'], rpm: 2, concurrent: 100 },
+  'key-of-two-jobs': { tenant: 'two', scopes: ['read', 'write'], rpm: 6_000, concurrent: 100, jobs: 2 },
   'key-of-one': { tenant: 'one', scopes: ['read', 'write'], rpm: 6_000, concurrent: 1 },
 };
 const bearer = (key: string) => ({ authorization: `Bearer ${key}` });
@@ -195,6 +196,30 @@ describe('a rate', () => {
     // A request that is refused was not counted for ever.
     for (let n = 0; n < 3; n++) expect((await api.post('/v1/jobs', '{', bearer('key-of-one'))).status).toBe(400);
     expect((await fetch(`${api.url}/v1/jobs/${id}/cancel`, { method: 'POST', headers: bearer('key-of-one') })).status).toBe(200);
+  });
+
+  test('of jobs that have not ended is kept over all endpoints, and room comes with every end', async () => {
+    const headers = bearer('key-of-two-jobs');
+    const submit = async () => await api.post('/v1/jobs', LONG, headers);
+    const made = [await submit(), await submit()];
+    expect(made.map(({ status }) => status)).toEqual([201, 201]);
+    const chat = { model: 'countdown@cr2', messages: [{ role: 'user', content: '1 2 target 3' }] };
+    for (const [path, body] of [['/v1/jobs', LONG], ['/v1/chat/completions', chat], ['/v1/responses', { model: 'countdown@cr2', input: '1', background: true }]] as const) {
+      const refused = await api.post(path, body, headers);
+      expect([path, refused.status, refused.headers.get('retry-after')]).toEqual([path, 429, '5']);
+      expect(JSON.stringify(await refused.json())).toContain('"too_many_jobs"');
+    }
+    // Who looks, quotes or cancels makes none, and another tenant has jobs of its own.
+    expect((await api.post('/v1/quotes', JOB, headers)).status).toBe(200);
+    expect((await api.post('/v1/jobs', JOB, bearer('key-of-bert'))).status).toBe(201);
+    const { id } = (await made[0]?.json()) as { id: string };
+    expect((await api.post(`/v1/jobs/${id}/cancel`, '', headers)).status).toBe(200);
+    const after = await vi.waitFor(async () => {
+      const response = await submit();
+      expect(response.status).toBe(201);
+      return (await response.json()) as { id: string };
+    }, WAIT);
+    for (const job of [after.id, ((await made[1]?.json()) as { id: string }).id]) await api.post(`/v1/jobs/${job}/cancel`, '', headers);
   });
 });
 

@@ -115,6 +115,32 @@ describe('a batch', () => {
     expect(await openai.batches.cancel(batch.id)).toEqual(batch);
   });
 
+  test('of completions and of responses has what these endpoints answer alone; lines that are more than a job are refused', async () => {
+    const text = { model: 'countdown@cr2', prompt: '<s> user 7 18 17 7 target 35 <think>', temperature: 1, seed: 5, n: 2, max_tokens: 30, logprobs: 1 };
+    const response = { model: 'countdown@cr2', input: '7 18 17 7 target 35', temperature: 0, metadata: { a: 'b' } };
+    const batchOf = async (endpoint: string, bodies: readonly object[]) => await openai.batches.create({
+      ...WINDOW, endpoint: endpoint as '/v1/responses', input_file_id: (await upload(openai, jsonl(bodies.map((body, i) => line(`${i}`, body, { url: endpoint }))))).id,
+    });
+    const answered = async (endpoint: string, body: object) => {
+      const { output_file_id, error_file_id } = await until(openai, (await batchOf(endpoint, [body])).id, 'completed');
+      expect(error_file_id).toBeNull();
+      return (await linesOf(openai, output_file_id))[0]?.response?.body as unknown as { readonly id: string; readonly created?: number; readonly created_at?: number };
+    };
+    const alone = await openai.completions.create(text as OpenAI.CompletionCreateParamsNonStreaming);
+    const texts = await answered('/v1/completions', text);
+    expect(texts).toEqual({ ...alone, id: texts.id, created: texts.created });
+    const { output_text: _, output, ...whole } = await openai.responses.create(response as OpenAI.Responses.ResponseCreateParamsNonStreaming);
+    const responses = await answered('/v1/responses', response);
+    expect(responses).toMatchObject({ ...whole, id: responses.id, created_at: responses.created_at, output: output.map(({ type }) => ({ type })) });
+    for (const [endpoint, body, change, param] of [
+      ['/v1/completions', text, { prompt: ['a', 'b'] }, 'prompt'], ['/v1/completions', text, { stream: true }, 'stream'], ['/v1/responses', response, { background: true }, 'background'],
+      ['/v1/responses', response, { previous_response_id: 'resp_x' }, 'previous_response_id'], ['/v1/responses', response, { store: false }, 'store'], ['/v1/responses', response, { instructions: '1' }, 'instructions'],
+    ] as const) {
+      const failed = await until(openai, (await batchOf(endpoint, [body, { ...body, ...change }])).id, 'failed');
+      expect(failed.errors?.data, param).toMatchObject([{ line: 2, param }]);
+    }
+  });
+
   test('may lose its input file once it is made', async () => {
     const file = await upload(openai, `${JSON.stringify(line('only', GREEDY))}\n`);
     const { id } = await openai.batches.create({ ...WINDOW, input_file_id: file.id });

@@ -89,6 +89,37 @@ describe('a completion', () => {
     expect(joined(await chunksOf(change))).toBe(whole.choices[0]?.text);
   });
 
+  test('has the log-probabilities of its tokens as OpenAI\'s legacy shape has them, whole and streamed, of each choice', async () => {
+    const change = { logprobs: 2, n: 2, temperature: 1, seed: 3, max_tokens: 40 };
+    const whole = await create(change);
+    const chat = await api.openai.chat.completions.create({
+      model: GREEDY.model, temperature: 1, seed: 3, n: 2, max_tokens: 40, logprobs: true, top_logprobs: 2, messages: [{ role: 'user', content: '7 18 17 7 target 35' }],
+    });
+    const chunks = (await chunksOf(change)).flatMap(({ choices }) => choices);
+    for (const { index, text, logprobs } of whole.choices) {
+      const { tokens = [], token_logprobs = [], top_logprobs = [], text_offset = [] } = logprobs ?? {};
+      expect(tokens.length).toBeGreaterThan(10);
+      // This tokenizer leaves out the space before the first word.
+      expect(tokens.join('')).toBe(` ${text}`);
+      expect(text_offset.map((at, i) => ` ${text}`.slice(at).startsWith(tokens[i] ?? '?'))).not.toContain(false);
+      for (const [i, token] of tokens.entries()) {
+        expect(top_logprobs[i]?.[token]).toBe(token_logprobs[i]);
+        expect(Object.keys(top_logprobs[i] ?? {}).length).toBeLessThanOrEqual(3);
+        expect(Math.max(...Object.values(top_logprobs[i] ?? {}))).toBeLessThanOrEqual(0);
+      }
+      // The last of them are what a chat calls the content.
+      const content = chat.choices[index]?.logprobs?.content ?? [];
+      if (content.length > 0) expect(token_logprobs.slice(-content.length)).toEqual(content.map(({ logprob }) => logprob));
+      const streamed = chunks.filter((choice) => choice.index === index).flatMap((choice) => choice.logprobs ?? []);
+      for (const field of ['tokens', 'token_logprobs', 'top_logprobs', 'text_offset'] as const) expect(streamed.flatMap((one) => one[field] as unknown[]), field).toEqual(logprobs?.[field]);
+    }
+    expect((await create({ logprobs: 0 })).choices[0]?.logprobs?.top_logprobs?.every((top) => Object.keys(top).length === 1)).toBe(true);
+    const voted = { temperature: 1, seed: 5, hyperscale: { width: 4, vote: 'majority' }, logprobs: 1 };
+    const elected = (await create(voted)).choices[0]?.logprobs;
+    expect((await chunksOf(voted)).flatMap(({ choices }) => choices[0]?.logprobs?.tokens ?? [])).toEqual(elected?.tokens);
+    await expect(create({ logprobs: 1, echo: true })).rejects.toMatchObject({ status: 400, param: 'logprobs' });
+  });
+
   test('stops at its stop strings, and the same Idempotency-Key is the same jobs', async () => {
     const stopped = await create({ stop: ['</think>', '\n'] });
     expect(stopped.choices[0]).toMatchObject({ finish_reason: 'stop', text: expect.not.stringContaining('</think>') as string });
@@ -114,7 +145,7 @@ describe('a completion', () => {
 
 describe('what is refused', () => {
   test.each([
-    ['suffix', ' end'], ['logprobs', 3], ['best_of', 5], ['prompt', ''], ['prompt', []], ['prompt', [[]]], ['prompt', [PROMPT, 3]], ['prompt', [1.5]], ['prompt', [-1]], ['prompt', [99_999]],
+    ['suffix', ' end'], ['logprobs', 21], ['logprobs', true], ['best_of', 5], ['prompt', ''], ['prompt', []], ['prompt', [[]]], ['prompt', [PROMPT, 3]], ['prompt', [1.5]], ['prompt', [-1]], ['prompt', [99_999]],
     ['prompt', Array.from({ length: 33 }, () => PROMPT)], ['prompt', { text: 'x' }], ['prompt', undefined], ['max_tokens', 0], ['n', 0], ['stream_options', {}], ['messages', []], ['nonsense', 1],
   ])('%s = %j: 400, by name', async (param, value) => {
     await expect(create({ [param]: value })).rejects.toMatchObject({ status: 400, param });

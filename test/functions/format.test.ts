@@ -85,7 +85,7 @@ describe('a chat with response_format', () => {
   });
 
   test.each<[object, string, RegExp]>([
-    [{ response_format: jsonSchema({ type: 'string', pattern: 'a' }) }, 'response_format.json_schema.schema', /response_format\.json_schema\.schema must be a JSON Schema that can be kept: it has "pattern"/],
+    [{ response_format: jsonSchema({ type: 'string', not: {} }) }, 'response_format.json_schema.schema', /response_format\.json_schema\.schema must be a JSON Schema that can be kept: it has "not"/],
     [{ response_format: jsonSchema({ type: 'object', properties: { a: { not: {} } } }) }, 'response_format.json_schema.schema', /\/properties\/a has "not"/],
     [{ response_format: { type: 'json_schema', json_schema: { name: 'no schema' } } }, 'response_format', /name/],
     [{ response_format: { type: 'grammar' } }, 'response_format', /text, json_object or json_schema/],
@@ -154,7 +154,7 @@ describe('a response', () => {
   test('with text.format is parsed by the client\'s own helper', async () => {
     const response = await api.openai.responses.parse({ ...RESPONSE, text: { format: zodTextFormat(Shape, 'shape') } });
     expect(Shape.parse(response.output_parsed)).toEqual(response.output_parsed);
-    const error: unknown = await api.openai.responses.create({ ...RESPONSE, text: { format: { type: 'json_schema', name: 'x', schema: { type: 'string', pattern: 'a' } } } } as OpenAI.Responses.ResponseCreateParamsNonStreaming).catch((thrown: unknown) => thrown);
+    const error: unknown = await api.openai.responses.create({ ...RESPONSE, text: { format: { type: 'json_schema', name: 'x', schema: { type: 'string', not: {} } } } } as OpenAI.Responses.ResponseCreateParamsNonStreaming).catch((thrown: unknown) => thrown);
     expect(error).toMatchObject({ status: 400, param: 'text.format.schema' });
   });
 

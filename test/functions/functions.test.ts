@@ -32,12 +32,11 @@ describe('the bundle', () => {
     expect(index.length).toBeLessThan(50_000);
   });
 
-  test.each(SCHEDULED)('of %s imports modules of Node alone, knows nothing native, and is under 1 MB', (name) => {
+  test.each(SCHEDULED)('of %s imports at most modules of Node, knows nothing native, and is under 1 MB', (name) => {
     const { front, bytes, metafile } = built.find((one) => one.name === name) as BuiltFunction;
     expect(front).toBeNull();
     expect(bytes).toBeLessThan(BYTES_MAX);
     const imports = Object.values(metafile.outputs)[0]?.imports ?? [];
-    expect(imports.length).toBeGreaterThan(0);
     expect(imports.filter((one) => !one.path.startsWith('node:'))).toEqual([]);
     expect(Object.keys(metafile.inputs).filter((file) => /engine\/runtime\/|engine\/job\/(slice|session|restore)\.ts/.test(file))).toEqual([]);
   });

@@ -48,7 +48,7 @@ describe('a null', () => {
   });
 
   test('that means something stays: what a template is told is the client\'s own JSON', async () => {
-    const asked = { ...JOB, tools: [{ type: 'function', function: { name: 'f', parameters: { default: null, enum: ['a', null] } } }], tool_choice: 'none', documents: [{ a: null }], template_variables: { a: null } };
+    const asked = { ...JOB, tools: [{ type: 'function', function: { name: 'f', parameters: { default: null, enum: ['a', null] } } }], tool_choice: 'none', template_variables: { a: null } };
     expect(await post('/v1/quotes', asked)).toMatchObject({ status: 200 });
   });
 });

@@ -267,6 +267,17 @@ describe('what is refused', () => {
     expect((await send('PUT', '/v1/jobs/-x', GREEDY)).status).toBe(400);
   });
 
+  test('what a PUT or the model\'s template would ignore, by name', async () => {
+    const keyed = await fetch(`${api.url}/v1/jobs/mine`, { method: 'PUT', headers: { 'content-type': 'application/json', 'idempotency-key': 'x' }, body: JSON.stringify(GREEDY) });
+    expect([keyed.status, await keyed.json()]).toMatchObject([400, { code: 'unsupported_parameter', param: 'idempotency-key' }]);
+    for (const [field, change] of [['documents', { documents: [{ a: 1 }] }], ['date', { date: '2024-07-26' }], ['messages.0.name', { prompt: undefined, messages: [{ role: 'user', content: '1', name: 'ada' }] }]] as const) {
+      for (const path of ['/v1/jobs', '/v1/quotes']) {
+        const response = await api.post(path, { ...GREEDY, ...change });
+        expect([response.status, await response.json()], field).toMatchObject([400, { code: 'invalid_value', param: field }]);
+      }
+    }
+  });
+
   test('queries and positions that are none', async () => {
     const { id } = await submit({ ...GREEDY, budget: { width: 1, length: 1 } });
     for (const path of ['/v1/jobs?limit=0', '/v1/jobs?limit=x', '/v1/jobs?page=2', `/v1/jobs/${id}/events?after=x`]) expect((await api.get(path)).status).toBe(400);

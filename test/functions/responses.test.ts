@@ -60,7 +60,32 @@ describe('a response', () => {
     expect(response).toMatchObject(repeated);
     expect(await api.openai.responses.retrieve(response.id)).toMatchObject(repeated);
     expect((await streamOf({ ...GREEDY, ...asked }))[0]).toMatchObject({ type: 'response.created', response: repeated });
-    expect(await api.openai.responses.create({ model: GREEDY.model, input: GREEDY.input, max_output_tokens: 1 })).toMatchObject({ temperature: 1, top_p: 1 });
+    expect(await api.openai.responses.create({ model: GREEDY.model, input: GREEDY.input, max_output_tokens: 1 })).toMatchObject({
+      temperature: 1, top_p: 1, instructions: null, reasoning: { effort: null, summary: null }, top_logprobs: 0, background: false, store: true, parallel_tool_calls: true,
+      safety_identifier: null, prompt_cache_key: null,
+    });
+  });
+
+  test('says again what its job does not depend on, too: in the foreground, the background, a stream and of what is not stored', async () => {
+    const schema = { type: 'object', properties: { sum: { type: 'integer' } }, required: ['sum'], additionalProperties: false };
+    const said = {
+      instructions: '1 2', reasoning: { effort: 'low' as const }, safety_identifier: 'anna', prompt_cache_key: 'sums', top_logprobs: 2, tool_choice: 'none' as const, parallel_tool_calls: false,
+      text: { format: { type: 'json_schema' as const, name: 'sum', description: 'A sum.', strict: true, schema } },
+    };
+    const asked = { ...said, model: 'talker-cr2', input: '7 18 17 7 target 35', max_output_tokens: 3, include: ['message.output_text.logprobs' as const] };
+    const response = await api.openai.responses.create(asked);
+    const repeated = { ...said, reasoning: { effort: 'low', summary: null }, background: false, store: true };
+    expect(response).toMatchObject(repeated);
+    expect(await api.openai.responses.retrieve(response.id)).toMatchObject(repeated);
+    const { id } = await api.openai.responses.create({ ...asked, background: true });
+    expect(await untilEnded(id)).toMatchObject({ ...repeated, background: true });
+    const events = await streamOf({ ...asked, store: false });
+    for (const event of [events[0], events.at(-1)]) expect(event).toMatchObject({ response: { ...repeated, store: false } });
+    // A chat is read as a response, too; its schema has no name that was kept.
+    const chat = await api.openai.chat.completions.create({
+      model: 'countdown@cr2', messages: [{ role: 'user', content: '1' }], max_tokens: 1, response_format: { type: 'json_schema', json_schema: { name: 'sum', schema } },
+    });
+    expect(await api.openai.responses.retrieve(chat.id.replace('chatcmpl-', 'resp_'))).toMatchObject({ text: { format: { type: 'json_schema', name: 'format', schema, strict: null } } });
   });
 
   test('streamed is typed events whose numbers grow, that add up to the response itself', async () => {
@@ -167,7 +192,7 @@ describe('a response', () => {
   });
 
   test('takes what it gave back as input, thinking and all', async () => {
-    const first = await api.openai.responses.create({ ...GREEDY, instructions: 'Count.', max_output_tokens: 300 });
+    const first = await api.openai.responses.create({ ...GREEDY, max_output_tokens: 300 });
     const input = [{ role: 'user' as const, content: GREEDY.input }, ...first.output, { role: 'user' as const, content: '1 5 5 19 target 65' }];
     const next = await api.openai.responses.create({ ...GREEDY, input: input as OpenAI.Responses.ResponseInput });
     expect(next.usage?.input_tokens).toBeGreaterThan(first.usage?.input_tokens ?? 0);
@@ -197,7 +222,7 @@ describe('a conversation', () => {
 
   test('of a model that hides earlier thinking goes on with the text, and says that none of it was read', async () => {
     const first = await api.openai.responses.create(GREEDY);
-    const second = await api.openai.responses.create({ ...GREEDY, input: '1 5 5 19 target 65', instructions: 'Count.', previous_response_id: first.id });
+    const second = await api.openai.responses.create({ ...GREEDY, input: '1 5 5 19 target 65', previous_response_id: first.id });
     expect(second.usage?.input_tokens).toBeGreaterThan(first.usage?.input_tokens ?? 0);
     expect(second.usage?.input_tokens_details.cached_tokens).toBe(0);
   });

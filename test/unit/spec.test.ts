@@ -41,7 +41,7 @@ describe('a spec', () => {
   test.each<[object, RegExp]>([
     [{ format: { kind: 'xml' } }, /^format\.kind must be json_object or json_schema; got "xml"\.$/],
     [{ format: { kind: 'json_schema', schema: [] } }, /^format\.schema must be a JSON object; got a list of 0\.$/],
-    [{ format: { kind: 'json_schema', schema: { pattern: 'a' } } }, /^format\.schema must be a JSON Schema that can be kept: it has "pattern", which is not supported\.$/],
+    [{ format: { kind: 'json_schema', schema: { not: {} } } }, /^format\.schema must be a JSON Schema that can be kept: it has "not", which is not supported\.$/],
     [{ format: { kind: 'json_object', schema: {} } }, /^format\.schema is not an option\.$/],
     [{ logprobs: 21 }, /^logprobs must be an integer from 0 to 20; got 21\.$/],
     [{ model: '' }, /^model must be text of 1 to 4096 bytes; got ""\.$/],

@@ -64,4 +64,51 @@ describe('chat templates', () => {
     // `strict` is a word to the engine, not to the model.
     expect(JSON.parse(shown)).toEqual([messages, false, [{ type: 'function', function: { name: 'f', description: 'd', parameters: {} } }], [{ b: 2 }], '26 Jul', 7, true]);
   });
+
+  describe('what is asked for and left out of the prompt is known by name', () => {
+    const tokenizer = Tokenizer.parse(byteLevel());
+    const ignored = (source: string | null, spec: object) => promptOf(parseSpec({ model: 'x', ...spec }), {
+      name: 'x', template: source === null ? null : new ChatTemplate(source), tokenizer, vocabSize: tokenizer.vocabSize, context: 4_096,
+    }).ignored;
+    const SAYS = '{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}';
+    const NAMES = '{% for m in messages %}[{{ m.name or m.role }}]{{ m.content }}{% endfor %}';
+    const USERS = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}";
+    const user = { role: 'user', content: 'x' };
+    const ada = { ...user, name: 'ada' };
+    const CALLS = "{% for m in messages %}{{ m.content }}{% for call in m.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}{% endfor %}";
+    const called = [user, { role: 'assistant', content: '', tool_calls: [{ id: 'a', type: 'function', function: { name: 'f', arguments: '{}' } }] }];
+    const result = { role: 'tool', content: 'y', tool_call_id: 'a' };
+
+    test.each<[string | null, object, string | null]>([
+      [SAYS, { messages: [user, ada] }, 'messages.1.name'],
+      [SAYS, { messages: [user], instructions: 'i' }, null],
+      [SAYS, { messages: [user], documents: [{ a: 1 }] }, 'documents'],
+      [SAYS, { messages: [user], date: '2024-07-26' }, 'date'],
+      [SAYS, { messages: [user], enable_thinking: true }, null],
+      [NAMES, { messages: [user, ada] }, null],
+      [`${NAMES}{{ documents | tojson }}{{ strftime_now('%d') }}`, { messages: [user], documents: [{ a: 1 }], date: '2024-07-26' }, null],
+      [USERS, { messages: [{ role: 'system', content: 's' }, user] }, 'messages.0.content'],
+      [USERS, { messages: [user], instructions: 's' }, 'instructions'],
+      [USERS, { messages: [{ role: 'system', content: ' ' }, user] }, null],
+      [`{% if messages[0].role != 'system' %}{{ raise_exception('no') }}{% endif %}${USERS}`, { messages: [{ role: 'system', content: 's' }, user] }, null],
+      [CALLS, { messages: [...called, { ...result, name: 'f' }] }, null],
+      [CALLS, { messages: [...called, { ...result, name: 'g' }] }, 'messages.2.name'],
+      [null, { prompt: 'x', documents: [{ a: 1 }] }, 'documents'],
+      [null, { prompt: 'x' }, null],
+      [SAYS, { raw_prompt: 'x', enable_thinking: true }, 'enable_thinking'],
+      [SAYS, { raw_prompt: 'x', tools: [{ type: 'function', function: { name: 'f' } }] }, 'tools'],
+      [SAYS, { raw_prompt: 'x' }, null],
+    ])('%s of %j: %s', (source, spec, field) => {
+      expect(ignored(source, spec)).toBe(field);
+    });
+
+    test('however many roles there are, a template is asked of a few', () => {
+      let asked = 0;
+      const template = new ChatTemplate(NAMES);
+      const counting = Object.assign(Object.create(template) as ChatTemplate, { render: (variables: Parameters<ChatTemplate['render']>[0]) => (asked++, template.render(variables)) });
+      const messages = Array.from({ length: 40 }, (_, i) => ({ role: `role${i}`, content: 'x', name: `n${i}` }));
+      promptOf(parseSpec({ model: 'x', messages }), { name: 'x', template: counting, tokenizer, vocabSize: tokenizer.vocabSize, context: 4_096 });
+      expect(asked).toBe(2);
+    });
+  });
 });
