@@ -41,18 +41,6 @@ export async function sweepTenant(store: ObjectStore, tenant: string, options: S
   return { objects: garbage.length, bytes: garbage.reduce((sum, { bytes }) => sum + bytes, 0) };
 }
 
-/** Who has files or batches. @throws EngineError ERR_STORE, ERR_CANCELLED. */
-export async function tenantsOfFiles(store: ObjectStore, { signal }: CallOptions = {}): Promise<ReadonlySet<string>> {
-  const tenants = new Set<string>();
-  for (const kind of ['files', 'batches']) {
-    for await (const { key } of store.list(`${kind}/`, { signal })) {
-      const tenant = key.split('/')[1] ?? '';
-      if (isNamePart(tenant)) tenants.add(tenant);
-    }
-  }
-  return tenants;
-}
-
 type Needed = (name: string) => boolean;
 interface Key {
   readonly tenant: string;

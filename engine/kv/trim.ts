@@ -3,17 +3,15 @@
  * head, and then the garbage of what it named. Spec, journals and counters stay, and with them the result; who forks or extends the job
  * later computes from the prompt. As a collection does, it keeps epoch and `writeNonce`: the owner of the last commit must still find his own.
  */
-import { utf8Bytes, utf8Of } from '../core/bytes.ts';
-import { assert } from '../core/assert.ts';
 import { EngineError } from '../core/errors.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
-import { digestOf } from './canonical.ts';
 import { type Collected, collectGarbage } from './gc.ts';
-import { type Head, isTerminal, type Ref } from './head.ts';
-import { type Manifest, parseManifest } from './manifest.ts';
-import { jobPrefix, manifestName, type JobKey } from './names.ts';
+import { type Head, isTerminal } from './head.ts';
+import type { Manifest } from './manifest.ts';
+import { shardKey, type JobKey } from './names.ts';
 import { protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
-import { readManifest, requireHead } from './read.ts';
+import { publishManifest } from './publish.ts';
+import { readHead, readManifest, requireHead } from './read.ts';
 import { decided, swapHead } from './swap.ts';
 
 /**
@@ -24,13 +22,23 @@ import { decided, swapHead } from './swap.ts';
 export async function trimJob(store: ObjectStore, where: JobKey, options: ProtocolOptions = {}): Promise<Collected> {
   const protocol = protocolOf(store, options);
   const { signal } = options;
+  const { head } = await requireHead(store, where, { signal });
+  await trimOwn(protocol, where, signal);
+  for (let i = 0; i < (head.join?.shards ?? 0); i++) {
+    // One that was never born has nothing.
+    if ((await readHead(store, shardKey(where, i), { signal })) !== null) await trimOwn(protocol, shardKey(where, i), signal);
+  }
+  return await collectGarbage(store, where, options);
+}
+
+async function trimOwn(protocol: Protocol, where: JobKey, signal: AbortSignal | undefined): Promise<void> {
   try {
-    const stored = await requireHead(store, where, { signal });
+    const stored = await requireHead(protocol.store, where, { signal });
     if (await trimmedManifest(protocol, where, stored.head, signal) !== null) {
       await swapHead(protocol, where, stored, {
         propose: async ({ head }) => {
           const manifest = await trimmedManifest(protocol, where, head, signal);
-          return { ...head, version: head.version + 1, manifest: manifest === null ? head.manifest : await publish(protocol, where, manifest, head, signal) };
+          return { ...head, version: head.version + 1, manifest: manifest === null ? head.manifest : await publishManifest(protocol, where, manifest, signal) };
         },
         isMine: (current, proposal) => current.manifest?.name === proposal.manifest?.name,
       }, signal);
@@ -38,7 +46,6 @@ export async function trimJob(store: ObjectStore, where: JobKey, options: Protoc
   } catch (error) {
     throw decided(error);
   }
-  return await collectGarbage(store, where, options);
 }
 
 /** null: there is nothing in it that could go. */
@@ -56,14 +63,4 @@ async function trimmedManifest({ store, digestKey }: Protocol, where: JobKey, he
     objects: kept,
     journal: kept.map((_, i) => i),
   };
-}
-
-async function publish({ store, digestKey }: Protocol, where: JobKey, manifest: Manifest, { version }: Head, signal: AbortSignal | undefined): Promise<Ref> {
-  const text = JSON.stringify(manifest);
-  assert(parseManifest(text, where).objects.length === manifest.objects.length, 'a manifest that is published can be read');
-  const digest = digestOf(text, digestKey);
-  const name = manifestName(version, digest);
-  const outcome = await store.put(jobPrefix(where) + name, [utf8Of(text)], { signal });
-  if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${store.url}: ${name} was not written (${outcome.kind}).`);
-  return { name, bytes: utf8Bytes(text), digest };
 }

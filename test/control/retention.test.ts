@@ -9,6 +9,7 @@ import type { StorePlatformOptions } from '../../engine/control/store-platform.t
 import { wallClockMs } from '../../engine/core/clock.ts';
 import { resumeStored } from '../../engine/job/stored.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
+import { shardKey } from '../../engine/kv/names.ts';
 import { requireHead } from '../../engine/kv/read.ts';
 import { takeJob } from '../../engine/kv/take.ts';
 import { trimJob } from '../../engine/kv/trim.ts';
@@ -78,6 +79,23 @@ describe('the KV of a job that has ended', () => {
     expect(kinds(store)).toEqual(new Set(['HEAD', 'spec', 'm', 'j']));
     expect(await platform.result('sums', me)).toEqual(result);
     expect(await expireDue(store, after(31))).toMatchObject({ erased: 1 });
+  });
+
+  test('of a sharded job goes from all of its shards, and the job itself with them', async () => {
+    const store = new MemoryStore();
+    const outbox = new Outbox({ store, retention: WEEK_AND_MONTH });
+    const { platform } = platformOn(store, shelf, { outbox });
+    await platform.submit({ ...SPEC, shards: 2 }, { ...me, id: 'sums' });
+    for (const i of [1, 0]) await resumeStored({ store, where: shardKey(where('sums'), i), threads: 1, policy: { deltaTokens: 40 }, outbox });
+    const result = await platform.result('sums', me);
+    const pages = () => [...store.snapshot().keys()].filter((key) => /\.(seg|tail)$/.test(key)).length;
+    expect(pages()).toBeGreaterThan(0);
+    expect(await expireDue(store, after(8))).toEqual({ trimmed: 1, erased: 0 });
+    expect(pages()).toBe(0);
+    expect(await platform.result('sums', me)).toEqual(result);
+    expect(await expireDue(store, after(31))).toEqual({ trimmed: 0, erased: 1 });
+    await expect(platform.result('sums', me)).rejects.toMatchObject({ code: 'ERR_RESULT_EXPIRED' });
+    expect([...store.snapshot().keys()].filter((key) => key.startsWith('kv/')).every((key) => key.endsWith('/HEAD'))).toBe(true);
   });
 
   test('of one that has not ended stays', async () => {

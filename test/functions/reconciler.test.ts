@@ -151,10 +151,10 @@ test('the collector lets go of every job that is over, however many there are, a
   }
   const abandoned = `files/acme/file-${jobIds()(Date.now() - 30 * 86_400_000)}/0123456789abcdef-0`;
   await schedule.store.put(abandoned, [Buffer.from('half')]);
-  const collect = (nowMs: number) => collectorFunction({ store: schedule.store, log, clock: schedule.clock, nowMs: () => nowMs })(EVENT, AMPLE);
-  expect(await collect(Date.now() + 1_500)).toEqual({ trimmed: 5, erased: 0, objects: 1 });
-  expect(await collect(Date.now() + 60_000)).toEqual({ trimmed: 0, erased: 5, objects: 0 });
-  expect([...schedule.store.snapshot().keys()].filter((key) => !key.startsWith('idx/')).toSorted()).toEqual(jobs.map(({ job }) => `kv/acme/${job}/HEAD`).toSorted());
+  const collect = (nowMs: number) => collectorFunction({ store: schedule.store, log, nowMs: () => nowMs })(EVENT, AMPLE);
+  expect(await collect(Date.now() + 1_500)).toMatchObject({ trimmed: 5, erased: 0, objects: 1, complete: true });
+  expect(await collect(Date.now() + 60_000)).toMatchObject({ trimmed: 0, erased: 5, objects: 0, complete: true });
+  expect([...schedule.store.snapshot().keys()].filter((key) => !/^(idx|gc)\//.test(key)).toSorted()).toEqual(jobs.map(({ job }) => `kv/acme/${job}/HEAD`).toSorted());
 });
 
 test('while its configuration is wrong every invocation says all that is', async () => {
