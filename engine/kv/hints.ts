@@ -152,6 +152,12 @@ export async function putReading(store: ObjectStore, where: JobKey, { signal }: 
   await put(store, readingKey(where), crypto.randomUUID(), signal);
 }
 
+/** Until when what the job leaves is kept (control/retention.ts). */
+export function keepKey(where: JobKey): string {
+  jobPrefix(where);
+  return `keep/${where.tenant}/${where.job}.json`;
+}
+
 /** All that finds the job, or says something about it, and is of no use when it has ended. */
 export function liveHints(where: JobKey): readonly string[] {
   return [liveKey(where), readingKey(where)];

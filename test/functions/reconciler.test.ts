@@ -12,6 +12,7 @@ import type { Outgoing } from '../../engine/ports/sender.ts';
 import { Deliverer } from '../../engine/webhook/deliverer.ts';
 import { Outbox } from '../../engine/webhook/outbox.ts';
 import { Webhooks } from '../../engine/webhook/webhooks.ts';
+import { collectorFunction } from '../../functions/collector.ts';
 import { Emf } from '../../functions/emf.ts';
 import { type ReconcilerFunctionOptions, type Round, handler, reconcilerFunction } from '../../functions/reconciler.ts';
 import { ManualClock } from '../helpers/clock.ts';
@@ -138,6 +139,22 @@ describe('a scheduled invocation', () => {
       expect(await schedule.invoke(), text).toMatchObject({ sent: 0 });
     }
   });
+});
+
+test('the collector lets go of every job that is over, however many there are, and of what nobody needs of files', async () => {
+  const schedule = new Schedule();
+  const outbox = new Outbox({ store: schedule.store, retention: { kvMs: 1_000, resultMs: 2_000 } });
+  const jobs = await Promise.all(Array.from({ length: 5 }, () => schedule.created()));
+  for (const where of jobs) {
+    await endJob(schedule.store, where, 'cancelled');
+    await outbox.jobEnded(where);
+  }
+  const abandoned = `files/acme/file-${jobIds()(Date.now() - 30 * 86_400_000)}/0123456789abcdef-0`;
+  await schedule.store.put(abandoned, [Buffer.from('half')]);
+  const collect = (nowMs: number) => collectorFunction({ store: schedule.store, log, nowMs: () => nowMs })(EVENT, AMPLE);
+  expect(await collect(Date.now() + 1_500)).toMatchObject({ trimmed: 5, erased: 0, objects: 1, complete: true });
+  expect(await collect(Date.now() + 60_000)).toMatchObject({ trimmed: 0, erased: 5, objects: 0, complete: true });
+  expect([...schedule.store.snapshot().keys()].filter((key) => !/^(idx|gc)\//.test(key)).toSorted()).toEqual(jobs.map(({ job }) => `kv/acme/${job}/HEAD`).toSorted());
 });
 
 test('while its configuration is wrong every invocation says all that is', async () => {
