@@ -22,7 +22,7 @@ export const BYTES_MAX = 1_000_000;
 export const FUNCTIONS = readdirSync(ENTRIES).filter((file) => file.endsWith('.ts')).map((file) => path.basename(file, '.ts')).sort();
 
 /** On a schedule: of Node, whose own modules they import. */
-export const SCHEDULED = ['reconciler'];
+export const SCHEDULED = ['collector', 'reconciler'];
 
 /**
  * Parts of libraries that a function would carry for nothing, or that are for pages: of zod its sentences in 50 languages (it speaks English by

@@ -98,7 +98,7 @@ async function finishBirth(protocol: Protocol, where: JobKey, signal: AbortSigna
     if (stored === null) throw error;
     return stored.head;
   }
-  return await putFirstHead(protocol, where, spec, signal);
+  return await putFirstHead(protocol, where, marker, signal);
 }
 
 /** A garbage collection keeps the nonce, and so is no sign of life. */

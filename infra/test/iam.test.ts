@@ -38,6 +38,9 @@ const WIDE: Readonly<Record<string, string>> = {
   'Store.Arn/platform/live/*': 'objects',
   'Store.Arn/platform/due/*': 'objects',
   'Store.Arn/platform/read/*': 'objects',
+  'Store.Arn/platform/files/*': 'objects',
+  'Store.Arn/platform/batches/*': 'objects',
+  'Store.Arn/platform/gc/*': 'objects',
 };
 const EVERYWHERE = ['ecr:GetAuthorizationToken', 'ecs:DiscoverPollEndpoint', 'cloudwatch:DescribeAlarms'];
 
