@@ -5,7 +5,7 @@ import { keyProviderOf } from '../engine/adapters/key-url.ts';
 import { PromptThreads } from '../engine/adapters/prompt-threads.ts';
 import { createLocalQueue } from '../engine/adapters/queue-local.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
-import { Catalogue } from '../engine/checkpoint/catalogue.ts';
+import { WholeCatalogue } from '../engine/checkpoint/whole-catalogue.ts';
 import { NativeShelf } from '../engine/control/native-shelf.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
 import { NO_WORKERS, type WorkerState } from '../engine/control/workers.ts';
@@ -129,7 +129,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     telemetry,
     depthFreshMs: depthFreshMs(queue),
   });
-  const catalogue = new Catalogue({ store, keys, usdPerGbMonth: store.url.startsWith('s3:') ? PRICES.s3.gibMonth : null });
+  const catalogue = new WholeCatalogue({ store, keys, usdPerGbMonth: store.url.startsWith('s3:') ? PRICES.s3.gibMonth : null });
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
   passed('models');
   const storage = openBatches({ store, keys, platform, outbox, log, clock });
