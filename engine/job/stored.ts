@@ -9,6 +9,7 @@ import { createJob, readJob } from '../kv/create.ts';
 import { collectGarbage } from '../kv/gc.ts';
 import { isTerminal, type Head } from '../kv/head.ts';
 import type { Lease } from '../kv/lease.ts';
+import type { Manifest } from '../kv/manifest.ts';
 import type { JobKey } from '../kv/names.ts';
 import { readSpec } from '../kv/read.ts';
 import { openKeys } from '../kv/seal.ts';
@@ -69,14 +70,14 @@ export async function runStored(spec: JobSpec, options: StoredOptions): Promise<
   const stored = storedSpecOf(spec, opened.job, modelIdOf(opened.job.model, identity.weightsDigest), null);
   const text = JSON.stringify(stored);
   const { store, where, keys = null, signal } = options;
-  const { head } = await createJob(store, where, await sealSpec(text, where, keys, { signal }), { isSame: holds(text, keys, { signal }), plan: planOf(stored), signal });
-  return await goOn(head, parseStoredSpec(text), opened, identity, options);
+  await createJob(store, where, await sealSpec(text, where, keys, { signal }), { isSame: holds(text, keys, { signal }), plan: planOf(stored), signal });
+  return await goOn(await readJob(store, where, { signal }), parseStoredSpec(text), opened, identity, options);
 }
 
 /** @throws EngineError ERR_JOB_NOT_FOUND, ERR_CHECKPOINT model (the model here is another), and as `runStored`. */
 export async function resumeStored(options: StoredOptions): Promise<StoredOutcome> {
   const { store, where, keys = null, signal } = options;
-  const { head } = await readJob(store, where, { signal });
+  const { head, manifest } = await readJob(store, where, { signal });
   if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} was erased.`);
   const stored = parseStoredSpec(await openSpec(await readSpec(store, where, head.spec, { signal }), where, keys, { signal }));
   using held = sessionOf(options);
@@ -84,7 +85,7 @@ export async function resumeStored(options: StoredOptions): Promise<StoredOutcom
   const identity = await identityOf(opened.engine);
   checkSame(stored, opened.job, modelIdOf(opened.job.model, identity.weightsDigest), where.job);
   options.onOpened?.(opened.job, opened.timing);
-  return await goOn(head, stored, opened, identity, options);
+  return await goOn({ head, manifest }, stored, opened, identity, options);
 }
 
 function sessionOf({ session, models }: StoredOptions): { readonly session: Session } & Disposable {
@@ -107,7 +108,7 @@ async function identityOf(engine: NativeEngine): Promise<EngineIdentity> {
   }
 }
 
-async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity: EngineIdentity, options: StoredOptions): Promise<StoredOutcome> {
+async function goOn({ head, manifest }: Awaited<ReturnType<typeof readJob>>, stored: StoredSpec, opened: OpenedJob, identity: EngineIdentity, options: StoredOptions): Promise<StoredOutcome> {
   const { store, where, signal } = options;
   const clock = options.clock ?? systemClock;
   const keys = options.keys ?? null;
@@ -116,7 +117,7 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
     return { ...(await resultInStore(opened, options)), where };
   }
   const policy = { ...DEFAULT_POLICY, ...options.policy };
-  await checkBefore(stored, identity, options);
+  await checkBefore(stored, manifest, identity, options);
   const taken = takeJob(store, where, {
     owner: ownerHint(),
     commitIntervalMs: commitIntervalMs(policy),
@@ -130,8 +131,8 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
     lease = await taken;
   } catch (error) {
     // Its owner may have ended it while we waited.
-    const { head: now } = await readJob(store, where, { signal });
-    if (!isTerminal(now.state)) throw error;
+    const now = await readJob(store, where, { signal });
+    if (!isTerminal(now.head.state)) throw error;
     return await goOn(now, stored, opened, identity, options);
   }
   using deadline = deadlineOf(opened.job, lease, clock);
@@ -154,15 +155,22 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
   });
   // Nobody waits for a store that fails now: the reconciler tells of the end, and `ruminate gc` removes what the slice replaced.
   if (outcome.kind === 'ended') await (options.outbox ?? new Outbox({ store })).jobEnded(where).catch(() => undefined);
-  if (options.isEnding?.() !== true) await collectGarbage(store, where, { clock, deadlineMs: GC_MS_MAX }).catch(() => undefined);
+  if (options.isEnding?.() !== true && isWorthCollecting(lease.head)) await collectGarbage(store, where, { clock, deadlineMs: GC_MS_MAX }).catch(() => undefined);
   return { ...outcome, where };
 }
 
 const GC_MS_MAX = 10_000;
+/** Writes of the head between two collections while the job goes on: each commit leaves a few objects. */
+const GC_WRITES = 32;
+/** Of the head of a job that was taken once, at once committed, and ended: all that it has replaced is its first manifest. */
+const VERSION_SHORT = 3;
 
-/** Before the job is taken: a wrong key or model, or a key service that is down, is no fault of the job and costs it no strike. */
-async function checkBefore({ parent, model_id: modelId }: StoredSpec, identity: EngineIdentity, { store, where, keys, signal }: StoredOptions): Promise<void> {
-  const { manifest } = await readJob(store, where, { signal });
+function isWorthCollecting({ state, version, gc }: Head): boolean {
+  return isTerminal(state) ? version > VERSION_SHORT : version - gc >= GC_WRITES;
+}
+
+/** As last seen, before the job is taken: a wrong key or model, or a key service that is down, is no fault of the job and costs it no strike. */
+async function checkBefore({ parent, model_id: modelId }: StoredSpec, manifest: Manifest | null, identity: EngineIdentity, { store, where, keys, signal }: StoredOptions): Promise<void> {
   // A conversation goes on without its last turn, if need be.
   const ancestor = manifest === null && parent !== null && parent.kind !== 'continue' ? { ...where, job: parent.job } : where;
   const read = ancestor === where ? manifest : (await readJob(store, ancestor, { signal })).manifest;
