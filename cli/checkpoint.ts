@@ -3,9 +3,10 @@ import { createInterface } from 'node:readline/promises';
 import type { Command } from 'commander';
 
 import { EngineError } from '../engine/core/errors.ts';
+import { PRICES } from '../engine/core/prices.ts';
 import { eraseJob } from '../engine/kv/erase.ts';
 import { anatomyOf } from '../engine/checkpoint/anatomy.ts';
-import { PRICE_PER_GB_MONTH, monthlyCost, surveyJobs, type StoredJob } from '../engine/checkpoint/survey.ts';
+import { monthlyCost, surveyJobs, type StoredJob } from '../engine/checkpoint/survey.ts';
 import { anatomyText } from './anatomy.ts';
 import { exportCommand, importCommand } from './checkpoint-move.ts';
 import { verifyCommand } from './checkpoint-verify.ts';
@@ -41,7 +42,7 @@ function lsCommand(): Command {
     .option('--all', 'erased jobs too, of which a tombstone is left')
     .option('--after <job>', 'go on after this one: the last of the page before')
     .option('--limit <n>', `rows of a page (default: ${ROWS_MAX})`, integer, ROWS_MAX)
-    .option('--price-per-gb-month <usd>', `for 2^30 bytes of storage (default: ${PRICE_PER_GB_MONTH}, S3 Standard's list price in us-east-1)`, decimal, PRICE_PER_GB_MONTH)
+    .option('--price-per-gb-month <usd>', `for 2^30 bytes of storage (default: ${PRICES.s3.gibMonth}, S3 Standard's list price in us-east-1)`, decimal, PRICES.s3.gibMonth)
     .option('--json', 'one JSON object a line: jobs, then a total')
     .addHelpText('after', '\nBytes are all that lies under a job, garbage included; `ruminate gc` removes that.\n\nExamples:\n  $ ruminate checkpoint ls --store s3://kv-bucket/jobs\n  $ ruminate checkpoint ls --json | jq -s "map(.bytes // 0) | add"')
     .action(async (flags: LsFlags) => {

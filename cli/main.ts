@@ -8,6 +8,7 @@ import { checkpointCommand } from './checkpoint.ts';
 import { endWithReader, exitCodeOf, failureLine } from './exit.ts';
 import { keyCommand } from './key.ts';
 import { gcCommand } from './gc.ts';
+import { lambdaCommand } from './lambda.ts';
 import { modelCommand } from './model.ts';
 import { modelsCommand } from './models.ts';
 import { command, usageExit } from './options.ts';
@@ -32,6 +33,7 @@ const program = command('ruminate')
   .addCommand(modelCommand())
   .addCommand(modelsCommand())
   .addCommand(keyCommand())
+  .addCommand(lambdaCommand(), { hidden: true })
   .addHelpText(
     'after',
     `

@@ -2,6 +2,7 @@
 import { Command, InvalidArgumentError } from 'commander';
 
 import { EngineError } from '../engine/core/errors.ts';
+import { NAMESPACE_RULE, isNamespace } from '../functions/emf.ts';
 import { isWebAddress } from '../functions/worker-env.ts';
 import { EXIT } from './exit.ts';
 
@@ -75,6 +76,16 @@ export function usdPerHourOf(given: number | undefined, environment: NodeJS.Proc
   const usd = given ?? (/^\d{1,15}(\.\d{1,9})?$/.test(text) ? Number(text) : Number.NaN);
   if (usd >= 0 && usd < 1e15) return usd;
   throw new EngineError('ERR_OPTION', `${given === undefined ? 'RUMINATE_USD_PER_HOUR' : 'usd-per-hour'} must be a number, 0 or more; got ${JSON.stringify(text.slice(0, 80))}.`);
+}
+
+export const EMF_HELP = 'scaling signals as lines for CloudWatch on standard output, in that namespace, each minute (default: RUMINATE_EMF, else none)';
+
+/** @param given by an option; default: RUMINATE_EMF. null: no lines. @throws EngineError ERR_OPTION. */
+export function emfNamespaceOf(given: string | undefined, environment: NodeJS.ProcessEnv = process.env): string | null {
+  const name = given ?? environment.RUMINATE_EMF ?? '';
+  if (name === '') return null;
+  if (isNamespace(name)) return name;
+  throw new EngineError('ERR_OPTION', `${given === undefined ? 'RUMINATE_EMF' : '--emf'} must be ${NAMESPACE_RULE}; got ${JSON.stringify(name.slice(0, 80))}.`);
 }
 
 /** @param given by an option; default: RUMINATE_PUBLIC_URL. null: not known. @throws EngineError ERR_OPTION. */

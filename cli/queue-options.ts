@@ -16,6 +16,11 @@ export function queueOptions(command: Command): Command {
     .option('--batch-queue <url>', 'another SQS queue, for jobs of batches alone (default: RUMINATE_BATCH_QUEUE, else they go with the others)');
 }
 
+/** Every request for work, and every probe, asks how many others wait: of a queue over the network, no more often than this. */
+export function depthFreshMs(queue: { readonly url: string }): number {
+  return queue.url.startsWith('http') ? 1_000 : 0;
+}
+
 /** null: nothing was said, and the store has none of its own. @param store its url; null: there is none. @throws EngineError ERR_QUEUE_CONFIG, ERR_QUEUE, ERR_OPTION. */
 export async function openQueueFor(store: string | null, { queue, batchQueue }: QueueFlags, { mustExist = false } = {}): Promise<OpenedQueue | null> {
   const environment = process.env;

@@ -21,6 +21,7 @@ interface RunOptions extends WatchFlags {
   readonly promptFile?: string;
   readonly length?: number;
   readonly width?: number;
+  readonly shards?: number;
   readonly cr?: number;
   readonly policy?: string;
   readonly set: Readonly<Record<string, string>>;
@@ -74,6 +75,7 @@ export function runCommand(): Command {
     .option('--length <tokens>', 'most tokens of a chain (default: what the context leaves, at most 32768)', integer)
     .option('--width <chains>', 'chains (default: 4)', integer)
     .option('--kv-read-budget <reads>', 'KV reads of all chains together; a step that would exceed it is not run (default: no limit)', integer)
+    .option('--shards <n>', 'divide the chains among n workers, with an equal part of the KV reads for each chain (default: one has them all)', integer)
     .option('--deadline <time>', 'stop after this time, such as 30s or 2m, with what there is (default: none)', durationMs)
     .optionsGroup('Sampling (defaults: those of the model):')
     .option('--seed <n>', '64-bit seed (default: 0)', seed)
@@ -197,6 +199,7 @@ function specOf(prompt: string, options: RunOptions): JobSpec {
         kv_read_budget: options.kvReadBudget,
         deadline_ms: options.deadline,
       }),
+      shards: options.shards,
       stop: options.stop,
       format: options.schema === undefined ? undefined : { kind: 'json_schema', schema: schemaOf(options.schema) },
       vote: options.vote,

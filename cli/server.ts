@@ -6,11 +6,11 @@ import { PromptThreads } from '../engine/adapters/prompt-threads.ts';
 import { createLocalQueue } from '../engine/adapters/queue-local.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
 import { WholeCatalogue } from '../engine/checkpoint/whole-catalogue.ts';
-import { PRICE_PER_GB_MONTH } from '../engine/checkpoint/survey.ts';
 import { NativeShelf } from '../engine/control/native-shelf.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
 import { NO_WORKERS, type WorkerState } from '../engine/control/workers.ts';
 import { systemClock } from '../engine/core/clock.ts';
+import { PRICES } from '../engine/core/prices.ts';
 import type { CheckpointPolicy } from '../engine/job/checkpointer.ts';
 import { LoadedModels } from '../engine/job/loaded-models.ts';
 import { SliceSpans } from '../engine/telemetry/slices.ts';
@@ -18,13 +18,14 @@ import { Webhooks } from '../engine/webhook/webhooks.ts';
 import { Worker } from '../engine/worker/worker.ts';
 import { createApp } from '../functions/app.ts';
 import type { KeyLookup } from '../functions/auth.ts';
+import { Emf } from '../functions/emf.ts';
 import { Metrics } from '../functions/metrics.ts';
 import { listen } from '../functions/node.ts';
 import { openBatches } from '../functions/open-batches.ts';
 import { workerLog } from '../functions/worker-log.ts';
 import { Chores } from './chores.ts';
 import { modelFinder } from './finder.ts';
-import { type QueueFlags, openQueueFor, requireQueueFor } from './queue-options.ts';
+import { type QueueFlags, depthFreshMs, openQueueFor, requireQueueFor } from './queue-options.ts';
 import { openTracing } from './tracing.ts';
 
 export interface ServerOptions {
@@ -47,6 +48,8 @@ export interface ServerOptions {
   readonly publicUrl: string | null;
   /** Of a worker, for quotes; null: not known. */
   readonly usdPerHour: number | null;
+  /** Scaling signals go to standard output for CloudWatch, as metrics of it; null: they do not. */
+  readonly emfNamespace: string | null;
   /** For development: webhooks may go to this machine, and without TLS. */
   readonly webhooksToLoopback: boolean;
   readonly logLevel: string;
@@ -62,11 +65,8 @@ export interface OpenServer {
   close(deadlineMs: number): Promise<{ readonly isDrained: boolean; readonly parked: number }>;
 }
 
-/** Every request for work asks how long others wait: of a queue over the network, no more often than this. */
-const DEPTH_FRESH_MS = 1_000;
-
 /** @throws EngineError ERR_STORE_CONFIG, ERR_STORE, ERR_QUEUE_CONFIG, ERR_QUEUE, ERR_KEY, ERR_OPTION, ERR_CANCELLED: before anything listens. */
-export async function openServer({ host, port, store: url, queue: queueFlags, worker: works, names, threads, sliceMs, policy, auth, proxies, publicUrl, usdPerHour, webhooksToLoopback, logLevel, signal }: ServerOptions): Promise<OpenServer> {
+export async function openServer({ host, port, store: url, queue: queueFlags, worker: works, names, threads, sliceMs, policy, auth, proxies, publicUrl, usdPerHour, emfNamespace, webhooksToLoopback, logLevel, signal }: ServerOptions): Promise<OpenServer> {
   const clock = systemClock;
   // Not synchronous: a reader of the log that is slow must not stop requests.
   const lines = pino.destination({ dest: 2, sync: false });
@@ -74,7 +74,8 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
   const tracing = await openTracing(process.env, (why) => log.warn({ why }, 'spans could not be sent'));
   const { telemetry } = tracing;
   const slices = new SliceSpans(telemetry);
-  const metrics: Metrics = new Metrics(() => platform.health());
+  const metrics: Metrics = new Metrics({ health: () => platform.health(), ...(works ? { occupancy: () => worker.occupancy } : {}) });
+  const emf = emfNamespace === null ? null : new Emf({ namespace: emfNamespace, service: 'serve', clock });
   let phaseMs = clock.nowMs();
   metrics.coldStart('process', phaseMs);
   const passed = (phase: 'store' | 'models' | 'listen') => {
@@ -110,6 +111,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     onEvent: (event) => {
       if (event.kind === 'parked' && event.why === 'drain') parked++;
       metrics.worker(event);
+      if (event.kind === 'counted') emf?.counted(event.work, worker.occupancy);
       slices.worker(event);
       workerLog(log, event);
     },
@@ -125,9 +127,9 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
     onCancelled: (where) => worker.interrupt(where),
     outbox,
     telemetry,
-    depthFreshMs: queue.url.startsWith('http') ? DEPTH_FRESH_MS : 0,
+    depthFreshMs: depthFreshMs(queue),
   });
-  const catalogue = new WholeCatalogue({ store, keys, usdPerGbMonth: store.url.startsWith('s3:') ? PRICE_PER_GB_MONTH : null });
+  const catalogue = new WholeCatalogue({ store, keys, usdPerGbMonth: store.url.startsWith('s3:') ? PRICES.s3.gibMonth : null });
   const models = (await platform.models({ tenant: 'local', signal })).toSorted((a, b) => Number(b.default) - Number(a.default)).map(({ id }) => id);
   passed('models');
   const storage = openBatches({ store, keys, platform, outbox, log, clock });

@@ -12,13 +12,18 @@ import { untilAborted } from '../engine/core/waiting.ts';
 import { LoadedModels } from '../engine/job/loaded-models.ts';
 import { SliceSpans } from '../engine/telemetry/slices.ts';
 import { Worker } from '../engine/worker/worker.ts';
+import { assemble } from '../functions/assemble.ts';
+import { Emf } from '../functions/emf.ts';
+import { metrics as metricsEndpoint } from '../functions/health.ts';
+import { Metrics } from '../functions/metrics.ts';
+import { listen } from '../functions/node.ts';
 import { openBatches } from '../functions/open-batches.ts';
 import type { WorkerConfig } from '../functions/worker-env.ts';
 import { workerLog } from '../functions/worker-log.ts';
 import { Chores } from './chores.ts';
 import { modelFinder } from './finder.ts';
 import { openTracing } from './tracing.ts';
-import { type QueueFlags, requireQueueFor } from './queue-options.ts';
+import { type QueueFlags, depthFreshMs, requireQueueFor } from './queue-options.ts';
 
 export interface WorkerHost {
   /** SIGTERM or Ctrl-C. */
@@ -32,23 +37,36 @@ const LOOK_MS = 1_000;
 export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signal, say }: WorkerHost): Promise<{ readonly isDrained: boolean; readonly parked: number }> {
   const clock = systemClock;
   const startMs = clock.nowMs();
+  const began = { process_ms: Math.round(startMs), store_ms: 0, queue_ms: 0, models_ms: 0 };
+  let phaseMs = startMs;
+  const passed = (phase: 'store_ms' | 'queue_ms' | 'models_ms') => {
+    began[phase] = Math.round(clock.nowMs() - phaseMs);
+    phaseMs = clock.nowMs();
+  };
   const lines = pino.destination({ dest: 2, sync: false });
   const log = pino({ level: config.logLevel }, lines);
   const tracing = await openTracing(process.env, (why) => log.warn({ why }, 'spans could not be sent'));
   const slices = new SliceSpans(tracing.telemetry);
-  const store = await openStore(config.store);
+  const { emfNamespace } = config;
+  const emf = emfNamespace === null ? null : new Emf({ namespace: emfNamespace, service: 'worker', clock });
+  const metrics: Metrics = new Metrics({ health: () => platform.health(), occupancy: () => worker.occupancy });
+  metrics.coldStart('process', startMs);
+  const store = metrics.store(await openStore(config.store));
   await store.probe({ signal });
+  passed('store_ms');
+  metrics.coldStart('store', began.store_ms);
   const { queue, isNew } = await requireQueueFor(store.url, flags);
   // Whether it is there and lets us in is better said now than by a worker that waits for ever.
   await queue.depth({ signal });
+  passed('queue_ms');
   const keys = await keyProviderOf();
   const finder = modelFinder();
   using prompts = new PromptThreads({ clock });
   const loaded = new LoadedModels();
-  const chores = new Chores({ store, keys, publicUrl: config.publicUrl, webhooksToLoopback: config.webhooksToLoopback, log, clock });
+  const chores = new Chores({ store, keys, publicUrl: config.publicUrl, webhooksToLoopback: config.webhooksToLoopback, log, clock, onWebhook: metrics.webhook });
   const { outbox } = chores;
   let parked = 0;
-  const worker = new Worker({
+  const worker: Worker = new Worker({
     store,
     queue,
     isQueueNew: isNew,
@@ -61,18 +79,28 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
     threads: config.threads,
     slots: config.slots,
     sliceMs: config.sliceMs,
+    reconcileMs: config.walkMs,
     clock,
     onEvent: (event) => {
       if (event.kind === 'parked' && event.why === 'drain') parked++;
+      if (event.kind === 'counted') emf?.counted(event.work, worker.occupancy);
+      metrics.worker(event);
       workerLog(log, event);
       slices.worker(event);
     },
   });
-  await worker.warm(config.models, { signal });
-  worker.start();
   using shelf = new NativeShelf({ finder, prompts, loaded });
   // For batches whose front only answers while it is asked.
-  const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, outbox, clock });
+  const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, outbox, clock, depthFreshMs: depthFreshMs(queue) });
+  // Before models are loaded: it is not ready then, and says so.
+  const listening = config.metrics === null ? null : await listen({ ...config.metrics, fetch: assemble({ platform, auth: null, log, clock }, (registry) => metricsEndpoint(registry, metrics.scrape)).fetch });
+  await using _ = { [Symbol.asyncDispose]: async () => await listening?.end() };
+  if (listening !== null) say(`metrics and health at ${listening.url}`);
+  await worker.warm(config.models, { signal });
+  passed('models_ms');
+  metrics.coldStart('models', began.models_ms);
+  log.info(began, 'worker started');
+  worker.start();
   chores.start(openBatches({ store, keys, platform, outbox, log, clock }).batches);
   say(`working for ${store.url} from ${queue.url}${config.models.length === 0 ? '' : `, with ${config.models.join(', ')} loaded`}`);
   const why = await whyToStop(config, { clock, startMs, signal, onTrouble: (error) => log.warn({ err: error }, 'the metadata service does not answer') });

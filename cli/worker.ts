@@ -6,14 +6,15 @@ import { EngineError } from '../engine/core/errors.ts';
 import { LOG_LEVELS } from '../functions/console-log.ts';
 import { GRACE_MS, type WorkerFlags, workerConfig } from '../functions/worker-env.ts';
 import { EXIT, onInterrupt } from './exit.ts';
-import { command, repeated } from './options.ts';
+import { EMF_HELP, command, repeated } from './options.ts';
 import { queueOptions } from './queue-options.ts';
 
 const HELP = `
 The worker stops for SIGTERM or Ctrl-C (a second one leaves at once), a Spot notice, its time limit and its memory limit, each in the same way:
 it takes nothing more, finishes the step, commits, gives the messages back and exits 0 within the grace. Killed, it loses what it had not
 committed; another worker goes on. Options go before variables: RUMINATE_STORE, _QUEUE, _BATCH_QUEUE, _SLOTS, _THREADS, _SLICE_TIME, _GRACE,
-_TIME_LIMIT, _WORKER_MEMORY, _SPOT, _CHECKPOINT_TOKENS, _CHECKPOINT_TIME, _JOURNAL_TIME, _LOG_LEVEL, _PUBLIC_URL (for links in webhooks, which it sends); AWS's own for credentials and region.
+_TIME_LIMIT, _WORKER_MEMORY, _SPOT, _WALK_TIME, _CHECKPOINT_TOKENS, _CHECKPOINT_TIME, _JOURNAL_TIME, _LOG_LEVEL, _METRICS_PORT,
+_METRICS_HOST, _EMF, _PUBLIC_URL (for links in webhooks, which it sends); AWS's own for credentials and region.
 
 Examples:
   $ ruminate worker --store ./jobs                 (beside \`ruminate serve --store ./jobs --no-worker\`)
@@ -28,6 +29,7 @@ export function workerCommand(): Command {
     .option('--slots <n>', 'jobs at a time, as memory allows; those of one model step together (default: 8)')
     .option('--threads <n>', 'threads (default: all of this machine)')
     .option('--slice-time <time>', 'how long a job runs before the next one\'s turn (default: 10m)')
+    .option('--walk-time <time>', 'how often it looks for jobs that lost their message or their worker (default: 1m)')
     .optionsGroup('Stopping:')
     .option('--grace <time>', `how long handing back may take (default: ${GRACE_MS / 1_000}s)`)
     .option('--time-limit <time>', 'exits before it has run for so long, grace included')
@@ -40,6 +42,9 @@ export function workerCommand(): Command {
     .optionsGroup('Webhooks:')
     .option('--webhooks-to-loopback', 'for development, as of `ruminate serve`: allow webhooks to this machine itself, and http://')
     .optionsGroup('Output:')
+    .option('--metrics-port <n>', 'where Prometheus finds /metrics, and load balancers /health; 0: any that is free (default: nowhere)')
+    .option('--metrics-host <address>', 'on which address; 0.0.0.0 for all (default: 127.0.0.1)')
+    .option('--emf <namespace>', EMF_HELP)
     .option('--log-level <level>', `of the log on stderr: ${LOG_LEVELS.join(', ')} (default: info)`)
     .addHelpText('after', HELP)
     .action(work);

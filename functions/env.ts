@@ -7,6 +7,8 @@ import { EngineError } from '../engine/core/errors.ts';
 import { parseApiKeys } from './api-keys.ts';
 import type { KeyLookup } from './auth.ts';
 import { LOG_LEVELS, type LogLevel } from './console-log.ts';
+import { NAMESPACE_RULE, isNamespace } from './emf.ts';
+import { isWebAddress } from './worker-env.ts';
 
 /** As a host gives it: `process.env`, or the bindings of a Worker, of which the texts count. */
 export type Environment = Readonly<Record<string, unknown>>;
@@ -16,7 +18,7 @@ export type StorePlace =
   /** Of this instance alone, gone with it: to try out a deployment. */
   | { readonly kind: 'memory' };
 
-export interface FrontConfig {
+export interface PlatformConfig {
   readonly store: StorePlace;
   readonly models: StorePlace;
   /** null: all that the models store has. */
@@ -25,13 +27,25 @@ export interface FrontConfig {
   readonly queue: { readonly url: string; readonly batchUrl: string | null } | null;
   /** KMS key; null: jobs are stored in the clear. */
   readonly keyId: string | null;
-  readonly auth: KeyLookup;
   readonly aws: AwsConfig;
   /** What an idle worker has for a job and its weights; null: not known. */
   readonly workerBytes: number | null;
   /** Of a worker, for quotes; null: not known. */
   readonly usdPerHour: number | null;
   readonly logLevel: LogLevel;
+}
+
+export interface FrontConfig extends PlatformConfig {
+  readonly auth: KeyLookup;
+}
+
+export interface ReconcilerConfig extends PlatformConfig {
+  /** As what clients know the API; null: not known, and webhooks link by path. */
+  readonly publicUrl: string | null;
+  /** For development: webhooks may go to this machine, and without TLS. */
+  readonly webhooksToLoopback: boolean;
+  /** Of CloudWatch, for scaling signals; null: none. */
+  readonly emfNamespace: string | null;
 }
 
 export interface AwsConfig {
@@ -54,28 +68,50 @@ const MODEL_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 /** @throws EngineError ERR_OPTION with one line for each variable that is wrong or missing. */
 export function readEnv(environment: Environment): FrontConfig {
   const env = new Variables(environment);
+  const keys = env.required('RUMINATE_API_KEYS', 'the JSON of --api-keys: [{ "sha256": "…", "tenant": "acme" }]');
+  const auth = keys === null ? null : env.try('RUMINATE_API_KEYS', () => parseApiKeys(keys, 'RUMINATE_API_KEYS'));
+  const config = { ...platformConfig(env), auth };
+  env.refuseWrong();
+  return config as FrontConfig;
+}
+
+/** Of the scheduled function, which nobody asks. @throws EngineError as `readEnv`. */
+export function readReconcilerEnv(environment: Environment): ReconcilerConfig {
+  const env = new Variables(environment);
+  const [publicUrl, emf] = [env.text('RUMINATE_PUBLIC_URL'), env.text('RUMINATE_EMF')];
+  const config = {
+    ...platformConfig(env),
+    publicUrl: publicUrl === null ? null : env.check('RUMINATE_PUBLIC_URL', isWebAddress(publicUrl) ? publicUrl : null, 'must begin with https:// or http://'),
+    webhooksToLoopback: env.flag('RUMINATE_WEBHOOKS_TO_LOOPBACK'),
+    emfNamespace: emf === null ? null : env.check('RUMINATE_EMF', isNamespace(emf) ? emf : null, `must be ${NAMESPACE_RULE}`),
+  };
+  env.refuseWrong();
+  return config as ReconcilerConfig;
+}
+
+function platformConfig(env: Variables): Partial<Record<keyof PlatformConfig, unknown>> {
   const store = env.store('RUMINATE_STORE');
   const models = env.store('RUMINATE_MODELS_STORE');
   const queue = env.queue();
   const key = env.text('RUMINATE_KEY');
   const keyId = key === null ? null : env.check('RUMINATE_KEY', key.startsWith('kms:') && KMS_KEY.test(key.slice(4)) ? key.slice(4) : null, 'must be kms:KEY: functions have no files');
-  const keys = env.required('RUMINATE_API_KEYS', 'the JSON of --api-keys: [{ "sha256": "…", "tenant": "acme" }]');
-  const auth = keys === null ? null : env.try('RUMINATE_API_KEYS', () => parseApiKeys(keys, 'RUMINATE_API_KEYS'));
   const names = env.text('RUMINATE_MODEL_NAMES')?.split(/[\s,]+/).filter((name) => name !== '') ?? null;
-  const config = {
+  return {
     store,
     models,
     modelNames: names === null ? null : env.check('RUMINATE_MODEL_NAMES', names.every((name) => MODEL_NAME.test(name)) ? names : null, 'must be names of models, parted by commas'),
     queue,
     keyId,
-    auth,
     aws: env.aws({ isUsed: store?.kind === 's3' || models?.kind === 's3' || queue !== null || keyId !== null }),
     workerBytes: env.number('RUMINATE_WORKER_BYTES'),
     usdPerHour: env.number('RUMINATE_USD_PER_HOUR'),
     logLevel: env.choice('RUMINATE_LOG_LEVEL', LOG_LEVELS) ?? 'info',
   };
-  env.refuseWrong();
-  return config as FrontConfig;
+}
+
+/** Of a host that has one; a Worker has bindings. */
+export function processEnvironment(): Environment {
+  return (globalThis as { readonly process?: { readonly env?: Environment } }).process?.env ?? {};
 }
 
 class Variables {
@@ -118,6 +154,10 @@ class Variables {
     return value === null ? null : this.check(name, of.includes(value) ? value : null, `must be one of ${of.join(', ')}`);
   }
 
+  flag(name: string): boolean {
+    return ['1', 'true'].includes(this.choice(name, ['0', '1', 'false', 'true']) ?? '');
+  }
+
   number(name: string): number | null {
     const value = this.text(name);
     return value === null ? null : this.check(name, /^\d{1,15}(\.\d{1,9})?$/.test(value) ? Number(value) : null, 'must be a number, 0 or more');
@@ -133,7 +173,7 @@ class Variables {
   }
 
   /** `none` is a decision; nothing is a mistake. */
-  queue(): FrontConfig['queue'] {
+  queue(): PlatformConfig['queue'] {
     const url = this.required('RUMINATE_QUEUE', 'the address of an SQS queue, or none');
     if (url === null || url === 'none') return null;
     const batch = this.text('RUMINATE_BATCH_QUEUE');
@@ -152,7 +192,7 @@ class Variables {
       credentials: hasKeys ? { accessKeyId, secretAccessKey, ...(sessionToken === null ? {} : { sessionToken }) } : null,
       region: region ?? REGION_ELSEWHERE,
       s3Endpoint,
-      s3PathStyle: ['1', 'true'].includes(this.choice('RUMINATE_S3_PATH_STYLE', ['0', '1', 'false', 'true']) ?? ''),
+      s3PathStyle: this.flag('RUMINATE_S3_PATH_STYLE'),
       sqsEndpoint: this.#endpoint('RUMINATE_SQS_ENDPOINT') ?? this.#endpoint('AWS_ENDPOINT_URL_SQS'),
       kmsEndpoint: this.#endpoint('AWS_ENDPOINT_URL_KMS'),
     };

@@ -3,21 +3,13 @@
  * (`export default`), the inside of a Lambda handler (lambda.ts) and of any server on Node. Its state is
  * in the store: an instance keeps connections, caches and rates only.
  */
-import { KmsKeys } from '../engine/adapters/kms.ts';
-import { MemoryStore } from '../engine/adapters/memory.ts';
-import { S3Store } from '../engine/adapters/s3.ts';
-import { createSqsQueue } from '../engine/adapters/sqs.ts';
 import type { CatalogueOptions } from '../engine/checkpoint/catalogue.ts';
-import { PRICE_PER_GB_MONTH } from '../engine/checkpoint/survey.ts';
-import { StorePlatform } from '../engine/control/store-platform.ts';
-import { StoreShelf } from '../engine/control/store-shelf.ts';
-import type { ObjectStore } from '../engine/ports/object-store.ts';
-import { EMPTY_DEPTH, type Queue } from '../engine/ports/queue.ts';
+import { PRICES } from '../engine/core/prices.ts';
 import { type AddEndpoints, assemble } from './assemble.ts';
-import { consoleLog } from './console-log.ts';
 import type { App, AppOptions } from './context.ts';
-import { type Environment, type FrontConfig, type StorePlace, readEnv } from './env.ts';
+import { type Environment, type FrontConfig, processEnvironment, readEnv } from './env.ts';
 import type { OpenBatchesOptions } from './open-batches.ts';
+import { openServices } from './services.ts';
 
 export interface FunctionParts {
   readonly add: AddEndpoints;
@@ -84,37 +76,11 @@ function untilGone(response: Response, request: Request, context: ExecutionConte
 }
 
 function openApp(config: FrontConfig, { add, storage, checkpoints, webhooks }: FunctionParts): App {
-  const log = consoleLog(config.logLevel);
-  const { aws, auth, usdPerHour } = config;
-  const store = storeAt(config.store, config);
-  const keys = config.keyId === null ? null : new KmsKeys({ keyId: config.keyId, endpoint: aws.kmsEndpoint, region: aws.region, ...(aws.credentials === null ? {} : { credentials: aws.credentials }) });
-  const shelf = new StoreShelf({ models: storeAt(config.models, config), names: config.modelNames, workerBytes: config.workerBytes });
-  const queue = queueAt(config);
-  const platform = new StorePlatform({ store, keys, queue, shelf, feed: null, usdPerHour, depthFreshMs: DEPTH_FRESH_MS });
-  const usdPerGbMonth = config.store.kind === 'memory' ? null : PRICE_PER_GB_MONTH;
+  const { auth } = config;
+  const { store, keys, platform, log } = openServices(config);
+  const usdPerGbMonth = config.store.kind === 'memory' ? null : PRICES.s3.gibMonth;
   return assemble({
     platform, auth, log, version: typeof VERSION === 'string' ? VERSION : '0',
     storage: storage?.({ store, keys, platform, log }), checkpoints: checkpoints?.({ store, keys, usdPerGbMonth }), webhooks: webhooks?.({ store, keys }),
   }, add);
-}
-
-/** Every request for work asks how long others wait. */
-const DEPTH_FRESH_MS = 1_000;
-
-function queueAt({ queue, aws: { credentials, region, sqsEndpoint } }: FrontConfig): Pick<Queue, 'send' | 'depth'> {
-  if (queue === null) return NO_QUEUE;
-  return createSqsQueue({ ...queue, region, ...(credentials === null ? {} : { credentials }), ...(sqsEndpoint === null ? {} : { endpoint: sqsEndpoint }) });
-}
-
-/** Workers find jobs by their walk. */
-const NO_QUEUE = { send: async () => undefined, depth: async () => EMPTY_DEPTH };
-
-function storeAt(place: StorePlace, { aws }: FrontConfig): ObjectStore {
-  if (place.kind === 'memory') return new MemoryStore();
-  const { credentials, region, s3Endpoint, s3PathStyle } = aws;
-  return new S3Store({ bucket: place.bucket, prefix: place.prefix, endpoint: s3Endpoint, pathStyle: s3PathStyle, region, ...(credentials === null ? {} : { credentials }) });
-}
-
-function processEnvironment(): Environment {
-  return (globalThis as { readonly process?: { readonly env?: Environment } }).process?.env ?? {};
 }

@@ -8,15 +8,27 @@ import { timeOf } from '../engine/control/ids.ts';
 import type { PlatformHealth } from '../engine/control/platform.ts';
 import { wallClockMs } from '../engine/core/clock.ts';
 import { EngineError } from '../engine/core/errors.ts';
+import type { JobKey } from '../engine/kv/names.ts';
 import type { ObjectStore, StoredBody } from '../engine/ports/object-store.ts';
 import type { DelivererEvent } from '../engine/webhook/deliverer.ts';
 import type { WorkerEvent } from '../engine/worker/events.ts';
+import type { Worker } from '../engine/worker/worker.ts';
 
 const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600];
+/** A job may take days. */
+const JOB_SECONDS = [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600, 1_800, 3_600, 14_400, 86_400];
+const TOKEN_SECONDS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5];
 const VOTES = [0, 1, 2, 4, 8, 16, 32, 64];
 /** Addresses have ids in them, and anyone may ask for anything: only these make a label. */
 const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
 const PATHS = /^(?:\/v1\/(?:chat\/completions|completions|responses|models|jobs|checkpoints|quotes|batches|files|webhooks)|\/health(?:\/(?:live|ready|startup))?|\/metrics|\/openapi\.json|\/docs)(?=\/|$)/;
+
+export interface MetricsOptions {
+  /** Asked at each scrape. */
+  readonly health: () => Promise<PlatformHealth>;
+  /** Of the worker in this process; default: it has none. */
+  readonly occupancy?: (() => Worker['occupancy']) | undefined;
+}
 
 export class Metrics {
   readonly #registry = new Registry();
@@ -45,10 +57,23 @@ export class Metrics {
   readonly #bytes = this.#counter('checkpoint_bytes_total', 'Bytes of jobs that went to the store or came from it.', ['op']);
   readonly #objects = this.#counter('checkpoint_objects_total', 'Objects of jobs that went to the store or came from it.', ['op']);
 
-  /** @param health asked at each scrape. */
-  constructor(health: () => Promise<PlatformHealth>) {
+  readonly #tokenSeconds = this.#histogram('request_time_per_output_token_seconds', 'Of one chain, in the mean over the last slice of a job that ended here.', [], TOKEN_SECONDS);
+  readonly #jobSeconds = this.#histogram('e2e_request_latency_seconds', 'From the making of a job to its end here, queue and all its slices included.', [], JOB_SECONDS);
+  readonly #queueSeconds = this.#histogram('request_queue_time_seconds', 'From the making of a job to its first slice, here.', [], JOB_SECONDS);
+  readonly #backlog = this.#gauge('backlog_seconds', 'Work of all jobs that have not ended, in seconds of one worker; as of the last walk.');
+  readonly #waiting = this.#gauge('waiting_seconds', 'The part of it that no worker has now.');
+
+  constructor({ health, occupancy }: MetricsOptions) {
     collectDefaultMetrics({ register: this.#registry, prefix: PREFIX });
     this.#asked('num_requests_running', 'Jobs that a worker runs.', async () => (await health()).running);
+    if (occupancy !== undefined) {
+      this.#asked('worker_slots', 'Jobs that the worker of this process runs at a time, at most.', async () => occupancy().slots);
+      this.#asked('worker_occupancy', 'Of its slots, the part that has a job now.', async () => (await health()).running / occupancy().slots);
+      const busy = this.#counter('worker_slot_seconds_total', 'How long its slots have had jobs, all of them together.', [], () => {
+        busy.reset();
+        busy.inc(occupancy().slotMs / 1_000);
+      });
+    }
     this.#asked('num_requests_waiting', 'Jobs that wait for a worker.', async () => (await health()).queued);
     this.#asked('queue_age_seconds', 'How long the oldest of them has waited that is of no batch.', async () => (await health()).queueAgeMs / 1_000);
   }
@@ -84,8 +109,15 @@ export class Metrics {
         this.#reads.inc(event.usage.kv_reads);
         this.#prefillReads.inc(event.usage.kv_reads_prefill);
         if (event.finishes.includes('kv_read_budget')) this.#exhausted.inc();
+        if (event.tokenMs !== null) this.#tokenSeconds.observe({}, event.tokenMs / 1_000);
+        this.#since(event.where, this.#jobSeconds);
         if (event.margin !== null && event.finishes.length > 1) this.#margin.observe({}, event.margin);
         return;
+      }
+      case 'started': return void (event.slice === 0 && this.#since(event.where, this.#queueSeconds));
+      case 'counted': {
+        this.#backlog.set(event.work.backlogSeconds);
+        return void this.#waiting.set(event.work.waitingSeconds);
       }
       case 'begun': return void this.#resumed.inc({ mode: event.mode, result: 'ok' });
       case 'reached': return this.#reached(event);
@@ -107,9 +139,13 @@ export class Metrics {
 
   #reached({ where, phase, ranMs }: Extract<WorkerEvent, { kind: 'reached' }>): void {
     if (phase === 'loaded') this.#coldStart.observe({ phase: 'load' }, ranMs / 1_000);
-    // A job that its client has named does not say when it was made.
-    const madeMs = phase === 'first_token' ? timeOf(where.job) : null;
-    if (madeMs !== null) this.#firstToken.observe({}, Math.max(0, wallClockMs() - madeMs) / 1_000);
+    if (phase === 'first_token') this.#since(where, this.#firstToken);
+  }
+
+  /** A job that its client has named does not say when it was made. */
+  #since({ job }: JobKey, histogram: Histogram): void {
+    const madeMs = timeOf(job);
+    if (madeMs !== null) histogram.observe({}, Math.max(0, wallClockMs() - madeMs) / 1_000);
   }
 
   /** How long a part of the start took. */
@@ -159,8 +195,8 @@ export class Metrics {
     const gauge = this.#gauge(name, help, async () => gauge.set(await ask()));
   }
 
-  #counter<T extends string = never>(name: string, help: string, labelNames: readonly T[] = []): Counter<T> {
-    return new Counter({ name: PREFIX + name, help, labelNames, registers: [this.#registry] });
+  #counter<T extends string = never>(name: string, help: string, labelNames: readonly T[] = [], collect?: () => void): Counter<T> {
+    return new Counter({ name: PREFIX + name, help, labelNames, registers: [this.#registry], ...(collect === undefined ? {} : { collect }) });
   }
 
   #histogram<T extends string = never>(name: string, help: string, labelNames: readonly T[], buckets: readonly number[] = SECONDS): Histogram<T> {

@@ -1,6 +1,7 @@
 /** What a worker is told, as a command or as a function: options before the environment, and everything that is wrong with either said at once. */
 import { EngineError } from '../engine/core/errors.ts';
 import { LOG_LEVELS, type LogLevel } from './console-log.ts';
+import { NAMESPACE_RULE, isNamespace } from './emf.ts';
 
 /** As `process.env`. */
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -21,7 +22,11 @@ export interface WorkerFlags {
   readonly checkpointTokens?: string;
   readonly checkpointTime?: string;
   readonly journalTime?: string;
+  readonly walkTime?: string;
   readonly webhooksToLoopback?: boolean;
+  readonly metricsPort?: string;
+  readonly metricsHost?: string;
+  readonly emf?: string;
   readonly logLevel?: string;
 }
 
@@ -37,9 +42,15 @@ export interface WorkerConfig {
   readonly spot: boolean;
   /** As what clients know the API; null: not known, and webhooks link by path. */
   readonly publicUrl: string | null;
+  /** Between two looks for jobs that lost their message or their worker. */
+  readonly walkMs: number | undefined;
   readonly policy: { readonly deltaTokens?: number; readonly deltaMs?: number; readonly journalMs?: number };
   /** For development: webhooks may go to this machine, and without TLS. */
   readonly webhooksToLoopback: boolean;
+  /** Where /metrics and /health are; null: nowhere. Port 0: any that is free. */
+  readonly metrics: { readonly host: string; readonly port: number } | null;
+  /** Of CloudWatch, for scaling signals on standard output; null: none. */
+  readonly emfNamespace: string | null;
   readonly logLevel: LogLevel;
 }
 
@@ -74,6 +85,7 @@ export function workerConfig(flags: WorkerFlags, environment: Environment): Work
   const graceMs = time(flags.grace, '--grace', 'RUMINATE_GRACE', DAY_MS) ?? GRACE_MS;
   const timeLimitMs = time(flags.timeLimit, '--time-limit', 'RUMINATE_TIME_LIMIT', 14 * DAY_MS);
   if (timeLimitMs !== null && timeLimitMs <= graceMs) wrong.push(`the time limit (${timeLimitMs} ms) must be longer than the grace (${graceMs} ms) in which the worker hands back what it has`);
+  const metricsPort = read(said(flags.metricsPort, '--metrics-port', 'RUMINATE_METRICS_PORT'), (text) => (/^\d{1,5}$/.test(text) && Number(text) <= 65_535 ? Number(text) : null), 'a port from 0 to 65535');
   const [deltaTokens, deltaMs, journalMs] = [
     count(flags.checkpointTokens, '--checkpoint-tokens', 'RUMINATE_CHECKPOINT_TOKENS', COUNT_MAX),
     time(flags.checkpointTime, '--checkpoint-time', 'RUMINATE_CHECKPOINT_TIME', DAY_MS),
@@ -90,8 +102,11 @@ export function workerConfig(flags: WorkerFlags, environment: Environment): Work
     memoryLimitBytes: read(said(flags.memoryLimit, '--memory-limit', 'RUMINATE_WORKER_MEMORY'), bytesOf, 'a number of bytes, or one such as 900MiB or 6GiB'),
     spot: flags.spot ?? read(said(undefined, '', 'RUMINATE_SPOT'), (text) => ({ 0: false, 1: true, false: false, true: true })[text] ?? null, '1 or 0') ?? false,
     publicUrl: read(said(undefined, '', 'RUMINATE_PUBLIC_URL'), (text) => (isWebAddress(text) ? text : null), 'an address that begins with https:// or http://'),
+    walkMs: time(flags.walkTime, '--walk-time', 'RUMINATE_WALK_TIME', DAY_MS) ?? undefined,
     policy: { ...(deltaTokens === null ? {} : { deltaTokens }), ...(deltaMs === null ? {} : { deltaMs }), ...(journalMs === null ? {} : { journalMs }) },
     webhooksToLoopback: flags.webhooksToLoopback ?? false,
+    metrics: metricsPort === null ? null : { host: said(flags.metricsHost, '--metrics-host', 'RUMINATE_METRICS_HOST')?.text ?? '127.0.0.1', port: metricsPort },
+    emfNamespace: read(said(flags.emf, '--emf', 'RUMINATE_EMF'), (text) => (isNamespace(text) ? text : null), NAMESPACE_RULE),
     logLevel: read(said(flags.logLevel, '--log-level', 'RUMINATE_LOG_LEVEL'), (text) => LOG_LEVELS.find((level) => level === text) ?? null, `one of ${LOG_LEVELS.join(', ')}`) ?? 'info',
   };
   if (wrong.length > 0) throw new EngineError('ERR_OPTION', `${wrong.length === 1 ? 'The configuration is wrong' : `${wrong.length} things are wrong with the configuration`}: ${wrong.join('; ')}.`);

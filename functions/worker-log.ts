@@ -19,6 +19,7 @@ const LEVELS: Readonly<Record<WorkerEvent['kind'], 'debug' | 'info' | 'warn' | '
   foreign: 'warn',
   dropped: 'debug',
   reconciled: 'info',
+  counted: 'debug',
   unreadable: 'error',
   trouble: 'warn',
 };

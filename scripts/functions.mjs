@@ -3,6 +3,7 @@
  * `npm run build:functions`: each function of functions/entries as one file that imports nothing, for Node, Lambda and workerd alike.
  *   dist/functions/<name>/front.mjs   `export default { fetch }`: a Worker as it is
  *   dist/functions/<name>/index.mjs   beside it, `handler` for Lambda (streaming)
+ * and those that nobody asks, which Lambda runs: dist/functions/<name>/index.mjs alone.
  * Prints their sizes as a table and, last, as one line of JSON.
  */
 import { readFileSync, readdirSync, realpathSync } from 'node:fs';
@@ -19,6 +20,9 @@ const OUT = path.join(ROOT, 'dist', 'functions');
 export const BYTES_MAX = 1_000_000;
 
 export const FUNCTIONS = readdirSync(ENTRIES).filter((file) => file.endsWith('.ts')).map((file) => path.basename(file, '.ts')).sort();
+
+/** On a schedule: of Node, whose own modules they import. */
+export const SCHEDULED = ['collector', 'reconciler'];
 
 /**
  * Parts of libraries that a function would carry for nothing, or that are for pages: of zod its sentences in 50 languages (it speaks English by
@@ -58,8 +62,8 @@ const REPLACED = {
   },
 };
 
-/** @returns for each function its two files as text, and what went into the first. */
-export async function bundleFunctions(names = FUNCTIONS) {
+/** @returns for each function its files as text, `front` null where nobody asks it, and what went into the first. */
+export async function bundleFunctions(names = [...FUNCTIONS, ...SCHEDULED]) {
   const { version } = JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8'));
   const common = { bundle: true, minify: true, format: 'esm', target: 'es2022', write: false, metafile: true, logLevel: 'silent', legalComments: 'none', absWorkingDir: ROOT };
   const lambda = await build({
@@ -69,9 +73,12 @@ export async function bundleFunctions(names = FUNCTIONS) {
     plugins: [{ name: 'beside', setup: (esbuild) => esbuild.onResolve({ filter: /entries\/api\.ts$/ }, () => ({ path: './front.mjs', external: true })) }],
   });
   return await Promise.all(names.map(async (name) => {
+    const scheduled = SCHEDULED.includes(name);
+    const entry = scheduled ? `functions/${name}.ts` : `functions/entries/${name}.ts`;
     // For a browser: esbuild takes each library's parts for the web, and refuses every import that only Node has.
-    const { outputFiles: [file], metafile } = await build({ ...common, platform: 'browser', entryPoints: [`functions/entries/${name}.ts`], define: { VERSION: JSON.stringify(version) }, plugins: [REPLACED] });
-    return { name, front: file.text, index: lambda.outputFiles[0].text, bytes: file.contents.byteLength, gzipBytes: gzipSync(file.contents, { level: 9 }).byteLength, metafile };
+    const { outputFiles: [file], metafile } = await build({ ...common, platform: 'browser', entryPoints: [entry], external: scheduled ? ['node:*'] : [], define: { VERSION: JSON.stringify(version) }, plugins: [REPLACED] });
+    const texts = scheduled ? { front: null, index: file.text } : { front: file.text, index: lambda.outputFiles[0].text };
+    return { name, ...texts, bytes: file.contents.byteLength, gzipBytes: gzipSync(file.contents, { level: 9 }).byteLength, metafile };
   }));
 }
 
@@ -81,7 +88,7 @@ export async function buildFunctions() {
   await rm(OUT, { recursive: true, force: true });
   for (const { name, front, index } of built) {
     await mkdir(path.join(OUT, name), { recursive: true });
-    await writeFile(path.join(OUT, name, 'front.mjs'), front);
+    if (front !== null) await writeFile(path.join(OUT, name, 'front.mjs'), front);
     await writeFile(path.join(OUT, name, 'index.mjs'), index);
   }
   const kilobytes = (bytes) => `${Math.round(bytes / 1_000)} kB`.padStart(9);

@@ -35,6 +35,7 @@ const KINDS = {
     await fuzz();
     await fuzzScripts();
     await vitest('slow', ['test/slow']);
+    await counted('infra', process.execPath, ['infra/check.mjs']);
     for (const version of NODES) await nodeSmoke(version);
   },
   async soak() {
@@ -189,6 +190,14 @@ async function solveRates() {
 async function check(label, command, args) {
   const { code, output } = await run(command, args);
   record(label, code === 0 ? 1 : 0, code === 0 ? 0 : 1, code === 0 ? '' : output);
+}
+
+/** A command that counts by itself: `N passed, N failed` alone on its last such line. */
+async function counted(label, command, args) {
+  const { code, output } = await run(command, args);
+  const counts = [...output.matchAll(/^(\d+) passed, (\d+) failed$/gm)].at(-1);
+  const failed = Number(counts?.[2] ?? 0);
+  record(label, Number(counts?.[1] ?? 0), code !== 0 && failed === 0 ? 1 : failed, code === 0 && counts ? '' : output);
 }
 
 let recordedAtMs = performance.now();

@@ -123,9 +123,6 @@ function neededBytes(head: Head, manifest: Manifest | null): number {
   return objectsOf(head, manifest).reduce((sum, { bytes }) => sum + bytes, head.manifest?.bytes ?? 0);
 }
 
-/** S3 Standard in us-east-1, the first 50 TB of a month, USD; a list price, without requests and transfer. */
-export const PRICE_PER_GB_MONTH = 0.023;
-
 /** Of storage alone, a month: S3 charges for 2^30 bytes. */
 export function monthlyCost(bytes: number, pricePerGbMonth: number): number {
   return (bytes / 2 ** 30) * pricePerGbMonth;

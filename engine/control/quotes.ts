@@ -2,6 +2,7 @@
 import { EngineError } from '../core/errors.ts';
 import { type Estimate, type Quote, admit } from '../job/budget.ts';
 import type { PreparedJob } from '../job/prepare.ts';
+import { shardJob } from '../job/shards.ts';
 import type { Shelf } from '../ports/shelf.ts';
 import type { QuoteSide, QuoteView } from './platform.ts';
 
@@ -19,7 +20,8 @@ export function refuseIgnored({ ignored }: PreparedJob): void {
 
 /** @throws EngineError ERR_BUDGET, ERR_MEMORY: whoever runs jobs here would not take it. */
 export function admitJob(job: PreparedJob, shelf: Shelf): void {
-  admit(shelf.quote(job), shelf.freeBytes);
+  // Each worker takes a shard: the largest must fit.
+  admit(shelf.quote(job.shards === null ? job : shardJob(job, job.shards - 1)), shelf.freeBytes);
 }
 
 export function quoteView(job: PreparedJob, shelf: Shelf, rates: Rates): QuoteView {

@@ -6,7 +6,7 @@ import { type JobSpec, modelName } from '../job/spec.ts';
 import { readJob } from '../kv/create.ts';
 import { type Head, isTerminal } from '../kv/head.ts';
 import type { Manifest } from '../kv/manifest.ts';
-import { type JobKey, isNamePart, jobPrefix, specName } from '../kv/names.ts';
+import { type JobKey, isNamePart, jobPrefix, rootOf, specName } from '../kv/names.ts';
 import { isMissing, readHead, readSpec } from '../kv/read.ts';
 import { readStrikes } from '../kv/strikes.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
@@ -80,7 +80,7 @@ export async function viewOf(store: ObjectStore, { where, head, manifest }: JobR
     step: manifest?.step ?? 0,
     chains: manifest?.chains.map(({ tokens, finish }) => ({ tokens, finish })) ?? spec.lengths.map(() => ({ tokens: 0, finish: null })),
     ended: isTerminal(head.state) ? endedBy(head, manifest) : null,
-    parent: spec.parent === null ? null : { job: spec.parent.job, kind: spec.parent.kind },
+    parent: spec.parent === null ? null : { job: rootOf({ ...where, job: spec.parent.job }).job, kind: spec.parent.kind },
     cachedTokens: cachedTokens(spec, manifest),
     tools: toolsOf(asked),
     metadata: asked.metadata ?? null,
@@ -118,9 +118,10 @@ function cachedTokens({ parent }: SpecOutline, manifest: Manifest | null): numbe
 
 /** Of the wall clock. A job that its client has named was made when its spec was written. 0: the store has no clock. */
 async function createdMs(store: ObjectStore, where: JobKey, { spec }: Head, options: CallOptions): Promise<number> {
-  const named = timeOf(where.job);
+  const root = rootOf(where);
+  const named = timeOf(root.job);
   if (named !== null) return named;
-  for await (const { writtenAtMs } of store.list(jobPrefix(where) + specName(spec), options)) return writtenAtMs ?? 0;
+  for await (const { writtenAtMs } of store.list(jobPrefix(root) + specName(spec), options)) return writtenAtMs ?? 0;
   return 0;
 }
 

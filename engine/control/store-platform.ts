@@ -7,12 +7,13 @@ import { EngineError } from '../core/errors.ts';
 import { linkSignals, throwIfCancelled } from '../core/waiting.ts';
 import { type ChildOptions, extendJob, forkJob } from '../job/children.ts';
 import { type Said, continuationOf, nextTurn } from '../job/conversation.ts';
+import { Endings, type Told } from '../job/endings.ts';
 import type { JobResult } from '../job/generate.ts';
 import { JournalReader, endReason } from '../job/journals.ts';
 import { resultOf } from '../job/run.ts';
 import { type SpecOutline, holds, sealSpec } from '../job/sealed-spec.ts';
 import { type JobSpec, parseSpec } from '../job/spec.ts';
-import { storedSpecOf } from '../job/stored-spec.ts';
+import { planOf, storedSpecOf } from '../job/stored-spec.ts';
 import { createJob } from '../kv/create.ts';
 import { endJob } from '../kv/end.ts';
 import { eraseJob } from '../kv/erase.ts';
@@ -36,6 +37,7 @@ import type {
 import { admitJob, quoteView, refuseIgnored } from './quotes.ts';
 import { type JobRecord, keyOf, messageOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
 import { RestoredJobs } from './restored.ts';
+import { messagesFor, partsOf, withChains } from './shards.ts';
 import { hasResult } from './followed.ts';
 import { type EventOptions, Streams } from './stream.ts';
 import { NO_WORKERS, type WorkerState } from './workers.ts';
@@ -79,7 +81,7 @@ export class StorePlatform implements Platform {
   readonly #options: StorePlatformOptions;
   readonly #clock: Clock;
   readonly #nowMs: () => number;
-  readonly #outbox: Outbox;
+  readonly #endings: Told;
   readonly #jobs: RestoredJobs;
   readonly #streams: Streams;
   readonly #newId = jobIds();
@@ -88,8 +90,8 @@ export class StorePlatform implements Platform {
 
   constructor(options: StorePlatformOptions) {
     this.#options = options;
-    this.#outbox = options.outbox ?? new Outbox(options);
     this.#clock = options.clock ?? systemClock;
+    this.#endings = Endings.over(options.store, options.outbox ?? new Outbox(options), { clock: this.#clock });
     this.#jobs = new RestoredJobs(options.shelf, options.keys, this.#clock);
     this.#nowMs = options.nowMs ?? wallClockMs;
     const { store, keys, shelf, feed, queue, eventsMax, depthFreshMs: freshMs = 0 } = options;
@@ -107,9 +109,10 @@ export class StorePlatform implements Platform {
     refuseIgnored(job);
     admitJob(job, shelf);
     const modelId = await shelf.modelId(job, { signal });
-    const text = JSON.stringify(storedSpecOf(parsed, job, modelId, said === null ? null : continuationOf(job, modelId, said)));
+    const stored = storedSpecOf(parsed, job, modelId, said === null ? null : continuationOf(job, modelId, said));
+    const text = JSON.stringify(stored);
     const sealed = await sealSpec(text, where, keys, { signal });
-    const created = await createJob(store, where, sealed, { idempotencyKey, createdMs, via, isSame: holds(text, keys, { signal }), signal });
+    const created = await createJob(store, where, sealed, { idempotencyKey, createdMs, via, plan: planOf(stored), shards: parsed.shards, isSame: holds(text, keys, { signal }), signal });
     return await this.#announced(created.where, traceparent, signal);
   }
 
@@ -140,11 +143,12 @@ export class StorePlatform implements Platform {
     const { store, onCancelled } = this.#options;
     const where = keyOf(tenant, id);
     const { head } = await readLive(store, where, { signal });
-    if (!isTerminal(head.state)) await this.#letGo(where, signal);
+    const parts = partsOf(where, head);
+    if (!isTerminal(head.state)) await Promise.all(parts.map(async (part) => await this.#letGo(part, signal)));
     const { changed } = await endJob(store, where, 'cancelled', { clock: this.#clock, signal });
-    if (changed) onCancelled?.(where);
+    if (changed) for (const part of parts) onCancelled?.(part);
     // A marker that stays is found by the reconciler.
-    if (changed) await this.#outbox.jobEnded(where, { signal }).catch(() => undefined);
+    if (changed) await this.#endings.jobEnded(where, { signal }).catch(() => undefined);
     return await this.#view(where, signal);
   }
 
@@ -152,8 +156,8 @@ export class StorePlatform implements Platform {
   async erase(id: string, { tenant, signal }: CallerOptions): Promise<void> {
     const where = keyOf(tenant, id);
     try {
-      await eraseJob(this.#options.store, where, { clock: this.#clock, signal });
-      this.#options.onCancelled?.(where);
+      const { head } = await eraseJob(this.#options.store, where, { clock: this.#clock, signal });
+      for (const part of partsOf(where, head)) this.#options.onCancelled?.(part);
     } catch (error) {
       throw withoutPlace(error, id);
     }
@@ -251,7 +255,8 @@ export class StorePlatform implements Platform {
   async #view(where: JobKey, signal: AbortSignal | undefined): Promise<JobView> {
     const { store } = this.#options;
     const record = await readRecord(store, where, { signal });
-    return await viewOf(store, record, await this.#jobs.outline(record, signal), { signal });
+    const view = await viewOf(store, record, await this.#jobs.outline(record, signal), { signal });
+    return record.head.join === undefined || isTerminal(record.head.state) ? view : await withChains(store, view, record.head, { signal });
   }
 
   /** A job under a key that is not ours takes no other from the list. */
@@ -271,7 +276,7 @@ export class StorePlatform implements Platform {
     if (!isTerminal(record.head.state)) {
       this.#live.made(where.tenant);
       const message = await messageOf(store, where, record.head, record.spec, { signal });
-      await this.#send(message, traceparent, signal).catch(() => undefined);
+      for (const each of messagesFor(message, record.head)) await this.#send(each, traceparent, signal).catch(() => undefined);
       if (record.head.state === 'queued') this.#backlog.sent(where, priorityOf(message));
     }
     return await viewOf(store, record, await this.#jobs.outline(record, signal), { signal });

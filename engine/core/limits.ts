@@ -6,6 +6,8 @@ export const LIMITS = {
   LENGTH_DEFAULT_MAX: 32_768,
   /** Chains of one run: they step as one batch, and beyond this a job is sharded. */
   WIDTH_MAX: 256,
+  /** Each is a name and a number in its parent's head, which is small. */
+  SHARDS_MAX: 64,
   /** Enough for a vote to have a majority and a tie to be rare, few enough for a laptop. */
   WIDTH_DEFAULT: 4,
   /** KV reads stay integers that a double holds exactly: LENGTH_MAX^2 / 2 * WIDTH_MAX = 2^47 is below it. */

@@ -1,5 +1,6 @@
 /** Which process something on disk belongs to, so that others know whether it is still in use after a kill. */
 import { readFileSync, readlinkSync } from 'node:fs';
+import { hostname } from 'node:os';
 
 /** Of nobody: may be taken over. */
 export const NOBODY = 'nobody';
@@ -24,6 +25,26 @@ export function stateOf(owner: string): OwnerState {
   if (space !== namespace()) return 'foreign';
   const alive = start === '0' ? runs(Number(pid)) : startOf(Number(pid)) === start;
   return alive ? 'alive' : 'dead';
+}
+
+/** What a head names as its owner: this process, so that the next one on this machine sees at once whether it still lives. */
+export function ownerHint(): string {
+  return `${thisOwner()}@${hostname().replace(/[^A-Za-z0-9.-]/g, '').slice(0, 64)}`;
+}
+
+/** Whether the process that a head names as its owner is known to be gone. false: it may live, here or elsewhere. */
+export function isOwnerGone(owner: string): boolean {
+  return isOwnerHere(owner) && stateOf(nameOf(owner)) === 'dead';
+}
+
+/** Whether a head's owner is another process of this machine, where it can be seen whether it lives. */
+export function isOwnerHere(owner: string): boolean {
+  const [, host] = owner.split(/[@,]/);
+  return ownerHint().split('@')[1] === host && nameOf(owner) !== thisOwner() && stateOf(nameOf(owner)) !== 'foreign';
+}
+
+function nameOf(owner: string): string {
+  return owner.split(/[@,]/)[0] ?? '';
 }
 
 /** Clock ticks since boot, from /proc; null: no such process, or no /proc. */

@@ -1,8 +1,6 @@
 /** One invocation's share of a stored job: take what its manifest says, run until it ends or is asked to let go, and commit. */
-import { hostname } from 'node:os';
 import type { Clock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
-import { stateOf, thisOwner } from '../core/owner.ts';
 import { linkSignals } from '../core/waiting.ts';
 import { adopt } from '../kv/adopt.ts';
 import type { JobState } from '../kv/head.ts';
@@ -14,7 +12,7 @@ import { readObject } from '../kv/read.ts';
 import { type JobKeys, forkKeys, openKeys } from '../kv/seal.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
-import type { EngineIdentity, RunOptions } from '../runtime/native.ts';
+import type { EngineIdentity, RunOptions, RunReport } from '../runtime/native.ts';
 import { type Checkpoint, checkpointOf, contentOf } from './checkpoint.ts';
 import { Checkpointer, type CheckpointPolicy, commitIntervalMs } from './checkpointer.ts';
 import type { FinishReason, JobResult } from './generate.ts';
@@ -23,6 +21,7 @@ import { type Played, play, tokensOf } from './play.ts';
 import type { PreparedJob } from './prepare.ts';
 import { restorePrefix } from './prefix.ts';
 import { type ChainSource, type RestoredRun, rateOf, restore } from './restore.ts';
+import type { ShardVote } from './shard-vote.ts';
 import { type RunContext, resultOf, runOptions, timingOf } from './run.ts';
 import type { Parent } from './stored-spec.ts';
 
@@ -55,7 +54,7 @@ export type SliceOutcome =
   /** Let go with chains that still run; whoever takes the job next goes on. */
   | { readonly kind: 'parked'; readonly step: number; readonly tokens: number };
 
-export interface SliceContext extends Omit<RunContext, 'parks' | 'onBoundary'> {
+export interface SliceContext extends Omit<RunContext, 'parks' | 'onBoundary' | 'stopAt'> {
   readonly store: ObjectStore;
   readonly keys: KeyProvider | null;
   readonly identity: EngineIdentity;
@@ -64,28 +63,10 @@ export interface SliceContext extends Omit<RunContext, 'parks' | 'onBoundary'> {
   /** What it goes on from is there. */
   readonly onBegun?: ((begun: Begun) => void) | undefined;
   readonly onCommit?: ((step: number) => void) | undefined;
+  /** Of a shard; null or absent: the chains here are all of the job. */
+  readonly vote?: ShardVote | null | undefined;
   /** Why it is interrupted: the job is about to be ended, and nobody will go on with it. */
   readonly isEnding?: (() => boolean) | undefined;
-}
-
-/** Of this process, so that the next one on this machine sees at once whether it still lives. */
-export function ownerHint(): string {
-  return `${thisOwner()}@${hostname().replace(/[^A-Za-z0-9.-]/g, '').slice(0, 64)}`;
-}
-
-/** Whether the process that a head names as its owner is known to be gone. false: it may live, here or elsewhere. */
-export function isOwnerGone(owner: string): boolean {
-  return isOwnerHere(owner) && stateOf(nameOf(owner)) === 'dead';
-}
-
-/** Whether a head's owner is another process of this machine, where it can be seen whether it lives. */
-export function isOwnerHere(owner: string): boolean {
-  const [, host] = owner.split(/[@,]/);
-  return ownerHint().split('@')[1] === host && nameOf(owner) !== thisOwner() && stateOf(nameOf(owner)) !== 'foreign';
-}
-
-function nameOf(owner: string): string {
-  return owner.split(/[@,]/)[0] ?? '';
 }
 
 /**
@@ -118,7 +99,7 @@ export function isOfJob(error: unknown): boolean {
 }
 
 async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | null, context: SliceContext): Promise<SliceOutcome> {
-  const { clock, identity } = context;
+  const { clock, identity, vote = null } = context;
   const origin = await orPark(lease, null, () => originOf(lease, parent, context));
   if ('kind' in origin) return origin;
   using keys = origin.keys;
@@ -159,6 +140,8 @@ async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | nu
     adopted: origin.where === null ? [] : adopt(origin.where, contentOf(base).objects),
     elapsedMs: origin.elapsedMs,
     onCommit: context.onCommit,
+    vote,
+    firstChain: job.shard?.first,
   });
   const start = clock.nowMs();
   let played: Played;
@@ -166,6 +149,7 @@ async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | nu
     played = await play(job, run, {
       ...context,
       parks: true,
+      ...(vote === null ? {} : { stopAt: (report: RunReport) => vote.stopAt(report) }),
       onBoundary: (report) => {
         if (begun.outcome === 'started') prefillRate ??= rateOf(job.promptIds.length, clock.nowMs() - start);
         return checkpointer.boundary(report);

@@ -4,7 +4,8 @@ import { EngineError } from '../core/errors.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { FORMAT, formatHead, NO_SPEC, type Head } from './head.ts';
 import { liveHints } from './hints.ts';
-import { HEAD, jobPrefix, parseName, type JobKey } from './names.ts';
+import { HEAD, jobPrefix, parseName, shardIn, shardKey, type JobKey } from './names.ts';
+import { putIfAbsent } from './once.ts';
 import { attempts, protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
 import { requireHead } from './read.ts';
 import { deleteStrikes } from './strikes.ts';
@@ -24,8 +25,37 @@ export interface Erased {
  * @throws EngineError ERR_JOB_NOT_FOUND, ERR_STORE, ERR_CANCELLED.
  */
 export async function eraseJob(store: ObjectStore, where: JobKey, options: ProtocolOptions = {}): Promise<Erased> {
-  const head = await bury(protocolOf(store, options), where, options.signal);
-  return { head, ...(await sweepErased(store, where, options)) };
+  const protocol = protocolOf(store, options);
+  const head = await bury(protocol, where, options.signal);
+  let { objects, bytes } = await sweepErased(store, where, options);
+  // After their parent, which bears no more of them; one that was never born is kept from it.
+  for (const shard of await shardsOf(store, head, options)) {
+    const at = shardKey(where, shard);
+    await putIfAbsent(protocol, jobPrefix(at) + HEAD, formatHead(tombstone(at, { version: 0, epoch: 0, gc: 0, writeNonce: protocol.nonce() })), options.signal);
+    await bury(protocol, at, options.signal);
+    const swept = await sweepErased(store, at, options);
+    objects += swept.objects;
+    bytes += swept.bytes;
+  }
+  return { head, objects, bytes };
+}
+
+/** As its head says, and those that are there though it could not be read. */
+async function shardsOf(store: ObjectStore, head: Head, { signal }: CallOptions): Promise<readonly number[]> {
+  const shards = new Set(Array.from({ length: head.join?.shards ?? 0 }, (_, i) => i));
+  if (head.join !== undefined || isUnreadable(head)) {
+    const prefix = jobPrefix(head);
+    for await (const { key } of store.list(prefix, { signal })) {
+      const shard = shardIn(key.slice(prefix.length));
+      if (shard !== null) shards.add(shard);
+    }
+  }
+  return [...shards].sort((a, b) => a - b);
+}
+
+/** Buried without being read. */
+function isUnreadable({ version }: Head): boolean {
+  return version === Number.MAX_SAFE_INTEGER;
 }
 
 async function bury(protocol: Protocol, where: JobKey, signal: AbortSignal | undefined): Promise<Head> {
@@ -36,7 +66,7 @@ async function bury(protocol: Protocol, where: JobKey, signal: AbortSignal | und
       const stored = await requireHead(protocol.store, where, { signal });
       if (stored.head.state === 'erased') return stored.head;
       const { head } = await swapHead(protocol, where, stored, {
-        propose: ({ head: { version, epoch, gc } }) => tombstone(where, { version: version + 1, epoch: epoch + 1, gc, writeNonce }),
+        propose: ({ head: { version, epoch, gc, join } }) => tombstone(where, { version: version + 1, epoch: epoch + 1, gc, writeNonce, join }),
         // Another's tombstone is as good.
         isMine: (current) => current.state === 'erased',
       }, signal);
@@ -59,7 +89,7 @@ async function buryUnreadable({ store }: Protocol, where: JobKey, writeNonce: st
   await store.put(jobPrefix(where) + HEAD, [utf8Of(text)], { condition: { kind: 'if_match', etag: info.etag }, signal });
 }
 
-function tombstone({ tenant, job }: JobKey, counts: Pick<Head, 'version' | 'epoch' | 'gc' | 'writeNonce'>): Head {
+function tombstone({ tenant, job }: JobKey, counts: Pick<Head, 'version' | 'epoch' | 'gc' | 'writeNonce' | 'join'>): Head {
   return { format: FORMAT, tenant, job, ...counts, state: 'erased', slice: 0, spec: NO_SPEC, strikes: 0, owner: '', manifest: null, journal: [] };
 }
 
@@ -69,7 +99,8 @@ export async function sweepErased(store: ObjectStore, where: JobKey, { signal }:
   const found: { readonly key: string; readonly rank: number }[] = [];
   let bytes = 0;
   for await (const object of store.list(prefix, { signal })) {
-    if (object.key === prefix + HEAD) continue;
+    // A shard has a tombstone of its own.
+    if (object.key === prefix + HEAD || shardIn(object.key.slice(prefix.length)) !== null) continue;
     found.push({ key: object.key, rank: rankOf(object.key.slice(prefix.length)) });
     bytes += object.bytes;
   }

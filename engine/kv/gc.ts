@@ -5,7 +5,7 @@
 import type { ObjectStore } from '../ports/object-store.ts';
 import { sweepErased } from './erase.ts';
 import type { Head } from './head.ts';
-import { HEAD, jobPrefix, parseName, specName, type JobKey } from './names.ts';
+import { HEAD, jobPrefix, parseName, shardIn, specName, type JobKey } from './names.ts';
 import { protocolOf, type ProtocolOptions } from './protocol.ts';
 import { isMissing, readManifest, requireHead, type ReadOptions, type StoredHead } from './read.ts';
 import { decided, swapHead } from './swap.ts';
@@ -45,6 +45,8 @@ export async function collectGarbage(store: ObjectStore, where: JobKey, options:
   let [bytes, kept] = [0, 0];
   for await (const object of store.list(prefix, { signal })) {
     const name = object.key.slice(prefix.length);
+    // A job of its own, with a fence of its own.
+    if (shardIn(name) !== null) continue;
     const parsed = parseName(name);
     if (parsed === null) unknown.push(object.key);
     else if (named.has(name) || ('version' in parsed && parsed.version >= fenceVersion)) kept++;

@@ -9,7 +9,7 @@ import { inParallel } from '../core/waiting.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { checkFormat, parseCanonical, sha256, textOf } from './canonical.ts';
 import { FORMAT } from './head.ts';
-import { isNamePart, jobPrefix, type JobKey } from './names.ts';
+import { isJobName, isNamePart, jobPrefix, type JobKey } from './names.ts';
 import { checkpointError } from './reason.ts';
 
 /** Walks can be split by them; the shard of a job is a function of its name. */
@@ -28,8 +28,9 @@ export function livePrefix(shard: number): string {
 
 /** null: no key of ours. */
 export function parseLiveKey(key: string): JobKey | null {
-  const [, , tenant = '', job = ''] = key.split('/');
-  return isNamePart(tenant) && isNamePart(job) && liveKey({ tenant, job }) === key ? { tenant, job } : null;
+  const [, , tenant = '', ...parts] = key.split('/');
+  const job = parts.join('/');
+  return isNamePart(tenant) && isJobName(job) && liveKey({ tenant, job }) === key ? { tenant, job } : null;
 }
 
 /** Jobs of a tenant that have a marker, counted up to `most`. */
@@ -38,7 +39,9 @@ export async function countLive(store: ObjectStore, tenant: string, most: number
   let count = 0;
   await inParallel(LIVE_SHARDS, SHARDS_AT_ONCE, signal, async (shard, stop) => {
     if (count >= most) return;
-    for await (const _ of store.list(`${livePrefix(shard)}${tenant}/`, { signal: stop })) if (++count >= most) return;
+    const prefix = `${livePrefix(shard)}${tenant}/`;
+    // A sharded job is one job.
+    for await (const { key } of store.list(prefix, { signal: stop })) if (!key.slice(prefix.length).includes('/') && ++count >= most) return;
   });
   return Math.min(count, most);
 }
@@ -48,15 +51,25 @@ export interface Marker {
   readonly spec: string;
   /** As what the job was asked for, for whoever tells of its end; null: as itself. */
   readonly via: Via | null;
+  /** null: the job is not sharded. */
+  readonly shards: number | null;
+  /** For whoever counts how much work there is; null: not known. */
+  readonly plan: Plan | null;
+}
+
+/** What a job may make at most: `tokens` of all its chains together, of a model as requests name it. */
+export interface Plan {
+  readonly model: string;
+  readonly tokens: number;
 }
 
 const VIAS = ['response', 'batch'] as const;
 export type Via = (typeof VIAS)[number];
 
 /** Before the head, so that a job that was born is found, whatever died. */
-export async function putMarker(store: ObjectStore, where: JobKey, { spec, via }: Marker, { signal }: CallOptions): Promise<void> {
+export async function putMarker(store: ObjectStore, where: JobKey, { spec, via, plan, shards }: Marker, { signal }: CallOptions): Promise<void> {
   const { tenant, job } = where;
-  await put(store, liveKey(where), JSON.stringify({ format: FORMAT, tenant, job, spec, ...(via === null ? {} : { via }) }), signal);
+  await put(store, liveKey(where), JSON.stringify({ format: FORMAT, tenant, job, spec, ...(via === null ? {} : { via }), ...(plan === null ? {} : { plan: { model: plan.model, tokens: plan.tokens } }), ...(shards === null ? {} : { shards }) }), signal);
 }
 
 /** null: there is no marker. @throws EngineError ERR_CHECKPOINT. */
@@ -65,10 +78,16 @@ export async function readMarker(store: ObjectStore, where: JobKey, { signal }: 
   if (found === null) return null;
   const value = parseCanonical(textOf(found.chunks, 'the marker'), 'the marker');
   checkFormat(value, FORMAT, 'the marker');
-  const { tenant, job, spec, via = null } = value as Record<string, unknown>;
+  const { tenant, job, spec, via = null, plan = null, shards = null } = value as Record<string, unknown>;
   if (tenant !== where.tenant || job !== where.job) throw checkpointError('identity', 'the marker is that of another job');
   if (typeof spec !== 'string' || !/^[0-9a-f]{64}$/.test(spec)) throw checkpointError('damaged', 'the marker names no spec');
-  return { spec, via: VIAS.find((known) => known === via) ?? null };
+  if (shards !== null && !(Number.isSafeInteger(shards) && (shards as number) >= 1 && (shards as number) <= LIMITS.SHARDS_MAX)) throw checkpointError('damaged', 'the marker names no number of shards');
+  return { spec, shards: shards as number | null, via: VIAS.find((known) => known === via) ?? null, plan: planIn(plan) };
+}
+
+function planIn(value: unknown): Plan | null {
+  const { model, tokens } = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
+  return typeof model === 'string' && typeof tokens === 'number' && Number.isSafeInteger(tokens) && tokens > 0 ? { model, tokens } : null;
 }
 
 /** @param createdMs of the wall clock. */

@@ -8,7 +8,7 @@ import type { JobKey } from './names.ts';
 import { protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
 import { checkpointError } from './reason.ts';
 import { isMissing, readHead, readSpec } from './read.ts';
-import { COMMIT_INTERVAL_MS, STILL_INTERVALS } from './take.ts';
+import { COMMIT_INTERVAL_MS, silentMs, STILL_INTERVALS } from './take.ts';
 
 /** What earlier walks saw, by marker: the caller keeps it between walks. Without it a walk only begins to watch. */
 export type Sightings = Map<string, { readonly writeNonce: string; readonly sinceMs: number }>;
@@ -16,14 +16,20 @@ export type Sightings = Map<string, { readonly writeNonce: string; readonly sinc
 export interface ReconcileOptions extends ProtocolOptions {
   /** From 0 to `LIVE_SHARDS` - 1; default: all of them. */
   readonly shard?: number | undefined;
-  /** On the walker's own clock; 0: all that live. Default: as long as a taker waits. */
+  /** On the walker's own clock, of those that run at most as long as their owner may be silent; 0: all that live. Default: as long as a taker waits. */
   readonly unmovedMs?: number | undefined;
   /** Whether the owner of a running head is known not to live any more: then nobody waits for a sign of life. */
   readonly isOwnerGone?: ((owner: string) => boolean) | undefined;
-  /** The owner of each running head that was met. */
-  readonly onOwner?: ((owner: string) => void) | undefined;
+  /** Each job that was met and has not ended; `markedAtMs`: by the store's clock, if it has one. */
+  readonly onAlive?: ((alive: Alive) => void) | undefined;
   /** For a job that has ended and still has its marker: does what is left to do, and removes it. Default: only that. */
   readonly onEnded?: ((where: JobKey, options: CallOptions) => Promise<void>) | undefined;
+}
+
+export interface Alive {
+  readonly where: JobKey;
+  readonly head: Head;
+  readonly markedAtMs: number | undefined;
 }
 
 export type Finding =
@@ -38,11 +44,11 @@ export type Finding =
  */
 export async function* reconcile(store: ObjectStore, seen: Sightings, options: ReconcileOptions = {}): AsyncIterable<Finding> {
   const protocol = protocolOf(store, options);
-  const { shard, signal, unmovedMs = STILL_INTERVALS * COMMIT_INTERVAL_MS, isOwnerGone, onOwner } = options;
+  const { shard, signal, unmovedMs = STILL_INTERVALS * COMMIT_INTERVAL_MS, isOwnerGone, onAlive } = options;
   const onEnded = options.onEnded ?? (async (where: JobKey, call: CallOptions) => await store.delete(liveHints(where), call));
   for (const prefix of Array.from({ length: LIVE_SHARDS }, (_, i) => i).filter((i) => shard === undefined || i === shard).map(livePrefix)) {
     const met = new Set<string>();
-    for await (const { key } of store.list(prefix, { signal })) {
+    for await (const { key, writtenAtMs: markedAtMs } of store.list(prefix, { signal })) {
       const looked = await look(protocol, key, onEnded, signal);
       if (looked === null) continue;
       met.add(key);
@@ -50,10 +56,13 @@ export async function* reconcile(store: ObjectStore, seen: Sightings, options: R
         yield looked;
         continue;
       }
-      const { state, owner } = looked.head;
-      if (state === 'running') onOwner?.(owner);
+      const { where, head } = looked;
+      const { state, owner } = head;
+      onAlive?.({ where, head, markedAtMs });
       const isGone = state === 'running' && isOwnerGone?.(owner) === true;
-      if (isGone || isUnmoved(seen, key, looked.head.writeNonce, protocol.clock.nowMs(), unmovedMs)) yield looked;
+      // One that runs is as soon due as its owner has said that it writes.
+      const dueMs = state === 'running' ? Math.min(unmovedMs, silentMs(owner)) : unmovedMs;
+      if (isGone || isUnmoved(seen, key, head.writeNonce, protocol.clock.nowMs(), dueMs)) yield looked;
     }
     for (const key of seen.keys()) if (key.startsWith(prefix) && !met.has(key)) seen.delete(key);
   }
@@ -89,7 +98,7 @@ async function finishBirth(protocol: Protocol, where: JobKey, signal: AbortSigna
     if (stored === null) throw error;
     return stored.head;
   }
-  return await putFirstHead(protocol, where, spec, signal);
+  return await putFirstHead(protocol, where, marker, signal);
 }
 
 /** A garbage collection keeps the nonce, and so is no sign of life. */

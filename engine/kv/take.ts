@@ -40,6 +40,7 @@ export async function takeJob(store: ObjectStore, where: JobKey, options: TakeOp
     const stored = await requireHead(store, where, { signal });
     const { head } = stored;
     if (isTerminal(head.state)) throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${head.state}; it cannot be taken.`);
+    if (head.join !== undefined) throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is sharded; its shards are taken, one by one.`);
     if (head.state === 'running' && !(await mayTake(head))) continue;
     const content = await load(protocol, where, stored, signal);
     if (content === null) continue;
@@ -68,6 +69,11 @@ const OWNER_LENGTH_MAX = 112;
 function intervalOf(owner: string): number | null {
   const said = /, ([1-9]\d{0,5}) ms$/.exec(owner)?.[1];
   return said === undefined ? null : Number(said);
+}
+
+/** How long the owner that a head names may be silent before it counts as gone. */
+export function silentMs(owner: string): number {
+  return STILL_INTERVALS * (intervalOf(owner) ?? COMMIT_INTERVAL_MS);
 }
 
 /** null: the head has moved, and what was decided about it no longer holds. */

@@ -10,9 +10,9 @@ import { hexOf, randomBytes } from '../core/bytes.ts';
 import { type Clock, systemClock, wallClockMs } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
-import { Bell, untilAborted } from '../core/waiting.ts';
+import { Bell, linkSignals, untilAborted } from '../core/waiting.ts';
 import type { KeyProvider } from '../ports/keys.ts';
-import type { ObjectStore } from '../ports/object-store.ts';
+import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { Reply, Sender } from '../ports/sender.ts';
 import { type Delivery, isDelivered, namesIn, readDelivery } from './delivery.ts';
 import { readHook } from './outbox.ts';
@@ -69,6 +69,25 @@ export class Deliverer {
   /** Something may be due. */
   ring(): void {
     this.#bell.ring();
+  }
+
+  /**
+   * For whoever has only a while: resolves when nothing is due any more, or with the signal; what is on its way then is given up.
+   * @throws EngineError ERR_STORE: what is due is not known.
+   */
+  async deliverDue({ signal }: CallOptions = {}): Promise<void> {
+    using stop = linkSignals(signal, this.#stop.signal);
+    try {
+      while (!stop.signal.aborted) {
+        await this.#look(stop.signal);
+        if (this.#running.size === 0) return;
+        await Promise.race([...this.#running.values()].map(({ done }) => done));
+      }
+    } catch (error) {
+      if (!stop.signal.aborted) throw error;
+    } finally {
+      await Promise.all([...this.#running.values()].map(({ done }) => done));
+    }
   }
 
   /** What is on its way is given up: another instance, or the next start, sends it again. */

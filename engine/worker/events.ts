@@ -1,5 +1,6 @@
 /** What a worker says of itself, for logs and metrics: ids, counts and codes, never prompts or tokens. */
-import type { Usage } from '../job/generate.ts';
+import type { Work } from '../control/work.ts';
+import type { ModelTiming, Usage } from '../job/generate.ts';
 import type { Begun } from '../job/slice.ts';
 import type { JobState } from '../kv/head.ts';
 import type { JobKey } from '../kv/names.ts';
@@ -14,14 +15,17 @@ export type StopReason = 'slice' | 'turn' | 'drain' | 'interrupt' | 'memory' | '
 
 export type Phase = 'loaded' | 'prefilled' | 'first_token';
 
-/** `finishes`: why each chain ended. `margin`: votes of the elected answer over those of the next; null: nothing was elected. */
+/**
+ * `finishes`: why each chain ended. `margin`: votes of the elected answer over those of the next; null: nothing was elected. `tokenMs`: of one chain, in
+ * the mean over the steps of this slice; null: it made none.
+ */
 export type WorkerEvent =
   | { readonly kind: 'started'; readonly where: JobKey; readonly slice: number; readonly alone: boolean; readonly traceparent: string | undefined }
   /** How the slice goes on: from the store, by computing again, or from the beginning. */
   | { readonly kind: 'begun'; readonly where: JobKey; readonly mode: Begun['outcome']; readonly recomputed: number }
-  /** `loaded`: its model is there. `prefilled`: the prompt, and whatever was to be computed again, is. `first_token`: of the job, and not of the slice. */
-  | { readonly kind: 'reached'; readonly where: JobKey; readonly phase: Phase; readonly model: string; readonly ranMs: number }
-  | { readonly kind: 'ended'; readonly where: JobKey; readonly state: JobState; readonly usage: Usage; readonly finishes: readonly string[]; readonly margin: number | null; readonly ranMs: number }
+  /** `loaded`: its model is there. `prefilled`: the prompt, and whatever was to be computed again, is. `first_token`: of the job, and not of the slice. `load`: of `loaded`. */
+  | { readonly kind: 'reached'; readonly where: JobKey; readonly phase: Phase; readonly model: string; readonly ranMs: number; readonly load?: ModelTiming }
+  | { readonly kind: 'ended'; readonly where: JobKey; readonly state: JobState; readonly usage: Usage; readonly finishes: readonly string[]; readonly margin: number | null; readonly ranMs: number; readonly tokenMs: number | null }
   /** `step`, `tokens`: of the whole job. */
   | { readonly kind: 'parked'; readonly where: JobKey; readonly why: StopReason; readonly step: number; readonly tokens: number; readonly ranMs: number }
   /** Someone else has the job, or has ended it. */
@@ -40,6 +44,8 @@ export type WorkerEvent =
   /** A message that nothing is to be done for. */
   | { readonly kind: 'dropped'; readonly where: JobKey; readonly why: 'no such job' | 'ended' | 'older slice' }
   | { readonly kind: 'reconciled'; readonly sent: number }
+  /** A walk has seen all that lives. */
+  | { readonly kind: 'counted'; readonly work: Work }
   | { readonly kind: 'unreadable'; readonly key: string; readonly error: unknown }
   /** The queue or the store, not a job. */
-  | { readonly kind: 'trouble'; readonly doing: 'receive' | 'settle' | 'extend' | 'depth' | 'reconcile'; readonly error: unknown };
+  | { readonly kind: 'trouble'; readonly doing: 'receive' | 'settle' | 'extend' | 'depth' | 'reconcile' | 'rates'; readonly error: unknown };

@@ -3,20 +3,22 @@
  * may well be in there, and a hundred workers that sent everything again each minute would only make the queue longer. So what does not run
  * is sent again when the queue is empty, or after a long time; and each time later than the time before.
  */
+import { modelRates, readRates } from '../control/rates.ts';
 import { messageOf } from '../control/record.ts';
-import type { Clock } from '../core/clock.ts';
+import { WorkCount } from '../control/work.ts';
+import { type Clock, wallClockMs } from '../core/clock.ts';
+import { isOwnerGone, isOwnerHere } from '../core/owner.ts';
 import { throwIfCancelled, untilAborted } from '../core/waiting.ts';
+import { Endings, type Told } from '../job/endings.ts';
 import { outlineOf } from '../job/sealed-spec.ts';
-import { isOwnerGone, isOwnerHere } from '../job/slice.ts';
 import type { Head } from '../kv/head.ts';
 import { liveKey } from '../kv/hints.ts';
 import { jobPrefix, type JobKey } from '../kv/names.ts';
 import { readSpec } from '../kv/read.ts';
-import { isUnmoved, reconcile, type Sightings } from '../kv/reconcile.ts';
-import { COMMIT_INTERVAL_MS, STILL_INTERVALS } from '../kv/take.ts';
+import { type Alive, isUnmoved, reconcile, type Sightings } from '../kv/reconcile.ts';
+import { COMMIT_INTERVAL_MS, silentMs, STILL_INTERVALS } from '../kv/take.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { Queue, SliceMessage } from '../ports/queue.ts';
-import type { Outbox } from '../webhook/outbox.ts';
 import type { WorkerEvent } from './events.ts';
 
 export interface ReconcilerOptions {
@@ -24,9 +26,11 @@ export interface ReconcilerOptions {
   readonly queue: Pick<Queue, 'sendAll' | 'depth'>;
   readonly clock: Clock;
   /** Who is told that a job has ended. */
-  readonly outbox: Outbox;
+  readonly outbox: Told;
   /** Whether it runs here. */
   readonly runs: (where: JobKey) => boolean;
+  /** Of walks before, for a process that does not last from walk to walk. Default: empty. */
+  readonly memory?: WalkMemory | undefined;
   readonly say: (event: WorkerEvent) => void;
 }
 
@@ -41,7 +45,14 @@ const NEIGHBOURS_MS = 1_000;
 /** Messages between two calls of the queue. */
 const SEND_MAX = 100;
 
-interface Sent {
+/** Times are of the walker's clock. */
+export interface WalkMemory {
+  readonly seen: Sightings;
+  /** By job. */
+  readonly sent: Map<string, Sent>;
+}
+
+export interface Sent {
   readonly writeNonce: string;
   readonly atMs: number;
   readonly times: number;
@@ -49,37 +60,49 @@ interface Sent {
 
 export class Reconciler {
   readonly #o: ReconcilerOptions;
-  readonly #seen: Sightings = new Map();
-  #sent = new Map<string, Sent>();
+  readonly #memory: WalkMemory;
+  readonly #work: WorkCount;
+  readonly #endings: Endings;
   /** Living processes of this machine that own jobs, as of the last walk. */
   #neighbours = new Set<string>();
 
   constructor(options: ReconcilerOptions) {
     this.#o = options;
+    this.#memory = options.memory ?? { seen: new Map(), sent: new Map() };
+    this.#work = new WorkCount(options.store);
+    this.#endings = Endings.over(options.store, options.outbox, options);
   }
 
-  isUnmoved(where: JobKey, { writeNonce }: Head): boolean {
-    return isUnmoved(this.#seen, liveKey(where), writeNonce, this.#o.clock.nowMs(), SILENT_MS);
+  isUnmoved(where: JobKey, { writeNonce, owner }: Head): boolean {
+    return isUnmoved(this.#memory.seen, liveKey(where), writeNonce, this.#o.clock.nowMs(), Math.min(SILENT_MS, silentMs(owner)));
   }
 
-  /** @param all every job that lives, at once: the queue knows nothing of them. @throws EngineError ERR_STORE, ERR_QUEUE, ERR_CANCELLED. */
+  /**
+   * Sends again what is lost, and says how much work there is.
+   * @param all every job that lives, at once: the queue knows nothing of them. @throws EngineError ERR_STORE, ERR_QUEUE, ERR_CANCELLED.
+   */
   async walk(all: boolean, signal: AbortSignal): Promise<void> {
-    const { store, queue, clock, outbox, runs, say } = this.#o;
+    const { store, queue, clock, runs, say } = this.#o;
     const isEmpty = all || (await this.#isEmpty(signal));
+    const { seen, sent: sentBefore } = this.#memory;
     const sent = new Map<string, Sent>();
     const messages: SliceMessage[] = [];
     let count = 0;
     const send = async () => {
       await queue.sendAll(messages.splice(0), { signal });
     };
+    const alives: Alive[] = [];
     const neighbours = new Set<string>();
     this.#neighbours = neighbours;
-    const walking = reconcile(store, this.#seen, {
+    const walking = reconcile(store, seen, {
       clock, signal, unmovedMs: all ? 0 : SILENT_MS, isOwnerGone,
-      onOwner: (owner) => {
-        if (isOwnerHere(owner) && !isOwnerGone(owner)) neighbours.add(owner);
+      onAlive: (alive) => {
+        const { state, owner } = alive.head;
+        if (state === 'running' && isOwnerHere(owner) && !isOwnerGone(owner)) neighbours.add(owner);
+        // Its shards are the work.
+        if (alive.head.join === undefined) alives.push(alive);
       },
-      onEnded: (where, options) => outbox.jobEnded(where, options),
+      onEnded: (where, options) => this.#endings.jobEnded(where, options),
     });
     for await (const found of walking) {
       if (found.kind === 'unreadable') {
@@ -88,7 +111,7 @@ export class Reconciler {
       }
       const { where, head } = found;
       const key = jobPrefix(where);
-      const before = this.#sent.get(key);
+      const before = sentBefore.get(key);
       const known = before?.writeNonce === head.writeNonce ? before : undefined;
       if (known !== undefined) sent.set(key, known);
       if (runs(where) || !(isEmpty || head.state === 'running' || this.#stillMs(where) >= PATIENT_MS)) continue;
@@ -99,8 +122,10 @@ export class Reconciler {
       if (messages.length === SEND_MAX) await send();
     }
     if (messages.length > 0) await send();
-    this.#sent = sent;
+    sentBefore.clear();
+    for (const [key, each] of sent) sentBefore.set(key, each);
     if (count > 0) say({ kind: 'reconciled', sent: count });
+    say({ kind: 'counted', work: await this.#work.count(alives, modelRates(await readRates(store, { signal })), wallClockMs(), { signal }) });
   }
 
   /** Waits until the next walk; less, if a process of this machine that owned a job has ended: it will not say so itself. */
@@ -119,7 +144,7 @@ export class Reconciler {
   }
 
   #stillMs(where: JobKey): number {
-    const seen = this.#seen.get(liveKey(where));
+    const seen = this.#memory.seen.get(liveKey(where));
     return seen === undefined ? 0 : this.#o.clock.nowMs() - seen.sinceMs;
   }
 

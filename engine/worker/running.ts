@@ -4,16 +4,21 @@ import { unlessCancelled } from '../core/waiting.ts';
 import type { JobKey } from '../kv/names.ts';
 import type { RunReport } from '../runtime/native.ts';
 import type { Phase, StopReason } from './events.ts';
+import type { Throughput } from './throughput.ts';
 
 interface Sight {
   readonly atMs: number;
   readonly tokens: number;
+  readonly step: number;
 }
 
 export class Running implements Disposable {
   readonly where: JobKey;
-  /** As the registry knows it. */
-  model = '';
+  #model = '';
+  readonly #throughput: Throughput;
+  #planned = 0;
+  /** Of all chains, as of the last look; null: none yet. */
+  #tokens: number | null = null;
   readonly #clock: Clock;
   readonly #startMs: number;
   readonly #controller = new AbortController();
@@ -30,11 +35,30 @@ export class Running implements Disposable {
   #end: () => void = () => undefined;
   readonly #ended = new Promise<void>((resolve) => (this.#end = resolve));
 
-  constructor(where: JobKey, sliceMs: number, clock: Clock) {
+  constructor(where: JobKey, sliceMs: number, clock: Clock, throughput: Throughput) {
     this.where = where;
+    this.#throughput = throughput;
     this.#sliceMs = sliceMs;
     this.#clock = clock;
     this.#startMs = clock.nowMs();
+  }
+
+  /** As the registry knows it; empty: it is not loaded yet. */
+  get model(): string {
+    return this.#model;
+  }
+
+  /** Its model is loaded. @param lengths of its chains. */
+  opened(model: string, lengths: readonly number[]): void {
+    if (this.#model === '') this.#throughput.begin(model);
+    this.#model = model;
+    this.#planned = lengths.reduce((sum, length) => sum + length, 0);
+  }
+
+  /** The job has ended, and with it the rest of its plan. */
+  finished(): void {
+    this.#throughput.retire(this.#model, Math.max(0, this.#planned - (this.#tokens ?? 0)));
+    this.#tokens = this.#planned;
   }
 
   get signal(): AbortSignal {
@@ -62,6 +86,13 @@ export class Running implements Disposable {
     return last.tokens > first.tokens && last.atMs > first.atMs ? ((last.tokens - first.tokens) * 1_000) / (last.atMs - first.atMs) : null;
   }
 
+  /** Of one chain, in the mean over this slice's steps; null: it made none. */
+  get tokenMs(): number | null {
+    if (this.#decode === null) return null;
+    const { first, last } = this.#decode;
+    return last.step > first.step ? (last.atMs - first.atMs) / (last.step - first.step) : null;
+  }
+
   stop(why: StopReason): void {
     this.#why ??= why;
     this.#controller.abort();
@@ -82,8 +113,11 @@ export class Running implements Disposable {
     this.#step = step;
     this.#from ??= step;
     this.#hasAdvanced ||= step > this.#from;
+    const tokens = chains.reduce((sum, { tokens: of }) => sum + of.length, 0);
+    if (this.#tokens !== null) this.#throughput.retire(this.#model, tokens - this.#tokens);
+    this.#tokens = tokens;
     if (prefilled) {
-      const sight = { atMs: this.#clock.nowMs(), tokens: chains.reduce((sum, { tokens }) => sum + tokens.length, 0) };
+      const sight = { atMs: this.#clock.nowMs(), tokens, step };
       this.#decode = { first: this.#decode?.first ?? sight, last: sight };
       this.#timer ??= this.#startTimer();
     }
@@ -105,6 +139,7 @@ export class Running implements Disposable {
 
   [Symbol.dispose](): void {
     this.#end();
+    if (this.#model !== '') this.#throughput.end(this.#model);
     this.#timer?.[Symbol.dispose]();
   }
 }

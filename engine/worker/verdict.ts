@@ -1,5 +1,5 @@
 /** What is to be done for a message, by the head of its job: the head decides, the message is a hint (DESIGN.md 2 and 6). */
-import { isOwnerGone } from '../job/slice.ts';
+import { isOwnerGone } from '../core/owner.ts';
 import { isTerminal, type Head } from '../kv/head.ts';
 import type { SliceMessage } from '../ports/queue.ts';
 

@@ -3,9 +3,11 @@
  * it may be killed at any moment, and any number of workers may have the same messages.
  */
 import type { LiveFeed } from '../control/feed.ts';
+import { putRate } from '../control/rates.ts';
 import { type Clock, systemClock } from '../core/clock.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
+import { Endings } from '../job/endings.ts';
 import type { SessionOptions } from '../job/session.ts';
 import type { JobKey } from '../kv/names.ts';
 import type { KeyProvider } from '../ports/keys.ts';
@@ -17,6 +19,7 @@ import type { WorkerEvent } from './events.ts';
 import { type Handled, Handler } from './handler.ts';
 import { Live } from './live.ts';
 import { Reconciler } from './reconciler.ts';
+import { Throughput } from './throughput.ts';
 
 export interface WorkerOptions extends SessionOptions {
   readonly store: ObjectStore;
@@ -57,6 +60,8 @@ const FULL_MS = 15_000;
 const RECONCILE_MS = 60_000;
 /** The longest wait that SQS knows. */
 const RECEIVE_MS = 20_000;
+/** What others know of a rate may be wrong by so much. */
+const RATE_CHANGE = 0.05;
 const BACKOFF_MS = 1_000;
 const BACKOFF_MS_MAX = 5 * 60_000;
 
@@ -73,6 +78,9 @@ export class Worker implements LiveFeed {
   readonly #stop = new AbortController();
   readonly #handler: Handler;
   readonly #reconciler: Reconciler;
+  readonly #throughput: Throughput;
+  /** Rates as others know them. */
+  readonly #told = new Map<string, number>();
   #loops: Promise<unknown> | null = null;
 
   constructor(options: WorkerOptions) {
@@ -81,10 +89,11 @@ export class Worker implements LiveFeed {
     const clock = this.#clock = options.clock ?? systemClock;
     const live = this.#live = new Live(clock);
     const say = (event: WorkerEvent) => this.#say(event);
-    const outbox = options.outbox ?? new Outbox({ store, clock });
-    this.#reconciler = new Reconciler({ store, queue, clock, say, outbox, runs: (where) => this.#handler.has(where) });
+    const endings = Endings.over(store, options.outbox ?? new Outbox({ store, clock }), { clock, random: options.random });
+    const throughput = this.#throughput = new Throughput(clock);
+    this.#reconciler = new Reconciler({ store, queue, clock, say, outbox: endings, runs: (where) => this.#handler.has(where) });
     this.#handler = new Handler({
-      store, queue, models, policy, threads, clock, live, say, outbox,
+      store, queue, models, policy, threads, clock, live, throughput, say, endings,
       prompts: options.prompts,
       loaded: options.loaded,
       keys: options.keys ?? null,
@@ -109,8 +118,10 @@ export class Worker implements LiveFeed {
   }
 
   /** One message that came in another way than by asking the queue, and until when: as an invocation does. It is settled with the queue as any other. */
-  handle(received: ReceivedMessage, drain: AbortSignal): Promise<Handled> {
-    return this.#handler.handle(received, drain);
+  async handle(received: ReceivedMessage, drain: AbortSignal): Promise<Handled> {
+    const handled = await this.#handler.handle(received, drain);
+    await this.#tellRates(undefined);
+    return handled;
   }
 
   /** Takes nothing more, parks what runs, and frees its models. false: that took longer than `deadlineMs`; what is committed stays. */
@@ -153,6 +164,11 @@ export class Worker implements LiveFeed {
     return this.#handler.tokensPerSecond(model);
   }
 
+  /** How many slots there are, and for how long, all together, they have had jobs. */
+  get occupancy(): { readonly slots: number; readonly slotMs: number } {
+    return { slots: this.#slots, slotMs: this.#throughput.slotMs };
+  }
+
   report(where: JobKey): ReturnType<LiveFeed['report']> {
     return this.#live.report(where);
   }
@@ -182,12 +198,27 @@ export class Worker implements LiveFeed {
   async #watch(): Promise<void> {
     const { signal } = this.#stop;
     for (let isFirst = true; !signal.aborted; isFirst = false) {
+      await this.#tellRates(signal);
       try {
         await this.#reconciler.walk(isFirst && this.#o.isQueueNew === true, signal);
       } catch (error) {
         if (!signal.aborted) this.#say({ kind: 'trouble', doing: 'reconcile', error });
       }
       await this.#reconciler.untilNext(this.#o.reconcileMs ?? RECONCILE_MS, signal);
+    }
+  }
+
+  /** For those who have no worker at hand. Not again while it is what they know. */
+  async #tellRates(signal: AbortSignal | undefined): Promise<void> {
+    for (const [model, rate] of this.#throughput.rates()) {
+      const told = this.#told.get(model) ?? 0;
+      if (Math.abs(rate - told) <= RATE_CHANGE * told) continue;
+      try {
+        await putRate(this.#o.store, model, rate, { signal });
+        this.#told.set(model, rate);
+      } catch (error) {
+        if (signal?.aborted !== true) this.#say({ kind: 'trouble', doing: 'rates', error });
+      }
     }
   }
 

@@ -35,6 +35,12 @@ describe('the contract suite', () => {
   });
 });
 
+test('a probe whose write has no answer is asked again, and says nothing of the store', async () => {
+  const store = new MemoryStore({ faults: plannedFaults({ 0: { kind: 'lost_ack' }, 3: { kind: 'late' } }) });
+  await store.probe();
+  expect(new Set(store.log.map(({ key }) => key)).size, 'of another object each time').toBe(3);
+});
+
 describe('planned faults', () => {
   test('a lost acknowledgement: unknown, and the object is there', async () => {
     const store = new MemoryStore({ faults: plannedFaults({ 0: { kind: 'lost_ack' } }) });

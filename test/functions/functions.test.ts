@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { LOG_LEVELS, consoleLog } from '../../functions/console-log.ts';
 import { type Environment, readEnv } from '../../functions/env.ts';
-import { BYTES_MAX, type BuiltFunction, FUNCTIONS, bundleFunctions } from '../../scripts/functions.mjs';
+import { BYTES_MAX, type BuiltFunction, FUNCTIONS, SCHEDULED, bundleFunctions } from '../../scripts/functions.mjs';
 import { Bundles, openaiAt } from '../helpers/hosts.ts';
 
 const KEYS = JSON.stringify([{ sha256: createHash('sha256').update('acme').digest('hex'), tenant: 'acme' }]);
@@ -30,6 +30,16 @@ describe('the bundle', () => {
     // Lambda's part is beside it, and has no second copy of it.
     expect(index).toContain('./front.mjs');
     expect(index.length).toBeLessThan(50_000);
+  });
+
+  test.each(SCHEDULED)('of %s imports modules of Node alone, knows nothing native, and is under 1 MB', (name) => {
+    const { front, bytes, metafile } = built.find((one) => one.name === name) as BuiltFunction;
+    expect(front).toBeNull();
+    expect(bytes).toBeLessThan(BYTES_MAX);
+    const imports = Object.values(metafile.outputs)[0]?.imports ?? [];
+    expect(imports.length).toBeGreaterThan(0);
+    expect(imports.filter((one) => !one.path.startsWith('node:'))).toEqual([]);
+    expect(Object.keys(metafile.inputs).filter((file) => /engine\/runtime\/|engine\/job\/(slice|session|restore)\.ts/.test(file))).toEqual([]);
   });
 
   test('of one function is not that of all', () => {

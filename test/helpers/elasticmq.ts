@@ -1,47 +1,57 @@
 /** ElasticMQ with SQS's own limits, as a process of this test. scripts/peers/build.mjs fetches it. */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 
+import { GetQueueUrlCommand } from '@aws-sdk/client-sqs';
+
+import { PeerProcess } from './peer-process.ts';
 import { freePort } from './port.ts';
 import { type SqsPeer, sqsPeer } from './sqs-peer.ts';
 
 const READY_MS_MAX = 90_000;
 
+export interface Elasticmq extends SqsPeer {
+  /** Queues that are there whenever it runs, as those of SQS are. */
+  readonly standing: { readonly url: string; readonly batchUrl: string; readonly deadUrl: string };
+  /** Killed, gone for a while, and back without a single message. */
+  restart(downMs?: number): Promise<void>;
+}
+
 /** @param jars the folder of them. */
-export async function startElasticmq(jars: string): Promise<SqsPeer> {
+export async function startElasticmq(jars: string): Promise<Elasticmq> {
   const folder = mkdtempSync(path.join(tmpdir(), 'ruminate-sqs-'));
   const port = await freePort();
   const config = path.join(folder, 'custom.conf');
+  const queue = 'defaultVisibilityTimeout = 120 seconds, deadLettersQueue { name = "standing-dead", maxReceiveCount = 100 }';
   writeFileSync(config, `include classpath("application.conf")
 node-address { protocol = http, host = "127.0.0.1", port = ${port}, context-path = "" }
 rest-sqs { enabled = true, bind-port = ${port}, bind-hostname = "127.0.0.1", sqs-limits = strict }
 rest-stats { enabled = false }
+queues {
+  standing-dead { }
+  standing { ${queue} }
+  standing-batch { ${queue} }
+}
 `);
-  const child = spawn('java', ['-Xmx256m', `-Dconfig.file=${config}`, '-cp', path.join(jars, '*'), 'org.elasticmq.server.Main'], { stdio: ['ignore', 'pipe', 'pipe'] });
-  let output = '';
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => { output = (output + chunk.toString()).slice(-4_000); });
-  // A test process that ends without disposing takes its server along.
-  const kill = () => void child.kill('SIGKILL');
-  process.once('exit', kill);
-  const stop = async () => {
-    process.off('exit', kill);
-    if (child.exitCode === null && child.signalCode === null) {
-      const closed = once(child, 'close');
-      kill();
-      await closed;
-    }
+  const endpoint = `http://127.0.0.1:${port}`;
+  const url = (name: string) => `${endpoint}/000000000000/${name}`;
+  let running: PeerProcess | null = null;
+  const peer = sqsPeer(endpoint, true, async () => {
+    await running?.[Symbol.asyncDispose]();
     rmSync(folder, { recursive: true, force: true });
+  });
+  const started = {
+    command: 'java', args: ['-Xmx256m', `-Dconfig.file=${config}`, '-cp', path.join(jars, '*'), 'org.elasticmq.server.Main'], readyMsMax: READY_MS_MAX,
+    isReady: () => peer.client.send(new GetQueueUrlCommand({ QueueName: 'standing' })).then(() => true, () => false),
   };
-  const peer = sqsPeer(`http://127.0.0.1:${port}`, true, stop);
-  for (const startedMs = performance.now(); ; await sleep(100)) {
-    if (await peer.urls(1).then(() => true, () => false)) return peer;
-    const isLate = performance.now() - startedMs > READY_MS_MAX;
-    if (child.exitCode === null && !isLate) continue;
+  running = await PeerProcess.start(started).catch(async (error: unknown) => {
     await peer[Symbol.asyncDispose]();
-    throw new Error(`ElasticMQ ${isLate ? 'is not ready' : 'ended'}: ${output}`);
-  }
+    throw error;
+  });
+  const process = running;
+  return Object.assign(peer, {
+    standing: { url: url('standing'), batchUrl: url('standing-batch'), deadUrl: url('standing-dead') },
+    restart: (downMs?: number) => process.restart(downMs),
+  });
 }

@@ -11,7 +11,7 @@ import OpenAI from 'openai';
 import type { Front } from '../../functions/front.ts';
 import { listen } from '../../functions/node.ts';
 import { type BuiltFunction, bundleFunctions } from '../../scripts/functions.mjs';
-import { startLambda } from './lambda.ts';
+import { type LambdaFunction, startLambda } from './lambda.ts';
 
 export type Environment = Readonly<Record<string, string>>;
 
@@ -36,10 +36,10 @@ export class Bundles implements Disposable {
   }
 
   static of(built: readonly BuiltFunction[]): Bundles {
-    const bundles = new Bundles(new Map(built.map(({ name, front }) => [name, front])));
+    const bundles = new Bundles(new Map(built.map(({ name, front }) => [name, front ?? ''])));
     for (const { name, front, index } of built) {
       mkdirSync(bundles.#at(name), { recursive: true });
-      writeFileSync(path.join(bundles.#at(name), 'front.mjs'), front);
+      if (front !== null) writeFileSync(path.join(bundles.#at(name), 'front.mjs'), front);
       writeFileSync(path.join(bundles.#at(name), 'index.mjs'), index);
     }
     return bundles;
@@ -64,7 +64,7 @@ export class Bundles implements Disposable {
     return { url, [Symbol.asyncDispose]: () => miniflare.dispose() };
   }
 
-  async onLambda(name: string, environment: Environment, ric: string): Promise<Instance> {
+  async onLambda(name: string, environment: Environment, ric: string): Promise<LambdaFunction> {
     return await startLambda(ric, this.#at(name), environment);
   }
 

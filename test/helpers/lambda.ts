@@ -1,7 +1,7 @@
 /**
  * A Lambda function behind its Function URL on this machine: AWS's own runtime client for Node (aws-lambda-ric) in a process of its own, over the
  * documented runtime API, with the bundle as its handler. The URL takes HTTP, makes events of payload format 2.0 of it, and streams the answer
- * as InvokeMode RESPONSE_STREAM does. https://docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html
+ * as InvokeMode RESPONSE_STREAM does. The address of the Invoke API takes an event as it is. https://docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
@@ -57,6 +57,8 @@ interface Invocation {
   readonly id: string;
   readonly event: string;
   readonly response: ServerResponse;
+  /** Of the Invoke API: what the handler returns is the answer, as JSON. */
+  readonly isRaw: boolean;
 }
 
 export interface LambdaFunction extends AsyncDisposable {
@@ -94,6 +96,12 @@ export async function startLambda(ric: string, folder: string, environment: Read
     const invocation = running.get(id);
     running.delete(id);
     const done = (): void => void response.writeHead(202, { 'content-type': 'application/json' }).end('{"status":"OK"}');
+    if (what === 'response' && invocation?.isRaw === true) {
+      return void textOf(request).then((text) => {
+        invocation.response.writeHead(200, { 'content-type': 'application/json' }).end(text);
+        done();
+      });
+    }
     if (what === 'response' && invocation !== undefined) return void answer(request, invocation.response).then(done, () => response.destroy());
     // An error of the start or of an invocation.
     void textOf(request).then((text) => {
@@ -103,8 +111,9 @@ export async function startLambda(ric: string, folder: string, environment: Read
     });
   }));
   const gateway = await listening(createServer((request, response) => {
-    void eventOf(request).then((event) => {
-      waiting.push({ id: randomUUID(), event: JSON.stringify(event), response });
+    const isRaw = request.url?.startsWith('/2015-03-31/functions/') === true;
+    void (isRaw ? textOf(request) : eventOf(request).then((event) => JSON.stringify(event))).then((event) => {
+      waiting.push({ id: randomUUID(), event, response, isRaw });
       give();
     });
   }));
@@ -139,6 +148,14 @@ export async function startLambda(ric: string, folder: string, environment: Read
   }
   clearTimeout(late);
   return { url: `http://127.0.0.1:${gateway.port}`, log, [Symbol.asyncDispose]: stop };
+}
+
+/** As a schedule does. @throws what the handler threw. */
+export async function invoke({ url }: { readonly url: string }, event: object): Promise<unknown> {
+  const response = await fetch(`${url}/2015-03-31/functions/function/invocations`, { method: 'POST', body: JSON.stringify(event) });
+  const text = await response.text();
+  if (!response.ok) throw new Error(text);
+  return JSON.parse(text) as unknown;
 }
 
 /** Metadata as JSON, the delimiter, then the body as it comes. */

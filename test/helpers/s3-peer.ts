@@ -1,15 +1,13 @@
 /** A real S3 server as a process of this test: on a free port, over a folder of its own, gone when the test is over. */
-import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 
 import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3';
 
 import { S3Store, type S3StoreOptions } from '../../engine/adapters/s3.ts';
+import { PeerProcess } from './peer-process.ts';
 import { freePort } from './port.ts';
 
 export const CREDENTIALS = { accessKeyId: 'test', secretAccessKey: 'testtest' };
@@ -25,6 +23,8 @@ export interface S3Peer extends AsyncDisposable {
   readonly client: S3Client;
   /** Our store under a fresh prefix of the bucket. */
   store(changes?: Partial<S3StoreOptions>): S3Store;
+  /** Killed, gone for a while, and back with what it had stored. */
+  restart(downMs?: number): Promise<void>;
 }
 
 export interface S3Server {
@@ -33,37 +33,22 @@ export interface S3Server {
   readonly environment: Readonly<Record<string, string>>;
 }
 
-export async function startS3Peer(server: S3Server): Promise<S3Peer> {
-  const data = mkdtempSync(path.join(tmpdir(), 'ruminate-s3-'));
+/** @param folder of its objects; who gives one keeps it. Default: a fresh one, gone afterwards. */
+export async function startS3Peer(server: S3Server, folder?: string): Promise<S3Peer> {
+  const data = folder ?? mkdtempSync(path.join(tmpdir(), 'ruminate-s3-'));
+  const remove = () => {
+    if (folder === undefined) rmSync(data, { recursive: true, force: true });
+  };
   const port = await freePort();
-  const child = spawn(server.binary, server.arguments(port, data), { env: { ...process.env, ...server.environment }, stdio: ['ignore', 'pipe', 'pipe'] });
-  let output = '';
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => { output = (output + chunk.toString()).slice(-4_000); });
-  // A test process that ends without disposing takes its server along.
-  const kill = () => void child.kill('SIGKILL');
-  process.once('exit', kill);
   const endpoint = `http://127.0.0.1:${port}`;
   const client = s3Client(endpoint);
-  const stop = async () => {
-    process.off('exit', kill);
-    client.destroy();
-    if (child.exitCode === null && child.signalCode === null) {
-      const closed = once(child, 'close');
-      kill();
-      await closed;
-    }
-    rmSync(data, { recursive: true, force: true });
-  };
-  try {
-    for (const startedMs = performance.now(); ; await sleep(50)) {
-      if (child.exitCode !== null) throw new Error(`${server.binary} ended: ${output}`);
-      if (await client.send(new CreateBucketCommand({ Bucket: BUCKET })).then(() => true, () => false)) break;
-      if (performance.now() - startedMs > READY_MS_MAX) throw new Error(`${server.binary} is not ready: ${output}`);
-    }
-  } catch (error) {
-    await stop();
+  const running = await PeerProcess.start({
+    command: server.binary, args: server.arguments(port, data), env: server.environment, readyMsMax: READY_MS_MAX,
+    isReady: () => client.send(new CreateBucketCommand({ Bucket: BUCKET })).then(() => true, (error: Error) => error.name === 'BucketAlreadyOwnedByYou'),
+  }).catch((error: unknown) => {
+    remove();
     throw error;
-  }
+  });
   return {
     endpoint,
     bucket: BUCKET,
@@ -75,7 +60,12 @@ export async function startS3Peer(server: S3Server): Promise<S3Peer> {
     store: (changes = {}) => new S3Store({
       bucket: BUCKET, prefix: `t/${randomBytes(6).toString('hex')}`, endpoint, pathStyle: true, region: 'us-east-1', credentials: CREDENTIALS, ...changes,
     }),
-    [Symbol.asyncDispose]: stop,
+    restart: (downMs) => running.restart(downMs),
+    async [Symbol.asyncDispose]() {
+      client.destroy();
+      await running[Symbol.asyncDispose]();
+      remove();
+    },
   };
 }
 

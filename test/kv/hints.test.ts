@@ -130,6 +130,22 @@ describe('the walk', () => {
     expect(found).toEqual({ kind: 'unmoved', where: WHERE, head: lease.head });
   });
 
+  test('finds who runs as soon as three times his own interval has gone by, and no sooner', async () => {
+    const store = new MemoryStore();
+    await createdJob(store);
+    const lease = await takenJob(store, { commitIntervalMs: 100 });
+    const { clock, walk } = walker(store);
+    expect(await walk()).toEqual([]);
+    clock.advance(299);
+    expect(await walk()).toEqual([]);
+    clock.advance(1);
+    expect(jobsOf(await walk())).toEqual([WHERE.job]);
+    await lease.commit({ state: 'parked', manifest: null, objects: [] });
+    await walk();
+    clock.advance(999);
+    expect(await walk(), 'what waits has no interval').toEqual([]);
+  });
+
   test('a collection of garbage is no sign of life', async () => {
     const store = new MemoryStore();
     await createdJob(store);

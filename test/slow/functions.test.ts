@@ -11,12 +11,16 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { openStore } from '../../engine/adapters/store-url.ts';
+import { createJob } from '../../engine/kv/create.ts';
+import { endJob } from '../../engine/kv/end.ts';
 import { push } from '../../engine/model/push.ts';
+import { Webhooks } from '../../engine/webhook/webhooks.ts';
 import { ensurePeer } from '../../scripts/peers/build.mjs';
 import { startFauxqs } from '../helpers/fauxqs.ts';
 import { Bundles, type Environment, type Instance, openaiAt } from '../helpers/hosts.ts';
-import { ensureRic } from '../helpers/lambda.ts';
+import { ensureRic, invoke } from '../helpers/lambda.ts';
 import { COUNTDOWN } from '../helpers/models.ts';
+import { startReceiver } from '../helpers/receiver.ts';
 import type { S3Peer } from '../helpers/s3-peer.ts';
 import { type Served, serve } from '../helpers/served.ts';
 import { ROOT } from '../helpers/setup.ts';
@@ -57,7 +61,7 @@ describe.skipIf('missing' in peer)('one bundle', () => {
       ...s3.environment, RUMINATE_STORE: `s3://${s3.bucket}/platform`, RUMINATE_MODELS_STORE: `s3://${s3.bucket}/models`, RUMINATE_QUEUE: url, RUMINATE_SQS_ENDPOINT: sqs.endpoint, RUMINATE_LOG_LEVEL: 'error',
       RUMINATE_API_KEYS: JSON.stringify([{ sha256: createHash('sha256').update(KEY).digest('hex'), tenant: 'acme' }]),
     };
-    bundles = await Bundles.build('api', 'chat');
+    bundles = await Bundles.build('api', 'chat', 'reconciler');
     local = await serve(path.join(folder, 'local'));
     always = await worker();
   }, 600_000);
@@ -76,8 +80,8 @@ describe.skipIf('missing' in peer)('one bundle', () => {
     return await started(['bin/ruminate.mjs', 'worker', '--threads', '1', '--checkpoint-tokens', '40', '--journal-time', '100ms'], 'working for');
   }
 
-  async function stoppingWorker(stopAfterHeads: number, queue: string): Promise<Spoken> {
-    const work: SqsWork = { store: environment.RUMINATE_STORE ?? '', queue, stopAfterHeads };
+  async function stoppingWorker(stopAfterHeads: number, queue: string, store = environment.RUMINATE_STORE ?? ''): Promise<Spoken> {
+    const work: SqsWork = { store, queue, stopAfterHeads };
     return await started(['--import', 'tsx', 'test/helpers/sqs-worker.ts', JSON.stringify(work)], 'ready');
   }
 
@@ -216,4 +220,38 @@ describe.skipIf('missing' in peer)('one bundle', () => {
       expect(view.state).toBe('cancelled');
     }, { timeout: 30_000, interval: 200 });
   }, 60_000);
+
+  test.skipIf(ric === null)('the reconciler on Lambda, on a schedule, sends again what nobody has moved, delivers webhooks, and says how much work there is', async () => {
+    const authorization = `Bearer ${KEY}`;
+    const changes = { RUMINATE_STORE: `s3://${s3.bucket}/reconciled`, RUMINATE_QUEUE: (await sqs.urls(100)).url };
+    const store = await openStore(changes.RUMINATE_STORE);
+    await using receiver = await startReceiver();
+    await new Webhooks({ store, keys: null, allowLoopback: true }).create({ tenant: 'acme', url: `${receiver.url}/hook`, events: ['job.*'] });
+    // A job whose message was lost, and one that was cancelled by somebody who died before he told anyone.
+    await using api = await bundles.onNode('api', { ...environment, ...changes, RUMINATE_QUEUE: 'none' });
+    const made = await fetch(`${api.url}/v1/jobs`, { method: 'POST', headers: { authorization, 'content-type': 'application/json' }, body: JSON.stringify({ ...LONG, budget: { length: 40, width: 2 } }) });
+    const { id } = (await made.json()) as { id: string };
+    await createJob(store, { tenant: 'acme', job: 'untold' }, '{}');
+    await endJob(store, { tenant: 'acme', job: 'untold' }, 'cancelled');
+
+    const aware = { ...environment, ...changes, RUMINATE_EMF: 'Ruminate', RUMINATE_WEBHOOKS_TO_LOOPBACK: '1' };
+    const scheduled = { version: '0', source: 'aws.scheduler', 'detail-type': 'Scheduled Event', resources: [], detail: {} };
+    await using first = await bundles.onLambda('reconciler', aware, ric ?? '');
+    expect(await invoke(first, scheduled)).toMatchObject({ sent: 0, work: { waiting: 1 } });
+    expect(receiver.received.map(({ body }) => (JSON.parse(body) as { type: string; data: { id: string } }))).toMatchObject([{ type: 'job.cancelled', data: { id: 'untold' } }]);
+    // A minute ago, as another instance finds it.
+    const memory = await store.get('walk/memory.json', { bytesMax: 1e6 });
+    const aged = JSON.parse(Buffer.concat(memory?.chunks ?? []).toString()) as { seen: [string, string, number][] };
+    for (const each of aged.seen) each[2] -= 60_000;
+    await store.put('walk/memory.json', [Buffer.from(JSON.stringify(aged))]);
+    await using second = await bundles.onLambda('reconciler', aware, ric ?? '');
+    expect(await invoke(second, scheduled)).toMatchObject({ sent: 1 });
+    expect(JSON.parse(second.log.text.split('\n').find((line) => line.startsWith('{"_aws"')) ?? '{}')).toMatchObject({ Service: 'reconciler', JobsWaiting: 1, BacklogSeconds: 60 });
+
+    const child = await stoppingWorker(1_000, changes.RUMINATE_QUEUE, changes.RUMINATE_STORE);
+    await vi.waitFor(async () => {
+      expect(await (await fetch(`${api.url}/v1/jobs/${id}`, { headers: { authorization } })).json()).toMatchObject({ state: 'done' });
+    }, { timeout: 60_000, interval: 200 });
+    await ended(child, 'SIGKILL');
+  }, 180_000);
 });

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { follow, freshStore, isAt, type Job, LONG as WIDE, OFTEN, removeStores } from '../helpers/followed-job.ts';
 import { serve } from '../helpers/served.ts';
@@ -32,9 +32,17 @@ describe('a worker beside the server', () => {
     expect(server.banner).toContain('no worker here');
     const { id } = await server.post<Job>('/v1/jobs', LONG);
     expect(await server.get<object>('/health')).toMatchObject({ queued: 1, running: 0 });
-    await using _ = await work({ store, args: OFTEN });
+    await using worker = await work({ store, args: [...OFTEN, '--metrics-port', '0'] });
     expect(await follow(server, id)).toEqual(quiet);
     expect(await server.get<Job>(`/v1/jobs/${id}`)).toMatchObject({ state: 'done', slice: 1 });
+    const at = /metrics and health at (http:\S+)/.exec(worker.log)?.[1] ?? '';
+    const lineOf = async (name: string) => (await (await fetch(`${at}/metrics`)).text()).split('\n').find((line) => line.startsWith(`ruminate_${name} `))?.split(' ')[1];
+    expect(await (await fetch(`${at}/health/ready`)).json()).toMatchObject({ state: 'ready' });
+    const NAMES = ['e2e_request_latency_seconds_count', 'request_time_per_output_token_seconds_count', 'request_queue_time_seconds_count', 'worker_slots', 'worker_occupancy'];
+    // It has told the job's end before it is through with it.
+    await vi.waitFor(async () => expect(await Promise.all(NAMES.map(lineOf))).toEqual(['1', '1', '1', '8', '0']));
+    expect(Number(await lineOf('worker_slot_seconds_total'))).toBeGreaterThan(0);
+    expect(Number(await lineOf('backlog_seconds'))).toBeGreaterThanOrEqual(0);
   });
 
   test('stops for SIGTERM: its job is handed back in good order, and another goes on from there', async () => {

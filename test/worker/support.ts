@@ -3,7 +3,7 @@ import { createLocalQueue } from '../../engine/adapters/queue-local.ts';
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { type Clock, systemClock } from '../../engine/core/clock.ts';
 import { Session } from '../../engine/job/session.ts';
-import { ownerHint } from '../../engine/job/slice.ts';
+import { ownerHint } from '../../engine/core/owner.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { resumeStored, runStored } from '../../engine/job/stored.ts';
 import { type StoredSpec, storedSpecOf } from '../../engine/job/stored-spec.ts';
@@ -63,7 +63,7 @@ export class Bench {
     const { weightsDigest } = await opened.engine.identity();
     const stored = storedSpecOf(spec, opened.job, modelIdOf(opened.job.model, weightsDigest), null);
     const where = whereIs(job);
-    await createJob(this.store, where, JSON.stringify(change(stored)));
+    await createJob(this.store, where, JSON.stringify(change(stored)), { shards: spec.shards });
     if (send) await this.send(job);
     return where;
   }

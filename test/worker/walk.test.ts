@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, test } from 'vitest';
 
-import { ownerHint } from '../../engine/job/slice.ts';
+import { ownerHint } from '../../engine/core/owner.ts';
 import { takeJob } from '../../engine/kv/take.ts';
 import { ManualClock } from '../helpers/clock.ts';
 import { through } from '../helpers/through.ts';

@@ -1,0 +1,57 @@
+/**
+ * What walks remember, for walkers that do not last from one to the next: without it none would ever see that a job has not moved. One object in the
+ * store, of which the last writer wins; times are of the wall clock. A hint, as all that a walk goes by: a lost one only makes the next begin to watch again.
+ */
+import { textOfBytes, utf8Of } from '../core/bytes.ts';
+import { EngineError } from '../core/errors.ts';
+import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
+import type { WalkMemory } from './reconciler.ts';
+
+const KEY = 'walk/memory.json';
+const FORMAT = 'ruminate-walk/1';
+/** Of a hundred thousand jobs. */
+const BYTES_MAX = 32 * 2 ** 20;
+
+/** Empty, if there is none that can be read. @throws EngineError ERR_STORE, ERR_CANCELLED. */
+export async function readWalkMemory(store: ObjectStore, { signal }: CallOptions = {}): Promise<WalkMemory> {
+  const found = await store.get(KEY, { range: { offset: 0, bytes: BYTES_MAX }, bytesMax: BYTES_MAX, signal });
+  return (found === null ? null : parse(textOfBytes(found.chunks))) ?? { seen: new Map(), sent: new Map() };
+}
+
+/** What is too large to be read again is not written. @throws EngineError ERR_STORE, ERR_CANCELLED. */
+export async function writeWalkMemory(store: ObjectStore, { seen, sent }: WalkMemory, { signal }: CallOptions = {}): Promise<void> {
+  const body = utf8Of(JSON.stringify({
+    format: FORMAT,
+    seen: [...seen].map(([key, { writeNonce, sinceMs }]) => [key, writeNonce, Math.round(sinceMs)]),
+    sent: [...sent].map(([key, { writeNonce, atMs, times }]) => [key, writeNonce, Math.round(atMs), times]),
+  }));
+  if (body.byteLength > BYTES_MAX) return;
+  const outcome = await store.put(KEY, [body], { signal });
+  if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${store.url}: ${KEY} was not written (${outcome.kind}).`);
+}
+
+/** null: it is none of ours. */
+function parse(text: string): WalkMemory | null {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return null;
+  }
+  const { format, seen, sent } = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
+  if (format !== FORMAT || !Array.isArray(seen) || !Array.isArray(sent)) return null;
+  const memory: WalkMemory = { seen: new Map(), sent: new Map() };
+  for (const entry of seen as unknown[]) {
+    const [key, writeNonce, sinceMs] = rowOf(entry);
+    if (typeof key === 'string' && typeof writeNonce === 'string' && typeof sinceMs === 'number') memory.seen.set(key, { writeNonce, sinceMs });
+  }
+  for (const entry of sent as unknown[]) {
+    const [key, writeNonce, atMs, times] = rowOf(entry);
+    if (typeof key === 'string' && typeof writeNonce === 'string' && typeof atMs === 'number' && typeof times === 'number') memory.sent.set(key, { writeNonce, atMs, times });
+  }
+  return memory;
+}
+
+function rowOf(entry: unknown): readonly unknown[] {
+  return Array.isArray(entry) ? (entry as unknown[]) : [];
+}

@@ -1,0 +1,50 @@
+/** By what the platform is watched and scaled: names are those of docs/QUEUE.md, Scaling. The reconciler counts every minute, whether a worker is there or not. */
+import { aws_cloudwatch as cloudwatch, type aws_ecs as ecs, type aws_sqs as sqs, Duration } from 'aws-cdk-lib';
+
+export const namespaceOf = (stage: string): string => `Ruminate/${stage}`;
+
+const MINUTE = Duration.minutes(1);
+
+export type Counted = 'BacklogSeconds' | 'WaitingSeconds' | 'QueueAgeSeconds' | 'JobsWaiting' | 'JobsRunning';
+
+/** Of the whole store, as the reconciler counted it last. */
+export function counted(stage: string, metricName: Counted): cloudwatch.Metric {
+  return new cloudwatch.Metric({ namespace: namespaceOf(stage), metricName, dimensionsMap: { Service: 'reconciler' }, statistic: 'Maximum', period: MINUTE });
+}
+
+export function ofWorkers(stage: string, metricName: 'WorkerOccupancy' | 'WorkerSlots', statistic: string): cloudwatch.Metric {
+  return new cloudwatch.Metric({ namespace: namespaceOf(stage), metricName, dimensionsMap: { Service: 'worker' }, statistic, period: MINUTE });
+}
+
+/** Tasks that run: ECS tells each one's share of its CPUs once a minute. */
+export function tasksOf(service: ecs.FargateService): cloudwatch.Metric {
+  return new cloudwatch.Metric({ namespace: 'AWS/ECS', metricName: 'CPUUtilization', dimensionsMap: { ClusterName: service.cluster.clusterName, ServiceName: service.serviceName }, statistic: 'SampleCount', period: MINUTE });
+}
+
+interface Queues {
+  readonly interactive: sqs.IQueue;
+  readonly batch: sqs.IQueue;
+}
+
+/**
+ * 1: something waits and nobody has anything in hand. A worker has what it runs in hand, so that this is 0 while there is one that works. SQS tells of
+ * a queue that nobody asked for six hours only after a quarter of an hour: the reconciler asks every minute.
+ */
+export function unattended(queues: Queues): cloudwatch.MathExpression {
+  return new cloudwatch.MathExpression({ expression: 'IF(w1 + w2 > 0 AND h1 + h2 < 1, 1, 0)', usingMetrics: messages(queues), period: MINUTE, label: 'waits, and nobody is there' });
+}
+
+/** Messages that wait or are in hand: 0 says that there is nothing to do at all. */
+export function unfinished(queues: Queues): cloudwatch.MathExpression {
+  return new cloudwatch.MathExpression({ expression: 'w1 + w2 + h1 + h2', usingMetrics: messages(queues), period: MINUTE, label: 'messages' });
+}
+
+function messages({ interactive, batch }: Queues): Record<string, cloudwatch.IMetric> {
+  const options = { statistic: 'Maximum', period: MINUTE };
+  return {
+    w1: interactive.metricApproximateNumberOfMessagesVisible(options),
+    w2: batch.metricApproximateNumberOfMessagesVisible(options),
+    h1: interactive.metricApproximateNumberOfMessagesNotVisible(options),
+    h2: batch.metricApproximateNumberOfMessagesNotVisible(options),
+  };
+}

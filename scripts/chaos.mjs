@@ -1,0 +1,19 @@
+#!/usr/bin/env node
+/**
+ * `npm run chaos`: builds what a fresh clone lacks, then runs jobs on real workers, a real store and a real queue, and breaks all of them (scripts/chaos/main.ts).
+ * Plain JavaScript with node: built-ins only at the top, because it runs before there are dependencies.
+ */
+import { BuildError, buildNative, bundle, ensureDeps } from './build.mjs';
+
+try {
+  await ensureDeps();
+  await buildNative();
+  await bundle();
+} catch (error) {
+  process.stderr.write(error instanceof BuildError ? `ruminate: ${error.message}\n` : `${error.stack}\n`);
+  process.exit(1);
+}
+const { register } = await import('tsx/esm/api');
+register();
+const { main } = await import('./chaos/main.ts');
+process.exitCode = await main(process.argv.slice(2));

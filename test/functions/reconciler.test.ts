@@ -1,0 +1,146 @@
+/** The reconciler as a scheduled function: every invocation may be another instance, which knows what the store says. */
+import { describe, expect, test } from 'vitest';
+
+import { MemoryStore } from '../../engine/adapters/memory.ts';
+import { createLocalQueue } from '../../engine/adapters/queue-local.ts';
+import { jobIds } from '../../engine/control/ids.ts';
+import { EngineError } from '../../engine/core/errors.ts';
+import { createJob } from '../../engine/kv/create.ts';
+import { endJob } from '../../engine/kv/end.ts';
+import { takeJob } from '../../engine/kv/take.ts';
+import type { Outgoing } from '../../engine/ports/sender.ts';
+import { Deliverer } from '../../engine/webhook/deliverer.ts';
+import { Outbox } from '../../engine/webhook/outbox.ts';
+import { Webhooks } from '../../engine/webhook/webhooks.ts';
+import { Emf } from '../../functions/emf.ts';
+import { type ReconcilerFunctionOptions, type Round, handler, reconcilerFunction } from '../../functions/reconciler.ts';
+import { ManualClock } from '../helpers/clock.ts';
+import { options, SPEC } from '../kv/support.ts';
+
+const AMPLE = { getRemainingTimeInMillis: () => 60_000 };
+const EVENT = { version: '0', source: 'aws.scheduler', 'detail-type': 'Scheduled Event', detail: {} };
+const newId = jobIds();
+const log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
+const SILENT_MS = 46_000;
+
+class Schedule {
+  readonly store = new MemoryStore();
+  readonly clock = new ManualClock();
+  readonly queue = createLocalQueue({ clock: this.clock });
+  readonly sent: Outgoing[] = [];
+  readonly lines: string[] = [];
+
+  /** Another instance each time. */
+  async invoke(more: Partial<ReconcilerFunctionOptions> = {}, context = AMPLE): Promise<Round> {
+    const { store, queue, clock } = this;
+    return await reconcilerFunction({
+      store, queue, clock, log,
+      outbox: new Outbox({ store }),
+      deliverer: new Deliverer({ store, keys: null, sender: { send: async (message) => {
+        this.sent.push(message);
+        return { kind: 'answered', status: 200 };
+      } } }),
+      batches: { walk: async () => undefined },
+      emf: new Emf({ namespace: 'Ruminate', service: 'reconciler', write: (line) => void this.lines.push(line) }),
+      ...more,
+    })(EVENT, context);
+  }
+
+  async created(tokens = 100): Promise<{ readonly tenant: string; readonly job: string }> {
+    const where = { tenant: 'acme', job: newId(Date.now()) };
+    await createJob(this.store, where, SPEC, { plan: { model: 'm', tokens } });
+    return where;
+  }
+
+  async messages(): Promise<readonly string[]> {
+    const found = await this.queue.receive({ max: 100, waitMs: 0, visibilityMs: 1e6 });
+    return found.map(({ message }) => message?.job ?? '');
+  }
+}
+
+describe('a scheduled invocation', () => {
+  test('sees by what another has seen that a job has not moved, sends it again once, and waits longer each time', async () => {
+    const schedule = new Schedule();
+    const { job } = await schedule.created();
+    expect(await schedule.invoke()).toMatchObject({ sent: 0, work: { waiting: 1, running: 0 } });
+    schedule.clock.advance(SILENT_MS);
+    expect(await schedule.invoke()).toMatchObject({ sent: 1 });
+    expect(await schedule.messages()).toEqual([job]);
+    // The message is lost with whoever had it; the queue is empty again.
+    schedule.clock.advance(30_000);
+    expect(await schedule.invoke()).toMatchObject({ sent: 0 });
+    schedule.clock.advance(30_000);
+    expect(await schedule.invoke()).toMatchObject({ sent: 1 });
+    schedule.clock.advance(90_000);
+    expect(await schedule.invoke()).toMatchObject({ sent: 0 });
+  });
+
+  test('sends again what a silent worker has, though the queue has a backlog, and nothing that moves', async () => {
+    const schedule = new Schedule();
+    const [waits, silent, moves] = [await schedule.created(), await schedule.created(), await schedule.created()];
+    await schedule.queue.send({ v: 1, tenant: 'acme', job: waits.job, slice: 0 });
+    await takeJob(schedule.store, silent, options());
+    const lease = await takeJob(schedule.store, moves, options());
+    await schedule.invoke();
+    schedule.clock.advance(SILENT_MS);
+    await lease.touch();
+    expect(await schedule.invoke()).toMatchObject({ sent: 1, work: { waiting: 1, running: 2 } });
+    expect((await schedule.messages()).toSorted()).toEqual([waits.job, silent.job].toSorted());
+  });
+
+  test('delivers the webhook of a job whose notifier died, in the same round', async () => {
+    const schedule = new Schedule();
+    const webhooks = new Webhooks({ store: schedule.store, keys: null, allowLoopback: false });
+    await webhooks.create({ tenant: 'acme', url: 'https://example.com/hook', events: ['job.*'] });
+    const where = await schedule.created();
+    await endJob(schedule.store, where, 'cancelled');
+    await schedule.invoke();
+    expect(schedule.sent.map(({ body }) => (JSON.parse(body) as { data: { id: string } }).data.id)).toEqual([where.job]);
+    await schedule.invoke();
+    expect(schedule.sent).toHaveLength(1);
+  });
+
+  test('tells CloudWatch how much work there is, also when there is none', async () => {
+    const schedule = new Schedule();
+    await schedule.invoke();
+    await schedule.created();
+    await schedule.invoke();
+    const told = schedule.lines.map((line) => JSON.parse(line) as object);
+    expect(told).toMatchObject([{ Service: 'reconciler', BacklogSeconds: 0, JobsWaiting: 0 }, { Service: 'reconciler', BacklogSeconds: 60, JobsWaiting: 1 }]);
+    expect(told[1]).not.toHaveProperty('WorkerOccupancy');
+  });
+
+  test('of which one part fails does the others, and then fails', async () => {
+    const schedule = new Schedule();
+    const webhooks = new Webhooks({ store: schedule.store, keys: null, allowLoopback: false });
+    await webhooks.create({ tenant: 'acme', url: 'https://example.com/hook', events: ['job.*'] });
+    await endJob(schedule.store, await schedule.created(), 'cancelled');
+    const walk = async () => {
+      throw new EngineError('ERR_STORE', 'gone');
+    };
+    await expect(schedule.invoke({ batches: { walk } })).rejects.toMatchObject({ code: 'ERR_STORE' });
+    expect(schedule.sent).toHaveLength(1);
+  });
+
+  test('that comes to its end gives up what it does, and is no failure', async () => {
+    const schedule = new Schedule();
+    const walk = async ({ signal }: { signal?: AbortSignal | undefined } = {}) => {
+      schedule.clock.advance(10_000);
+      signal?.throwIfAborted();
+    };
+    expect(await schedule.invoke({ batches: { walk } }, { getRemainingTimeInMillis: () => 5_000 })).toMatchObject({ work: { waiting: 0 } });
+  });
+
+  test('reads a memory that is none of ours as none', async () => {
+    const schedule = new Schedule();
+    for (const text of ['', 'null', '[]', '{"format":"ruminate-walk/1"}', '{"format":"ruminate-walk/1","seen":[1,["a"],null],"sent":[["k","n",1]]}', '{"format":"other","seen":[],"sent":[]}']) {
+      await schedule.store.put('walk/memory.json', [Buffer.from(text)]);
+      expect(await schedule.invoke(), text).toMatchObject({ sent: 0 });
+    }
+  });
+});
+
+test('while its configuration is wrong every invocation says all that is', async () => {
+  await expect(handler(EVENT, AMPLE)).rejects.toThrow(/RUMINATE_STORE must be set.*RUMINATE_MODELS_STORE must be set.*RUMINATE_QUEUE must be set/s);
+  await expect(handler(EVENT, AMPLE)).rejects.not.toThrow(/RUMINATE_API_KEYS/);
+});
