@@ -12,7 +12,7 @@ import { collectGarbage } from '../kv/gc.ts';
 import { isTerminal, type Head } from '../kv/head.ts';
 import type { Lease } from '../kv/lease.ts';
 import { beginSharded } from '../kv/join.ts';
-import { type JobKey, shardKey, shardOf } from '../kv/names.ts';
+import { type JobKey, rootOf, shardKey, shardOf } from '../kv/names.ts';
 import { protocolOf } from '../kv/protocol.ts';
 import { readSpec } from '../kv/read.ts';
 import { openKeys } from '../kv/seal.ts';
@@ -220,11 +220,19 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
   if (outcome.kind === 'ended') await endingsOf(options).jobEnded(where).catch((error: unknown) => {
     if (shard !== null) throw error;
   });
+  if (outcome.kind === 'ended' && shard !== null) await collectOfParent(options, clock).catch(() => undefined);
   if (options.isEnding?.() !== true) await collectGarbage(store, where, { clock, deadlineMs: GC_MS_MAX }).catch(() => undefined);
   return { ...outcome, where };
 }
 
 const GC_MS_MAX = 10_000;
+
+/** What its job has said of itself before it was over, and names no more. */
+async function collectOfParent({ store, where, signal }: StoredOptions, clock: Clock): Promise<void> {
+  const parent = rootOf(where);
+  const { head } = await readJob(store, parent, { signal });
+  if (isTerminal(head.state)) await collectGarbage(store, parent, { clock, deadlineMs: GC_MS_MAX, isOwnOnly: true });
+}
 
 /** Before the job is taken: a wrong key or model, or a key service that is down, is no fault of the job and costs it no strike. */
 async function checkBefore({ parent, model_id: modelId }: StoredSpec, identity: EngineIdentity, { store, where, keys, signal }: StoredOptions): Promise<void> {

@@ -367,9 +367,8 @@ export class Handler implements Disposable {
 
   /** That it has ended. A marker that stays is found by the reconciler; but the message of a shard is kept until it is joined. */
   async #tell(where: JobKey): Promise<void> {
-    await this.#o.endings.jobEnded(where).catch((error: unknown) => {
-      if (shardOf(where) !== null) throw error;
-    });
+    const telling = this.#o.endings.jobEnded(where);
+    await (shardOf(where) === null ? telling.catch(() => undefined) : telling);
   }
 
   /** A continuation is sent before the old message is removed: a crash between leaves two, which are as good as one. */
@@ -378,8 +377,7 @@ export class Handler implements Disposable {
     if (next.kind === 'again') {
       const head = await this.#headOf(where).catch(() => null);
       // A shard that has ended and is not joined yet is joined by this very message.
-      const isUnjoined = head !== null && isTerminal(head.state) && shardOf(where) !== null;
-      if (head === null || head.slice === message.slice || isUnjoined) {
+      if (head === null || head.slice === message.slice || (isTerminal(head.state) && shardOf(where) !== null)) {
         await queue.release(receipt, next.delayMs);
         return 'again';
       }

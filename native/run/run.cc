@@ -148,26 +148,6 @@ Finish Run::Impl::Accept(ChainState& chain, int32_t length, int32_t token) {
   return chain.report.tokens.size() == static_cast<size_t>(length) ? Finish::kLength : Finish::kNone;
 }
 
-// Of a shard: chains end one by one, each with its share.
-void Run::Impl::EndOverBudget() {
-  if (options_.kv_read_budget < 0 || options_.job_width == 0) return;
-  const int64_t width = options_.job_width, share = options_.kv_read_budget / width, rest = options_.kv_read_budget % width;
-  for (const size_t i : front_) {
-    const int64_t of = share + (options_.first_chain + static_cast<int64_t>(i) < rest ? 1 : 0);
-    int64_t most = 0;
-    if (!CheckedMul(of, head_count_, &most)) continue;
-    if (backend_->NextLiveSum(chains_[i].id) > most - chains_[i].report.read_sum) End(i, Finish::kBudget);
-  }
-  DropFinished();
-}
-
-bool Run::Impl::BudgetAllowsFeeding() const {
-  if (options_.kv_read_budget < 0 || options_.job_width > 0) return true;
-  int64_t needed = 0;
-  for (const size_t i : front_) needed += backend_->NextLiveSum(chains_[i].id);
-  return needed <= read_sum_max_ - read_sum_;
-}
-
 // The newest tokens of the front, if budget and memory allow; else everything ends here. false: there is nothing to feed.
 bool Run::Impl::PlanFront() {
   EndOverBudget();

@@ -76,7 +76,7 @@ describe('a sharded job', () => {
     await expect(shards({ shards: 0 })).rejects.toMatchObject({ code: 'ERR_OPTION', message: expect.stringMatching(/^shards must be an integer from 1 to 64/) as string });
     await expect(shards({ shards: 5 })).rejects.toMatchObject({ code: 'ERR_OPTION', message: 'shards must be at most 4, one for each chain; got 5.' });
     await expect(shards({ shards: 2, backend: 'reference' })).rejects.toMatchObject({ code: 'ERR_OPTION', message: expect.stringMatching(/^shards must come with early_stop false on the reference backend/) as string });
-    await expect(shards({ shards: 2, budget: { ...SPEC.budget, kv_read_budget: 40 } })).rejects.toMatchObject({ code: 'ERR_BUDGET', message: expect.stringContaining('equal share') as string });
+    await expect(shards({ shards: 2, budget: { ...SPEC.budget, kv_read_budget: 8 } })).rejects.toMatchObject({ code: 'ERR_BUDGET', message: expect.stringContaining('equal share') as string });
     expect([...store.snapshot()]).toEqual([]);
   });
 
