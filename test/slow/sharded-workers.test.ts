@@ -29,11 +29,12 @@ const expected = new Map<string, { readonly result: unknown; readonly events: re
 const temp = () => (folder ??= temporary({ quick: true }));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-/** Every event as it came, but those that say how the job fares. */
+/** Every event that has a number, as it came; the last one has the job's name. */
 async function read(server: Served, id: string, last = Infinity): Promise<readonly string[]> {
   const events: string[] = [];
   await readSse(await fetch(`${server.url}/v1/jobs/${id}/events`), ({ id: seq, data }) => {
-    if (seq !== '') events.push(`${seq} ${data}`);
+    if (seq === null) return false;
+    events.push(`${seq} ${JSON.stringify(data)}`);
     return Number(seq) >= last;
   });
   return events;
@@ -54,7 +55,13 @@ async function isOne(store: string, args: readonly string[], env: Readonly<Recor
   try {
     await using server = await serve(store, '--no-worker', ...args);
     const asked: { readonly name: string; readonly id: string }[] = [];
-    for (const [name, spec] of Object.entries(JOBS)) for (const shards of [2, 3, 8]) asked.push({ name, id: (await server.post<Job>('/v1/jobs', { ...spec, shards })).id });
+    for (const [name, spec] of Object.entries(JOBS)) {
+      for (const shards of [3, 8]) {
+        const job = await server.post<Job>('/v1/jobs', { ...spec, shards });
+        expect(job).toMatchObject({ state: 'queued' });
+        asked.push({ name, id: job.id });
+      }
+    }
     const worker = () => work({ store, args: [...OFTEN, ...args] });
     const workers: Working[] = [await worker(), await worker()];
     try {
