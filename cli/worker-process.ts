@@ -37,6 +37,12 @@ const LOOK_MS = 1_000;
 export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signal, say }: WorkerHost): Promise<{ readonly isDrained: boolean; readonly parked: number }> {
   const clock = systemClock;
   const startMs = clock.nowMs();
+  const began = { process_ms: Math.round(startMs), store_ms: 0, queue_ms: 0, models_ms: 0 };
+  let phaseMs = startMs;
+  const passed = (phase: 'store_ms' | 'queue_ms' | 'models_ms') => {
+    began[phase] = Math.round(clock.nowMs() - phaseMs);
+    phaseMs = clock.nowMs();
+  };
   const lines = pino.destination({ dest: 2, sync: false });
   const log = pino({ level: config.logLevel }, lines);
   const tracing = await openTracing(process.env, (why) => log.warn({ why }, 'spans could not be sent'));
@@ -44,16 +50,20 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   const { emfNamespace } = config;
   const emf = emfNamespace === null ? null : new Emf({ namespace: emfNamespace, service: 'worker', clock });
   const metrics: Metrics = new Metrics({ health: () => platform.health(), occupancy: () => worker.occupancy });
+  metrics.coldStart('process', startMs);
   const store = metrics.store(await openStore(config.store));
   await store.probe({ signal });
+  passed('store_ms');
+  metrics.coldStart('store', began.store_ms);
   const { queue, isNew } = await requireQueueFor(store.url, flags);
   // Whether it is there and lets us in is better said now than by a worker that waits for ever.
   await queue.depth({ signal });
+  passed('queue_ms');
   const keys = await keyProviderOf();
   const finder = modelFinder();
   using prompts = new PromptThreads({ clock });
   const loaded = new LoadedModels();
-  const chores = new Chores({ store, keys, publicUrl: config.publicUrl, webhooksToLoopback: config.webhooksToLoopback, log, clock, onWebhook: metrics.webhook });
+  const chores = new Chores({ store, keys, publicUrl: config.publicUrl, webhooksToLoopback: config.webhooksToLoopback, retention: config.retention, collects: false, log, clock, onWebhook: metrics.webhook });
   const { outbox } = chores;
   let parked = 0;
   const worker: Worker = new Worker({
@@ -87,6 +97,9 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   await using _ = { [Symbol.asyncDispose]: async () => await listening?.end() };
   if (listening !== null) say(`metrics and health at ${listening.url}`);
   await worker.warm(config.models, { signal });
+  passed('models_ms');
+  metrics.coldStart('models', began.models_ms);
+  log.info(began, 'worker started');
   worker.start();
   chores.start(openBatches({ store, keys, platform, outbox, log, clock }).batches);
   say(`working for ${store.url} from ${queue.url}${config.models.length === 0 ? '' : `, with ${config.models.join(', ')} loaded`}`);

@@ -1,6 +1,6 @@
 /** What a worker says of itself, for logs and metrics: ids, counts and codes, never prompts or tokens. */
 import type { Work } from '../control/work.ts';
-import type { Usage } from '../job/generate.ts';
+import type { ModelTiming, Usage } from '../job/generate.ts';
 import type { Begun } from '../job/slice.ts';
 import type { JobState } from '../kv/head.ts';
 import type { JobKey } from '../kv/names.ts';
@@ -23,8 +23,8 @@ export type WorkerEvent =
   | { readonly kind: 'started'; readonly where: JobKey; readonly slice: number; readonly alone: boolean; readonly traceparent: string | undefined }
   /** How the slice goes on: from the store, by computing again, or from the beginning. */
   | { readonly kind: 'begun'; readonly where: JobKey; readonly mode: Begun['outcome']; readonly recomputed: number }
-  /** `loaded`: its model is there. `prefilled`: the prompt, and whatever was to be computed again, is. `first_token`: of the job, and not of the slice. */
-  | { readonly kind: 'reached'; readonly where: JobKey; readonly phase: Phase; readonly model: string; readonly ranMs: number }
+  /** `loaded`: its model is there. `prefilled`: the prompt, and whatever was to be computed again, is. `first_token`: of the job, and not of the slice. `load`: of `loaded`. */
+  | { readonly kind: 'reached'; readonly where: JobKey; readonly phase: Phase; readonly model: string; readonly ranMs: number; readonly load?: ModelTiming }
   | { readonly kind: 'ended'; readonly where: JobKey; readonly state: JobState; readonly usage: Usage; readonly finishes: readonly string[]; readonly margin: number | null; readonly ranMs: number; readonly tokenMs: number | null }
   /** `step`, `tokens`: of the whole job. */
   | { readonly kind: 'parked'; readonly where: JobKey; readonly why: StopReason; readonly step: number; readonly tokens: number; readonly ranMs: number }

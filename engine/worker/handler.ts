@@ -228,9 +228,9 @@ export class Handler implements Disposable {
       ...this.#threads(),
       take: force,
       waitMs: 0,
-      onOpened: ({ lengths, model: { resolved: { name, variant } } }) => {
+      onOpened: ({ lengths, model: { resolved: { name, variant } } }, load) => {
         running.opened(variant === null ? name : `${name}@${variant}`, lengths);
-        say({ kind: 'reached', where, phase: 'loaded', model: running.model, ranMs: running.ranMs });
+        say({ kind: 'reached', where, phase: 'loaded', model: running.model, ranMs: running.ranMs, load });
       },
       onBegun: ({ outcome: mode, recomputed }) => say({ kind: 'begun', where, mode, recomputed }),
       onReport: (report) => {

@@ -24,9 +24,9 @@ export class FrontProcess implements AsyncDisposable {
   }
 
   /** @param args of node: a program, and what it is told. */
-  static async start(args: readonly string[]): Promise<FrontProcess> {
+  static async start(args: readonly string[], env: NodeJS.ProcessEnv = process.env): Promise<FrontProcess> {
     const probe = new URL('./turn-probe.mjs', import.meta.url).href;
-    const child = spawn(process.execPath, ['--import', probe, ...args], { cwd: ROOT, stdio: ['ignore', 'pipe', 'inherit', 'ipc'] });
+    const child = spawn(process.execPath, ['--import', probe, ...args], { cwd: ROOT, env, stdio: ['ignore', 'pipe', 'inherit', 'ipc'] });
     const url = await new Promise<string>((resolve, reject) => {
       let out = '';
       child.stdout?.on('data', (chunk: Buffer) => {

@@ -30,21 +30,21 @@ export class Faults {
   }
 
   /** Resolves when it is over, and what it took away is there again. */
-  async do({ kind, forMs, whom }: Fault): Promise<void> {
+  async do({ kind, forMs, whom, leadMs }: Fault): Promise<void> {
     const { s3, sqs, front } = this.#system;
     switch (kind) {
       case 'kill': {
-        const victim = await this.#victim(whom);
+        const victim = await this.#victim(whom, leadMs);
         this.#done.interrupted += victim.running.size;
         await this.#replace(victim, 'SIGKILL');
         break;
       }
       case 'drain': {
-        await this.#replace(await this.#victim(whom), 'SIGTERM');
+        await this.#replace(await this.#victim(whom, leadMs), 'SIGTERM');
         break;
       }
       case 'stop': {
-        const victim = await this.#victim(whom);
+        const victim = await this.#victim(whom, leadMs);
         victim.stop();
         await sleep(forMs);
         victim.wake();
@@ -81,13 +81,16 @@ export class Faults {
   }
 
   /** A worker that runs something, if one does before long; never one that is stopped, and never the last that is not. */
-  async #victim(whom: number): Promise<Member> {
+  async #victim(whom: number, leadMs: number): Promise<Member> {
     for (const startedMs = performance.now(); ; await sleep(LOOK_MS)) {
-      const up = this.#system.workers.map(({ member }) => member).filter((member) => !member.isLeaving && !member.isStopped);
+      const up = this.#system.workers.map(({ member }) => member).filter((member) => member.isWorking);
       const isLate = performance.now() - startedMs > VICTIM_MS_MAX;
       const busy = up.filter((member) => member.running.size > 0 || isLate);
       const found = busy[Math.floor(whom * busy.length)];
-      if (found !== undefined && up.length > 1) return found;
+      if (found === undefined || up.length === 1) continue;
+      await sleep(leadMs);
+      // Another fault may have met it meanwhile.
+      if (found.isWorking) return found;
     }
   }
 

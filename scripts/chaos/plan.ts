@@ -26,6 +26,8 @@ export interface Fault {
   readonly forMs: number;
   /** Whom it meets: from 0 to below 1. */
   readonly whom: number;
+  /** A worker that has something to lose is found first, and then given so long to get on with it. */
+  readonly leadMs: number;
 }
 
 export interface Submission {
@@ -49,6 +51,8 @@ export interface Plan extends ChaosSize {
 const SHARES: Readonly<Record<Exclude<FaultKind, 'kill'>, number>> = { drain: 0.1, stop: 0.1, front: 0.06, store: 0.06, queue: 0.03, purge: 0.03, cut: 0.2, part: 0.06 };
 /** A worker that writes every 3 s (run.ts) counts as gone after 9: a stop is past that. */
 const LASTS_MS: Readonly<Partial<Record<FaultKind, readonly [number, number]>>> = { stop: [12_000, 25_000], store: [500, 4_000], queue: [500, 2_000], part: [2_000, 12_000] };
+/** About what a job takes. */
+const LEAD_MS_MAX = 2_500;
 const JOBS_OF_A_SPEC = 6;
 
 export function planOf(size: ChaosSize): Plan {
@@ -73,7 +77,7 @@ function evenly(count: number, spanMs: number, random: () => number): readonly n
 
 function faultOf(kind: FaultKind, atMs: number, random: () => number): Fault {
   const [low, high] = LASTS_MS[kind] ?? [0, 0];
-  return { kind, atMs, forMs: Math.round(low + random() * (high - low)), whom: random() };
+  return { kind, atMs, forMs: Math.round(low + random() * (high - low)), whom: random(), leadMs: Math.round(random() * LEAD_MS_MAX) };
 }
 
 /** The end token, which most of them never sample: they end at their length, which is long enough to be killed in. */
@@ -84,12 +88,12 @@ function specOf(i: number, between: (low: number, high: number) => number): Read
   const base = { prompt: problems[between(0, problems.length - 1)]?.content ?? '', seed: between(0, 2 ** 31) };
   const endless = { ...base, vote: 'none', sampling: { temperature: 1, logit_bias: NEVER_ENDS } };
   switch (i % 6) {
-    case 0: return { ...endless, model: 'countdown@dense', budget: { width: 6, length: between(400, 700) } };
-    case 1: return { ...base, model: 'countdown@cr8', vote: 'majority', early_stop: true, sampling: { temperature: 1 }, budget: { width: 16, length: between(300, 500) } };
-    case 2: return { ...endless, model: 'countdown@cr4', budget: { width: between(2, 5), length: between(600, 900) } };
+    case 0: return { ...endless, model: 'countdown@dense', budget: { width: 3, length: between(400, 700) } };
+    case 1: return { ...base, model: 'countdown@cr8', vote: 'majority', early_stop: true, sampling: { temperature: 1 }, budget: { width: 8, length: between(300, 500) } };
+    case 2: return { ...endless, model: 'countdown@cr4', budget: { width: between(1, 3), length: between(600, 900) } };
     // Ends `incomplete`, at its budget.
-    case 3: return { ...endless, model: 'countdown@cr8', budget: { width: 8, length: 800, kv_read_budget: between(150_000, 300_000) } };
-    case 4: return { ...endless, model: 'countdown@cr2', priority: 'batch', logprobs: 2, budget: { width: 5, length: between(400, 600) } };
-    default: return { ...endless, model: 'countdown@cr8', vote: 'majority', early_stop: false, budget: { width: 12, length: between(250, 400) }, metadata: { of: 'chaos' } };
+    case 3: return { ...endless, model: 'countdown@cr8', budget: { width: 6, length: 800, kv_read_budget: between(60_000, 150_000) } };
+    case 4: return { ...endless, model: 'countdown@cr2', priority: 'batch', logprobs: 2, budget: { width: 3, length: between(400, 600) } };
+    default: return { ...endless, model: 'countdown@cr8', vote: 'majority', early_stop: false, budget: { width: 6, length: between(250, 400) }, metadata: { of: 'chaos' } };
   }
 }
