@@ -112,8 +112,10 @@ export interface QuoteView {
   /** `expected`: by the variant's card; `worst`: nothing is evicted. */
   readonly expected: QuoteSide;
   readonly worst: QuoteSide;
-  /** From the rate that this platform measured last; null: it has not run this model yet. */
+  /** null: no worker of the store has said yet how fast it is on this model. */
   readonly seconds: number | null;
+  /** By whose rate: that of the worker in this process, as it last ran this model, or what others of the store have said of it, or of another variant. null: no seconds. */
+  readonly seconds_by: 'this_worker' | 'workers' | null;
   /** `seconds` at the price of the machine; null: no price is configured. */
   readonly cost_usd: number | null;
   /** null: it would be admitted. */

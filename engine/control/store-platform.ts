@@ -36,6 +36,7 @@ import type {
 } from './platform.ts';
 import { admitJob, quoteView, refuseIgnored } from './quotes.ts';
 import { type JobRecord, keyOf, messageOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
+import { KeptRates } from './rates.ts';
 import { RestoredJobs } from './restored.ts';
 import { messagesFor, partsOf, withChains } from './shards.ts';
 import { hasResult } from './followed.ts';
@@ -87,6 +88,7 @@ export class StorePlatform implements Platform {
   readonly #newId = jobIds();
   readonly #backlog: Backlog;
   readonly #live: LiveJobs;
+  readonly #rates: KeptRates;
 
   constructor(options: StorePlatformOptions) {
     this.#options = options;
@@ -96,6 +98,7 @@ export class StorePlatform implements Platform {
     this.#nowMs = options.nowMs ?? wallClockMs;
     const { store, keys, shelf, feed, queue, eventsMax, depthFreshMs: freshMs = 0 } = options;
     this.#streams = new Streams({ store, keys, shelf, feed, jobs: this.#jobs, clock: this.#clock, eventsMax });
+    this.#rates = new KeptRates(store, this.#clock);
     this.#live = new LiveJobs(store, this.#clock);
     this.#backlog = new Backlog({ queue, store, clock: this.#clock, freshMs });
   }
@@ -184,7 +187,8 @@ export class StorePlatform implements Platform {
     const { shelf, usdPerHour } = this.#options;
     const job = await shelf.prepare(parseSpec(spec), { signal });
     refuseIgnored(job);
-    return quoteView(job, shelf, { usdPerHour: usdPerHour ?? null, tokensPerSecond: (model) => this.#workers.tokensPerSecond(model) });
+    const elsewhere = await this.#rates.now(signal);
+    return quoteView(job, shelf, { usdPerHour: usdPerHour ?? null, tokensPerSecond: (model) => this.#workers.tokensPerSecond(model), elsewhere });
   }
 
   async models({ signal }: CallerOptions): Promise<readonly ModelView[]> {

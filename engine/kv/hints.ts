@@ -22,8 +22,9 @@ export function liveKey(where: JobKey): string {
   return `${livePrefix(Number.parseInt(sha256(`${where.tenant}/${where.job}`).slice(0, 1), 16))}${where.tenant}/${where.job}`;
 }
 
-export function livePrefix(shard: number): string {
-  return `live/${shard.toString(16)}/`;
+/** Of one shard, or of all of them. */
+export function livePrefix(shard?: number): string {
+  return shard === undefined ? 'live/' : `live/${shard.toString(16)}/`;
 }
 
 /** null: no key of ours. */

@@ -105,7 +105,8 @@ export const quoteSchema = z.object({
   compression_ratio: z.number(),
   expected: side.openapi({ description: 'By the variant\'s card.' }),
   worst: side.openapi({ description: 'Nothing is evicted.' }),
-  seconds: z.number().nullable().openapi({ description: 'At the rate measured last; null: not known yet.' }),
+  seconds: z.number().nullable().openapi({ description: 'Estimated; null: no worker has run the model yet.' }),
+  seconds_by: z.enum(['this_worker', 'workers']).nullable().openapi({ description: 'Whose speed that is: the worker beside this server, or what workers elsewhere have said of theirs.' }),
   cost_usd: z.number().nullable(),
   refusal: z.object({ code: z.string(), message: z.string() }).nullable().openapi({ description: 'null: it would be admitted.' }),
 }).openapi('Quote');

@@ -5,6 +5,7 @@ import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { createLocalQueue } from '../../engine/adapters/queue-local.ts';
 import { jobIds } from '../../engine/control/ids.ts';
 import { EngineError } from '../../engine/core/errors.ts';
+import { IDLE_ROUND } from '../../engine/job/cost.ts';
 import { createJob } from '../../engine/kv/create.ts';
 import { endJob } from '../../engine/kv/end.ts';
 import { takeJob } from '../../engine/kv/take.ts';
@@ -14,6 +15,7 @@ import { Outbox } from '../../engine/webhook/outbox.ts';
 import { Webhooks } from '../../engine/webhook/webhooks.ts';
 import { collectorFunction } from '../../functions/collector.ts';
 import { Emf } from '../../functions/emf.ts';
+import { openBatches } from '../../functions/open-batches.ts';
 import { type ReconcilerFunctionOptions, type Round, handler, reconcilerFunction } from '../../functions/reconciler.ts';
 import { ManualClock } from '../helpers/clock.ts';
 import { options, SPEC } from '../kv/support.ts';
@@ -23,6 +25,8 @@ const EVENT = { version: '0', source: 'aws.scheduler', 'detail-type': 'Scheduled
 const newId = jobIds();
 const log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
 const SILENT_MS = 46_000;
+/** Asked for nothing where there are no batches. */
+const nobody = {} as Parameters<typeof openBatches>[0]['platform'];
 
 class Schedule {
   readonly store = new MemoryStore();
@@ -138,6 +142,21 @@ describe('a scheduled invocation', () => {
       await schedule.store.put('walk/memory.json', [Buffer.from(text)]);
       expect(await schedule.invoke(), text).toMatchObject({ sent: 0 });
     }
+  });
+
+  test('over a store in which nothing lives asks for what an idle month is priced by', async () => {
+    const schedule = new Schedule();
+    const { store, queue } = schedule;
+    let asked = 0;
+    const counted: ReconcilerFunctionOptions['queue'] = { sendAll: (...message) => queue.sendAll(...message), depth: (call) => (asked++, queue.depth(call)) };
+    const { batches } = openBatches({ store, keys: null, platform: nobody, outbox: new Outbox({ store }), log });
+    await schedule.invoke({ queue: counted, batches });
+    const before = store.log.length;
+    asked = 0;
+    await schedule.invoke({ queue: counted, batches });
+    const of = (kind: string) => store.log.slice(before).filter((operation) => operation.kind === kind).length;
+    expect({ lists: of('list'), puts: of('put'), gets: of('get'), queue: asked }).toEqual(IDLE_ROUND);
+    expect(store.log.length - before).toBe(IDLE_ROUND.lists + IDLE_ROUND.puts + IDLE_ROUND.gets);
   });
 });
 
