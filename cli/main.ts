@@ -9,10 +9,12 @@ import { checkpointCommand } from './checkpoint.ts';
 import { endWithReader, exitCodeOf, failureLine } from './exit.ts';
 import { keyCommand } from './key.ts';
 import { gcCommand } from './gc.ts';
+import { lambdaCommand } from './lambda.ts';
 import { modelCommand } from './model.ts';
 import { modelsCommand } from './models.ts';
 import { command, usageExit } from './options.ts';
 import { queueCommand } from './queue.ts';
+import { quoteCommand } from './quote.ts';
 import { extendCommand, forkCommand, resumeCommand } from './resume.ts';
 import { runCommand } from './run.ts';
 import { serveCommand } from './serve.ts';
@@ -24,6 +26,7 @@ const program = command('ruminate')
   .description('Long reasoning over compressed KV caches: one prompt, W chains, one budget of KV reads, one answer.')
   .version(versionOf(), '-V, --version')
   .addCommand(runCommand())
+  .addCommand(quoteCommand())
   .addCommand(resumeCommand())
   .addCommand(forkCommand())
   .addCommand(extendCommand())
@@ -35,6 +38,7 @@ const program = command('ruminate')
   .addCommand(modelCommand())
   .addCommand(modelsCommand())
   .addCommand(keyCommand())
+  .addCommand(lambdaCommand(), { hidden: true })
   .addHelpText(
     'after',
     `

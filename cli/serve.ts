@@ -4,15 +4,15 @@ import { availableParallelism } from 'node:os';
 import path from 'node:path';
 
 import { EngineError } from '../engine/core/errors.ts';
-import { readApiKeys } from './api-keys.ts';
+import { apiKeysOf } from './api-keys.ts';
 import { EXIT, onInterrupt } from './exit.ts';
-import { EMF_HELP, command, decimal, durationMs, emfNamespaceOf, integer, publicUrlOf, repeated, usdPerHourOf } from './options.ts';
+import { EMF_HELP, type RetentionFlags, command, decimal, durationMs, emfNamespaceOf, integer, publicUrlOf, repeated, requireRetention, retentionOptions, usdPerHourOf } from './options.ts';
 import { type QueueFlags, queueOptions } from './queue-options.ts';
 import type { OpenServer } from './server.ts';
 import { type PolicyFlags, policyOf, policyOptions } from './stored.ts';
 import { paintFor } from './text.ts';
 
-export interface ServeFlags extends PolicyFlags, QueueFlags {
+export interface ServeFlags extends PolicyFlags, QueueFlags, RetentionFlags {
   readonly port: number;
   readonly host: string;
   readonly store?: string;
@@ -51,7 +51,7 @@ export function serveCommand(): Command {
     .option('--host <address>', 'on which address; others than this machine\'s own need --api-keys', '127.0.0.1')
     .option('--store <url>', `where jobs are kept: a directory, file:/… or s3://bucket/prefix (default: RUMINATE_STORE, else ./${STORE})`)
     .option('--model <name>', 'a model that may be asked for, as name or name@variant (repeatable; default: all that are here)', repeated)
-    .option('--api-keys <file>', 'who may ask, as JSON (default: whoever reaches this machine\'s own address is tenant local)')
+    .option('--api-keys <file>', 'who may ask, as JSON (default: the JSON in RUMINATE_API_KEYS, else whoever reaches this machine\'s own address is tenant local)')
     .option('--proxies <n>', 'reverse proxies of yours before it, whose X-Forwarded-For is believed (default: none)', integer)
     .option('--usd-per-hour <price>', 'of a worker, for cost_usd in quotes (default: RUMINATE_USD_PER_HOUR, else null)', decimal)
     .optionsGroup('Webhooks:')
@@ -61,7 +61,7 @@ export function serveCommand(): Command {
     .option('--no-worker', 'only answers: `ruminate worker` runs the jobs')
     .option('--threads <n>', 'threads (default: all of this machine)', integer)
     .option('--slice-time <time>', 'how long a job runs before the next one\'s turn (default: 10m)', durationMs);
-  return policyOptions(queueOptions(options))
+  return retentionOptions(policyOptions(queueOptions(options)))
     .optionsGroup('Output:')
     .option('--emf <namespace>', EMF_HELP)
     .addOption(new Option('--log-level <level>', 'of the log on stderr (default: warn on a terminal, else info)').choices(['debug', 'info', 'warn', 'error', 'silent']))
@@ -70,8 +70,8 @@ export function serveCommand(): Command {
 }
 
 async function serve(flags: ServeFlags): Promise<void> {
-  check(flags);
-  const auth = flags.apiKeys === undefined ? null : await readApiKeys(flags.apiKeys);
+  const auth = await apiKeysOf(flags.apiKeys);
+  check(flags, { hasKeys: auth !== null });
   using interrupt = onInterrupt(() => process.stderr.write('ruminate: parking what runs; again to leave at once (what is committed stays)\n'));
   // Not before it is needed: every other command would pay for the server and its schemas.
   const { openServer } = await import('./server.ts');
@@ -91,10 +91,11 @@ async function serve(flags: ServeFlags): Promise<void> {
     usdPerHour: usdPerHourOf(flags.usdPerHour),
     emfNamespace: emfNamespaceOf(flags.emf),
     webhooksToLoopback: flags.webhooksToLoopback ?? false,
+    retention: requireRetention(flags),
     logLevel: flags.logLevel ?? (process.stderr.isTTY ? 'warn' : 'info'),
     signal: interrupt.signal,
   });
-  process.stdout.write(banner(server, flags));
+  process.stdout.write(banner(server, flags, { hasKeys: auth !== null }));
   await new Promise<void>((resolve) => {
     if (interrupt.signal.aborted) resolve();
     else interrupt.signal.addEventListener('abort', () => resolve(), { once: true });
@@ -105,7 +106,7 @@ async function serve(flags: ServeFlags): Promise<void> {
   process.exit(isDrained ? EXIT.done : EXIT.failed);
 }
 
-function check({ port, host, apiKeys, proxies, publicUrl, sliceTime, threads, usdPerHour, emf }: ServeFlags): void {
+function check({ port, host, proxies, publicUrl, sliceTime, threads, usdPerHour, emf }: ServeFlags, { hasKeys }: { readonly hasKeys: boolean }): void {
   if (port < 0 || port > 65_535) throw new EngineError('ERR_OPTION', `port must be from 0 to 65535; got ${port}.`);
   if (sliceTime !== undefined && sliceTime < 1) throw new EngineError('ERR_OPTION', `slice-time must be at least 1ms; got ${sliceTime}.`);
   publicUrlOf(publicUrl);
@@ -113,15 +114,15 @@ function check({ port, host, apiKeys, proxies, publicUrl, sliceTime, threads, us
   emfNamespaceOf(emf);
   if (proxies !== undefined && (proxies < 0 || proxies > 10)) throw new EngineError('ERR_OPTION', `proxies must be from 0 to 10; got ${proxies}.`);
   if (threads !== undefined && threads < 1) throw new EngineError('ERR_OPTION', `threads must be at least 1; got ${threads}.`);
-  if (apiKeys === undefined && !LOOPBACK.includes(host)) {
-    throw new EngineError('ERR_OPTION', `--host ${host} lets other machines in: say who may ask with --api-keys FILE.`);
+  if (!hasKeys && !LOOPBACK.includes(host)) {
+    throw new EngineError('ERR_OPTION', `--host ${host} lets other machines in: say who may ask with --api-keys FILE, or RUMINATE_API_KEYS.`);
   }
 }
 
-function banner({ url, store, models, queue }: Pick<OpenServer, 'url' | 'store' | 'models' | 'queue'>, { apiKeys, threads, worker }: ServeFlags): string {
+function banner({ url, store, models, queue }: Pick<OpenServer, 'url' | 'store' | 'models' | 'queue'>, { threads, worker }: ServeFlags, { hasKeys }: { readonly hasKeys: boolean }): string {
   const { bold, dim } = paintFor(process.stdout);
   const model = models[0] ?? 'MODEL';
-  const key = apiKeys === undefined ? '' : ' -H "authorization: Bearer $KEY"';
+  const key = !hasKeys ? '' : ' -H "authorization: Bearer $KEY"';
   const body = JSON.stringify({ model, messages: [{ role: 'user', content: '4 20 8 13 target 59' }], hyperscale: { width: 8 }, stream: true });
   return `${bold(`Ruminate listens on ${url}`)}, docs at ${url}/docs
 ${dim(`jobs in ${store}, models ${models.join(', ') || '(none)'}, ${worker ? `${threads ?? availableParallelism()} threads` : 'no worker here'}, queue ${queue}`)}

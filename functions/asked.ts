@@ -7,6 +7,7 @@ const PLACES: Readonly<Record<string, readonly string[]>> = {
   length: ['length', 'max_completion_tokens', 'max_tokens', 'max_output_tokens', 'hyperscale.length', 'budget.length', 'budget.lengths'],
   compression_ratio: ['hyperscale.compression_ratio', 'budget.compression_ratio'],
   'hyperscale.kv_read_budget': ['hyperscale.kv_read_budget', 'budget.kv_read_budget', 'kv_read_budget'],
+  shards: ['hyperscale.shards', 'shards'],
   messages: ['messages', 'input', 'prompt', 'raw_prompt'],
   raw_prompt: ['raw_prompt', 'prompt'],
   format: ['response_format.json_schema.schema', 'text.format.schema', 'format', 'tools'],

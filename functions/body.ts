@@ -1,6 +1,7 @@
 /** Bodies, bounded while they are read: a length that a client claims is not believed. */
 import type { Clock } from '../engine/core/clock.ts';
 import { EngineError } from '../engine/core/errors.ts';
+import { crowdOf } from '../engine/core/json-size.ts';
 import { HttpError } from './errors.ts';
 import { HTTP_LIMITS } from './limits.ts';
 
@@ -13,8 +14,12 @@ export async function readJson(request: Request, clock: Clock): Promise<unknown>
   const bytes = await readBytes(request, clock, { bytesMax: HTTP_LIMITS.BODY_BYTES_MAX, msMax: HTTP_LIMITS.BODY_MS_MAX });
   try {
     // fatal: text that is not UTF-8 would become other text.
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
-  } catch {
+    const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    const crowd = crowdOf(text);
+    if (crowd !== null) throw new HttpError('invalid_value', `The body ${crowd}.`);
+    return JSON.parse(text);
+  } catch (error) {
+    if (error instanceof HttpError) throw error;
     throw new HttpError('invalid_json', 'The body must be JSON in UTF-8.');
   }
 }

@@ -2,6 +2,7 @@
 import type { OpenAPIHono } from '@hono/zod-openapi';
 
 import type { Catalogue } from '../engine/checkpoint/catalogue.ts';
+import type { WholeCatalogue } from '../engine/checkpoint/whole-catalogue.ts';
 import type { Batches } from '../engine/control/batches.ts';
 import type { Files } from '../engine/control/files.ts';
 import type { Platform } from '../engine/control/platform.ts';
@@ -33,7 +34,7 @@ export interface AppOptions {
     readonly batches: Pick<Batches, 'create' | 'get' | 'list' | 'cancel'>;
   } | undefined;
   /** What is stored of jobs; absent: it is not shown. */
-  readonly checkpoints?: Pick<Catalogue, 'list' | 'get' | 'verify' | 'export' | 'costOf'> | undefined;
+  readonly checkpoints?: (Pick<Catalogue, 'list' | 'get' | 'costOf'> & Partial<Pick<WholeCatalogue, 'verify' | 'export'>>) | undefined;
   /** Absent: nobody is told of anything. */
   readonly webhooks?: Pick<Webhooks, 'create' | 'list' | 'get' | 'delete' | 'rotate' | 'deliveries' | 'replay'> | undefined;
   /** For GET /metrics; absent: there is none. */

@@ -3,6 +3,8 @@
  * (`export default`), the inside of a Lambda handler (lambda.ts) and of any server on Node. Its state is
  * in the store: an instance keeps connections, caches and rates only.
  */
+import type { CatalogueOptions } from '../engine/checkpoint/catalogue.ts';
+import { PRICES } from '../engine/core/prices.ts';
 import { type AddEndpoints, assemble } from './assemble.ts';
 import type { App, AppOptions } from './context.ts';
 import { type Environment, type FrontConfig, processEnvironment, readEnv } from './env.ts';
@@ -13,6 +15,8 @@ export interface FunctionParts {
   readonly add: AddEndpoints;
   /** Of a function with files and batches. */
   readonly storage?: ((options: OpenBatchesOptions) => AppOptions['storage']) | undefined;
+  /** Of a function that shows what is stored of jobs. */
+  readonly checkpoints?: ((options: CatalogueOptions) => AppOptions['checkpoints']) | undefined;
   /** Of a function that manages webhooks; whoever runs jobs delivers them. */
   readonly webhooks?: ((options: Pick<OpenBatchesOptions, 'store' | 'keys'>) => AppOptions['webhooks']) | undefined;
 }
@@ -71,8 +75,12 @@ function untilGone(response: Response, request: Request, context: ExecutionConte
   return new Response(readable, response);
 }
 
-function openApp(config: FrontConfig, { add, storage, webhooks }: FunctionParts): App {
+function openApp(config: FrontConfig, { add, storage, checkpoints, webhooks }: FunctionParts): App {
   const { auth } = config;
-  const { store, keys, platform, log } = openServices(config);
-  return assemble({ platform, auth, log, version: typeof VERSION === 'string' ? VERSION : '0', storage: storage?.({ store, keys, platform, log }), webhooks: webhooks?.({ store, keys }) }, add);
+  const { store, keys, outbox, platform, log } = openServices(config);
+  const usdPerGbMonth = config.store.kind === 'memory' ? null : PRICES.s3.gibMonth;
+  return assemble({
+    platform, auth, log, version: typeof VERSION === 'string' ? VERSION : '0',
+    storage: storage?.({ store, keys, platform, outbox, log }), checkpoints: checkpoints?.({ store, keys, usdPerGbMonth }), webhooks: webhooks?.({ store, keys }),
+  }, add);
 }

@@ -83,28 +83,24 @@ async function types() {
   record('types', code === 0 ? 1 : 0, code === 0 ? 0 : 1, output);
 }
 
-/** Each stage is one test of each linter. */
+/** Each stage is one test of each linter, and each linter starts once. */
 async function lint(bin) {
   const stages = path.join(BUILD, 'stages');
-  for (const stage of existsSync(stages) ? readdirSync(stages).sort() : []) {
-    const folder = path.join(stages, stage);
-    const templates = readdirSync(folder).filter((name) => name.endsWith('.template.json')).map((name) => path.join(folder, name));
-    const cfn = await run(path.join(bin, 'cfn-lint'), ['--config-file', path.join(INFRA, '.cfnlintrc.yaml'), '--', ...templates]);
-    record(`cfn-lint ${stage}`, cfn.code === 0 ? 1 : 0, cfn.code === 0 ? 0 : 1, cfn.output);
-    const checkov = await run(path.join(bin, 'checkov'), ['--framework', 'cloudformation', '--skip-download', '--compact', '--output', 'json', ...templates.flatMap((file) => ['-f', file])], { env: { LOG_LEVEL: 'ERROR' } });
-    const { passed, failed, skipped, detail } = checkovCounts(checkov.output);
+  const names = existsSync(stages) ? readdirSync(stages).sort() : [];
+  const templates = names.flatMap((stage) => readdirSync(path.join(stages, stage)).filter((file) => file.endsWith('.template.json')).map((file) => path.join(stages, stage, file)));
+  const stageOf = (file) => path.basename(path.dirname(file));
+  const [cfn, checkov] = await Promise.all([
+    run(path.join(bin, 'cfn-lint'), ['--config-file', path.join(INFRA, '.cfnlintrc.yaml'), '--format', 'json', '--', ...templates]).then(({ output }) => JSON.parse(output || '[]')),
+    run(path.join(bin, 'checkov'), ['--framework', 'cloudformation', '--skip-download', '--compact', '--output', 'json', ...templates.flatMap((file) => ['-f', file])], { env: { LOG_LEVEL: 'ERROR' } }).then(({ output }) => JSON.parse(output.slice(output.indexOf('{'))).results),
+  ]);
+  for (const name of names) {
+    const of = (checks) => checks.filter(({ repo_file_path, file_abs_path }) => stageOf(file_abs_path ?? repo_file_path) === name);
+    const wrong = cfn.filter(({ Filename }) => stageOf(Filename) === name).map(({ Filename, Location, Rule, Message }) => `${path.basename(Filename)}:${Location.Start.LineNumber} ${Rule.Id} ${Message}`);
+    record(`cfn-lint ${name}`, wrong.length === 0 ? 1 : 0, wrong.length === 0 ? 0 : 1, wrong.join('\n'));
+    const [passed, failed, accepted] = [of(checkov.passed_checks).length, of(checkov.failed_checks), of(checkov.skipped_checks).length];
     // No check at all would be no opinion.
-    record(`checkov ${stage}, ${passed} checks, ${skipped} accepted`, failed === 0 && passed > 100 ? 1 : 0, failed === 0 && passed > 100 ? 0 : 1, detail);
-  }
-}
-
-function checkovCounts(output) {
-  try {
-    const report = JSON.parse(output.slice(output.indexOf('{')));
-    const { passed, failed, skipped } = report.summary;
-    return { passed, failed, skipped, detail: report.results.failed_checks.map(({ check_id, check_name, resource, file_path }) => `${check_id} ${resource} (${path.basename(file_path)}): ${check_name}`).join('\n') };
-  } catch {
-    return { passed: 0, failed: 1, skipped: 0, detail: output };
+    const isClean = failed.length === 0 && passed > 100;
+    record(`checkov ${name}: ${passed} checks, ${accepted} accepted`, isClean ? 1 : 0, isClean ? 0 : 1, failed.map(({ check_id, check_name, resource }) => `${check_id} ${resource}: ${check_name}`).join('\n'));
   }
 }
 

@@ -21,8 +21,8 @@ export const BYTES_MAX = 1_000_000;
 
 export const FUNCTIONS = readdirSync(ENTRIES).filter((file) => file.endsWith('.ts')).map((file) => path.basename(file, '.ts')).sort();
 
-/** On a schedule: of Node, whose own modules they import. */
-export const SCHEDULED = ['reconciler'];
+/** On a schedule: of Node, whose own modules they may import. */
+export const SCHEDULED = ['collector', 'reconciler'];
 
 /**
  * Parts of libraries that a function would carry for nothing, or that are for pages: of zod its sentences in 50 languages (it speaks English by
@@ -50,9 +50,10 @@ const REPLACED = {
       const names = [...unused.matchAll(/^export (?:const|function) (\w+)/gm)].map(([, name]) => name);
       return { contents: used + none(...names), resolveDir: path.dirname(file) };
     });
-    // Of hundreds of shapes a dozen are used; esbuild cannot see that making the others has no effect, for their keys are computed.
+    // Of hundreds of shapes a dozen are used; esbuild cannot see that making the others has no effect, for their keys are computed. An error that is
+    // not registered is its client's general one, under its own name: all that the adapters look at.
     esbuild.onLoad({ filter: /@aws-sdk[\\/]client-[a-z0-9]+[\\/]dist-es[\\/]schemas[\\/]schemas_0\.js$/ }, ({ path: file }) => {
-      return { contents: readFileSync(file, 'utf8').replace(/^((?:export )?var \w+\$?) = (\[[^]*?\]);$/gm, '$1 = /* @__PURE__ */ (() => $2)();'), resolveDir: path.dirname(file) };
+      return { contents: readFileSync(file, 'utf8').replace(/^((?:export )?var \w+\$?) = (\[[^]*?\]);$/gm, '$1 = /* @__PURE__ */ (() => $2)();').replace(/^n0_registry\.registerError\(.*\);$/gm, ''), resolveDir: path.dirname(file) };
     });
     esbuild.onLoad({ filter: /xml-builder[\\/]dist-es[\\/]xml-parser\.browser\.js$/ }, async ({ path: file }) => {
       const instead = file.replace('.browser.js', '.js');

@@ -73,7 +73,8 @@ export class PromptThreads implements Prompts, Disposable {
   async encode(spec: JobSpec, model: LoadedModel, { signal }: CallOptions = {}): Promise<Prompt> {
     throwIfCancelled(signal);
     const { messages, prompt, raw_prompt: raw, instructions, tools, documents, template_variables: variables } = spec;
-    if (isShort([messages, prompt, raw, instructions, tools, documents, variables])) return promptOf(spec, promptModel(model));
+    // Of token ids there is nothing to encode.
+    if (Array.isArray(raw) || isShort([messages, prompt, raw, instructions, tools, documents, variables])) return promptOf(spec, promptModel(model));
     const answer = await this.#ask(requestOf(spec, model), signal);
     if (answer.kind === 'refused') throw new EngineError(answer.code, answer.message);
     return { ids: [...answer.ids], end: answer.end, syntax: answer.syntax, ignored: answer.ignored };
@@ -197,7 +198,11 @@ function isShort(value: unknown): boolean {
     const next = left.pop();
     chars += typeof next === 'string' ? next.length : ENTRY_CHARS;
     if (chars > INLINE_CHARS) return false;
-    if (typeof next === 'object' && next !== null) for (const entry of Object.entries(next)) left.push(...entry);
+    if (typeof next !== 'object' || next === null) continue;
+    const keys = Array.isArray(next) ? [] : Object.keys(next);
+    const values: readonly unknown[] = Array.isArray(next) ? next : Object.values(next);
+    if (values.length * ENTRY_CHARS > INLINE_CHARS) return false;
+    left.push(...keys, ...values);
   }
   return true;
 }

@@ -1,5 +1,5 @@
 /** A message as text: what a queue that is not ours alone may hold is parsed with bounds. */
-import { isNamePart } from '../kv/names.ts';
+import { isJobName, isNamePart } from '../kv/names.ts';
 import type { SliceMessage } from '../ports/queue.ts';
 
 const BYTES_MAX = 1_024;
@@ -21,7 +21,7 @@ export function parseMessage(text: string): SliceMessage | null {
   }
   if (typeof value !== 'object' || value === null || !Object.keys(value).every((field) => FIELDS.includes(field))) return null;
   const { v, tenant, job, slice, priority, expiresMs, traceparent } = value as Record<string, unknown>;
-  const known = v === 1 && isName(tenant) && isName(job) && isCount(slice) && (priority === undefined || priority === 'batch') && (expiresMs === undefined || isCount(expiresMs))
+  const known = v === 1 && isName(tenant) && typeof job === 'string' && isJobName(job) && isCount(slice) && (priority === undefined || priority === 'batch') && (expiresMs === undefined || isCount(expiresMs))
     && (traceparent === undefined || (typeof traceparent === 'string' && TRACEPARENT.test(traceparent)));
   return known ? (value as SliceMessage) : null;
 }

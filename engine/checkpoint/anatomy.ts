@@ -6,6 +6,7 @@ import type { Manifest } from '../kv/manifest.ts';
 import { HEAD, jobPrefix, parseName, specName, type JobKey } from '../kv/names.ts';
 import { objectsOf, readSpec } from '../kv/read.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
+import { shardsOf } from './survey.ts';
 
 export interface NamedBytes {
   readonly name: string;
@@ -17,6 +18,8 @@ export interface Anatomy {
   readonly manifest: Manifest | null;
   /** null of an erased job. */
   readonly spec: SpecOutline | null;
+  /** Of a sharded job those that are there; objects and bytes are those of all of them, names begin with a shard's number. */
+  readonly shards: readonly { readonly index: number; readonly head: Head; readonly manifest: Manifest | null }[];
   readonly objects: number;
   readonly bytes: number;
   readonly bytesByKind: Readonly<Record<'segment' | 'tail' | 'journal' | 'manifest' | 'spec' | 'head', number>>;
@@ -33,8 +36,9 @@ export interface Anatomy {
 export async function anatomyOf(store: ObjectStore, where: JobKey, { signal }: CallOptions = {}): Promise<Anatomy> {
   const { head, manifest } = await readJob(store, where, { signal });
   const spec = head.state === 'erased' ? null : outlineOf(await readSpec(store, where, head.spec, { signal }));
+  const shards = await shardsOf(store, head, { signal });
   const needed = new Set([
-    HEAD, ...(spec === null ? [] : [specName(head.spec)]), ...(head.manifest === null ? [] : [head.manifest.name]), ...objectsOf(head, manifest).map(({ name }) => name),
+    ...(spec === null ? [] : [specName(head.spec)]), ...namesOf(head, manifest), ...shards.flatMap((shard) => namesOf(shard.head, shard.manifest).map((name) => `${shard.index}/${name}`)),
   ]);
   const bytesByKind = { segment: 0, tail: 0, journal: 0, manifest: 0, spec: 0, head: 0 };
   const garbage: NamedBytes[] = [];
@@ -45,7 +49,7 @@ export async function anatomyOf(store: ObjectStore, where: JobKey, { signal }: C
   const prefix = jobPrefix(where);
   for await (const object of store.list(prefix, { signal })) {
     const named = { name: object.key.slice(prefix.length), bytes: object.bytes };
-    const kind = parseName(named.name)?.kind;
+    const kind = parseName(named.name.replace(SHARD, ''))?.kind;
     objects += 1;
     bytes += named.bytes;
     if (object.writtenAtMs !== undefined) writtenAtMs = Math.max(writtenAtMs ?? 0, object.writtenAtMs);
@@ -54,5 +58,12 @@ export async function anatomyOf(store: ObjectStore, where: JobKey, { signal }: C
     else if (!needed.has(named.name)) garbage.push(named);
     if (kind !== undefined && needed.has(named.name)) bytesByKind[kind] += named.bytes;
   }
-  return { head, manifest, spec, objects, bytes, bytesByKind, writtenAtMs, garbage, unknown, missing: [...missing] };
+  return { head, manifest, spec, shards, objects, bytes, bytesByKind, writtenAtMs, garbage, unknown, missing: [...missing] };
+}
+
+/** Of a key below a sharded job's prefix. */
+const SHARD = /^\d+\//;
+
+function namesOf(head: Head, manifest: Manifest | null): readonly string[] {
+  return [HEAD, ...(head.manifest === null ? [] : [head.manifest.name]), ...objectsOf(head, manifest).map(({ name }) => name)];
 }

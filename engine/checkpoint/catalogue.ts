@@ -1,7 +1,5 @@
-/** A tenant's stored jobs from outside, for an API: what there is, what it consists of and costs, whether it is right, and all of it as a file. */
-import { PassThrough } from 'node:stream';
-
-import { keyOf, notFound, readLive } from '../control/record.ts';
+/** A tenant's stored jobs from outside, for an API, as far as that takes no engine: what there is, what it consists of and costs. */
+import { keyOf, notFound, refuseErased } from '../control/record.ts';
 import type { CallerOptions, ListOptions } from '../control/platform.ts';
 import { EngineError } from '../core/errors.ts';
 import type { JobKey } from '../kv/names.ts';
@@ -9,9 +7,7 @@ import { readHead } from '../kv/read.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { type Anatomy, anatomyOf } from './anatomy.ts';
-import { exportJob } from './export.ts';
 import { type StoredJob, monthlyCost, surveyJobs } from './survey.ts';
-import { type Verified, verifyJob } from './verify.ts';
 
 export interface CatalogueOptions {
   readonly store: ObjectStore;
@@ -22,15 +18,15 @@ export interface CatalogueOptions {
 }
 
 export class Catalogue {
-  readonly #options: CatalogueOptions;
+  protected readonly options: CatalogueOptions;
 
   constructor(options: CatalogueOptions) {
-    this.#options = options;
+    this.options = options;
   }
 
   /** In order of name, without those that were erased. */
   async list({ tenant, limit, after, signal }: ListOptions): Promise<{ readonly checkpoints: readonly StoredJob[]; readonly more: boolean }> {
-    const { store } = this.#options;
+    const { store } = this.options;
     if (after !== undefined) await requireLive(store, keyOf(tenant, after), { signal });
     const checkpoints: StoredJob[] = [];
     for await (const stored of surveyJobs(store, tenant, { after, signal })) {
@@ -42,40 +38,19 @@ export class Catalogue {
   }
 
   async get(id: string, { tenant, signal }: CallerOptions): Promise<Anatomy> {
-    const { store } = this.#options;
+    const { store } = this.options;
     return await live(store, id, tenant, { signal }, () => anatomyOf(store, keyOf(tenant, id), { signal }));
-  }
-
-  /** Reads every byte. */
-  async verify(id: string, { tenant, signal }: CallerOptions): Promise<Verified> {
-    const { store, keys } = this.#options;
-    return await live(store, id, tenant, { signal }, () => verifyJob(store, keyOf(tenant, id), { keys, signal }));
-  }
-
-  /**
-   * One version of it as a tar, as `ruminate checkpoint import` takes it, at the pace of whoever reads. What fails on the way is thrown there,
-   * and what was read is no archive.
-   */
-  async export(id: string, { tenant, signal }: CallerOptions): Promise<AsyncIterable<Uint8Array>> {
-    const { store, keys } = this.#options;
-    return await live(store, id, tenant, { signal }, async () => {
-      // What is seen at once need not break an answer off.
-      await readLive(store, keyOf(tenant, id), { signal });
-      const file = new PassThrough();
-      exportJob(store, keyOf(tenant, id), file, { keys, signal }).catch((error: unknown) => file.destroy(error as Error));
-      return file;
-    });
   }
 
   /** A month; null: no price is known. */
   costOf(bytes: number): number | null {
-    const { usdPerGbMonth } = this.#options;
+    const { usdPerGbMonth } = this.options;
     return usdPerGbMonth === null ? null : monthlyCost(bytes, usdPerGbMonth);
   }
 }
 
 /** What was erased, before or meanwhile, is not there. What is wrong with the rest is for `work` to say. */
-async function live<T>(store: ObjectStore, id: string, tenant: string, options: CallOptions, work: () => Promise<T>): Promise<T> {
+export async function live<T>(store: ObjectStore, id: string, tenant: string, options: CallOptions, work: () => Promise<T>): Promise<T> {
   const where = keyOf(tenant, id);
   await requireLive(store, where, options);
   try {
@@ -89,7 +64,8 @@ async function live<T>(store: ObjectStore, id: string, tenant: string, options: 
 async function requireLive(store: ObjectStore, where: JobKey, options: CallOptions): Promise<void> {
   try {
     const found = await readHead(store, where, options);
-    if (found === null || found.head.state === 'erased') throw notFound(where.job);
+    if (found === null) throw notFound(where.job);
+    refuseErased(found.head);
   } catch (error) {
     if (!(error instanceof EngineError && error.code === 'ERR_CHECKPOINT')) throw error;
   }

@@ -7,7 +7,7 @@ import { EngineError } from '../core/errors.ts';
 import { throwIfCancelled } from '../core/waiting.ts';
 import { textOf } from '../kv/canonical.ts';
 import { formatHead } from '../kv/head.ts';
-import { HEAD, specName, type JobKey } from '../kv/names.ts';
+import { HEAD, jobPrefix, specName, type JobKey } from '../kv/names.ts';
 import { isMissing, manifestOf, objectsOf, readHead, readObject, readSpec, requireHead } from '../kv/read.ts';
 import type { Body, ObjectStore } from '../ports/object-store.ts';
 import { openChecker, type KeyOptions } from './check.ts';
@@ -41,6 +41,7 @@ export async function exportJob(store: ObjectStore, where: JobKey, output: Writa
   const { signal } = options;
   const { head, etag } = await requireHead(store, where, { signal });
   if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} was erased; there is nothing to export.`);
+  if (head.join !== undefined) throw new EngineError('ERR_OPTION', `The job ${where.job} is sharded, and an archive holds one job; copy ${jobPrefix(where)} with the tools of its store, or fork the chain that you want.`);
   try {
     const tar = pack();
     const written = pipeline(tar, output, signal === undefined ? {} : { signal });

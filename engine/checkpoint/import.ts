@@ -9,7 +9,7 @@ import { sha256 } from '../kv/canonical.ts';
 import { createWith, thereAlready } from '../kv/create.ts';
 import { formatHead, isTerminal, type Head, type Ref } from '../kv/head.ts';
 import { parseManifest, type Manifest, type ObjectRef } from '../kv/manifest.ts';
-import { jobPrefix, manifestName, objectName, parseName, specName, type JobKey } from '../kv/names.ts';
+import { checkJobName, jobPrefix, manifestName, objectName, parseName, specName, type JobKey } from '../kv/names.ts';
 import { readHead } from '../kv/read.ts';
 import { checkpointError } from '../kv/reason.ts';
 import { forkKeys } from '../kv/seal.ts';
@@ -43,7 +43,7 @@ export async function importJob(store: ObjectStore, tenant: string, open: () => 
   const top = await readVerified(open(), options, 'verifying', {
     before: async ({ where, manifest, spec }) => {
       const target = { tenant, job: options.as ?? where.job };
-      jobPrefix(target);
+      checkJobName(target);
       if (isSealed(spec) || (manifest !== null && manifest.keys !== null)) checkSealed(where, target, options);
       const existing = await readHead(store, target, { signal });
       if (existing !== null) throw await thereAlready(store, existing.head, { signal });

@@ -3,10 +3,10 @@ import { EngineError } from '../core/errors.ts';
 import { inParallel } from '../core/waiting.ts';
 import { outlineOf } from '../job/sealed-spec.ts';
 import { readJob } from '../kv/create.ts';
-import type { Head } from '../kv/head.ts';
+import { formatHead, isTerminal, type Head } from '../kv/head.ts';
 import type { Manifest } from '../kv/manifest.ts';
-import { HEAD, tenantPrefix } from '../kv/names.ts';
-import { objectsOf, readSpec } from '../kv/read.ts';
+import { HEAD, shardKey, tenantPrefix } from '../kv/names.ts';
+import { objectsOf, readHead, readSpec } from '../kv/read.ts';
 import { checkpointError } from '../kv/reason.ts';
 import type { CallOptions, ListedObject, ObjectStore } from '../ports/object-store.ts';
 
@@ -106,7 +106,20 @@ async function contentOf(store: ObjectStore, where: { readonly tenant: string; r
   const { head, manifest } = await readJob(store, where, { signal });
   if (head.state === 'erased') return { head, model: null, width: 0, tokens: 0, neededBytes: headBytes };
   const text = await readSpec(store, where, head.spec, { signal });
-  return { head, model: modelNameOf(text), ...sizeOf(manifest), neededBytes: headBytes + Buffer.byteLength(text) + neededBytes(head, manifest) };
+  const own = { head, model: modelNameOf(text), ...sizeOf(manifest), neededBytes: headBytes + Buffer.byteLength(text) + neededBytes(head, manifest) };
+  if (head.join === undefined) return own;
+  const parts = await shardsOf(store, head, { signal });
+  const tokens = isTerminal(head.state) ? own.tokens : Math.max(0, ...parts.map((part) => sizeOf(part.manifest).tokens));
+  return { ...own, tokens, neededBytes: parts.reduce((sum, part) => sum + Buffer.byteLength(formatHead(part.head)) + neededBytes(part.head, part.manifest), own.neededBytes) };
+}
+
+/** Those that are there. */
+export async function shardsOf(store: ObjectStore, head: Head, { signal }: CallOptions): Promise<readonly { readonly index: number; readonly head: Head; readonly manifest: Manifest | null }[]> {
+  const found = await inParallel(head.join?.shards ?? 0, AT_ONCE, signal, async (index, stop) => {
+    const shard = await readHead(store, shardKey(head, index), { signal: stop });
+    return shard === null ? null : { index, ...(await readJob(store, shardKey(head, index), { signal: stop })) };
+  });
+  return found.filter((shard) => shard !== null);
 }
 
 /** As the spec says it, such as `countdown@cr8`. */

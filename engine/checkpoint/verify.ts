@@ -3,8 +3,8 @@ import { EngineError } from '../core/errors.ts';
 import { inParallel } from '../core/waiting.ts';
 import type { Head } from '../kv/head.ts';
 import type { ObjectRef } from '../kv/manifest.ts';
-import { HEAD, specName, type JobKey } from '../kv/names.ts';
-import { objectsOf, readManifest, readObject, readSpec, requireHead } from '../kv/read.ts';
+import { HEAD, jobPrefix, shardKey, specName, type JobKey } from '../kv/names.ts';
+import { objectsOf, readHead, readManifest, readObject, readSpec, requireHead } from '../kv/read.ts';
 import type { Reason } from '../kv/reason.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import { openChecker, type Checker, type KeyOptions } from './check.ts';
@@ -49,6 +49,23 @@ export interface Verified {
  * @throws EngineError ERR_JOB_NOT_FOUND, ERR_STORE, ERR_STORE_CONFIG, ERR_MEMORY, ERR_CANCELLED: never for what is stored.
  */
 export async function verifyJob(store: ObjectStore, where: JobKey, options: VerifyOptions): Promise<Verified> {
+  const own = await verifyOwn(store, where, options);
+  const shards = await readHead(store, where, options).then((found) => found?.head.join?.shards ?? 0, () => 0);
+  let all = own;
+  for (let index = 0; index < shards && own.state !== 'erased'; index++) {
+    const at = shardKey(where, index);
+    // Not born yet: its job's next worker sees to that.
+    if (own.state === 'queued' && (await store.head(jobPrefix(at) + HEAD, options)) === null) continue;
+    const { objects, bytes, frames, complete, faults } = await verifyOwn(store, at, options);
+    all = {
+      ...all, objects: all.objects + objects, bytes: all.bytes + bytes, frames: all.frames + frames, complete: all.complete && complete,
+      faults: [...all.faults, ...faults.map((fault) => ({ ...fault, name: `${index}/${fault.name}` }))],
+    };
+  }
+  return all;
+}
+
+async function verifyOwn(store: ObjectStore, where: JobKey, options: VerifyOptions): Promise<Verified> {
   for (let tries = 1; ; tries++) {
     const { verified, etag } = await verifyOnce(store, where, options);
     if (tries === TRIES_MAX || etag === null || !verified.faults.some(({ reason }) => reason === 'missing')) return verified;

@@ -1,4 +1,5 @@
 /** The lines of a batch's input: what each asks for, and everything that is wrong with them, before any of them runs. */
+import { crowdOf } from '../core/json-size.ts';
 import { LIMITS } from '../core/limits.ts';
 import { nextTurn } from '../core/turns.ts';
 import { inParallel } from '../core/waiting.ts';
@@ -111,6 +112,8 @@ type FormFault = Omit<Fault, 'line'>;
 function parseLine(text: string, url: string): Line | FormFault {
   const wrong = (code: string, param: string | null, message: string): FormFault => ({ code, param, message });
   let value: unknown;
+  const crowd = crowdOf(text);
+  if (crowd !== null) return wrong('invalid_json_line', null, `The line ${crowd}.`);
   try {
     value = JSON.parse(text);
   } catch {

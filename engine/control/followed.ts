@@ -11,9 +11,10 @@ import { type JobState, isTerminal } from '../kv/head.ts';
 import type { JobKey } from '../kv/names.ts';
 import { readStrikes } from '../kv/strikes.ts';
 import type { RunReport } from '../runtime/native.ts';
-import { type FollowOptions, Follower } from './follower.ts';
+import { type FollowOptions, Follower, type Following } from './follower.ts';
 import type { JobEvent } from './platform.ts';
 import type { JobRecord } from './record.ts';
+import { ShardedFollower } from './sharded-follower.ts';
 import { Waiters } from './waiters.ts';
 
 /** So long nothing comes before readers are told so: proxies close connections on which nothing comes. */
@@ -41,7 +42,7 @@ export class FollowedJob implements Disposable {
   readonly #where: JobKey;
   readonly #job: PreparedJob;
   readonly #options: FollowedOptions;
-  readonly #follower: Follower;
+  readonly #follower: Following;
   readonly #log: EventLog;
   readonly #tape: EventTape;
   readonly #readers = new Waiters();
@@ -58,7 +59,8 @@ export class FollowedJob implements Disposable {
     this.#where = record.where;
     this.#job = job;
     this.#options = options;
-    this.#follower = new Follower(record, job, { ...options, signal: this.#stop.signal });
+    const Kind = record.head.join === undefined ? Follower : ShardedFollower;
+    this.#follower = new Kind(record, job, { ...options, signal: this.#stop.signal });
     this.#log = new EventLog(job);
     this.#tape = new EventTape(options.eventsMax);
     void this.#follow();

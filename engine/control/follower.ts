@@ -24,7 +24,7 @@ export interface FollowOptions {
 }
 
 /** Between two looks at the head: of a job that has just moved, and of one that does not. */
-const POLL_MS = { least: 250, most: 2_000 };
+export const POLL_MS = { least: 250, most: 2_000 };
 
 export interface Sight {
   readonly state: JobState;
@@ -32,7 +32,14 @@ export interface Sight {
   readonly report: RunReport | null;
 }
 
-export class Follower implements Disposable {
+/** Where a job is, asked again and again. */
+export interface Following extends Disposable {
+  readonly found: Pick<JobRecord, 'head' | 'manifest'>;
+  look(): Promise<Sight>;
+  wait(mostMs: number): Promise<void>;
+}
+
+export class Follower implements Following {
   readonly #where: JobRecord['where'];
   readonly #job: PreparedJob;
   readonly #options: FollowOptions;
@@ -82,10 +89,15 @@ export class Follower implements Disposable {
   async wait(mostMs: number): Promise<void> {
     const { feed, clock, signal } = this.#options;
     if (feed === null) return await pause(clock, Math.min(this.#pollMs, mostMs), signal);
+    if (this.hasNews) return;
     const live = this.#live();
-    // It came while the reader was busy with the one before it.
-    if (live !== null && markOf(live) !== this.#mark) return;
     await feed.changed(this.#where, Math.min(live === null ? this.#pollMs : POLL_MS.most, mostMs), signal);
+  }
+
+  /** Something came from the run in this process while the reader was busy with what came before it. */
+  get hasNews(): boolean {
+    const live = this.#live();
+    return live !== null && markOf(live) !== this.#mark;
   }
 
   #live(): RunReport | null {

@@ -65,6 +65,8 @@ export interface JobView {
   };
   /** Tokens that the longest chain may have. */
   readonly length: number;
+  /** Until when it is kept, of the wall clock, ms; null: until it is erased, or it has not ended. */
+  readonly expiresMs: number | null;
   /** Of a job that is poisoned or failed: what became of its takes, oldest first; the last is why it failed. */
   readonly evidence: readonly Strike[] | null;
 }
@@ -110,8 +112,10 @@ export interface QuoteView {
   /** `expected`: by the variant's card; `worst`: nothing is evicted. */
   readonly expected: QuoteSide;
   readonly worst: QuoteSide;
-  /** From the rate that this platform measured last; null: it has not run this model yet. */
+  /** null: no worker of the store has said yet how fast it is on this model. */
   readonly seconds: number | null;
+  /** By whose rate: that of the worker in this process, as it last ran this model, or what others of the store have said of it, or of another variant. null: no seconds. */
+  readonly seconds_by: 'this_worker' | 'workers' | null;
   /** `seconds` at the price of the machine; null: no price is configured. */
   readonly cost_usd: number | null;
   /** null: it would be admitted. */

@@ -2,12 +2,16 @@
 import { EngineError } from '../core/errors.ts';
 import { type Estimate, type Quote, admit } from '../job/budget.ts';
 import type { PreparedJob } from '../job/prepare.ts';
+import { shardJob } from '../job/shards.ts';
 import type { Shelf } from '../ports/shelf.ts';
 import type { QuoteSide, QuoteView } from './platform.ts';
+import type { ModelRates } from './rates.ts';
 
 export interface Rates {
-  /** Of all chains of a job together, as measured last on this model; null: not yet. */
+  /** Of all chains of a job together, as measured last on this model by a worker of this process; null: not yet. */
   tokensPerSecond(model: string): number | null;
+  /** As workers elsewhere have said it in the store. */
+  readonly elsewhere: ModelRates;
   /** Of the machine; null: not configured. */
   readonly usdPerHour: number | null;
 }
@@ -19,7 +23,8 @@ export function refuseIgnored({ ignored }: PreparedJob): void {
 
 /** @throws EngineError ERR_BUDGET, ERR_MEMORY: whoever runs jobs here would not take it. */
 export function admitJob(job: PreparedJob, shelf: Shelf): void {
-  admit(shelf.quote(job), shelf.freeBytes);
+  // Each worker takes a shard: the largest must fit.
+  admit(shelf.quote(job.shards === null ? job : shardJob(job, job.shards - 1)), shelf.freeBytes);
 }
 
 export function quoteView(job: PreparedJob, shelf: Shelf, rates: Rates): QuoteView {
@@ -29,8 +34,8 @@ export function quoteView(job: PreparedJob, shelf: Shelf, rates: Rates): QuoteVi
   const { resolved: { name, variant, variantCard }, info } = job.model;
   const model = variant === null ? name : `${name}@${variant}`;
   const expected = sideOf(quote, quote.expected);
-  const rate = rates.tokensPerSecond(model);
-  const seconds = rate === null || rate <= 0 ? null : expected.completion_tokens / rate;
+  const [rate, by] = rateOf(model, rates);
+  const seconds = rate === null ? null : expected.completion_tokens / rate;
   return {
     model,
     prompt_tokens: quote.prompt_tokens,
@@ -40,9 +45,17 @@ export function quoteView(job: PreparedJob, shelf: Shelf, rates: Rates): QuoteVi
     expected,
     worst: sideOf(quote, quote.worst),
     seconds,
+    seconds_by: by,
     cost_usd: seconds === null || rates.usdPerHour === null ? null : (seconds * rates.usdPerHour) / 3_600,
     refusal,
   };
+}
+
+function rateOf(model: string, { tokensPerSecond, elsewhere }: Rates): readonly [number | null, QuoteView['seconds_by']] {
+  const here = tokensPerSecond(model);
+  if (here !== null && here > 0) return [here, 'this_worker'];
+  const there = elsewhere.of(model);
+  return there === null ? [null, null] : [there, 'workers'];
 }
 
 function sideOf({ lengths }: Quote, { kv_reads, peak_kv_tokens, peak_kv_bytes }: Estimate): QuoteSide {

@@ -3,6 +3,9 @@
  * worker at hand (a scheduled function, an API before the first worker has come) estimates with them, and nothing else is decided by them.
  */
 import { textOfBytes, utf8Of } from '../core/bytes.ts';
+import type { Clock } from '../core/clock.ts';
+import { Kept } from '../core/kept.ts';
+import { throwIfCancelled } from '../core/waiting.ts';
 import { sha256 } from '../kv/canonical.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 
@@ -50,6 +53,28 @@ export function modelRates(rates: ReadonlyMap<string, number>): ModelRates {
       return others.length === 0 ? null : others.reduce((sum, rate) => sum + rate, 0) / others.length;
     },
   };
+}
+
+/** How fast workers are on a model changes with their machines. */
+const FRESH_MS = 60_000;
+const NO_RATES: ModelRates = { of: () => null };
+
+/** For whoever asks often. */
+export class KeptRates {
+  readonly #store: ObjectStore;
+  readonly #kept: Kept<ModelRates>;
+
+  constructor(store: ObjectStore, clock: Clock) {
+    this.#store = store;
+    this.#kept = new Kept({ most: 1, forMs: FRESH_MS, clock });
+  }
+
+  /** None, if the store does not answer. @throws EngineError ERR_CANCELLED. */
+  async now(signal: AbortSignal | undefined): Promise<ModelRates> {
+    const rates = await this.#kept.get('', async () => modelRates(await readRates(this.#store)), signal).catch(() => NO_RATES);
+    throwIfCancelled(signal);
+    return rates;
+  }
 }
 
 function baseOf(model: string): string {

@@ -7,8 +7,9 @@ import { EngineError } from '../core/errors.ts';
 import { linkSignals, throwIfCancelled } from '../core/waiting.ts';
 import { type ChildOptions, extendJob, forkJob } from '../job/children.ts';
 import { type Said, continuationOf, nextTurn } from '../job/conversation.ts';
+import { Endings, type Told } from '../job/endings.ts';
 import type { JobResult } from '../job/generate.ts';
-import { JournalReader, endReason } from '../job/journals.ts';
+import { JournalReader, type Progress, endReason, progressOf } from '../job/journals.ts';
 import { resultOf } from '../job/run.ts';
 import { type SpecOutline, holds, sealSpec } from '../job/sealed-spec.ts';
 import { type JobSpec, parseSpec } from '../job/spec.ts';
@@ -35,7 +36,9 @@ import type {
 } from './platform.ts';
 import { admitJob, quoteView, refuseIgnored } from './quotes.ts';
 import { type JobRecord, keyOf, messageOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
+import { KeptRates } from './rates.ts';
 import { RestoredJobs } from './restored.ts';
+import { messagesFor, partsOf, withChains } from './shards.ts';
 import { hasResult } from './followed.ts';
 import { type EventOptions, Streams } from './stream.ts';
 import { NO_WORKERS, type WorkerState } from './workers.ts';
@@ -79,21 +82,23 @@ export class StorePlatform implements Platform {
   readonly #options: StorePlatformOptions;
   readonly #clock: Clock;
   readonly #nowMs: () => number;
-  readonly #outbox: Outbox;
+  readonly #endings: Told;
   readonly #jobs: RestoredJobs;
   readonly #streams: Streams;
   readonly #newId = jobIds();
   readonly #backlog: Backlog;
   readonly #live: LiveJobs;
+  readonly #rates: KeptRates;
 
   constructor(options: StorePlatformOptions) {
     this.#options = options;
-    this.#outbox = options.outbox ?? new Outbox(options);
     this.#clock = options.clock ?? systemClock;
+    this.#endings = Endings.over(options.store, options.outbox ?? new Outbox(options), { clock: this.#clock });
     this.#jobs = new RestoredJobs(options.shelf, options.keys, this.#clock);
     this.#nowMs = options.nowMs ?? wallClockMs;
     const { store, keys, shelf, feed, queue, eventsMax, depthFreshMs: freshMs = 0 } = options;
     this.#streams = new Streams({ store, keys, shelf, feed, jobs: this.#jobs, clock: this.#clock, eventsMax });
+    this.#rates = new KeptRates(store, this.#clock);
     this.#live = new LiveJobs(store, this.#clock);
     this.#backlog = new Backlog({ queue, store, clock: this.#clock, freshMs });
   }
@@ -110,7 +115,7 @@ export class StorePlatform implements Platform {
     const stored = storedSpecOf(parsed, job, modelId, said === null ? null : continuationOf(job, modelId, said));
     const text = JSON.stringify(stored);
     const sealed = await sealSpec(text, where, keys, { signal });
-    const created = await createJob(store, where, sealed, { idempotencyKey, createdMs, via, plan: planOf(stored), isSame: holds(text, keys, { signal }), signal });
+    const created = await createJob(store, where, sealed, { idempotencyKey, createdMs, via, plan: planOf(stored), shards: parsed.shards, isSame: holds(text, keys, { signal }), signal });
     return await this.#announced(created.where, traceparent, signal);
   }
 
@@ -127,7 +132,7 @@ export class StorePlatform implements Platform {
         return await viewOf(this.#options.store, record, await this.#listed(record, signal), { signal });
       } catch (error) {
         // Never born, erased, or not to be read: one job takes no other from the list.
-        if (error instanceof EngineError && (error.code === 'ERR_JOB_NOT_FOUND' || error.code === 'ERR_CHECKPOINT')) return null;
+        if (error instanceof EngineError && ['ERR_JOB_NOT_FOUND', 'ERR_RESULT_EXPIRED', 'ERR_CHECKPOINT'].includes(error.code)) return null;
         throw error;
       }
     });
@@ -141,11 +146,12 @@ export class StorePlatform implements Platform {
     const { store, onCancelled } = this.#options;
     const where = keyOf(tenant, id);
     const { head } = await readLive(store, where, { signal });
-    if (!isTerminal(head.state)) await this.#letGo(where, signal);
+    const parts = partsOf(where, head);
+    if (!isTerminal(head.state)) await Promise.all(parts.map(async (part) => await this.#letGo(part, signal)));
     const { changed } = await endJob(store, where, 'cancelled', { clock: this.#clock, signal });
-    if (changed) onCancelled?.(where);
+    if (changed) for (const part of parts) onCancelled?.(part);
     // A marker that stays is found by the reconciler.
-    if (changed) await this.#outbox.jobEnded(where, { signal }).catch(() => undefined);
+    if (changed) await this.#endings.jobEnded(where, { signal }).catch(() => undefined);
     return await this.#view(where, signal);
   }
 
@@ -153,8 +159,8 @@ export class StorePlatform implements Platform {
   async erase(id: string, { tenant, signal }: CallerOptions): Promise<void> {
     const where = keyOf(tenant, id);
     try {
-      await eraseJob(this.#options.store, where, { clock: this.#clock, signal });
-      this.#options.onCancelled?.(where);
+      const { head } = await eraseJob(this.#options.store, where, { clock: this.#clock, signal });
+      for (const part of partsOf(where, head)) this.#options.onCancelled?.(part);
     } catch (error) {
       throw withoutPlace(error, id);
     }
@@ -181,7 +187,8 @@ export class StorePlatform implements Platform {
     const { shelf, usdPerHour } = this.#options;
     const job = await shelf.prepare(parseSpec(spec), { signal });
     refuseIgnored(job);
-    return quoteView(job, shelf, { usdPerHour: usdPerHour ?? null, tokensPerSecond: (model) => this.#workers.tokensPerSecond(model) });
+    const elsewhere = await this.#rates.now(signal);
+    return quoteView(job, shelf, { usdPerHour: usdPerHour ?? null, tokensPerSecond: (model) => this.#workers.tokensPerSecond(model), elsewhere });
   }
 
   async models({ signal }: CallerOptions): Promise<readonly ModelView[]> {
@@ -252,7 +259,14 @@ export class StorePlatform implements Platform {
   async #view(where: JobKey, signal: AbortSignal | undefined): Promise<JobView> {
     const { store } = this.#options;
     const record = await readRecord(store, where, { signal });
-    return await viewOf(store, record, await this.#jobs.outline(record, signal), { signal });
+    const progress = record.head.join === undefined ? await this.#progress(record, signal) : record.manifest;
+    const view = await viewOf(store, record, await this.#jobs.outline(record, signal), { progress, signal });
+    return record.head.join === undefined || isTerminal(record.head.state) ? view : await withChains(store, view, record.head, { signal });
+  }
+
+  async #progress({ where, head, manifest }: JobRecord, signal: AbortSignal | undefined): Promise<Progress | null> {
+    const { store, keys } = this.#options;
+    return manifest === null ? null : await progressOf(store, where, keys, { head, manifest }, { signal });
   }
 
   /** A job under a key that is not ours takes no other from the list. */
@@ -272,7 +286,7 @@ export class StorePlatform implements Platform {
     if (!isTerminal(record.head.state)) {
       this.#live.made(where.tenant);
       const message = await messageOf(store, where, record.head, record.spec, { signal });
-      await this.#send(message, traceparent, signal).catch(() => undefined);
+      for (const each of messagesFor(message, record.head)) await this.#send(each, traceparent, signal).catch(() => undefined);
       if (record.head.state === 'queued') this.#backlog.sent(where, priorityOf(message));
     }
     return await viewOf(store, record, await this.#jobs.outline(record, signal), { signal });

@@ -6,6 +6,8 @@ export const LIMITS = {
   LENGTH_DEFAULT_MAX: 32_768,
   /** Chains of one run: they step as one batch, and beyond this a job is sharded. */
   WIDTH_MAX: 256,
+  /** Each is a name and a number in its parent's head, which is small. */
+  SHARDS_MAX: 64,
   /** Enough for a vote to have a majority and a tie to be rare, few enough for a laptop. */
   WIDTH_DEFAULT: 4,
   /** KV reads stay integers that a double holds exactly: LENGTH_MAX^2 / 2 * WIDTH_MAX = 2^47 is below it. */
@@ -49,6 +51,12 @@ export const LIMITS = {
   PAGE_SLOTS_DEFAULT: 64,
   /** More than any policy has. */
   POLICY_OPTIONS_MAX: 32,
+  /** Of one request as JSON, objects and lists included: 1,024 turns of 3 fields, and tools with OpenAI's 5,000 properties of 2. Parsed, checked and refused in some 40 ms. */
+  JSON_FIELDS_MAX: 1 << 14,
+  /** Texts, names of fields among them, and words. */
+  JSON_TEXTS_MAX: 1 << 16,
+  /** Numbers: LENGTH_MAX token ids, and some. */
+  JSON_NUMBERS_MAX: (1 << 20) + (1 << 14),
   /** A user's regular expression for the answer, and the text that any rule looks at. */
   PATTERN_CHARS_MAX: 256,
   /** What a pattern sees, from the end: two repeats tried from every start are 256^3 / 6 steps. */

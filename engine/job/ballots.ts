@@ -60,9 +60,14 @@ function textSays(job: PreparedJob, text: string): { readonly content: string | 
   return answer === null || job.calls === null ? { content: answer, calls: [] } : splitCalls(answer, job.calls);
 }
 
+/** @param ended why chains that did not finish by themselves were ended, unless they say so themselves; null: not known yet. */
+export function reasonOf(chain: ChainReport, ended: FinishReason | null): FinishReason | null {
+  return chain.finish === 'ended' ? ((chain.ended as FinishReason | undefined) ?? ended) : chain.finish;
+}
+
 /** `ended`: why chains that did not finish by themselves were ended. */
 export function chainResult(job: PreparedJob, chain: ChainReport, text: string, ballot: CastBallot, ended: FinishReason | null, headCount: number): ChainResult {
-  const finish = chain.finish === 'ended' ? ended : chain.finish;
+  const finish = reasonOf(chain, ended);
   assert(finish !== null, 'a chain of a result has a finish reason');
   return {
     tokens: [...chain.tokens],

@@ -156,6 +156,8 @@ export interface PlanInput {
   readonly vocabSize: number;
   readonly bytesPerToken: number;
   readonly kvReadBudget: number | null;
+  /** Where each chain has a share of it: the smallest. null: they have it together. */
+  readonly kvReadShare?: number | null;
   /** As packed, which is as large as the file; the mapped file is page cache. 0 if they are already in memory. */
   readonly weightBytes: number;
 }
@@ -187,8 +189,16 @@ export interface Quote {
 
 /** @throws EngineError ERR_BUDGET if the budget does not pay for feeding one token to each chain. */
 export function plan(input: PlanInput): Quote {
-  const { promptTokens, lengths, shape, kvReadBudget } = input;
-  const firstStep = lengths.filter((length) => length > 1).length * live(promptTokens + 1, shape, promptTokens);
+  const { promptTokens, lengths, shape, kvReadBudget, kvReadShare = null } = input;
+  const firstToken = live(promptTokens + 1, shape, promptTokens);
+  if (kvReadShare !== null && kvReadShare < firstToken && lengths.some((length) => length > 1)) {
+    throw new EngineError(
+      'ERR_BUDGET',
+      `kv_read_budget cannot pay for one token of each chain: the first one after ${promptTokens} prompt tokens reads ${Math.ceil(firstToken)}, and of a sharded ` +
+        `job each chain has an equal share; got ${kvReadShare}.`,
+    );
+  }
+  const firstStep = lengths.filter((length) => length > 1).length * firstToken;
   if (kvReadBudget !== null && kvReadBudget < firstStep) {
     throw new EngineError(
       'ERR_BUDGET',

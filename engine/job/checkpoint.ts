@@ -71,8 +71,8 @@ export function promptSegments(checkpoint: Checkpoint): readonly ObjectRef[] {
   return checkpoint.chains.map(({ segments }) => segments.filter(({ name }) => chainOf(name) === PROMPT_CHAIN)).find((segments) => segments.length > 0) ?? [];
 }
 
-/** After a save: `saved` as they came, `refs` as they are called in the store, index by index. */
-export function withCut(checkpoint: Checkpoint, report: RunReport, saved: readonly SavedObject[], refs: readonly ObjectRef[]): Checkpoint {
+/** After a save: `saved` as they came, `refs` as they are called in the store, index by index. @param firstChain of the run, within the job: objects are named by it. */
+export function withCut(checkpoint: Checkpoint, report: RunReport, saved: readonly SavedObject[], refs: readonly ObjectRef[], firstChain = 0): Checkpoint {
   let { promptTail } = checkpoint;
   const journal = [...checkpoint.journal];
   const chains = report.chains.map(({ tokens, finish }, i) => ({
@@ -91,7 +91,7 @@ export function withCut(checkpoint: Checkpoint, report: RunReport, saved: readon
       else for (const chain of chains) if (chain.segments.length === 0) chain.segments.push(ref);
       return;
     }
-    const chain = chains[object.chain];
+    const chain = chains[object.chain - firstChain];
     assert(chain !== undefined, 'a save is of chains of the job');
     if (object.kind === 'segment') return void chain.segments.push(ref);
     // The same cut again, or one after going back to an older: what comes later is what counts.

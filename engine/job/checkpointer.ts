@@ -11,6 +11,7 @@ import { COMMIT_INTERVAL_MS } from '../kv/take.ts';
 import type { NewObject } from '../kv/uploads.ts';
 import type { NativeRun, RunReport, SavedObject, Seal } from '../runtime/native.ts';
 import { type Checkpoint, contentOf, stretchOf, withCut } from './checkpoint.ts';
+import type { ShardVote } from './shard-vote.ts';
 
 /** How much work may be lost, and how much is written for it (KV.md 3). Never changes a result. */
 export interface CheckpointPolicy {
@@ -53,6 +54,10 @@ export interface CheckpointerOptions {
   /** Before this slice. */
   readonly elapsedMs: number;
   readonly onCommit?: ((step: number) => void) | undefined;
+  /** Index within the job of the run's first chain. Default: 0. */
+  readonly firstChain?: number | undefined;
+  /** Of a shard: what its manifests say to the others. */
+  readonly vote?: ShardVote | null | undefined;
 }
 
 export class Checkpointer {
@@ -102,7 +107,8 @@ export class Checkpointer {
     const first = this.#last.deltaStep < 0;
     const deltaDue =
       report.step - this.#last.deltaStep >= policy.deltaTokens * stretch || now - this.#last.deltaMs >= policy.deltaMs * stretch || (journalDue && journalFull);
-    if (first || deltaDue) await this.#delta('running', 'raw', null);
+    const isNews = now - this.#last.deltaMs >= INTERVAL_MS_MIN && this.#o.vote?.isNews(report, this.#checkpoint.chains) === true;
+    if (first || deltaDue || isNews) await this.#delta('running', 'raw', null);
     else if (journalDue) await this.#journal();
     this.#waitedMs += clock.nowMs() - now;
   }
@@ -146,6 +152,7 @@ export class Checkpointer {
     this.#unlisted = [];
     const adopted = this.#adopted;
     const elapsedMs = this.elapsedMs;
+    const vote = this.#o.vote?.of(report);
     this.#inBackground(async () => {
       let next = this.#checkpoint;
       await lease.commit({
@@ -158,14 +165,16 @@ export class Checkpointer {
           const flushed = head.journal.map((ref): ObjectRef => ({ ...ref, origin: lease.where.job }));
           const known = new Set([...base.journal.map(({ name }) => name), ...this.#forgotten]);
           const journal = [...base.journal, ...flushed.filter(({ name }) => !known.has(name))];
-          next = { ...withCut({ ...base, journal }, report, saved, refs.slice(adopted.length)), elapsedMs, ended, slices: this.#o.slices() };
-          const content = contentOf(next);
-          return { ...content, keys: this.#o.wrapped(content.objects) };
+          next = { ...withCut({ ...base, journal }, report, saved, refs.slice(adopted.length), this.#o.firstChain), elapsedMs, ended, slices: this.#o.slices() };
+          // That of an ancestor is no part of it.
+          const { vote: _, ...content } = contentOf(next);
+          return { ...content, keys: this.#o.wrapped(content.objects), ...(vote === undefined ? {} : { vote }) };
         },
       });
       this.#checkpoint = next;
       this.#adopted = [];
       this.#o.onCommit?.(report.step);
+      if (state === 'running' && lease.manifest !== null) await this.#o.vote?.committed(lease.manifest);
     });
   }
 

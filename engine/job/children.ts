@@ -2,12 +2,13 @@
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { createJob, readJob } from '../kv/create.ts';
-import type { Manifest } from '../kv/manifest.ts';
 import type { JobKey } from '../kv/names.ts';
 import { readHead, readSpec } from '../kv/read.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
+import { type Progress, progressOf } from './journals.ts';
 import { type SpecOutline, holds, openSpec, outlineOf, sealSpec } from './sealed-spec.ts';
+import { shardOfChain } from './shards.ts';
 import { type Parent, type StoredSpec, jobSpecOf, parseStoredSpec, planOf } from './stored-spec.ts';
 
 export interface ChildOptions extends CallOptions {
@@ -35,20 +36,30 @@ export interface ForkRequest {
 
 /** A new job from a past point of a chain. Creates it and says where; `resumeStored` runs it. */
 export async function forkJob({ at, chain, width, seed, length, as }: ForkRequest, options: ChildOptions): Promise<JobKey> {
-  return await childOf(options, as, (stored, manifest, version) => {
-    const from = manifest.chains[chain];
-    if (from === undefined) throw new EngineError('ERR_OPTION', `chain must be from 0 to ${manifest.chains.length - 1}; got ${chain}.`);
-    if (at > from.tokens) throw new EngineError('ERR_OPTION', `at must be from 0 to ${from.tokens}, the tokens that chain ${chain} has; got ${at}.`);
-    if (at < 0) throw new EngineError('ERR_OPTION', `at must be from 0 to ${from.tokens}, the tokens that chain ${chain} has; got ${at}.`);
+  const { at: home, chain: local, tokens } = await homeOf(chain, options);
+  return await childOf({ ...options, where: home }, as, (stored, { chains }, version) => {
+    const from = chains[local];
+    if (from === undefined) throw new EngineError('ERR_OPTION', `chain must be from 0 to ${stored.lengths.length - 1}; got ${chain}.`);
+    const most = Math.min(from.tokens, tokens);
+    if (at > most || at < 0) throw new EngineError('ERR_OPTION', `at must be from 0 to ${most}, the tokens that chain ${chain} has; got ${at}.`);
     checkWidth(width);
     const longest = length ?? stored.lengths[chain] ?? Math.max(...stored.lengths);
     if (longest <= at) throw new EngineError('ERR_OPTION', `length must be above ${at}, the tokens that the fork begins with; got ${longest}.`);
     return {
       lengths: Array.from({ length: width }, () => longest),
       seed: seed ?? BigInt(stored.seed),
-      parent: { job: options.where.job, version, kind: 'fork', chain, at },
+      parent: { job: home.job, version, kind: 'fork', chain: local, at },
     };
   });
+}
+
+/** Where a chain is: of a sharded job in one of its shards, by its place there. `tokens`: those that count, where the shard has more. */
+async function homeOf(chain: number, { store, where, signal }: ChildOptions): Promise<{ readonly at: JobKey; readonly chain: number; readonly tokens: number }> {
+  const { head, manifest } = await readJob(store, where, { signal });
+  if (head.join === undefined) return { at: where, chain, tokens: Infinity };
+  const { lengths } = outlineOf(await readSpec(store, where, head.spec, { signal }));
+  const isOver = head.state === 'done' || head.state === 'incomplete';
+  return { ...shardOfChain(where, lengths.length, head.join.shards, chain), tokens: (isOver ? manifest?.chains[chain]?.tokens : undefined) ?? Infinity };
 }
 
 export interface ExtendRequest {
@@ -62,6 +73,9 @@ export interface ExtendRequest {
 /** A new job that goes on from all chains of one that has ended or is parked, with more budget. */
 export async function extendJob({ length, width, kvReadBudget, as }: ExtendRequest, options: ChildOptions): Promise<JobKey> {
   if (length === undefined && width === undefined && kvReadBudget === undefined) throw new EngineError('ERR_OPTION', 'Say with what to extend the job: length, width or kv_read_budget.');
+  if ((await readHead(options.store, options.where, options))?.head.join !== undefined) {
+    throw new EngineError('ERR_OPTION', `The job ${options.where.job} is sharded, and cannot be extended: fork one of its chains, or ask for the longer job anew.`);
+  }
   return await childOf(options, as, (stored, _, version) => {
     const chains = widthOf(width, stored.lengths.length);
     checkWidth(chains);
@@ -93,7 +107,7 @@ interface Child {
   readonly parent: Parent;
 }
 
-async function childOf({ store, where, keys = null, createdMs, admit, signal }: ChildOptions, as: string, plan: (stored: StoredSpec, manifest: Manifest, version: number) => Child): Promise<JobKey> {
+async function childOf({ store, where, keys = null, createdMs, admit, signal }: ChildOptions, as: string, plan: (stored: StoredSpec, progress: Progress, version: number) => Child): Promise<JobKey> {
   const { head, manifest } = await readJob(store, where, { signal });
   if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} was erased.`);
   if (manifest === null) throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${head.state} and has no checkpoint yet; run it first.`);
@@ -101,10 +115,11 @@ async function childOf({ store, where, keys = null, createdMs, admit, signal }: 
   // The parent's version when it is read first; the same child asked for again is the same child.
   const at = { ...where, job: as };
   const existing = await outlineAt(store, at, signal);
-  const { lengths, seed, kvReadBudget, parent } = plan(stored, manifest, existing?.parent?.version ?? head.version);
+  const { lengths, seed, kvReadBudget, parent } = plan(stored, await progressOf(store, where, keys, { head, manifest }, { signal }), existing?.parent?.version ?? head.version);
   const { length: _, width: _w, lengths: _l, ...budget } = (stored.spec.budget ?? {}) as Record<string, unknown>;
   // How the parent waited for its worker, and what its caller said about it, say nothing of the child.
-  const { priority: _p, wait_ms_max: _m, metadata: _d, user: _u, repeated: _r, ...spec } = stored.spec;
+  // And a fork is one chain's.
+  const { priority: _p, wait_ms_max: _m, metadata: _d, user: _u, repeated: _r, shards: _s, ...spec } = stored.spec;
   const child: StoredSpec = {
     ...stored,
     spec: { ...spec, budget: { ...budget, lengths, ...(kvReadBudget === undefined ? {} : { kv_read_budget: kvReadBudget }) } },

@@ -5,6 +5,7 @@ import { callIdOf } from './call-id.ts';
 import { electedChain } from './elected.ts';
 import type { JobResult } from './generate.ts';
 import type { PreparedJob } from './prepare.ts';
+import { shardOfChain } from './shards.ts';
 import type { JobSpec } from './spec.ts';
 import { splitCalls } from './splitter.ts';
 import type { Parent, StoredSpec } from './stored-spec.ts';
@@ -60,5 +61,13 @@ export function continuationOf(job: PreparedJob, modelId: string, { job: name, v
   const most = stored.model_id === modelId ? Math.min(seen.length, promptIds.length - 1) : 0;
   let at = 0;
   while (at < most && seen[at] === promptIds[at]) at++;
-  return { job: name, version, kind: 'continue', chain, at };
+  const { shards } = stored.spec as Pick<JobSpec, 'shards'>;
+  const home = shards === undefined ? { job: name, chain } : chainIn(name, stored.lengths.length, shards, chain);
+  return { ...home, version, kind: 'continue', at };
+}
+
+/** Of a sharded job it is one of its shards that has the chain. */
+function chainIn(name: string, width: number, shards: number, of: number): Pick<Parent, 'job' | 'chain'> {
+  const { at, chain } = shardOfChain({ tenant: '', job: name }, width, shards, of);
+  return { job: at.job, chain };
 }

@@ -1,6 +1,6 @@
 /**
  * What the journals of a job say, folded, without native code: what native/checkpoint/journal.cc does, with its refusals. Frames and rules:
- * docs/CHECKPOINT.md, Contents. Eviction decisions are checked for their places and left: only who feeds tokens again needs them.
+ * docs/CHECKPOINT.md, Contents. Eviction decisions are left to whoever feeds tokens again, or asks what a chain had used before its end.
  */
 import { readFrames } from '../checkpoint/object-reader.ts';
 import { hexOf, joined } from '../core/bytes.ts';
@@ -21,6 +21,7 @@ const FINISHES: readonly (Finish | null)[] = [null, 'stop', 'length', 'kv_read_b
 interface Job {
   readonly step: number;
   readonly prefillReadSum: number;
+  readonly prefillPeak: number;
   readonly sharedSum: number;
   readonly promptTokens: number;
   readonly heads: number;
@@ -36,30 +37,34 @@ interface Chain {
   readonly decided: Range;
 }
 
-/** Of positions; the end is not in it. */
+/** Of positions; the end is not in it. A row of bits for each. */
 interface Range {
   readonly first: number;
   readonly end: number;
+  readonly bits: Uint8Array;
+}
+
+/** What was decided when each token came, of every chain that is known: rows of `ceil(heads / 8)` bytes, from the prompt's first token on. */
+export interface Decisions {
+  /** 0: the backend keeps none. */
+  readonly heads: number;
+  readonly promptTokens: number;
+  readonly prefillPeak: number;
+  readonly prompt: Uint8Array;
+  /** By the chain's index within the job. */
+  readonly chains: ReadonlyMap<number, Uint8Array>;
 }
 
 interface Folded {
   job: Job | null;
-  readonly chains: Map<number, { report: ChainReport; tokens: Int32Array[]; logprobs: (Logprobs | null)[]; count: number; decidedEnd: number }>;
+  /** Of the prompt: in the first journal only. */
+  prompt: Uint8Array;
+  readonly chains: Map<number, { report: ChainReport; tokens: Int32Array[]; logprobs: (Logprobs | null)[]; bits: Uint8Array[]; count: number; decidedEnd: number }>;
 }
 
 /** @throws EngineError ERR_CHECKPOINT, ERR_KEY, ERR_OPTION, ERR_CANCELLED. */
-export async function decodeJournals({ objects, seals, layoutId, vocabSize }: JournalSources, signal?: AbortSignal): Promise<JournalReport> {
-  const folded: Folded = { job: null, chains: new Map() };
-  for (const { chunks, bytes, digest, seal } of objects) {
-    throwIfCancelled(signal);
-    const found = seals[seal];
-    if (found === undefined) throw new EngineError('ERR_OPTION', 'decodeJournals: there is no such seal.');
-    const [first, ...rest] = await readFrames(joined(chunks), { kind: 'journal', layoutId, digest, bytes }, found);
-    const job = jobOf(new Reader(first ?? new Uint8Array(0)));
-    const chains = rest.map((frame) => chainOf(new Reader(frame), job.heads, vocabSize));
-    if (new Set(chains.map(({ chain }) => chain)).size !== chains.length) throw damaged('is about one chain twice');
-    fold(folded, job, chains);
-  }
+export async function decodeJournals(sources: JournalSources, signal?: AbortSignal): Promise<JournalReport> {
+  const folded = await foldAll(sources, signal);
   const chains = [...folded.chains].sort(([a], [b]) => a - b);
   const reports = chains.map(([, { report, tokens, logprobs }]): ChainReport => ({ ...report, tokens: joinedTokens(tokens), logprobs: joinedLogprobs(logprobs) }));
   return {
@@ -78,6 +83,54 @@ export async function decodeJournals({ objects, seals, layoutId, vocabSize }: Jo
   };
 }
 
+/** @throws EngineError as `decodeJournals`. */
+export async function decodeDecisions(sources: JournalSources, signal?: AbortSignal): Promise<Decisions> {
+  const { job, prompt, chains } = await foldAll(sources, signal);
+  return {
+    heads: job?.heads ?? 0,
+    promptTokens: job?.promptTokens ?? 0,
+    prefillPeak: job?.prefillPeak ?? 0,
+    prompt,
+    chains: new Map([...chains].map(([index, { bits }]) => [index, joined(bits)])),
+  };
+}
+
+async function foldAll({ objects, seals, layoutId, vocabSize }: JournalSources, signal: AbortSignal | undefined): Promise<Folded> {
+  const folded: Folded = { job: null, prompt: new Uint8Array(0), chains: new Map() };
+  for await (const { job, chains } of decoded({ objects, seals, layoutId, vocabSize }, signal)) fold(folded, job, chains);
+  return folded;
+}
+
+/** How far the chains are that some journals tell of, which need not be the job's first ones. */
+export interface Counts {
+  readonly step: number;
+  readonly chains: ReadonlyMap<number, { readonly tokens: number; readonly finish: Finish | null }>;
+}
+
+/** @returns null: there are none. @throws EngineError as `decodeJournals`. */
+export async function countJournals(sources: Omit<JournalSources, 'vocabSize'>, signal?: AbortSignal): Promise<Counts | null> {
+  const found = new Map<number, { readonly tokens: number; readonly finish: Finish | null }>();
+  let last: Job | null = null;
+  for await (const { job, chains } of decoded({ ...sources, vocabSize: Infinity }, signal)) {
+    last = job;
+    for (const { chain, firstToken, report: { tokens, finish } } of chains) found.set(chain, { tokens: firstToken + tokens.length, finish });
+  }
+  return last === null ? null : { step: last.step, chains: found };
+}
+
+async function* decoded({ objects, seals, layoutId, vocabSize }: Omit<JournalSources, 'checkDigests'>, signal: AbortSignal | undefined): AsyncGenerator<{ readonly job: Job; readonly chains: readonly Chain[] }> {
+  for (const { chunks, bytes, digest, seal } of objects) {
+    throwIfCancelled(signal);
+    const found = seals[seal];
+    if (found === undefined) throw new EngineError('ERR_OPTION', 'decodeJournals: there is no such seal.');
+    const [first, ...rest] = await readFrames(joined(chunks), { kind: 'journal', layoutId, digest, bytes }, found);
+    const job = jobOf(new Reader(first ?? new Uint8Array(0)));
+    const chains = rest.map((frame) => chainOf(new Reader(frame), job.heads, vocabSize));
+    if (new Set(chains.map(({ chain }) => chain)).size !== chains.length) throw damaged('is about one chain twice');
+    yield { job, chains };
+  }
+}
+
 function jobOf(frame: Reader): Job {
   const [step, prefillReadSum, prefillPeak, sharedSum] = [frame.i64(), frame.i64(), frame.i64(), frame.i64()];
   const promptTokens = frame.i32();
@@ -87,7 +140,7 @@ function jobOf(frame: Reader): Job {
   const isPossible = counters.every(isCounter) && promptTokens > 0 && promptTokens <= POSITIONS_MAX && heads >= 0 && heads <= HEADS_MAX;
   const decided = isPossible ? decisionsOf(frame, heads) : null;
   if (decided === null || !frame.isDone) throw damaged('is about an impossible job');
-  return { step, prefillReadSum, sharedSum, promptTokens, heads, prompt, decided };
+  return { step, prefillReadSum, prefillPeak, sharedSum, promptTokens, heads, prompt, decided };
 }
 
 function chainOf(frame: Reader, heads: number, vocabSize: number): Chain {
@@ -126,7 +179,7 @@ function decisionsOf(frame: Reader, heads: number): Range | null {
   // Bits of heads that are not there are zero: one journal, one encoding.
   const unused = row * 8 - heads;
   for (let last = row - 1; unused > 0 && last < bits.byteLength; last += row) if ((bits[last] as number) >> (8 - unused) !== 0) return null;
-  return frame.isWhole ? { first, end } : null;
+  return frame.isWhole ? { first, end, bits } : null;
 }
 
 function fold(folded: Folded, job: Job, chains: readonly Chain[]): void {
@@ -136,21 +189,23 @@ function fold(folded: Folded, job: Job, chains: readonly Chain[]): void {
     || (job.prompt === before.prompt && job.promptTokens === before.promptTokens && job.heads === before.heads && job.step >= before.step);
   if (job.decided.first !== 0 || job.decided.end !== decided || !follows) throw astray();
   folded.job = job;
-  for (const { chain, firstToken, report, decided: { first, end } } of chains.toSorted((a, b) => a.chain - b.chain)) {
-    const known = folded.chains.get(chain) ?? { report: null, tokens: [] as Int32Array[], logprobs: [] as (Logprobs | null)[], count: 0, decidedEnd: job.promptTokens };
+  if (before === null) folded.prompt = job.decided.bits;
+  for (const { chain, firstToken, report, decided: { first, end, bits } } of chains.toSorted((a, b) => a.chain - b.chain)) {
+    const known = folded.chains.get(chain) ?? { report: null, tokens: [] as Int32Array[], logprobs: [] as (Logprobs | null)[], bits: [] as Uint8Array[], count: 0, decidedEnd: job.promptTokens };
     // A chain that said it was done never goes on; any other may have been given more length or a larger budget.
     if (firstToken !== known.count || first !== known.decidedEnd || known.report?.finish === 'stop') throw astray();
     if (known.count > 0 && known.report?.logprobs?.top !== report.logprobs?.top) throw astray();
     known.tokens.push(report.tokens);
     known.logprobs.push(report.logprobs);
+    known.bits.push(bits);
     const count = known.count + report.tokens.length;
-    folded.chains.set(chain, { report, tokens: known.tokens, logprobs: known.logprobs, count, decidedEnd: end });
-    if (!isFed(job.promptTokens, count, report, { first, end })) throw damaged('is about tokens that cannot have been fed');
+    folded.chains.set(chain, { ...known, report, count, decidedEnd: end });
+    if (!isFed(job.promptTokens, count, report, { end })) throw damaged('is about tokens that cannot have been fed');
   }
 }
 
 /** All tokens but the newest were fed, and of a chain that goes on that one too. */
-function isFed(prompt: number, tokens: number, { fed, finish }: ChainReport, { end }: Range): boolean {
+function isFed(prompt: number, tokens: number, { fed, finish }: ChainReport, { end }: Pick<Range, 'end'>): boolean {
   if (tokens > POSITIONS_MAX || (end > prompt && end > fed)) return false;
   if (finish === null) return fed === prompt + tokens;
   return fed <= prompt + tokens && (tokens === 0 || fed >= prompt + tokens - 1);

@@ -5,7 +5,7 @@
 import { assert } from '../core/assert.ts';
 import { Detokenizer } from '../model/detokenizer.ts';
 import type { ChainReport, RunReport } from '../runtime/native.ts';
-import { castBallot, chainText } from './ballots.ts';
+import { castBallot, chainText, reasonOf } from './ballots.ts';
 import type { FinishReason } from './generate.ts';
 import { type TokenLogprob, tokenLogprob } from './logprobs.ts';
 import type { PreparedJob } from './prepare.ts';
@@ -66,7 +66,7 @@ export class EventLog {
    * @param ended why chains were ended from outside; null: not known yet, and such chains are still open.
    */
   *push(report: RunReport, ended: FinishReason | null): Iterable<LogEvent> {
-    const finishes = report.chains.map(({ finish }) => (finish === 'ended' ? ended : finish));
+    const finishes = report.chains.map((chain) => reasonOf(chain, ended));
     for (; this.#chains.some(({ finished }) => !finished) && isKnown(report.chains, finishes, this.#step); this.#step++) {
       for (const [i, chain] of report.chains.entries()) yield* this.#stepOf(i, chain, finishes[i] ?? null);
     }

@@ -59,10 +59,15 @@ export function grammarOf(format: OutputFormat, { thinking, opened, calls }: Gra
 
 /** What a spec may hold: its size, then the schemas, whatever model it is for. Some 10 ms at the most. @throws EngineError ERR_OPTION */
 export function checkFormat(format: OutputFormat): void {
+  if (format.kind === 'json_schema' && typeof format.schema === 'object' && format.schema !== null && checked.has(format.schema)) return;
   if (sizeOf(format) > LIMITS.SCHEMA_BYTES_MAX) throw new EngineError('ERR_OPTION', `format must have at most ${LIMITS.SCHEMA_BYTES_MAX} characters as JSON.`);
   const calls: CallForm = { start: '', end: '', separator: '', call: () => ['', ''] };
   grammarOf(format, { thinking: null, opened: false, calls });
+  if (format.kind === 'json_schema' && typeof format.schema === 'object' && format.schema !== null) checked.add(format.schema);
 }
+
+/** Schemas that can be kept: on its way to a job each is looked at by several, and never changed. */
+const checked = new WeakSet<object>();
 
 /** Infinity: nested deeper than can be written. */
 function sizeOf(format: OutputFormat): number {

@@ -5,7 +5,7 @@
  */
 import { LIMITS } from '../core/limits.ts';
 import { type Span, classOf, has, joined, minus, spanOf, without } from './characters.ts';
-import { literal } from './ebnf.ts';
+import { type Rules, literal } from './ebnf.ts';
 
 type Node =
   | { readonly kind: 'chars'; readonly spans: readonly Span[] }
@@ -26,7 +26,7 @@ export interface PatternRule {
 }
 
 /** @throws PatternRefusal */
-export function patternRule(pattern: string): PatternRule {
+export function patternRule(rules: Rules, pattern: string): PatternRule {
   if (pattern.length > LIMITS.SCHEMA_PATTERN_CHARS_MAX) throw new PatternRefusal(`must have at most ${LIMITS.SCHEMA_PATTERN_CHARS_MAX} characters`);
   try {
     new RegExp(pattern, 'u');
@@ -37,7 +37,7 @@ export function patternRule(pattern: string): PatternRule {
   const whole = choiceOf(alternativesOf(parsed).map(wholeOf));
   const { least, most, size } = measure(whole);
   if (size > LIMITS.SCHEMA_PATTERN_PARTS_MAX) throw new PatternRefusal('repeats too much');
-  return { body: write(whole), least, most };
+  return { body: write(rules, whole), least, most };
 }
 
 const LAST = 0x10ffff;
@@ -49,6 +49,7 @@ const ANY: Node = { kind: 'repeat', node: { kind: 'chars', spans: [[0, LAST]] },
 const CLASSES: Readonly<Record<string, readonly Span[]>> = { d: DIGITS, w: WORD, s: SPACE, D: without(DIGITS), W: without(WORD), S: without(SPACE) };
 /** In a JSON string they stand behind a backslash. */
 const ESCAPED = [...Array.from({ length: 0x20 }, (_, code) => code), 0x22, 0x5c];
+const ESCAPED_SPANS: readonly Span[] = [[0, 0x1f], [0x22, 0x22], [0x5c, 0x5c]];
 const CONTROLS: Readonly<Record<string, number>> = { t: 9, n: 10, v: 11, f: 12, r: 13, 0: 0 };
 
 /** Of an expression that RegExp has taken. */
@@ -226,19 +227,29 @@ function measure(node: Node): Measure {
   }
 }
 
-function write(node: Node): string {
+function write(rules: Rules, node: Node): string {
   switch (node.kind) {
-    case 'chars': return writeChars(node.spans);
+    case 'chars': return classRule(rules, node.spans);
     case 'begin':
     case 'end': throw new PatternRefusal('has an anchor within, which is not supported: ^ and $ begin and end the whole or an alternative');
-    case 'sequence': return node.nodes.length === 0 ? '""' : node.nodes.map(write).join(' ');
-    case 'choice': return `(${node.nodes.map(write).join(' | ')})`;
+    case 'sequence': return node.nodes.length === 0 ? '""' : node.nodes.map((one) => write(rules, one)).join(' ');
+    case 'choice': return `(${node.nodes.map((one) => write(rules, one)).join(' | ')})`;
     case 'repeat': {
       const { least, most } = node;
       const times = most === null ? (least === 0 ? '*' : least === 1 ? '+' : `{${least},}`) : least === 0 && most === 1 ? '?' : least === most ? `{${least}}` : `{${least},${most}}`;
-      return most === 0 ? '""' : `(${write(node.node)})${times}`;
+      return most === 0 ? '""' : `(${write(rules, node.node)})${times}`;
     }
   }
+}
+
+const SHORT_CHARS = 48;
+
+/** A long one is a rule, which all patterns of the grammar share. */
+function classRule(rules: Rules, spans: readonly Span[]): string {
+  const name = `class_${spans.map(([from, to]) => `${from.toString(36)}_${to.toString(36)}`).join('_')}`;
+  if (rules.has(name)) return name;
+  const body = writeChars(spans);
+  return body.length <= SHORT_CHARS || name.length > SHORT_CHARS * 4 ? body : rules.set(name, body);
 }
 
 /** Of the characters that JSON writes with a backslash, a class that names almost everything has the common ones. */
@@ -247,7 +258,7 @@ function writeChars(spans: readonly Span[]): string {
   if (all.length === 0) throw new PatternRefusal('has a class without a character');
   const isWide = has(all, LAST);
   const written = ESCAPED.filter((code) => has(all, code)).map((code) => JSON.stringify(String.fromCodePoint(code)).slice(1, -1));
-  const plain = minus(all, ESCAPED.map((code) => [code, code]));
+  const plain = minus(all, ESCAPED_SPANS);
   const parts = [...(plain.length === 0 ? [] : [classOf(plain)]), ...written.filter((text) => !isWide || !text.startsWith('\\u')).map(literal)];
   return parts.length === 1 ? parts[0] ?? '' : `(${parts.join(' | ')})`;
 }

@@ -25,6 +25,8 @@ export interface PlayContext {
   readonly deadline: AbortSignal | null;
   /** A run that its caller interrupts keeps its chains as they are instead of ending them; a deadline ends them all the same. */
   readonly parks?: boolean | undefined;
+  /** Of a shard: the step at which its chains end, as far as is known; null: not yet. The vote is the job's, and not that of these chains. */
+  readonly stopAt?: ((report: RunReport) => number | null) | undefined;
   /** After the prefill and after every call of `step`: the run is between two steps and may be saved. */
   readonly onBoundary?: ((report: RunReport) => Promise<void>) | undefined;
 }
@@ -79,7 +81,7 @@ async function decode(job: PreparedJob, run: NativeRun, interrupt: AbortSignal, 
   const ballots = new Map<number, CastBallot>();
   for (;;) {
     const report = look();
-    for (const [index, chain] of report.chains.entries()) {
+    for (const [index, chain] of context.stopAt === undefined ? report.chains.entries() : []) {
       if (chain.finish !== null && !ballots.has(index)) ballots.set(index, castBallot(job, index, chain));
     }
     const running = unfinished(report);
@@ -87,12 +89,15 @@ async function decode(job: PreparedJob, run: NativeRun, interrupt: AbortSignal, 
     // The call before this look returned at a finish, so all finishes of this step are in and none of a later one: this is s*.
     // Chains of an extension may have finished further on than those that are new have come.
     const cast = [...ballots.values()].filter(({ step }) => step <= report.step);
-    if (job.earlyStop && isDecided(job.vote, cast, report.chains.length - cast.length)) {
+    const stopAt = context.stopAt?.(report) ?? null;
+    const isOver = context.stopAt === undefined ? job.earlyStop && isDecided(job.vote, cast, report.chains.length - cast.length) : stopAt !== null && report.step >= stopAt;
+    if (isOver) {
       run.end(running);
       return 'early_stop';
     }
+    const most = stopAt === null ? Infinity : stopAt - report.step;
     await context.onBoundary?.(report);
-    if (!(await settle(() => stepped(run, report, context.constraint, pace, interrupt), interrupt))) {
+    if (!(await settle(() => stepped(run, report, context.constraint, pace, most, interrupt), interrupt))) {
       const left = unfinished(run.report());
       if (left.length === 0) return null;
       const why = whyInterrupted(context);
@@ -103,8 +108,8 @@ async function decode(job: PreparedJob, run: NativeRun, interrupt: AbortSignal, 
 }
 
 /** What each token of a constrained chain may be is known when the one before it is. */
-async function stepped(run: NativeRun, report: RunReport, constraint: Constraint | null, pace: Pace, interrupt: AbortSignal): Promise<void> {
-  if (constraint === null) return await pace.timed((steps) => run.step(steps, interrupt));
+async function stepped(run: NativeRun, report: RunReport, constraint: Constraint | null, pace: Pace, most: number, interrupt: AbortSignal): Promise<void> {
+  if (constraint === null) return await pace.timed(most, (steps) => run.step(steps, interrupt));
   await run.step(1, interrupt, await constraint.masks(report, interrupt));
 }
 
@@ -117,9 +122,9 @@ class Pace {
     this.#context = context;
   }
 
-  async timed(call: (steps: number) => Promise<void>): Promise<void> {
+  async timed(most: number, call: (steps: number) => Promise<void>): Promise<void> {
     const { clock } = this.#context;
-    const steps = this.#steps();
+    const steps = Math.min(most, this.#steps());
     const startMs = clock.nowMs();
     await call(steps);
     this.#stepMs = (clock.nowMs() - startMs) / steps;

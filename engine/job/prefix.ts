@@ -15,7 +15,7 @@ import type { ObjectStore } from '../ports/object-store.ts';
 import type { NativeEngine, NativeRun, RunOptions } from '../runtime/native.ts';
 import { type Checkpoint, checkpointOf, promptSegments } from './checkpoint.ts';
 import { isRecomputingCheaper } from './planner.ts';
-import { READS_AT_ONCE, isLoss, rateOf } from './restore.ts';
+import { firstOf, READS_AT_ONCE, isLoss, rateOf } from './restore.ts';
 
 export interface PrefixRequest {
   readonly store: ObjectStore;
@@ -89,7 +89,7 @@ async function attempts({ store, keys: provider, engine, run: options, where, ch
         promptSegments: [],
         promptTail: null,
         journals: checkpoint.journal.map((_, i) => refs.length + i),
-        prefix: { source, tokens: -1, reopen: false, segments: segments.map((_, i) => i), tail: segments.length },
+        prefix: { source: source < 0 ? source : firstOf(checkpoint) + source, tokens: -1, reopen: false, segments: segments.map((_, i) => i), tail: segments.length },
       }, signal);
       return await prefilled(run, options, clock, signal);
     } catch (error) {

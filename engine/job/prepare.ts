@@ -10,6 +10,7 @@ import { type AnswerRule, DEFAULT_THINKING, type Thinking } from './answer.ts';
 import { type Quote, cacheGeometry, cacheShape, defaultKvType, kvBytesPerToken, plan } from './budget.ts';
 import { type OutputFormat, formatOf } from './grammar.ts';
 import { type Prompt, type PromptModel, callRulesOf, promptOf } from './prompt.ts';
+import { type Shard, checkShards, sharesOf } from './shards.ts';
 import type { JobSpec, SamplingSpec } from './spec.ts';
 import { type Verifier, verifierNamed } from './verifier.ts';
 import type { VoteRule } from './vote.ts';
@@ -53,7 +54,12 @@ export interface PreparedJob {
   readonly format: OutputFormat | null;
   /** How many alternatives have a log-probability beside the token's; null: none of them has one. */
   readonly logprobs: number | null;
+  /** Of the whole job, also in a shard. */
   readonly kvReadBudget: number | null;
+  /** How many shards the job has; null: it has none, or this is one of them. */
+  readonly shards: number | null;
+  /** Which chains of its job this is; null: all of them. */
+  readonly shard: Shard | null;
   /** What the quote counts on: as the spec says or, of the model's own policy, its card; null: neither does. */
   readonly keptFraction: number | null;
   readonly deadlineMs: number | null;
@@ -84,6 +90,7 @@ export function prepare(spec: JobSpec, model: LoadedModel, prompt?: Prompt): Pre
   }
   const thinking = spec.thinking !== undefined ? spec.thinking : task !== null ? task.thinking : DEFAULT_THINKING;
   const kv = spec.kv ?? defaultKvType(info);
+  checkShards(spec, vote, info);
   return {
     model,
     promptIds: given.ids,
@@ -105,6 +112,8 @@ export function prepare(spec: JobSpec, model: LoadedModel, prompt?: Prompt): Pre
     format: formatOf(spec),
     logprobs: spec.logprobs ?? null,
     kvReadBudget: spec.budget?.kv_read_budget ?? null,
+    shards: spec.shards ?? null,
+    shard: null,
     keptFraction: spec.kept_fraction ?? (model.overrides.length > 0 ? null : (resolved.variantCard?.figures?.kept_fraction ?? null)),
     deadlineMs: spec.budget?.deadline_ms ?? null,
     backend: spec.backend ?? 'cpu',
@@ -133,7 +142,7 @@ export function quoteOf(job: PreparedJob, weightBytes: number): Quote {
     geometry: cacheGeometry(job.model.info, job.kv, job.pageSlots),
     vocabSize: job.model.info.vocabSize,
     bytesPerToken: job.bytesPerToken,
-    kvReadBudget: job.kvReadBudget,
+    ...sharesOf(job),
     weightBytes,
   });
 }

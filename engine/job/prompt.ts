@@ -30,6 +30,8 @@ export interface PromptModel {
 }
 
 const END_CHARS = 256;
+/** Of them all, bytes of four. */
+const END_TOKENS = 4 * END_CHARS;
 
 /**
  * A template writes its own special tokens, so none are added to what it renders.
@@ -64,16 +66,21 @@ export function callRulesOf({ tools = [], tool_choice: choice, parallel_tool_cal
 /** Text as a tokenizer takes it by itself: with what it puts before every text. */
 function rawPrompt(prompt: string | readonly number[], tokenizer: Tokenizer, vocabSize: number, context: number): Omit<Prompt, 'ignored'> {
   if (typeof prompt === 'string') return { ids: encoded(prompt, true, tokenizer, context), end: endOf(prompt), syntax: null };
+  if (prompt.length >= context) throw tooLong(context, prompt.length);
   const strange = prompt.find((id) => id >= vocabSize);
   if (strange !== undefined) throw new EngineError('ERR_OPTION', `raw_prompt must have token ids below ${vocabSize}; got ${strange}.`);
-  return { ids: prompt, end: endOf(tokenizer.decode(prompt, { skipSpecial: false })), syntax: null };
+  return { ids: prompt, end: endOf(tokenizer.decode(prompt.slice(-END_TOKENS), { skipSpecial: false })), syntax: null };
 }
 
 function encoded(text: string, addSpecial: boolean, tokenizer: Tokenizer, context: number): readonly number[] {
   const least = tokenizer.leastTokens(text);
   const ids = least >= context ? null : tokenizer.encodeAtMost(text, { addSpecial, most: context - 1 });
   if (ids !== null) return ids;
-  throw new EngineError('ERR_PROMPT_TOO_LONG', `The prompt must leave room for an answer in the context of ${context} tokens; it has at least ${Math.max(least, context)}.`);
+  throw tooLong(context, Math.max(least, context));
+}
+
+function tooLong(context: number, tokens: number): EngineError {
+  return new EngineError('ERR_PROMPT_TOO_LONG', `The prompt must leave room for an answer in the context of ${context} tokens; it has at least ${tokens}.`);
 }
 
 function endOf(text: string): string {

@@ -162,7 +162,7 @@ async function attempt(request: RestoreRequest, journalBodies: readonly Body[], 
     checkDigests: true,
     replay: request.replay,
     ownJournal: request.own,
-    chains: chains.map(({ fromPrompt: _, ...chain }) => chain),
+    chains: chains.map(({ fromPrompt: _, ...chain }) => ({ ...chain, source: chain.source < 0 ? -1 : firstOf(checkpoint) + chain.source })),
     promptSegments: promptPages,
     promptTail,
     journals,
@@ -196,6 +196,11 @@ function kept({ checkpoint, chains, own, replay }: RestoreRequest, used: readonl
       return { ...from, tokens: tokens ?? from.tokens, tails: from.tails.filter(({ at }) => at <= (tokens ?? Infinity)) };
     }),
   };
+}
+
+/** Index within its job of the checkpoint's first chain: by that its journals know it. */
+export function firstOf({ vote }: Pick<Checkpoint, 'vote'>): number {
+  return vote?.first ?? 0;
 }
 
 function emptied(checkpoint: Checkpoint): Checkpoint {

@@ -67,7 +67,9 @@ export function runOptions(job: PreparedJob, memoryLimitBytes: number | null, ch
     width: job.lengths.length,
     lengths: Int32Array.from(job.lengths),
     seed: job.seed,
-    firstChain: 0,
+    firstChain: job.shard?.first ?? 0,
+    // Shares of the budget are the same however the chains are divided.
+    jobWidth: job.shard?.width ?? (job.shards === null ? 0 : job.lengths.length),
     sampling: job.sampling,
     eosIds: Int32Array.from(info.eosIds),
     stop: job.stop,

@@ -125,7 +125,8 @@ class Converter {
     if (key === 'allOf' && list.length > 1) throw this.#refused(at, 'has more than one schema, which is not supported: join them');
     if (key === 'oneOf') {
       if (list.length > LIMITS.SCHEMA_ALTERNATIVES_MAX) throw this.#refused(at, `has more than ${LIMITS.SCHEMA_ALTERNATIVES_MAX} schemas, which are compared with each other: use anyOf`);
-      const overlap = list.some((one, i) => list.slice(0, i).some((other) => !areDisjoint(this.#target(one), this.#target(other))));
+      const targets = list.map((one) => this.#target(one));
+      const overlap = targets.some((one, i) => targets.slice(0, i).some((other) => !areDisjoint(one, other)));
       if (overlap) throw this.#refused(at, 'may have values that fit two of its schemas, which is not supported: use anyOf, or a const property that tells them apart');
     }
     return this.#oneOf(list.map((schema, i) => this.#rule(schema, `${at}/${i}`, depth + 1)));
@@ -198,7 +199,7 @@ class Converter {
   #pattern(pattern: unknown, format: unknown, least: number, most: number | null, at: string): string {
     if (format !== undefined) throw this.#refused(at, 'has a format beside a pattern, which is not supported');
     try {
-      const rule = patternRule(typeof pattern === 'string' ? pattern : '(');
+      const rule = patternRule(this.#rules, typeof pattern === 'string' ? pattern : '(');
       if (rule.least < least || (most !== null && (rule.most === null || rule.most > most))) {
         throw new PatternRefusal(`matches texts of ${rule.least} to ${rule.most ?? 'any number of'} characters, which is not within minLength and maxLength; say the length in the pattern`);
       }
@@ -316,8 +317,8 @@ function areDisjoint(a: unknown, b: unknown): boolean {
   if (types?.join() !== 'object' || others?.join() !== 'object' || !isObject(a.properties) || !isObject(b.properties)) return false;
   const { properties: mine } = a;
   const { properties: theirs } = b;
-  const constants = Object.keys(mine).filter((key) => isConstant(mine[key]) && Object.hasOwn(theirs, key) && isConstant(theirs[key]));
-  const both = constants.filter((key) => [a, b].every(({ required }) => Array.isArray(required) && required.includes(key)));
+  const fixed = Object.keys(mine).filter((key) => isConstant(mine[key]) && Object.hasOwn(theirs, key) && isConstant(theirs[key]));
+  const both = fixed.filter((key) => [a, b].every(({ required }) => Array.isArray(required) && required.includes(key)));
   return both.some((key) => areDisjoint(mine[key], theirs[key]));
 }
 
@@ -325,9 +326,16 @@ function isConstant(schema: unknown): boolean {
   return isObject(schema) && (schema.const !== undefined || schema.enum !== undefined);
 }
 
+/** Of schemas that are compared with many others. */
+const constants = new WeakMap<Schema, ReadonlySet<string> | null>();
+
 function constantsOf(schema: Schema): ReadonlySet<string> | null {
+  const known = constants.get(schema);
+  if (known !== undefined) return known;
   const values = schema.const !== undefined ? [schema.const] : schema.enum;
-  return Array.isArray(values) ? new Set(values.map((value) => JSON.stringify(value))) : null;
+  const found = Array.isArray(values) ? new Set(values.map((value) => JSON.stringify(value))) : null;
+  constants.set(schema, found);
+  return found;
 }
 
 /** `integer` counts as `number`. */

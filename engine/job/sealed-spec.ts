@@ -12,7 +12,8 @@ import { assert } from '../core/assert.ts';
 import { base64Of, bytesOfBase64, randomBytes, textOfBytes, utf8Of } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
-import type { JobKey } from '../kv/names.ts';
+import { digestOf } from '../kv/canonical.ts';
+import { type JobKey, rootOf } from '../kv/names.ts';
 import { checkpointError } from '../kv/reason.ts';
 import { DATA_KEY_BYTES, type KeyProvider } from '../ports/keys.ts';
 import type { CallOptions } from '../ports/object-store.ts';
@@ -42,33 +43,53 @@ const IV = new Uint8Array(12);
 /** @param text as `storedSpecOf` has it. @param keys null: stored in the clear. @throws EngineError ERR_KEY, ERR_STORE, ERR_CANCELLED. */
 export async function sealSpec(text: string, where: JobKey, keys: KeyProvider | null, options: CallOptions = {}): Promise<string> {
   if (keys === null) return text;
+  const at = rootOf(where);
   const { spec: { model, variant, priority, wait_ms_max }, lengths, model_id, parent } = parseStoredSpec(text);
   const shown = sealed.shape.shown.parse({ spec: { model, variant, priority, wait_ms_max }, lengths, model_id, parent });
   const dataKey = randomBytes(DATA_KEY_BYTES);
   try {
-    const wrapped = await keys.wrap(dataKey, { ...where, origin: where.job }, options);
-    const box = await crypto.subtle.encrypt(boundTo(where, shown), await importKey(dataKey), utf8Of(text));
+    const wrapped = await keys.wrap(dataKey, { ...at, origin: at.job }, options);
+    const box = await crypto.subtle.encrypt(boundTo(at, shown), await importKey(dataKey), utf8Of(text));
     return JSON.stringify({ format: 'ruminate-job/1 sealed', shown, key: base64Of(wrapped), box: base64Of(new Uint8Array(box)) } satisfies Sealed);
   } finally {
     dataKey.fill(0);
   }
 }
 
-/** The text that was sealed, or that never was. @throws EngineError ERR_KEY, ERR_CHECKPOINT (it is another job's, or not what was sealed), ERR_STORE, ERR_CANCELLED. */
+/** The text that was sealed, or that never was; of a shard its parent's. @throws EngineError ERR_KEY, ERR_CHECKPOINT (it is another job's, or not what was sealed), ERR_STORE, ERR_CANCELLED. */
 export async function openSpec(text: string, where: JobKey, keys: KeyProvider | null, options: CallOptions = {}): Promise<string> {
   const stored = parseSealed(text);
   if (stored === null) return text;
-  if (keys === null) throw new EngineError('ERR_KEY', `The job ${where.job} is encrypted: set RUMINATE_KEY to the key that it was sealed under.`);
-  const [key, box] = [bytesOfBase64(stored.key), bytesOfBase64(stored.box)];
-  assert(key !== null && box !== null, 'a sealed spec was checked when it was parsed');
-  const dataKey = await keys.unwrap(key, { ...where, origin: where.job }, options);
+  const at = rootOf(where);
+  const box = bytesOfBase64(stored.box);
+  assert(box !== null, 'a sealed spec was checked when it was parsed');
+  const dataKey = await dataKeyOf(stored, at, keys, options);
   try {
-    return textOfBytes([new Uint8Array(await crypto.subtle.decrypt(boundTo(where, stored.shown), await importKey(dataKey), box))]);
+    return textOfBytes([new Uint8Array(await crypto.subtle.decrypt(boundTo(at, stored.shown), await importKey(dataKey), box))]);
   } catch (cause) {
-    throw checkpointError('identity', `the spec was not sealed with this key for the job ${where.job}`, cause);
+    throw checkpointError('identity', `the spec was not sealed with this key for the job ${at.job}`, cause);
   } finally {
     dataKey.fill(0);
   }
+}
+
+/** With what digests of a sealed job's answers are keyed, so that they tell nobody else what they are of; undefined: the job is in the clear. @throws EngineError as `openSpec`. */
+export async function ballotKeyOf(text: string, where: JobKey, keys: KeyProvider | null, options: CallOptions = {}): Promise<Uint8Array | undefined> {
+  const stored = parseSealed(text);
+  if (stored === null) return undefined;
+  const dataKey = await dataKeyOf(stored, rootOf(where), keys, options);
+  try {
+    return utf8Of(digestOf('ballots', dataKey));
+  } finally {
+    dataKey.fill(0);
+  }
+}
+
+async function dataKeyOf(stored: Sealed, at: JobKey, keys: KeyProvider | null, options: CallOptions): Promise<Uint8Array> {
+  if (keys === null) throw new EngineError('ERR_KEY', `The job ${at.job} is encrypted: set RUMINATE_KEY to the key that it was sealed under.`);
+  const key = bytesOfBase64(stored.key);
+  assert(key !== null, 'a sealed spec was checked when it was parsed');
+  return await keys.unwrap(key, { ...at, origin: at.job }, options);
 }
 
 /** @throws EngineError ERR_CHECKPOINT. */

@@ -16,6 +16,7 @@ import { type LoadedModel, type PreparedJob, prepare, promptModel, quoteOf } fro
 import { emptyPicture, fetchPicture } from './progress.ts';
 import { promptOf } from './prompt.ts';
 import { type RunContext, runJob } from './run.ts';
+import { shardJob } from './shards.ts';
 import { type JobSpec, modelName, parseSpec, policyOverrides } from './spec.ts';
 
 export interface OpenedJob extends Pick<RunContext, 'engine' | 'threads' | 'loadMs' | 'memoryLimitBytes' | 'constraint'>, Disposable {
@@ -95,10 +96,11 @@ export class Session {
   }
 
   /** A job with its engine ready: admitted, nothing run. Its memory is kept free of other jobs until it is disposed. */
-  async open(spec: JobSpec, options: GenerateOptions = {}): Promise<OpenedJob> {
+  async open(spec: JobSpec, options: GenerateOptions & { readonly shard?: number | undefined } = {}): Promise<OpenedJob> {
     const clock = options.clock ?? systemClock;
     const start = clock.nowMs();
-    const { job, ...phases } = await this.#prepare(spec, options, clock);
+    const { job: whole, ...phases } = await this.#prepare(spec, options, clock);
+    const job = options.shard === undefined ? whole : shardJob(whole, options.shard);
     const threads = options.threads ?? threadsOf(spec);
     const key = engineKey(job, threads);
     const weightBytes = this.#engines.has(key) ? 0 : job.model.info.fileBytes;

@@ -12,7 +12,7 @@ import { readObject } from '../kv/read.ts';
 import { type JobKeys, forkKeys, openKeys } from '../kv/seal.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
-import type { EngineIdentity, RunOptions } from '../runtime/native.ts';
+import type { EngineIdentity, RunOptions, RunReport } from '../runtime/native.ts';
 import { type Checkpoint, checkpointOf, contentOf } from './checkpoint.ts';
 import { Checkpointer, type CheckpointPolicy, commitIntervalMs } from './checkpointer.ts';
 import type { FinishReason, JobResult } from './generate.ts';
@@ -21,6 +21,7 @@ import { type Played, play, tokensOf } from './play.ts';
 import type { PreparedJob } from './prepare.ts';
 import { restorePrefix } from './prefix.ts';
 import { type ChainSource, type RestoredRun, rateOf, restore } from './restore.ts';
+import type { ShardVote } from './shard-vote.ts';
 import { type RunContext, resultOf, runOptions, timingOf } from './run.ts';
 import type { Parent } from './stored-spec.ts';
 
@@ -53,7 +54,7 @@ export type SliceOutcome =
   /** Let go with chains that still run; whoever takes the job next goes on. */
   | { readonly kind: 'parked'; readonly step: number; readonly tokens: number };
 
-export interface SliceContext extends Omit<RunContext, 'parks' | 'onBoundary'> {
+export interface SliceContext extends Omit<RunContext, 'parks' | 'onBoundary' | 'stopAt'> {
   readonly store: ObjectStore;
   readonly keys: KeyProvider | null;
   readonly identity: EngineIdentity;
@@ -62,6 +63,8 @@ export interface SliceContext extends Omit<RunContext, 'parks' | 'onBoundary'> {
   /** What it goes on from is there. */
   readonly onBegun?: ((begun: Begun) => void) | undefined;
   readonly onCommit?: ((step: number) => void) | undefined;
+  /** Of a shard; null or absent: the chains here are all of the job. */
+  readonly vote?: ShardVote | null | undefined;
   /** Why it is interrupted: the job is about to be ended, and nobody will go on with it. */
   readonly isEnding?: (() => boolean) | undefined;
 }
@@ -96,7 +99,7 @@ export function isOfJob(error: unknown): boolean {
 }
 
 async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | null, context: SliceContext): Promise<SliceOutcome> {
-  const { clock, identity } = context;
+  const { clock, identity, vote = null } = context;
   const origin = await orPark(lease, null, () => originOf(lease, parent, context));
   if ('kind' in origin) return origin;
   using keys = origin.keys;
@@ -137,6 +140,8 @@ async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | nu
     adopted: origin.where === null ? [] : adopt(origin.where, contentOf(base).objects),
     elapsedMs: origin.elapsedMs,
     onCommit: context.onCommit,
+    vote,
+    firstChain: job.shard?.first,
   });
   const start = clock.nowMs();
   let played: Played;
@@ -144,6 +149,7 @@ async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | nu
     played = await play(job, run, {
       ...context,
       parks: true,
+      ...(vote === null ? {} : { stopAt: (report: RunReport) => vote.stopAt(report) }),
       onBoundary: (report) => {
         if (begun.outcome === 'started') prefillRate ??= rateOf(job.promptIds.length, clock.nowMs() - start);
         return checkpointer.boundary(report);

@@ -139,6 +139,8 @@ const jobSpecSchema = z.strictObject({
   seed: rule<bigint | number>(`must be an integer from 0 to ${LIMITS.SEED_MAX} (above 2^53 as a bigint)`, (v) =>
     typeof v === 'bigint' ? v >= 0n && v <= LIMITS.SEED_MAX : Number.isSafeInteger(v) && (v as number) >= 0).optional(),
   budget: budgetSchema.optional(),
+  /** Among so many workers its chains are divided (docs/QUEUE.md); a KV-read budget is then each chain's equal share. Default: one has them all. */
+  shards: integer(1, LIMITS.SHARDS_MAX).optional(),
   stop: list(text(LIMITS.STOP_BYTES_MAX), LIMITS.STOP_MAX).optional(),
   vote: choice('majority', 'first', 'verifier', 'none').optional(),
   early_stop: bool().optional(),
@@ -224,6 +226,8 @@ export function parseSpec(input: unknown): JobSpec {
     const want = width ?? Math.max(1, lengths.length);
     if (lengths.length !== want) throw option(`budget.lengths must have one entry for each of ${want} chains; got ${lengths.length}`);
   }
+  const chains = lengths?.length ?? width ?? LIMITS.WIDTH_DEFAULT;
+  if (spec.shards !== undefined && spec.shards > chains) throw option(`shards must be at most ${chains}, one for each chain; got ${spec.shards}`);
   if (Object.keys(spec.policy_options ?? {}).length > LIMITS.POLICY_OPTIONS_MAX) throw option(`policy_options must have at most ${LIMITS.POLICY_OPTIONS_MAX} entries`);
   if (spec.model.includes('@') && spec.variant !== undefined) throw option(`variant must not be given twice; got ${show(spec.model)} and ${show(spec.variant)}`);
   return spec;

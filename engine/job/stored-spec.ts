@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import type { Plan } from '../kv/hints.ts';
+import { isJobName } from '../kv/names.ts';
 import type { PreparedJob } from './prepare.ts';
 import { type JobSpec, type SamplingSpec, modelName, parseSpec } from './spec.ts';
 import type { Sampling } from '../runtime/native.ts';
@@ -12,7 +13,7 @@ const hex = z.string().regex(/^[0-9a-f]{64}$/);
 
 /** Where a job's first state comes from, if not from its prompt alone. */
 const parent = z.strictObject({
-  job: z.string().max(64),
+  job: z.string().refine(isJobName),
   /** Of the parent's HEAD when the child was made: what it had then. */
   version: z.int().min(0),
   /** `continue`: the next turn, whose prompt may begin as one of the parent's chains did. */

@@ -2,15 +2,19 @@
  * Jobs that live in a store: begun and gone on with. Each of these can be stopped or killed at any moment and asked for again, here or on
  * another machine; the result is that of a run that was never disturbed.
  */
+import { availableParallelism } from 'node:os';
 import { type Clock, systemClock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { isOwnerGone, ownerHint } from '../core/owner.ts';
-import { createJob, readJob } from '../kv/create.ts';
+import { linkSignals } from '../core/waiting.ts';
+import { bearShards, createJob, readJob } from '../kv/create.ts';
 import { collectGarbage } from '../kv/gc.ts';
 import { isTerminal, type Head } from '../kv/head.ts';
 import type { Lease } from '../kv/lease.ts';
+import { beginSharded } from '../kv/join.ts';
 import type { Manifest } from '../kv/manifest.ts';
-import type { JobKey } from '../kv/names.ts';
+import { type JobKey, rootOf, shardKey, shardOf } from '../kv/names.ts';
+import { protocolOf } from '../kv/protocol.ts';
 import { readSpec } from '../kv/read.ts';
 import { openKeys } from '../kv/seal.ts';
 import { takeJob } from '../kv/take.ts';
@@ -18,15 +22,18 @@ import { modelIdOf } from '../model/identity.ts';
 import { Outbox } from '../webhook/outbox.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
-import { type EngineIdentity, type NativeEngine, decodeJournals } from '../runtime/native.ts';
+import { type EngineIdentity, type NativeEngine, decodeJournals, nativeInfo } from '../runtime/native.ts';
 import { type CheckpointPolicy, DEFAULT_POLICY, commitIntervalMs } from './checkpointer.ts';
+import { Endings, type Told } from './endings.ts';
 import type { GenerateOptions, ModelTiming } from './generate.ts';
 import { JournalReader, endReason } from './journals.ts';
 import type { PreparedJob } from './prepare.ts';
 import { resultOf } from './run.ts';
 import { type OpenedJob, Session } from './session.ts';
-import { type SliceContext, type SliceOutcome, checkIdentity, resumptions, runSlice } from './slice.ts';
-import { holds, openSpec, sealSpec } from './sealed-spec.ts';
+import { type Resumption, type SliceContext, type SliceOutcome, type StoredResult, checkIdentity, resumptions, runSlice } from './slice.ts';
+import { pictureOfAll, runShards } from './run-shards.ts';
+import { ballotKeyOf, holds, openSpec, sealSpec } from './sealed-spec.ts';
+import { ShardVote } from './shard-vote.ts';
 import { type JobSpec, parseSpec } from './spec.ts';
 import { type StoredSpec, checkSame, jobSpecOf, parseStoredSpec, planOf, storedSpecOf } from './stored-spec.ts';
 
@@ -52,7 +59,7 @@ export interface StoredOptions extends GenerateOptions {
   /** Keeps models loaded between jobs. Default: one for this call. */
   readonly session?: Session | undefined;
   /** Who is told that it has ended. Default: one over `store`. */
-  readonly outbox?: Pick<Outbox, 'jobEnded'> | undefined;
+  readonly outbox?: Told | undefined;
   /** How long to watch a running job whose owner may be alive (see takeJob). */
   readonly waitMs?: number | undefined;
 }
@@ -65,12 +72,15 @@ export type StoredOutcome = SliceOutcome & { readonly where: JobKey };
  */
 export async function runStored(spec: JobSpec, options: StoredOptions): Promise<StoredOutcome> {
   using held = sessionOf(options);
-  using opened = await held.session.open(parseSpec(spec), options);
+  const { shards } = parseSpec(spec);
+  using opened = await held.session.open(parseSpec(spec), { ...options, shard: shards === undefined ? undefined : shards - 1 });
   const identity = await identityOf(opened.engine);
-  const stored = storedSpecOf(spec, opened.job, modelIdOf(opened.job.model, identity.weightsDigest), null);
+  const whole = shards === undefined ? opened.job : await held.session.prepare(parseSpec(spec), options);
+  const stored = storedSpecOf(spec, whole, modelIdOf(whole.model, identity.weightsDigest), null);
   const text = JSON.stringify(stored);
   const { store, where, keys = null, signal } = options;
-  await createJob(store, where, await sealSpec(text, where, keys, { signal }), { isSame: holds(text, keys, { signal }), plan: planOf(stored), signal });
+  const { head } = await createJob(store, where, await sealSpec(text, where, keys, { signal }), { isSame: holds(text, keys, { signal }), plan: planOf(stored), shards, signal });
+  if (head.join !== undefined) return await runSharded(whole, head, { ...options, session: held.session });
   return await goOn(await readJob(store, where, { signal }), parseStoredSpec(text), opened, identity, options);
 }
 
@@ -79,13 +89,60 @@ export async function resumeStored(options: StoredOptions): Promise<StoredOutcom
   const { store, where, keys = null, signal } = options;
   const { head, manifest } = await readJob(store, where, { signal });
   if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} was erased.`);
-  const stored = parseStoredSpec(await openSpec(await readSpec(store, where, head.spec, { signal }), where, keys, { signal }));
+  const specText = await readSpec(store, where, head.spec, { signal });
+  const stored = parseStoredSpec(await openSpec(specText, where, keys, { signal }));
   using held = sessionOf(options);
-  using opened = await held.session.open(jobSpecOf(stored, options.model ?? null), options);
+  if (head.join !== undefined) {
+    const spec = jobSpecOf(stored, options.model ?? null);
+    return await runSharded(await held.session.prepare(spec, options), head, { ...options, session: held.session });
+  }
+  const shard = shardOf(where)?.index;
+  using opened = await held.session.open(jobSpecOf(stored, options.model ?? null), { ...options, shard });
   const identity = await identityOf(opened.engine);
   checkSame(stored, opened.job, modelIdOf(opened.job.model, identity.weightsDigest), where.job);
   options.onOpened?.(opened.job, opened.timing);
-  return await goOn({ head, manifest }, stored, opened, identity, options);
+  const ballotKey = shard === undefined ? undefined : await ballotKeyOf(specText, where, keys, { signal });
+  return await goOn({ head, manifest }, stored, opened, identity, options, ballotKey);
+}
+
+/** All shards in this process, and then what has become of the job. */
+async function runSharded(job: PreparedJob, head: Head, options: StoredOptions & { readonly session: Session }): Promise<StoredOutcome> {
+  const { store, where, signal, onProgress } = options;
+  const shards = head.join?.shards ?? 0;
+  const picture = onProgress === undefined ? null : pictureOfAll(job.lengths.length, shards, onProgress);
+  const resumed: Resumption[] = [];
+  if (!isTerminal(head.state)) {
+    await bearShards(protocolOf(store, {}), head, signal);
+    await beginSharded(store, where, { signal });
+    await runShards(shards, async (index) => {
+      const at = shardKey(where, index);
+      const { head: own } = await readJob(store, at, { signal });
+      if (isTerminal(own.state)) return await endingsOf(options).jobEnded(at, { signal });
+      const { onProgress: _, ...rest } = options;
+      const outcome = await resumeStored({ ...rest, where: at, ...(picture === null ? {} : { onProgress: (progress) => picture(index, progress) }) });
+      if (outcome.kind === 'ended') resumed.push(...outcome.result.resumed);
+    });
+  }
+  const { head: now, manifest } = await readJob(store, where, { signal: undefined });
+  if (!isTerminal(now.state)) return { kind: 'parked', step: manifest?.step ?? 0, tokens: await tokensIn(store, where, shards), where };
+  if (now.state !== 'done' && now.state !== 'incomplete') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${now.state}.`);
+  const { isas, ...none } = { isas: nativeInfo().isas, prefill_ms: 0, decode_ms: 0, tokens_per_second: 0, save_ms: 0, kv_allocated_bytes: 0, weight_bytes: 0 };
+  const timing = { load_ms: 0, ...none, threads: options.threads ?? availableParallelism(), isa: isas.at(-1) ?? '' };
+  return { kind: 'ended', state: now.state, result: { ...(await readResult(job, options)), timing, resumed }, where };
+}
+
+/** Generated by all shards, as committed. */
+async function tokensIn(store: ObjectStore, where: JobKey, shards: number): Promise<number> {
+  let tokens = 0;
+  for (let i = 0; i < shards; i++) {
+    const { manifest } = await readJob(store, shardKey(where, i));
+    tokens += manifest?.chains.reduce((sum, chain) => sum + chain.tokens, 0) ?? 0;
+  }
+  return tokens;
+}
+
+function endingsOf({ store, outbox, clock }: StoredOptions): Told {
+  return Endings.over(store, outbox ?? new Outbox({ store }), { clock });
 }
 
 function sessionOf({ session, models }: StoredOptions): { readonly session: Session } & Disposable {
@@ -108,7 +165,7 @@ async function identityOf(engine: NativeEngine): Promise<EngineIdentity> {
   }
 }
 
-async function goOn({ head, manifest }: Awaited<ReturnType<typeof readJob>>, stored: StoredSpec, opened: OpenedJob, identity: EngineIdentity, options: StoredOptions): Promise<StoredOutcome> {
+async function goOn({ head, manifest }: Awaited<ReturnType<typeof readJob>>, stored: StoredSpec, opened: OpenedJob, identity: EngineIdentity, options: StoredOptions, ballotKey?: Uint8Array): Promise<StoredOutcome> {
   const { store, where, signal } = options;
   const clock = options.clock ?? systemClock;
   const keys = options.keys ?? null;
@@ -133,8 +190,13 @@ async function goOn({ head, manifest }: Awaited<ReturnType<typeof readJob>>, sto
     // Its owner may have ended it while we waited.
     const now = await readJob(store, where, { signal });
     if (!isTerminal(now.head.state)) throw error;
-    return await goOn(now, stored, opened, identity, options);
+    return await goOn(now, stored, opened, identity, options, ballotKey);
   }
+  const over = new AbortController();
+  const { shard } = opened.job;
+  const vote = shard === null ? null : new ShardVote({ store, where, job: opened.job, shard, ballotKey, clock, onOver: () => over.abort() });
+  using stop = linkSignals(signal, over.signal);
+  await vote?.ask({ signal });
   using deadline = deadlineOf(opened.job, lease, clock);
   const outcome = await runSlice(opened.job, lease, stored.parent, {
     ...opened,
@@ -149,12 +211,17 @@ async function goOn({ head, manifest }: Awaited<ReturnType<typeof readJob>>, sto
     onCommit: options.onCommit,
     onReport: options.onReport,
     isFollowed: options.isFollowed,
-    isEnding: options.isEnding,
-    cancelled: signal ?? null,
+    isEnding: () => over.signal.aborted || options.isEnding?.() === true,
+    vote,
+    cancelled: stop.signal,
     deadline: deadline?.signal ?? null,
   });
-  // Nobody waits for a store that fails now: the reconciler tells of the end, and `ruminate gc` removes what the slice replaced.
-  if (outcome.kind === 'ended') await (options.outbox ?? new Outbox({ store })).jobEnded(where).catch(() => undefined);
+  // Nobody waits for a store that fails now: the reconciler tells of the end, and `ruminate gc` removes what the slice replaced. But a shard is not done
+  // with before it is joined: whoever has its message keeps it until then.
+  if (outcome.kind === 'ended') await endingsOf(options).jobEnded(where).catch((error: unknown) => {
+    if (shard !== null) throw error;
+  });
+  if (outcome.kind === 'ended' && shard !== null) await collectOfParent(options, clock).catch(() => undefined);
   if (options.isEnding?.() !== true && isWorthCollecting(lease.head)) await collectGarbage(store, where, { clock, deadlineMs: GC_MS_MAX }).catch(() => undefined);
   return { ...outcome, where };
 }
@@ -164,6 +231,13 @@ const GC_MS_MAX = 10_000;
 const GC_WRITES = 32;
 /** Of the head of a job that was taken once, at once committed, and ended: all that it has replaced is its first manifest. */
 const VERSION_SHORT = 3;
+
+/** What its job has said of itself before it was over, and names no more. */
+async function collectOfParent({ store, where, signal }: StoredOptions, clock: Clock): Promise<void> {
+  const parent = rootOf(where);
+  const { head } = await readJob(store, parent, { signal });
+  if (isTerminal(head.state)) await collectGarbage(store, parent, { clock, deadlineMs: GC_MS_MAX, isOwnOnly: true });
+}
 
 function isWorthCollecting({ state, version, gc }: Head): boolean {
   return isTerminal(state) ? version > VERSION_SHORT : version - gc >= GC_WRITES;
@@ -184,7 +258,8 @@ function deadlineOf({ deadlineMs }: PreparedJob, lease: Lease, clock: Clock) {
 }
 
 /** The result of a job that has ended, from its journals. */
-async function resultInStore({ job, engine, threads, loadMs }: OpenedJob, { store, where, keys: provider, signal }: StoredOptions): Promise<SliceOutcome> {
+async function resultInStore({ job, engine, threads, loadMs }: OpenedJob, options: StoredOptions): Promise<SliceOutcome> {
+  const { store, where, signal } = options;
   const { head, manifest } = await readJob(store, where, { signal });
   const timing = {
     load_ms: loadMs,
@@ -197,7 +272,12 @@ async function resultInStore({ job, engine, threads, loadMs }: OpenedJob, { stor
     threads,
     isa: engine.isa,
   };
-  using journals = new JournalReader({ store, where, keys: provider ?? null, decode: decodeJournals });
+  return { kind: 'ended', state: head.state, result: { ...(await readResult(job, options)), timing, resumed: resumptions(manifest?.slices ?? []) } };
+}
+
+async function readResult(job: PreparedJob, { store, where, keys, signal }: StoredOptions): Promise<Omit<StoredResult, 'timing' | 'resumed'>> {
+  const { head, manifest } = await readJob(store, where, { signal });
+  using journals = new JournalReader({ store, where, keys: keys ?? null, decode: decodeJournals });
   const report = await journals.read(job, head, manifest, signal);
-  return { kind: 'ended', state: head.state, result: { ...(await resultOf(job, report, endReason(head.state, manifest))), timing, resumed: resumptions(manifest?.slices ?? []) } };
+  return await resultOf(job, report, endReason(head.state, manifest));
 }

@@ -49,16 +49,17 @@ export function electedBallot(rule: VoteRule, ballots: readonly CastBallot[]): W
 /**
  * Whether `remaining` chains, all of which finish at later steps than every ballot here, can no longer change the winner.
  * A late key loses every tie, so a newcomer needs strictly more ballots than the leader.
+ * @param early how many of them may have finished at an earlier step after all, which is not known here: these may win ties.
  */
-export function isDecided(rule: VoteRule, ballots: readonly CastBallot[], remaining: number): boolean {
+export function isDecided(rule: VoteRule, ballots: readonly CastBallot[], remaining: number, early = 0): boolean {
   if (remaining === 0) return true;
   switch (rule) {
     case 'majority': {
       const [leader, ...rivals] = tally(inOrder(ballots));
-      if (leader === undefined || remaining > leader.count) return false;
+      if (leader === undefined || remaining > leader.count || (early > 0 && remaining === leader.count)) return false;
       return rivals.every((rival) => {
         const most = rival.count + remaining;
-        return most < leader.count || (most === leader.count && earlier(leader.first, rival.first));
+        return most < leader.count || (most === leader.count && early === 0 && earlier(leader.first, rival.first));
       });
     }
     case 'first':
@@ -70,6 +71,23 @@ export function isDecided(rule: VoteRule, ballots: readonly CastBallot[], remain
     default:
       return assertNever(rule);
   }
+}
+
+/** What is known of a chain: its ballot, or that it has not finished with so many tokens; `Infinity`: it never will. */
+export type KnownChain = CastBallot | { readonly unfinishedAt: number };
+
+/**
+ * The least step at which the vote is known to be decided; null: it is not. The real one is there or before: it is this one as soon as every chain
+ * is known up to here (`isExact`). Knowing more never makes it later.
+ */
+export function decidedStep(rule: VoteRule, chains: readonly KnownChain[]): { readonly step: number; readonly isExact: boolean } | null {
+  const ballots = chains.filter((chain) => 'step' in chain);
+  for (const step of [...new Set(ballots.map((ballot) => ballot.step))].sort((a, b) => a - b)) {
+    const cast = ballots.filter((ballot) => ballot.step <= step);
+    const early = chains.filter((chain) => 'unfinishedAt' in chain && chain.unfinishedAt < step).length;
+    if (isDecided(rule, cast, chains.length - cast.length, early)) return { step, isExact: early === 0 };
+  }
+  return null;
 }
 
 /** Best first. */

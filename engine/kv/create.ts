@@ -3,12 +3,13 @@ import { utf8Bytes, utf8Of } from '../core/bytes.ts';
 import { wallClockMs } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
+import { inParallel } from '../core/waiting.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { checkFormat, checkOf, digestOf, parseCanonical, textOf } from './canonical.ts';
 import { FORMAT, formatHead, isTerminal, parseHead, type Head } from './head.ts';
-import { putIndex, putMarker, readMarker, type Plan, type Via } from './hints.ts';
+import { putIndex, putMarker, readMarker, type Marker, type Plan, type Via } from './hints.ts';
 import type { Manifest } from './manifest.ts';
-import { HEAD, isNamePart, jobPrefix, specName, tenantPrefix, type JobKey } from './names.ts';
+import { checkJobName, HEAD, isNamePart, jobPrefix, shardKey, specName, tenantPrefix, type JobKey } from './names.ts';
 import { putIfAbsent } from './once.ts';
 import { protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
 import { checkpointError } from './reason.ts';
@@ -23,6 +24,8 @@ export interface CreateOptions extends ProtocolOptions {
   readonly plan?: Plan | undefined;
   /** Of the wall clock, for the listing. Default: now. */
   readonly createdMs?: number | undefined;
+  /** As its spec says. Default: the job is not sharded. */
+  readonly shards?: number | undefined;
   /** Whether a stored spec is the one asked for, where that is not its digest alone to say: sealed again it is another text. */
   readonly isSame?: ((stored: string, at: JobKey) => Promise<boolean>) | undefined;
 }
@@ -43,12 +46,14 @@ export class NameConflict extends EngineError {
 }
 
 /**
- * Spec, idempotency record, listing, marker, head, in this order: a crash between is finished by the next call or, from the marker on, by `reconcile`.
+ * Spec, idempotency record, listing, marker, head, then its shards, in this order: a crash between is finished by the next call or, from the marker on, by
+ * `reconcile`.
  * @throws EngineError ERR_JOB_CONFLICT, a NameConflict: the job or the key exists with another spec, or the job was erased; ERR_OPTION; ERR_STORE.
  */
 export async function createJob(store: ObjectStore, where: JobKey, spec: string, options: CreateOptions = {}): Promise<CreatedJob> {
   const { signal, idempotencyKey, digestKey } = options;
   if (utf8Bytes(spec) > LIMITS.SPEC_BYTES_MAX) throw new EngineError('ERR_OPTION', `The spec must have at most ${LIMITS.SPEC_BYTES_MAX} bytes.`);
+  checkJobName(where);
   const protocol = protocolOf(store, options);
   const own = digestOf(spec, digestKey);
   const isOwn = async (digest: string, at: JobKey) =>
@@ -60,7 +65,7 @@ export async function createJob(store: ObjectStore, where: JobKey, spec: string,
   if (earlier !== null && existing?.head.state !== 'erased' && !(await isOwn(existing?.head.spec ?? earlier.spec, target))) {
     throw new NameConflict('other', `The idempotency key was used with another spec, for the job ${earlier.job}.`);
   }
-  if (existing !== null) return { where: target, head: await sameJob(existing.head, isOwn) };
+  if (existing !== null) return { where: target, head: await bearShards(protocol, await sameJob(existing.head, isOwn), signal) };
 
   // What the key's record names was there before it, and stays.
   const digest = earlier?.spec ?? own;
@@ -71,12 +76,37 @@ export async function createJob(store: ObjectStore, where: JobKey, spec: string,
     if (kept.job !== where.job || kept.spec !== own) return await createJob(store, where, spec, options);
   }
   await putIndex(store, target, options.createdMs ?? wallClockMs(), { signal });
-  await putMarker(store, target, { spec: digest, via: options.via ?? null, plan: options.plan ?? null }, { signal });
-  const head = await putFirstHead(protocol, target, digest, signal);
+  const marker: Marker = { spec: digest, via: options.via ?? null, plan: options.plan ?? null, shards: options.shards ?? null };
+  await putMarker(store, target, marker, { signal });
+  const head = await putFirstHead(protocol, target, marker, signal);
   // Someone else was first, and may have erased the job since: a prompt must not stay behind a tombstone.
   if (head.spec !== digest) await store.delete([jobPrefix(target) + specName(digest)], { signal });
-  return { where: target, head: await sameJob(head, isOwn) };
+  return { where: target, head: await bearShards(protocol, await sameJob(head, isOwn), signal) };
 }
+
+/** Every shard has a marker and a head afterwards, as its parent has: as often as anyone likes, by anyone, until the parent is over. */
+export async function bearShards(protocol: Protocol, head: Head, signal: AbortSignal | undefined): Promise<Head> {
+  const { join, spec } = head;
+  if (join === undefined || isTerminal(head.state)) return head;
+  let plan: Promise<Plan | null> | null = null;
+  await inParallel(join.shards, SHARDS_AT_ONCE, signal, async (index, stop) => {
+    if (join.joined.includes(index)) return;
+    const where = shardKey(head, index);
+    if ((await readHead(protocol.store, where, { signal: stop })) !== null) return;
+    const marker: Marker = { spec, via: null, plan: await (plan ??= planOfShard(protocol.store, head, join.shards, signal)), shards: null };
+    await putMarker(protocol.store, where, marker, { signal: stop });
+    await putFirstHead(protocol, where, marker, stop);
+  });
+  return head;
+}
+
+/** As much for each: it is the shards that are work, and not their job. */
+async function planOfShard(store: ObjectStore, { tenant, job }: Head, shards: number, signal: AbortSignal | undefined): Promise<Plan | null> {
+  const plan = (await readMarker(store, { tenant, job }, { signal }))?.plan ?? null;
+  return plan === null ? null : { ...plan, tokens: Math.ceil(plan.tokens / shards) };
+}
+
+const SHARDS_AT_ONCE = 8;
 
 /**
  * A job that begins with a state of its own, such as an imported one: the head is written last, when everything that it names is there.
@@ -92,22 +122,28 @@ export async function createWith(store: ObjectStore, head: Head, options: Protoc
   const found = await putIfAbsent(protocol, jobPrefix(where) + HEAD, text, options.signal);
   if (found !== text) throw await thereAlready(store, parseHead(found, where), options);
   // After the head: a walk that found the marker without it would begin the job anew from its spec.
-  if (!isTerminal(proposal.state)) await putMarker(store, where, { spec: proposal.spec, via: null, plan: null }, { signal: options.signal });
+  if (!isTerminal(proposal.state)) await putMarker(store, where, markerOf(proposal), { signal: options.signal });
   return proposal;
 }
 
 /** Whoever made the job may have died before its marker was there, and is the one who asks again (docs/PROTOCOL.md, M5). */
-export async function thereAlready(store: ObjectStore, { tenant, job, state, spec }: Head, options: CallOptions): Promise<EngineError> {
+export async function thereAlready(store: ObjectStore, head: Head, options: CallOptions): Promise<EngineError> {
+  const { tenant, job, state } = head;
   const where = { tenant, job };
-  if (!isTerminal(state) && (await readMarker(store, where, options)) === null) await putMarker(store, where, { spec, via: null, plan: null }, options);
+  if (!isTerminal(state) && (await readMarker(store, where, options)) === null) await putMarker(store, where, markerOf(head), options);
   return new EngineError('ERR_JOB_CONFLICT', `There is a job ${job} already, or was; give this one another name.`);
 }
 
+function markerOf({ spec, join }: Head): Marker {
+  return { spec, via: null, plan: null, shards: join?.shards ?? null };
+}
+
 /** The head that is there afterwards: a new one, or that of whoever came first. */
-export async function putFirstHead(protocol: Protocol, where: JobKey, spec: string, signal: AbortSignal | undefined): Promise<Head> {
+export async function putFirstHead(protocol: Protocol, where: JobKey, { spec, shards }: Pick<Marker, 'spec' | 'shards'>, signal: AbortSignal | undefined): Promise<Head> {
   const text = formatHead({
     format: FORMAT, tenant: where.tenant, job: where.job, version: 0, epoch: 0, writeNonce: protocol.nonce(), gc: 0, state: 'queued', slice: 0, spec, strikes: 0, owner: '',
     manifest: null, journal: [],
+    ...(shards === null ? {} : { join: { shards, joined: [] } }),
   });
   return parseHead(await putIfAbsent(protocol, jobPrefix(where) + HEAD, text, signal), where);
 }

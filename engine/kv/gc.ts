@@ -5,14 +5,16 @@
 import type { ObjectStore } from '../ports/object-store.ts';
 import { sweepErased } from './erase.ts';
 import type { Head } from './head.ts';
-import { HEAD, jobPrefix, parseName, specName, type JobKey } from './names.ts';
+import { HEAD, jobPrefix, parseName, shardIn, shardKey, specName, type JobKey } from './names.ts';
 import { protocolOf, type ProtocolOptions } from './protocol.ts';
-import { isMissing, readManifest, requireHead, type ReadOptions, type StoredHead } from './read.ts';
+import { isMissing, readHead, readManifest, requireHead, type ReadOptions, type StoredHead } from './read.ts';
 import { decided, swapHead } from './swap.ts';
 
 export interface CollectOptions extends ProtocolOptions {
   /** Writes and deletes nothing: says what would go. */
   readonly dryRun?: boolean | undefined;
+  /** Of a sharded job not that of its shards. */
+  readonly isOwnOnly?: boolean | undefined;
   /** Each object that goes, or would, by its whole key. */
   readonly onGarbage?: ((key: string, bytes: number) => void) | undefined;
 }
@@ -32,8 +34,26 @@ export interface Collected {
  * @throws EngineError ERR_JOB_NOT_FOUND; ERR_CHECKPOINT (what is named cannot be known: nothing was deleted); ERR_STORE; ERR_CANCELLED.
  */
 export async function collectGarbage(store: ObjectStore, where: JobKey, options: CollectOptions = {}): Promise<Collected> {
-  const { signal, dryRun = false } = options;
+  const { signal } = options;
   const found = await requireHead(store, where, { signal });
+  const own = await collectOwn(store, where, found, options);
+  if (options.isOwnOnly === true) return own;
+  let { objects, bytes, kept } = own;
+  const unknown = [...own.unknown];
+  for (let i = 0; i < (found.head.join?.shards ?? 0); i++) {
+    const shard = await readHead(store, shardKey(where, i), { signal });
+    if (shard === null) continue;
+    const collected = await collectOwn(store, shardKey(where, i), shard, options);
+    objects += collected.objects;
+    bytes += collected.bytes;
+    kept += collected.kept;
+    unknown.push(...collected.unknown);
+  }
+  return { objects, bytes, kept, unknown };
+}
+
+async function collectOwn(store: ObjectStore, where: JobKey, found: StoredHead, options: CollectOptions): Promise<Collected> {
+  const { signal, dryRun = false } = options;
   if (found.head.state === 'erased' && !dryRun) return { ...(await sweepErased(store, where, { signal })), kept: 0, unknown: [] };
   const fenced = dryRun ? found : await fence(store, where, found, options);
   const fenceVersion = dryRun ? found.head.version + 1 : fenced.head.gc;
@@ -45,6 +65,8 @@ export async function collectGarbage(store: ObjectStore, where: JobKey, options:
   let [bytes, kept] = [0, 0];
   for await (const object of store.list(prefix, { signal })) {
     const name = object.key.slice(prefix.length);
+    // A job of its own, with a fence of its own.
+    if (shardIn(name) !== null) continue;
     const parsed = parseName(name);
     if (parsed === null) unknown.push(object.key);
     else if (named.has(name) || ('version' in parsed && parsed.version >= fenceVersion)) kept++;

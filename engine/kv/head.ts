@@ -71,17 +71,27 @@ const headSchema = z.strictObject({
   spec: digest,
   /** Takes since the last commit that advanced tokens. */
   strikes: count,
-  /** Who took it last, as a hint for people, and how often that one writes, as a hint for takers (take.ts). */
+  /** Who took it last, as a hint for people, and how often that one writes, as a hint for takers (take.ts). Of a tombstone: why it is one (erase.ts). */
   owner: z.string().refine(isOwnerText),
   manifest: refSchema.nullable(),
   /** Flushed since the manifest, oldest first. */
   journal: z.array(refSchema).max(LIMITS.HEAD_JOURNAL_MAX),
+  /** Only of a sharded job: how many shards it has, and which of them have ended and are counted, in order (join.ts). Nobody takes such a job. */
+  join: z.strictObject({ shards: z.int().min(1).max(LIMITS.SHARDS_MAX), joined: z.array(count).max(LIMITS.SHARDS_MAX) }).optional(),
   /** Of all the rest: a flipped bit in a number would make another head that looks as good. Against accidents, not against who may write heads. */
   check: z.string(),
 });
 
 export type Ref = Readonly<z.infer<typeof refSchema>>;
-export type Head = Readonly<Omit<z.infer<typeof headSchema>, 'manifest' | 'journal' | 'check'>> & { readonly manifest: Ref | null; readonly journal: readonly Ref[] };
+export interface Join {
+  readonly shards: number;
+  readonly joined: readonly number[];
+}
+export type Head = Readonly<Omit<z.infer<typeof headSchema>, 'manifest' | 'journal' | 'join' | 'check'>> & {
+  readonly manifest: Ref | null;
+  readonly journal: readonly Ref[];
+  readonly join?: Join | undefined;
+};
 
 /**
  * The head of the job `where`. The caller has bounded the text.
@@ -92,7 +102,7 @@ export function parseHead(text: string, where: JobKey): Head {
   checkFormat(value, FORMAT, 'the head');
   const parsed = headSchema.safeParse(value);
   if (!parsed.success) throw checkpointError('damaged', `the head's ${parsed.error.issues[0]?.path.join('.') ?? ''} is out of bounds`);
-  const { check, ...head } = parsed.data;
+  const { check, ...head }: Head & { readonly check: string } = parsed.data;
   if (check !== checkOf(inOrder(head))) throw checkpointError('damaged', 'the head does not fit its check');
   if (head.tenant !== where.tenant || head.job !== where.job) throw checkpointError('identity', 'the head is that of another job');
   const problem = problemOf(head);
@@ -107,8 +117,9 @@ export function formatHead(head: Head): string {
 }
 
 /** The fields in the order of the schema, whoever made the object. */
-function inOrder({ format, tenant, job, version, epoch, writeNonce, gc, state, slice, spec, strikes, owner, manifest, journal }: Head): Head {
-  return { format, tenant, job, version, epoch, writeNonce, gc, state, slice, spec, strikes, owner, manifest: manifest && refInOrder(manifest), journal: journal.map(refInOrder) };
+function inOrder({ format, tenant, job, version, epoch, writeNonce, gc, state, slice, spec, strikes, owner, manifest, journal, join }: Head): Head {
+  const fields = { format, tenant, job, version, epoch, writeNonce, gc, state, slice, spec, strikes, owner, manifest: manifest && refInOrder(manifest), journal: journal.map(refInOrder) };
+  return join === undefined ? fields : { ...fields, join: { shards: join.shards, joined: [...join.joined] } };
 }
 
 function refInOrder({ name, bytes, digest: of }: Ref): Ref {
@@ -121,6 +132,8 @@ function problemOf(head: Head): string | null {
   if (head.manifest !== null && !isOlder(head.manifest, 'manifest', head.version)) return 'names a manifest that is none or newer than itself';
   if (!head.journal.every((ref) => isOlder(ref, 'journal', head.version))) return 'names a journal that is none or newer than itself';
   if (new Set(head.journal.map(({ name }) => name)).size !== head.journal.length) return 'names a journal twice';
+  if (head.join !== undefined && !head.join.joined.every((index, i, all) => index < (head.join?.shards ?? 0) && index > (all[i - 1] ?? -1))) return 'counts shards that it does not have, or twice';
+  if (head.join !== undefined && (head.slice > 0 || head.journal.length > 0)) return 'is of a sharded job that was taken';
   if (head.state === 'erased' && (head.manifest !== null || head.journal.length > 0)) return 'is a tombstone that names objects';
   return null;
 }

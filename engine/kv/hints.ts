@@ -9,7 +9,7 @@ import { inParallel } from '../core/waiting.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { checkFormat, parseCanonical, sha256, textOf } from './canonical.ts';
 import { FORMAT } from './head.ts';
-import { isNamePart, jobPrefix, type JobKey } from './names.ts';
+import { isJobName, isNamePart, jobPrefix, type JobKey } from './names.ts';
 import { checkpointError } from './reason.ts';
 
 /** Walks can be split by them; the shard of a job is a function of its name. */
@@ -22,14 +22,16 @@ export function liveKey(where: JobKey): string {
   return `${livePrefix(Number.parseInt(sha256(`${where.tenant}/${where.job}`).slice(0, 1), 16))}${where.tenant}/${where.job}`;
 }
 
-export function livePrefix(shard: number): string {
-  return `live/${shard.toString(16)}/`;
+/** Of one shard, or of all of them. */
+export function livePrefix(shard?: number): string {
+  return shard === undefined ? 'live/' : `live/${shard.toString(16)}/`;
 }
 
 /** null: no key of ours. */
 export function parseLiveKey(key: string): JobKey | null {
-  const [, , tenant = '', job = ''] = key.split('/');
-  return isNamePart(tenant) && isNamePart(job) && liveKey({ tenant, job }) === key ? { tenant, job } : null;
+  const [, , tenant = '', ...parts] = key.split('/');
+  const job = parts.join('/');
+  return isNamePart(tenant) && isJobName(job) && liveKey({ tenant, job }) === key ? { tenant, job } : null;
 }
 
 /** Jobs of a tenant that have a marker, counted up to `most`. */
@@ -38,7 +40,9 @@ export async function countLive(store: ObjectStore, tenant: string, most: number
   let count = 0;
   await inParallel(LIVE_SHARDS, SHARDS_AT_ONCE, signal, async (shard, stop) => {
     if (count >= most) return;
-    for await (const _ of store.list(`${livePrefix(shard)}${tenant}/`, { signal: stop })) if (++count >= most) return;
+    const prefix = `${livePrefix(shard)}${tenant}/`;
+    // A sharded job is one job.
+    for await (const { key } of store.list(prefix, { signal: stop })) if (!key.slice(prefix.length).includes('/') && ++count >= most) return;
   });
   return Math.min(count, most);
 }
@@ -48,6 +52,8 @@ export interface Marker {
   readonly spec: string;
   /** As what the job was asked for, for whoever tells of its end; null: as itself. */
   readonly via: Via | null;
+  /** null: the job is not sharded. */
+  readonly shards: number | null;
   /** For whoever counts how much work there is; null: not known. */
   readonly plan: Plan | null;
 }
@@ -62,9 +68,9 @@ const VIAS = ['response', 'batch'] as const;
 export type Via = (typeof VIAS)[number];
 
 /** Before the head, so that a job that was born is found, whatever died. */
-export async function putMarker(store: ObjectStore, where: JobKey, { spec, via, plan }: Marker, { signal }: CallOptions): Promise<void> {
+export async function putMarker(store: ObjectStore, where: JobKey, { spec, via, plan, shards }: Marker, { signal }: CallOptions): Promise<void> {
   const { tenant, job } = where;
-  await put(store, liveKey(where), JSON.stringify({ format: FORMAT, tenant, job, spec, ...(via === null ? {} : { via }), ...(plan === null ? {} : { plan: { model: plan.model, tokens: plan.tokens } }) }), signal);
+  await put(store, liveKey(where), JSON.stringify({ format: FORMAT, tenant, job, spec, ...(via === null ? {} : { via }), ...(plan === null ? {} : { plan: { model: plan.model, tokens: plan.tokens } }), ...(shards === null ? {} : { shards }) }), signal);
 }
 
 /** null: there is no marker. @throws EngineError ERR_CHECKPOINT. */
@@ -73,10 +79,11 @@ export async function readMarker(store: ObjectStore, where: JobKey, { signal }: 
   if (found === null) return null;
   const value = parseCanonical(textOf(found.chunks, 'the marker'), 'the marker');
   checkFormat(value, FORMAT, 'the marker');
-  const { tenant, job, spec, via = null, plan = null } = value as Record<string, unknown>;
+  const { tenant, job, spec, via = null, plan = null, shards = null } = value as Record<string, unknown>;
   if (tenant !== where.tenant || job !== where.job) throw checkpointError('identity', 'the marker is that of another job');
   if (typeof spec !== 'string' || !/^[0-9a-f]{64}$/.test(spec)) throw checkpointError('damaged', 'the marker names no spec');
-  return { spec, via: VIAS.find((known) => known === via) ?? null, plan: planIn(plan) };
+  if (shards !== null && !(Number.isSafeInteger(shards) && (shards as number) >= 1 && (shards as number) <= LIMITS.SHARDS_MAX)) throw checkpointError('damaged', 'the marker names no number of shards');
+  return { spec, shards: shards as number | null, via: VIAS.find((known) => known === via) ?? null, plan: planIn(plan) };
 }
 
 function planIn(value: unknown): Plan | null {
@@ -144,6 +151,12 @@ export function readingKey(where: JobKey): string {
 /** Another content each time, and so another etag. */
 export async function putReading(store: ObjectStore, where: JobKey, { signal }: CallOptions): Promise<void> {
   await put(store, readingKey(where), crypto.randomUUID(), signal);
+}
+
+/** Until when what the job leaves is kept (control/retention.ts). */
+export function keepKey(where: JobKey): string {
+  jobPrefix(where);
+  return `keep/${where.tenant}/${where.job}.json`;
 }
 
 /** All that finds the job, or says something about it, and is of no use when it has ended. */

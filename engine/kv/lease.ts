@@ -1,15 +1,14 @@
 /** What the owner of a job may do: read what its head names, commit on top of it, let go. One owner at a time, by the epoch in the head. */
-import { utf8Bytes, utf8Of } from '../core/bytes.ts';
 import { assert } from '../core/assert.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { linkSignals } from '../core/waiting.ts';
 import type { Body, CallOptions } from '../ports/object-store.ts';
-import { digestOf } from './canonical.ts';
 import { FORMAT, mayFollow, type Head, type JobState, type Ref } from './head.ts';
-import { parseManifest, type Manifest, type ManifestContent, type ObjectRef } from './manifest.ts';
-import { jobPrefix, manifestName, type JobKey } from './names.ts';
+import type { Manifest, ManifestContent, ObjectRef } from './manifest.ts';
+import type { JobKey } from './names.ts';
 import type { Protocol } from './protocol.ts';
+import { publishManifest } from './publish.ts';
 import { isMissing, readHead, readObject, type StoredHead } from './read.ts';
 import { swapHead, Undecided } from './swap.ts';
 import { refOf, rehome, uploadAll, type NewObject, type Upload } from './uploads.ts';
@@ -244,21 +243,10 @@ export class Lease {
   async #publish(content: ManifestContent, { version, epoch, spec }: Head, refs: readonly ObjectRef[], stop: AbortSignal): Promise<{ ref: Ref; content: Manifest }> {
     const { tenant, job } = this.where;
     const manifest: Manifest = { ...content, format: FORMAT, tenant, job, version, epoch, spec };
-    const text = JSON.stringify(manifest);
-    assert(utf8Bytes(text) <= LIMITS.MANIFEST_BYTES_MAX, 'a manifest is bounded');
-    try {
-      parseManifest(text, this.where);
-    } catch (cause) {
-      throw new EngineError('ERR_INTERNAL', `Broken rule: a manifest that is committed can be read (${(cause as Error).message}).`, { cause });
-    }
     // Any other object may be gone: the fence of the last collection protects what the head named then and what is tagged since.
     const known = new Set([...refs, ...this.head.journal, ...(this.#manifest?.objects ?? [])].map(({ name }) => name));
     assert(content.objects.every(({ name }) => known.has(name)), 'a manifest names what is new or was named before');
-    const digest = digestOf(text, this.#protocol.digestKey);
-    const name = manifestName(version, digest);
-    const outcome = await this.#protocol.store.put(jobPrefix(this.where) + name, [utf8Of(text)], { signal: stop });
-    if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${this.#protocol.store.url}: ${name} was not written (${outcome.kind}).`);
-    return { ref: { name, bytes: utf8Bytes(text), digest }, content: manifest };
+    return { ref: await publishManifest(this.#protocol, this.where, manifest, stop), content: manifest };
   }
 }
 

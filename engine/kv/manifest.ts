@@ -4,13 +4,13 @@ import { z } from 'zod';
 import { LIMITS } from '../core/limits.ts';
 import { checkFormat, parseCanonical } from './canonical.ts';
 import { FORMAT, refSchema } from './head.ts';
-import { isNamePart, parseName, type JobKey, type ObjectKind } from './names.ts';
+import { isJobName, parseName, type JobKey, type ObjectKind } from './names.ts';
 import { checkpointError } from './reason.ts';
 
 const count = z.int().min(0);
 const index = z.int().min(0).max(LIMITS.MANIFEST_OBJECTS_MAX - 1);
 const id = z.string().regex(/^[A-Za-z0-9._:+-]{1,128}$/);
-const name = z.string().refine(isNamePart);
+const name = z.string().refine(isJobName);
 const reason = z.string().max(1_024);
 
 const sliceSchema = z.strictObject({
@@ -34,6 +34,24 @@ const chainSchema = z.strictObject({
   segments: z.array(index).max(LIMITS.MANIFEST_OBJECTS_MAX),
   /** `at`: tokens generated at the cut; the newest is last. */
   tails: z.array(z.strictObject({ at: count, object: index })).max(LIMITS.TAILS_MAX),
+});
+
+/** What a chain that ended by itself said, as far as votes must know it. */
+const ballotSchema = z.strictObject({
+  /** Digest of the answer's key, under the job's own key if it is sealed; null: no answer. */
+  key: z.string().regex(/^[0-9a-f]{32}$/).nullable(),
+  verified: z.boolean().nullable(),
+});
+
+const voteSchema = z.strictObject({
+  /** `none`: nothing ends the job early. */
+  rule: z.enum(['majority', 'first', 'verifier', 'none']),
+  /** Of the job, not of the shard. */
+  width: z.int().min(1).max(LIMITS.WIDTH_MAX),
+  /** Index within the job of the first chain here. */
+  first: count,
+  /** By chain here; null: it has not ended, or was ended. */
+  ballots: z.array(ballotSchema.nullable()).max(LIMITS.WIDTH_MAX),
 });
 
 const manifestSchema = z.strictObject({
@@ -63,7 +81,11 @@ const manifestSchema = z.strictObject({
   journal: z.array(index).max(LIMITS.MANIFEST_OBJECTS_MAX),
   /** Wrapped data keys, base64, by the job that sealed with them; null: nothing is sealed. */
   keys: z.record(name, z.string().max(LIMITS.WRAPPED_KEY_CHARS_MAX).regex(/^[A-Za-z0-9+/]+={0,2}$/)).nullable(),
+  /** Only of shards and sharded jobs: what the others need to know of their ballots. */
+  vote: voteSchema.optional(),
 });
+
+export type Vote = Frozen<z.infer<typeof voteSchema>>;
 
 type Frozen<T> = T extends readonly (infer U)[] ? readonly Frozen<U>[] : T extends object ? { readonly [K in keyof T]: Frozen<T[K]> } : T;
 
@@ -90,7 +112,8 @@ export function parseManifest(text: string, where: JobKey): Manifest {
 
 /** What is wrong with it beyond the shape of its fields, or null. A writer asks too, before it publishes. */
 export function manifestProblem(manifest: Manifest): string | null {
-  const { objects, chains, keys } = manifest;
+  const { objects, chains, keys, vote } = manifest;
+  if (vote !== undefined && (vote.ballots.length !== chains.length || vote.first + chains.length > vote.width)) return 'has ballots of other chains than its own';
   const names = objects.map((object) => parseName(object.name));
   if (new Set(objects.map((object) => object.name)).size !== objects.length) return 'lists an object twice';
   if (names.some((parsed) => parsed === null || !('version' in parsed) || parsed.version > manifest.version)) return 'lists an object of a newer generation than its own';

@@ -33,6 +33,7 @@ export type Name =
   | ObjectName;
 
 const PART = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+const SHARD = /^([A-Za-z0-9][A-Za-z0-9._-]{0,63})\/(0|[1-9][0-9]?)$/;
 const COUNT = '(0|[1-9][0-9]{0,15})';
 const CHAIN = `(p|j|${COUNT})`;
 const SPEC = /^spec-([0-9a-f]{64})\.json$/;
@@ -41,11 +42,44 @@ const SEGMENT = new RegExp(`^s/${COUNT}/${COUNT}-${CHAIN}-${COUNT}-([0-9a-f]{16}
 const TAIL = new RegExp(`^t/${COUNT}/${COUNT}-${CHAIN}-([0-9a-f]{16})\\.tail$`);
 const JOURNAL = new RegExp(`^j/${COUNT}/${COUNT}-${COUNT}-([0-9a-f]{16})\\.jrn$`);
 
-/** @throws EngineError ERR_OPTION for a tenant or job that is no name of 1 to 64 letters, digits and . _ - */
+/** @throws EngineError ERR_OPTION for a tenant or job that is no name of 1 to 64 letters, digits and . _ - ; a shard's has its number behind its job's. */
 export function jobPrefix({ tenant, job }: JobKey): string {
   checkPart('tenant', tenant);
-  checkPart('job', job);
+  if (!SHARD.test(job)) checkPart('job', job);
   return `kv/${tenant}/${job}/`;
+}
+
+/** Shard `index` of a sharded job: a job of its own but for its spec, which is its parent's. Nobody can ask for one by name. */
+export function shardKey({ tenant, job }: JobKey, index: number): JobKey {
+  return { tenant, job: `${job}/${index}` };
+}
+
+/** null: it is no shard's. */
+export function shardOf({ tenant, job }: JobKey): { readonly parent: JobKey; readonly index: number } | null {
+  const found = SHARD.exec(job);
+  return found === null ? null : { parent: { tenant, job: found[1] ?? '' }, index: Number(found[2]) };
+}
+
+/** The job whose spec it runs: of a shard its parent, of any other itself. */
+export function rootOf(where: JobKey): JobKey {
+  return shardOf(where)?.parent ?? where;
+}
+
+/** A job's name, or a shard's. */
+export function isJobName(text: string): boolean {
+  return PART.test(text) || SHARD.test(text);
+}
+
+/** The shard that a key below a job's prefix belongs to; null: it is the job's own. */
+export function shardIn(name: string): number | null {
+  const found = /^(0|[1-9][0-9]?)\//.exec(name);
+  return found === null ? null : Number(found[1]);
+}
+
+/** @throws EngineError ERR_OPTION: no name that a job can be given. */
+export function checkJobName({ tenant, job }: JobKey): void {
+  checkPart('tenant', tenant);
+  checkPart('job', job);
 }
 
 export function tenantPrefix(tenant: string): string {

@@ -5,7 +5,7 @@ import type { Body, CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { digestOf, textOf } from './canonical.ts';
 import { parseHead, type Head, type Ref } from './head.ts';
 import { parseManifest, type Manifest, type ObjectRef } from './manifest.ts';
-import { HEAD, jobPrefix, parseName, specName, type JobKey } from './names.ts';
+import { HEAD, jobPrefix, parseName, rootOf, specName, type JobKey } from './names.ts';
 import { checkpointError } from './reason.ts';
 
 /** A head as it was read: whoever swaps it names the etag. */
@@ -57,9 +57,9 @@ export function objectsOf(head: Head, manifest: Manifest | null): readonly Objec
   return [...listed, ...head.journal.filter(({ name }) => !names.has(name)).map((ref) => ({ ...ref, origin: head.job }))];
 }
 
-/** The text of the job's spec. @throws EngineError ERR_CHECKPOINT. */
+/** The text of the job's spec, of a shard its parent's. @throws EngineError ERR_CHECKPOINT. */
 export async function readSpec(store: ObjectStore, where: JobKey, digest: string, { signal, digestKey }: ReadOptions = {}): Promise<string> {
-  const found = await getUpTo(store, jobPrefix(where) + specName(digest), LIMITS.SPEC_BYTES_MAX, 'the spec', signal);
+  const found = await getUpTo(store, jobPrefix(rootOf(where)) + specName(digest), LIMITS.SPEC_BYTES_MAX, 'the spec', signal);
   if (found === null) throw checkpointError('missing', `there is no ${specName(digest)}`);
   const text = textOf(found.chunks, 'the spec');
   if (digestOf(text, digestKey) !== digest) throw checkpointError('damaged', 'the spec has another digest than the head says');

@@ -40,6 +40,7 @@ export async function takeJob(store: ObjectStore, where: JobKey, options: TakeOp
     const stored = await requireHead(store, where, { signal });
     const { head } = stored;
     if (isTerminal(head.state)) throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${head.state}; it cannot be taken.`);
+    if (head.join !== undefined) throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is sharded; its shards are taken, one by one.`);
     if (head.state === 'running' && !(await mayTake(head))) continue;
     const content = await load(protocol, where, stored, signal);
     if (content === null) continue;

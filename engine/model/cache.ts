@@ -46,10 +46,18 @@ export interface CachedModel {
   readonly usedMs: number;
 }
 
-/** `ruminate/` in RUMINATE_CACHE, else in the cache folder of the XDG base directories. */
+/** `ruminate/` in RUMINATE_CACHE, else in the cache folder of the XDG base directories. @throws EngineError ERR_OPTION: nobody has said where, and there is no home. */
 export function cacheRoot(environment: NodeJS.ProcessEnv = process.env): string {
-  const home = environment.HOME || homedir();
-  return resolve(environment.RUMINATE_CACHE || environment.XDG_CACHE_HOME || join(home, '.cache'), 'ruminate');
+  return resolve(environment.RUMINATE_CACHE || environment.XDG_CACHE_HOME || join(environment.HOME || ownHome(), '.cache'), 'ruminate');
+}
+
+/** Services run as users who have none. */
+function ownHome(): string {
+  try {
+    return homedir();
+  } catch (cause) {
+    throw new EngineError('ERR_OPTION', 'This user has no home directory to keep models in: say where with RUMINATE_CACHE or HOME.', { cause });
+  }
 }
 
 /** RUMINATE_CACHE_BYTES. @throws EngineError ERR_OPTION */

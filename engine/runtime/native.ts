@@ -132,6 +132,8 @@ export interface RunOptions {
   readonly seed: bigint;
   /** Global index of the first chain. */
   readonly firstChain: number;
+  /** Chains of the job of which this is a shard: its budget is then each chain's equal share. 0: this is the whole job. */
+  readonly jobWidth: number;
   readonly sampling: Sampling;
   readonly eosIds: Int32Array;
   readonly stop: readonly string[];
@@ -164,6 +166,8 @@ export interface ChainReport {
   readonly tokens: Int32Array;
   readonly logprobs: Logprobs | null;
   readonly finish: Finish | null;
+  /** Of a report made of several: why this chain was ended, where it is not for all of them the same. */
+  readonly ended?: string;
   /** Length in bytes of the text before a stop string, or null. */
   readonly stopBytes: number | null;
   /** The *Sum fields are sums over (layer, KV head); divide by `headCount`. */

@@ -7,13 +7,14 @@ import { ERROR_CODES, EngineError, type ErrorCode } from '../core/errors.ts';
 import { ownerHint } from '../core/owner.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
+import type { Told } from '../job/endings.ts';
 import { Session, type SessionOptions } from '../job/session.ts';
 import { isOfJob } from '../job/slice.ts';
 import { resumeStored, type StoredOutcome } from '../job/stored.ts';
 import { marginOf } from '../job/vote.ts';
 import { endJob } from '../kv/end.ts';
 import { isTerminal, type Head } from '../kv/head.ts';
-import { isNamePart, jobPrefix, type JobKey } from '../kv/names.ts';
+import { isJobName, isNamePart, jobPrefix, shardOf, type JobKey } from '../kv/names.ts';
 import { readHead } from '../kv/read.ts';
 import { putStrike, readStrikes } from '../kv/strikes.ts';
 import { COMMIT_INTERVAL_MS, takeJob } from '../kv/take.ts';
@@ -21,18 +22,18 @@ import type { KeyProvider } from '../ports/keys.ts';
 import type { ModelFinder } from '../ports/models.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { HELD_MS_MAX, type Queue, type ReceivedMessage, type SliceMessage } from '../ports/queue.ts';
-import type { Outbox } from '../webhook/outbox.ts';
 import { Company } from './company.ts';
 import type { WorkerEvent } from './events.ts';
 import type { Live } from './live.ts';
 import { RemoteReaders } from './remote-readers.ts';
 import { Running } from './running.ts';
+import { shardVerdict } from './shards.ts';
 import type { Throughput } from './throughput.ts';
 import { type Verdict, verdictOf } from './verdict.ts';
 
 export interface HandlerOptions extends SessionOptions {
   readonly store: ObjectStore;
-  readonly queue: Pick<Queue, 'send' | 'extend' | 'release' | 'remove' | 'depth'>;
+  readonly queue: Pick<Queue, 'send' | 'sendAll' | 'extend' | 'release' | 'remove' | 'depth'>;
   /** null: jobs are stored in the clear. */
   readonly keys: KeyProvider | null;
   readonly models: ModelFinder | undefined;
@@ -50,7 +51,7 @@ export interface HandlerOptions extends SessionOptions {
   readonly live: Live;
   readonly throughput: Throughput;
   /** Who is told that a job has ended. */
-  readonly outbox: Outbox;
+  readonly endings: Told;
   /** How long to wait after so many failures. */
   readonly backoffMs: (failures: number) => number;
   /** Whether nobody has written a running job's head for as long as an owner may be silent. */
@@ -152,7 +153,9 @@ export class Handler implements Disposable {
     let head: Head | null = null;
     try {
       head = await this.#headOf(where);
-      const verdict = verdictOf(received.message, head, { received: received.received, strikesMax, isUnmoved: (running) => isUnmoved(where, running), nowMs: wallClockMs() });
+      const first = verdictOf(received.message, head, { received: received.received, strikesMax, isUnmoved: (running) => isUnmoved(where, running), nowMs: wallClockMs() });
+      const verdict = await shardVerdict(received.message, where, head, first, this.#o);
+      if (verdict === null) return REMOVE;
       switch (verdict.kind) {
         case 'drop': {
           say({ ...verdict, kind: 'dropped', where });
@@ -170,7 +173,7 @@ export class Handler implements Disposable {
   }
 
   async #headOf(where: JobKey): Promise<Head | null> {
-    if (!isNamePart(where.tenant) || !isNamePart(where.job)) return null;
+    if (!isNamePart(where.tenant) || !isJobName(where.job)) return null;
     return (await readHead(this.#o.store, where))?.head ?? null;
   }
 
@@ -217,10 +220,10 @@ export class Handler implements Disposable {
   }
 
   async #slice(running: Running, elsewhere: RemoteReaders, force: boolean): Promise<StoredOutcome> {
-    const { store, keys, policy, models, live, clock, outbox, say } = this.#o;
+    const { store, keys, policy, models, live, clock, endings, say } = this.#o;
     const { where, signal } = running;
     const slice = () => resumeStored({
-      store, where, keys, policy, signal, clock, outbox,
+      store, where, keys, policy, signal, clock, outbox: endings,
       session: this.#session,
       ...this.#threads(),
       take: force,
@@ -362,9 +365,10 @@ export class Handler implements Disposable {
     return REMOVE;
   }
 
-  /** That it has ended. A marker that stays is found by the reconciler. */
+  /** That it has ended. A marker that stays is found by the reconciler; but the message of a shard is kept until it is joined. */
   async #tell(where: JobKey): Promise<void> {
-    await this.#o.outbox.jobEnded(where).catch(() => undefined);
+    const telling = this.#o.endings.jobEnded(where);
+    await (shardOf(where) === null ? telling.catch(() => undefined) : telling);
   }
 
   /** A continuation is sent before the old message is removed: a crash between leaves two, which are as good as one. */
@@ -372,7 +376,8 @@ export class Handler implements Disposable {
     const { queue } = this.#o;
     if (next.kind === 'again') {
       const head = await this.#headOf(where).catch(() => null);
-      if (head === null || head.slice === message.slice) {
+      // A shard that has ended and is not joined yet is joined by this very message.
+      if (head === null || head.slice === message.slice || (isTerminal(head.state) && shardOf(where) !== null)) {
         await queue.release(receipt, next.delayMs);
         return 'again';
       }

@@ -9,6 +9,7 @@ import { WorkCount } from '../control/work.ts';
 import { type Clock, wallClockMs } from '../core/clock.ts';
 import { isOwnerGone, isOwnerHere } from '../core/owner.ts';
 import { throwIfCancelled, untilAborted } from '../core/waiting.ts';
+import { Endings, type Told } from '../job/endings.ts';
 import { outlineOf } from '../job/sealed-spec.ts';
 import type { Head } from '../kv/head.ts';
 import { liveKey } from '../kv/hints.ts';
@@ -18,7 +19,6 @@ import { type Alive, isUnmoved, reconcile, type Sightings } from '../kv/reconcil
 import { COMMIT_INTERVAL_MS, silentMs, STILL_INTERVALS } from '../kv/take.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { Queue, SliceMessage } from '../ports/queue.ts';
-import type { Outbox } from '../webhook/outbox.ts';
 import type { WorkerEvent } from './events.ts';
 
 export interface ReconcilerOptions {
@@ -26,7 +26,7 @@ export interface ReconcilerOptions {
   readonly queue: Pick<Queue, 'sendAll' | 'depth'>;
   readonly clock: Clock;
   /** Who is told that a job has ended. */
-  readonly outbox: Outbox;
+  readonly outbox: Told;
   /** Whether it runs here. */
   readonly runs: (where: JobKey) => boolean;
   /** Of walks before, for a process that does not last from walk to walk. Default: empty. */
@@ -62,6 +62,7 @@ export class Reconciler {
   readonly #o: ReconcilerOptions;
   readonly #memory: WalkMemory;
   readonly #work: WorkCount;
+  readonly #endings: Endings;
   /** Living processes of this machine that own jobs, as of the last walk. */
   #neighbours = new Set<string>();
 
@@ -69,6 +70,7 @@ export class Reconciler {
     this.#o = options;
     this.#memory = options.memory ?? { seen: new Map(), sent: new Map() };
     this.#work = new WorkCount(options.store);
+    this.#endings = Endings.over(options.store, options.outbox, options);
   }
 
   isUnmoved(where: JobKey, { writeNonce, owner }: Head): boolean {
@@ -80,7 +82,7 @@ export class Reconciler {
    * @param all every job that lives, at once: the queue knows nothing of them. @throws EngineError ERR_STORE, ERR_QUEUE, ERR_CANCELLED.
    */
   async walk(all: boolean, signal: AbortSignal): Promise<void> {
-    const { store, queue, clock, outbox, runs, say } = this.#o;
+    const { store, queue, clock, runs, say } = this.#o;
     const isEmpty = all || (await this.#isEmpty(signal));
     const { seen, sent: sentBefore } = this.#memory;
     const sent = new Map<string, Sent>();
@@ -97,9 +99,10 @@ export class Reconciler {
       onAlive: (alive) => {
         const { state, owner } = alive.head;
         if (state === 'running' && isOwnerHere(owner) && !isOwnerGone(owner)) neighbours.add(owner);
-        alives.push(alive);
+        // Its shards are the work.
+        if (alive.head.join === undefined) alives.push(alive);
       },
-      onEnded: (where, options) => outbox.jobEnded(where, options),
+      onEnded: (where, options) => this.#endings.jobEnded(where, options),
     });
     for await (const found of walking) {
       if (found.kind === 'unreadable') {

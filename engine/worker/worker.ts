@@ -7,6 +7,7 @@ import { putRate } from '../control/rates.ts';
 import { type Clock, systemClock } from '../core/clock.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
+import { Endings } from '../job/endings.ts';
 import type { SessionOptions } from '../job/session.ts';
 import type { JobKey } from '../kv/names.ts';
 import type { KeyProvider } from '../ports/keys.ts';
@@ -88,11 +89,11 @@ export class Worker implements LiveFeed {
     const clock = this.#clock = options.clock ?? systemClock;
     const live = this.#live = new Live(clock);
     const say = (event: WorkerEvent) => this.#say(event);
-    const outbox = options.outbox ?? new Outbox({ store, clock });
+    const endings = Endings.over(store, options.outbox ?? new Outbox({ store, clock }), { clock, random: options.random });
     const throughput = this.#throughput = new Throughput(clock);
-    this.#reconciler = new Reconciler({ store, queue, clock, say, outbox, runs: (where) => this.#handler.has(where) });
+    this.#reconciler = new Reconciler({ store, queue, clock, say, outbox: endings, runs: (where) => this.#handler.has(where) });
     this.#handler = new Handler({
-      store, queue, models, policy, threads, clock, live, throughput, say, outbox,
+      store, queue, models, policy, threads, clock, live, throughput, say, endings,
       prompts: options.prompts,
       loaded: options.loaded,
       keys: options.keys ?? null,

@@ -3,6 +3,7 @@ import { z } from '@hono/zod-openapi';
 
 import type { Anatomy } from '../../engine/checkpoint/anatomy.ts';
 import type { StoredJob } from '../../engine/checkpoint/survey.ts';
+import type { WholeCatalogue } from '../../engine/checkpoint/whole-catalogue.ts';
 import { byteStream } from '../byte-stream.ts';
 import type { AppOptions } from '../context.ts';
 import { type Registry, endpoint, noteFailed } from '../endpoint.ts';
@@ -64,8 +65,6 @@ const verifiedSchema = z.object({
 const one = <T extends z.ZodType>(description: string, schema: T) => ({ 200: { description, content: { 'application/json': { schema } } }, ...NATIVE_FAILURES });
 
 export function checkpoints(registry: Registry, catalogue: NonNullable<AppOptions['checkpoints']>): void {
-  const { services } = registry;
-
   endpoint(registry, {
     method: 'get', path: '/v1/checkpoints', tag: TAG, summary: 'List what is stored of your jobs, by name', scope: 'read',
     query: z.strictObject({
@@ -86,6 +85,13 @@ export function checkpoints(registry: Registry, catalogue: NonNullable<AppOption
     const anatomy = await catalogue.get(id, { tenant, signal });
     return Response.json(checkpointOf(anatomy, catalogue.costOf(anatomy.bytes)));
   });
+
+  // Where the engine is.
+  if (catalogue.verify !== undefined && catalogue.export !== undefined) whole(registry, { verify: catalogue.verify.bind(catalogue), export: catalogue.export.bind(catalogue) });
+}
+
+function whole(registry: Registry, catalogue: Pick<WholeCatalogue, 'verify' | 'export'>): void {
+  const { services } = registry;
 
   endpoint(registry, {
     method: 'post', path: '/v1/checkpoints/{id}/verify', tag: TAG, summary: 'Read and check every byte', scope: 'read',

@@ -6,7 +6,7 @@ import { z } from '@hono/zod-openapi';
 
 import { LIMITS } from '../../engine/core/limits.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
-import { labels, length, modelName, rawPrompt, sampling, width } from '../openai/fields.ts';
+import { labels, length, modelName, rawPrompt, sampling, shards, width } from '../openai/fields.ts';
 import { topLogprobs } from '../openai/output.ts';
 import { call, callId, chatTools, toolsSpec } from '../openai/tools.ts';
 
@@ -57,6 +57,7 @@ export const jobRequest = z.strictObject({
     kv_read_budget: z.int().min(1).max(LIMITS.KV_READ_BUDGET_MAX).optional(),
     deadline_ms: z.int().min(1).max(LIMITS.DEADLINE_MS_MAX).optional(),
   }).optional(),
+  shards: shards.optional(),
   stop: z.array(z.string().min(1).max(LIMITS.STOP_BYTES_MAX)).max(LIMITS.STOP_MAX).optional(),
   vote: z.enum(['majority', 'first', 'verifier', 'none']).optional(),
   early_stop: z.boolean().optional(),

@@ -41,6 +41,8 @@ export const jobSchema = z.object({
   ended: z.string().nullable().openapi({ description: 'Why it ended; null: it has not.' }),
   parent: z.object({ job: z.string(), kind: z.enum(['extend', 'fork', 'continue']) }).nullable(),
   cached_tokens: z.int().openapi({ description: 'Of a conversation that goes on: tokens of its prompt whose KV came from the turn before.' }),
+  expires_at: z.int().nullable().openapi({ description: 'Unix time, seconds, of a job that has ended: until when its result is kept; null: until it is deleted.' }),
+  incomplete_details: z.object({ reason: z.string() }).nullable().openapi({ description: 'Of a job that ended before it was done: why; /result has what there was by then.' }),
   metadata: z.record(z.string(), z.string()).nullable(),
   user: z.string().nullable(),
   evidence: z.array(z.object({ epoch: z.int(), code: z.string().nullable(), message: z.string(), found_at: z.int() })).nullable().openapi({
@@ -65,6 +67,8 @@ export function jobOf(view: JobView): z.infer<typeof jobSchema> {
     ended: view.ended,
     parent: view.parent === null ? null : { job: view.parent.job, kind: view.parent.kind },
     cached_tokens: view.cachedTokens,
+    expires_at: view.expiresMs === null ? null : Math.floor(view.expiresMs / 1_000),
+    incomplete_details: isOver(view.state) && view.state !== 'done' ? { reason: view.ended ?? view.state } : null,
     metadata: view.metadata === null ? null : { ...view.metadata },
     user: view.user,
     evidence: view.evidence?.map(({ epoch, code, atMs }) => ({ epoch, code, message: sentenceOf(code), found_at: Math.floor(atMs / 1_000) })) ?? null,
@@ -101,7 +105,8 @@ export const quoteSchema = z.object({
   compression_ratio: z.number(),
   expected: side.openapi({ description: 'By the variant\'s card.' }),
   worst: side.openapi({ description: 'Nothing is evicted.' }),
-  seconds: z.number().nullable().openapi({ description: 'At the rate measured last; null: not known yet.' }),
+  seconds: z.number().nullable().openapi({ description: 'Estimated; null: no worker has run the model yet.' }),
+  seconds_by: z.enum(['this_worker', 'workers']).nullable().openapi({ description: 'Whose speed that is: the worker beside this server, or what workers elsewhere have said of theirs.' }),
   cost_usd: z.number().nullable(),
   refusal: z.object({ code: z.string(), message: z.string() }).nullable().openapi({ description: 'null: it would be admitted.' }),
 }).openapi('Quote');

@@ -17,7 +17,7 @@ export interface AskedBudget {
 }
 
 export interface ChosenBudget {
-  readonly spec: Pick<JobSpec, 'budget' | 'vote' | 'early_stop'>;
+  readonly spec: Pick<JobSpec, 'budget' | 'vote' | 'early_stop' | 'shards'>;
   readonly width: number;
   /** Every chain is an answer of its own. */
   readonly separate: boolean;
@@ -40,6 +40,7 @@ export async function budgetOf(asked: AskedBudget, models: () => Promise<readonl
         ...(hyperscale.kv_read_budget === undefined ? {} : { kv_read_budget: hyperscale.kv_read_budget }),
       },
       ...(vote === undefined ? {} : { vote }),
+      ...(hyperscale.shards === undefined ? {} : { shards: hyperscale.shards }),
       ...(hyperscale.early_stop === undefined ? {} : { early_stop: hyperscale.early_stop }),
     },
     width,

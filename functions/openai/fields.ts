@@ -11,6 +11,7 @@ export const modelName = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(@[A
 
 export const length = z.int().min(1).max(LIMITS.LENGTH_MAX);
 export const width = z.int().min(1).max(LIMITS.WIDTH_MAX);
+export const shards = z.int().min(1).max(LIMITS.SHARDS_MAX).openapi({ description: 'Among so many workers the chains are divided, at most one for each chain; a KV-read budget is then an equal share for each. Default: one worker has them all.' });
 export const seed = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
 export const effort = z.enum(EFFORTS);
 
@@ -35,6 +36,7 @@ export const hyperscale = z.strictObject({
   length: length.optional().openapi({ description: 'Tokens that a chain may generate. Default: what the prompt leaves of the context.' }),
   width: width.optional().openapi({ description: 'Chains. Default: 1, or what the effort says.' }),
   compression_ratio: z.number().min(1).max(LIMITS.COMPRESSION_RATIO_MAX).optional().openapi({ description: 'Chooses the variant of the model.' }),
+  shards: shards.optional(),
   kv_read_budget: z.int().min(1).max(LIMITS.KV_READ_BUDGET_MAX).optional().openapi({ description: 'KV reads of all chains together, never exceeded.' }),
   vote: z.enum(['majority', 'first', 'verifier', 'none']).optional().openapi({ description: 'How chains elect the answer. Default: the model\'s.' }),
   early_stop: z.boolean().optional().openapi({ description: 'End the others once the vote is decided. Default: true.' }),

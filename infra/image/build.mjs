@@ -1,15 +1,17 @@
 #!/usr/bin/env node
 /**
  * `npm run infra:image`: builds infra/image/Dockerfile with buildah and no registry, reports its layers, and runs what came out: as the user of the
- * image, on a read-only root, a server and a worker answer a job. Needs root on Debian: apt-get install buildah debootstrap podman runc.
+ * image, on a read-only root, a server and a worker answer a job; so do the units of infra/systemd under a systemd in a container. Needs root on Debian: apt-get install buildah debootstrap podman runc.
  * Everything is kept under build/image, so that the next time only what has changed is made again. Ends with `N passed, N failed`.
  */
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 import { ROOT } from '../../scripts/build.mjs';
+import { layOut } from './app.mjs';
 import { standIns } from './bases.mjs';
 import { runImage } from './running.mjs';
+import { runUnits } from './systemd.mjs';
 import { ImageError, has, need, run } from './tools.mjs';
 
 const FOLDER = path.join(ROOT, 'build', 'image');
@@ -63,8 +65,11 @@ async function main() {
     say(`  ${megabytes(total('bytes'))} ${megabytes(total('compressedBytes'))} gzip  in all`);
   }
   writeFileSync(path.join(FOLDER, 'layers.json'), `${JSON.stringify(reports, null, 2)}\n`);
-  if (has('podman') && has('runc')) await runImage({ storage: STORAGE, folder: FOLDER, image: 'localhost/ruminate:cpu', check, say });
-  else check('the image runs', false, 'podman or runc is missing: apt-get install podman runc');
+  if (!has('podman') || !has('runc')) return check('the image runs', false, 'podman or runc is missing: apt-get install podman runc');
+  await runImage({ storage: STORAGE, folder: FOLDER, image: 'localhost/ruminate:cpu', check, say });
+  const product = path.join(FOLDER, 'app');
+  await layOut(product, ['countdown']);
+  await runUnits({ storage: STORAGE, buildah, base: bases.NODE_IMAGE, product, check, say });
 }
 
 function megabytes(bytes) {

@@ -12,8 +12,8 @@ import { ImageError, run } from './tools.mjs';
 /** The user of the image. */
 const USER = 65_532;
 /** crun 1.8 refuses a machine with both versions of cgroups, and a machine may not raise its limits: neither is about the image. */
-const RUNTIME = ['--runtime', 'runc', '--cgroup-manager', 'cgroupfs'];
-const LIMITS = ['--ulimit', 'nofile=1024:1024', '--ulimit', 'nproc=4096:4096'];
+export const RUNTIME = ['--runtime', 'runc', '--cgroup-manager', 'cgroupfs'];
+export const LIMITS = ['--ulimit', 'nofile=1024:1024', '--ulimit', 'nproc=4096:4096'];
 const READY_MS_MAX = 60_000;
 const JOB_MS_MAX = 120_000;
 const JOB = { model: 'countdown', prompt: '4 20 8 13 target 59', budget: { width: 4, length: 128 }, seed: 1 };

@@ -6,7 +6,7 @@ import {
 import type { Construct } from 'constructs';
 
 import type { StageConfig } from '../config.ts';
-import { frontEnvironment } from './environment.ts';
+import { CACHE, serverEnvironment } from './environment.ts';
 import { accept, ANYWHERE, roleOf, skipCheckov } from './iam.ts';
 import { logGroupOf, writeLogs } from './logs.ts';
 import type { NetworkStack } from './network.ts';
@@ -35,7 +35,7 @@ export class ControlFargateStack extends Stack {
     const digest = new CfnParameter(this, 'ImageDigest', { description: 'Of the image that answers', allowedPattern: '^sha256:[0-9a-f]{64}$' });
     const logGroup = logGroupOf(this, 'Log', config, places.dataKey);
     const cluster = new ecs.Cluster(this, 'Cluster', { vpc: network.vpc, containerInsightsV2: ecs.ContainerInsights.ENABLED });
-    const { RUMINATE_API_KEYS: _, ...environment } = frontEnvironment('api', { config, places, apiKeys: '' });
+    const environment = serverEnvironment({ config, places, publicUrl: this.publicUrl });
     const task = new ecs.FargateTaskDefinition(this, 'Task', {
       cpu: 512,
       memoryLimitMiB: Math.max(1_024, memoryMiB),
@@ -52,14 +52,14 @@ export class ControlFargateStack extends Stack {
         ],
       }),
       runtimePlatform: { cpuArchitecture: ecs.CpuArchitecture.X86_64, operatingSystemFamily: ecs.OperatingSystemFamily.LINUX },
-      volumes: [{ name: 'tmp' }],
+      volumes: [{ name: 'tmp' }, { name: 'cache' }],
     });
     accept(task, { 'AwsSolutions-ECS2': 'They are names of places and numbers; keys come from the secret.' });
     // By its ARN: given the secret itself, CDK would write the role into the policy of its key, in another stack.
     const keys = secrets.Secret.fromSecretCompleteArn(this, 'ApiKeys', apiKeys.secretArn);
     const container = task.addContainer('api', {
       image: ecs.ContainerImage.fromRegistry(`${images.repositoryUri}@${digest.valueAsString}`),
-      command: ['serve', '--no-worker', '--host', '0.0.0.0', '--port', String(PORT), '--proxies', '1'],
+      command: ['serve', '--no-worker', '--host', '0.0.0.0', '--port', String(PORT), '--proxies', '1', ...config.models.flatMap((model) => ['--model', model])],
       environment,
       secrets: { RUMINATE_API_KEYS: ecs.Secret.fromSecretsManager(keys) },
       portMappings: [{ containerPort: PORT }],
@@ -69,7 +69,7 @@ export class ControlFargateStack extends Stack {
       healthCheck: { command: ['CMD', '/usr/local/bin/node', '-e', `fetch('http://127.0.0.1:${PORT}/health/live').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))`], startPeriod: Duration.seconds(30) },
       logging: ecs.LogDrivers.awsLogs({ logGroup, streamPrefix: 'api' }),
     });
-    container.addMountPoints({ containerPath: '/tmp', sourceVolume: 'tmp', readOnly: false });
+    container.addMountPoints({ containerPath: '/tmp', sourceVolume: 'tmp', readOnly: false }, { containerPath: `${CACHE}/ruminate`, sourceVolume: 'cache', readOnly: false });
     const security = new ec2.SecurityGroup(this, 'Api', { vpc: network.vpc, allowAllOutbound: false, description: 'The API: from its balancer, HTTPS out' });
     security.addEgressRule(ec2.Peer.anyIpv4(), ec2.Port.tcp(443), 'S3, SQS, KMS');
     const service = new ecs.FargateService(this, 'Service', {

@@ -41,6 +41,11 @@ export function frontEnvironment(name: string, { config, places, apiKeys }: Fron
   };
 }
 
+/** Of `ruminate serve`; its keys come as a secret. */
+export function serverEnvironment({ config: { usdPerHour }, places, publicUrl }: { readonly config: StageConfig; readonly places: Places; readonly publicUrl: string }): Environment {
+  return { ...common(places), RUMINATE_CACHE: CACHE, RUMINATE_PUBLIC_URL: publicUrl, ...(usdPerHour === null ? {} : { RUMINATE_USD_PER_HOUR: String(usdPerHour) }) };
+}
+
 /** Of a worker that takes messages itself. */
 export function workerEnvironment({ stage, places, pool, isSpot, publicUrl }: { readonly stage: string; readonly places: Places; readonly pool: PoolConfig; readonly isSpot: boolean; readonly publicUrl: string }): Environment {
   return {

@@ -1,5 +1,5 @@
 /** What runs by the clock, whether anybody asks or not: the reconciler each minute, and whoever collects garbage each day. */
-import { Annotations, aws_cloudwatch as cloudwatch, aws_lambda as lambda, aws_scheduler as scheduler, Duration, Stack, type StackProps } from 'aws-cdk-lib';
+import { aws_cloudwatch as cloudwatch, aws_lambda as lambda, aws_scheduler as scheduler, Duration, Stack, type StackProps } from 'aws-cdk-lib';
 import { Construct } from 'constructs';
 
 import type { StageConfig } from '../config.ts';
@@ -41,9 +41,7 @@ export class ScheduleStack extends Stack {
         rights: collectorRights(places), environment: collectorEnvironment({ config, places }),
       },
     ];
-    const built = chores.filter((chore) => bundles.has(chore.name));
-    for (const { name } of chores.filter((chore) => !built.includes(chore))) Annotations.of(this).addWarningV2('ruminate:no-bundle', `There is no bundle ${name}: it is left out.`);
-    this.errors = built.map((chore) => new Scheduled(this, chore.name, { ...chore, config, places, code: bundles.at(chore.name) }).errors);
+    this.errors = chores.map((chore) => new Scheduled(this, chore.name, { ...chore, config, places, code: bundles.at(chore.name) }).errors);
   }
 }
 

@@ -37,7 +37,13 @@ const WIDE: Readonly<Record<string, string>> = {
   'Store.Arn/platform/probe/*': 'objects',
   'Store.Arn/platform/live/*': 'objects',
   'Store.Arn/platform/due/*': 'objects',
+  'Store.Arn/platform/keep/*': 'objects',
+  'Store.Arn/platform/expire/*': 'objects',
+  'Store.Arn/platform/strikes/*': 'objects',
   'Store.Arn/platform/read/*': 'objects',
+  'Store.Arn/platform/files/*': 'objects',
+  'Store.Arn/platform/batches/*': 'objects',
+  'Store.Arn/platform/gc/*': 'objects',
 };
 const EVERYWHERE = ['ecr:GetAuthorizationToken', 'ecs:DiscoverPollEndpoint', 'cloudwatch:DescribeAlarms'];
 

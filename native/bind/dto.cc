@@ -153,6 +153,7 @@ RunOptions ReadRunOptions(Reader& reader) {
   options.lengths = reader.Int32Array("lengths", kWidthMax);
   options.seed = reader.U64("seed");
   options.first_chain = reader.Int32("firstChain", 0, INT32_MAX - kWidthMax);
+  options.job_width = reader.Int32("jobWidth", 0, INT32_MAX);
   Reader sampling(reader.PathOf("sampling"), reader.Object("sampling"));
   if (reader.status().ok()) options.sampling = ReadSampling(sampling);
   reader.Merge(sampling.status());

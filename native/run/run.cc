@@ -97,7 +97,15 @@ Status Run::Impl::ForkChains() {
     chains_[i].logits_row = i;
     if (i != prompt_row_) std::ranges::copy(LogitsRow(prompt_row_), LogitsRow(i).begin());
   }
+  // A shard of one chain has nobody here to share the prompt's pages with; the job has.
+  ChainId lone = kNoChain;
+  if (from_prompt_.size() == 1 && JobWidth() > chains_.size()) {
+    Expected<ChainId> fork = backend_->ForkChain(source);
+    if (!fork.ok()) return fork.status();
+    lone = *fork;
+  }
   shared_sum_ = std::max(shared_sum_, backend_->SharedSum(source));
+  if (lone != kNoChain) backend_->FreeChain(lone);
   return Status::Ok();
 }
 
@@ -140,15 +148,9 @@ Finish Run::Impl::Accept(ChainState& chain, int32_t length, int32_t token) {
   return chain.report.tokens.size() == static_cast<size_t>(length) ? Finish::kLength : Finish::kNone;
 }
 
-bool Run::Impl::BudgetAllowsFeeding() const {
-  if (options_.kv_read_budget < 0) return true;
-  int64_t needed = 0;
-  for (const size_t i : front_) needed += backend_->NextLiveSum(chains_[i].id);
-  return needed <= read_sum_max_ - read_sum_;
-}
-
 // The newest tokens of the front, if budget and memory allow; else everything ends here. false: there is nothing to feed.
 bool Run::Impl::PlanFront() {
+  EndOverBudget();
   if (!BudgetAllowsFeeding()) EndRunning(Finish::kBudget);
   if (!MemoryAllowsFeeding()) EndRunning(Finish::kMemory);
   if (front_.empty()) return false;

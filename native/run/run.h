@@ -24,11 +24,13 @@ struct RunOptions {
   std::vector<int32_t> lengths;            // [width] generated tokens at most, each >= 1
   uint64_t seed = 0;
   int32_t first_chain = 0;                 // global index of chain 0: shards keep their numbers, and so their random numbers
+  int32_t job_width = 0;                   // 0: this is the whole job. Else a shard of one with so many chains: usage comes out as the job's
   Sampling sampling;
   std::vector<int32_t> eos_ids;
   std::vector<std::string> stop;           // byte strings, matched across token borders; needs `pieces`; stop_matcher.h has limits
   std::shared_ptr<const std::vector<std::string>> pieces;  // [vocab] bytes each token adds to the text
-  int64_t kv_read_budget = -1;             // -1: none. KV reads of all chains together, in tokens (mean over layers and KV heads)
+  int64_t kv_read_budget = -1;             // -1: none. KV reads of all chains of the job, in tokens (mean over layers and KV heads): of this
+                                           // run's together, or under job_width an equal share for each, the first ones one more
   int64_t memory_limit_bytes = -1;         // -1: none. KV bytes the backend may hold before a step; see kMemory in Step
   int32_t prefill_chunk = 128;             // tokens per Forward during prefill; never changes a bit
   int32_t logprobs = -1;                   // alternatives whose log-probability is kept beside each token's, at most kTopLogprobsMax; -1: none are kept
@@ -144,7 +146,7 @@ class Run {
   // A step: sample one token per running chain; finish by EOS, stop string or length; if feeding the rest would exceed the
   // KV-read budget they finish with kBudget, else feed them in one batch. A finished chain's KV is freed at once.
   // Memory that runs out, or a limit that is reached, ends the running chains with kMemory as a budget does; only in Prefill is it an error.
-  // The token sampled in the step that the budget stops stays: it cost no read. So does the step's count.
+  // The token sampled in the step that the budget stops stays: it cost no read. So does the step's count. Of a shard each chain has its own budget.
   // An error of the backend sticks: every later call returns it again.
   // With `masks`, one for each chain (an empty one allows everything), it is one step at most; a mask that allows nothing is ERR_OPTION, and
   // nothing has happened: whoever makes masks knows what else could come.

@@ -91,7 +91,7 @@ Status Run::Impl::CheckRestored() {
   }
   read_sum_ = 0;
   for (const ChainState& chain : chains_) read_sum_ += chain.report.read_sum;
-  if (chains_.size() > 1) shared_sum_ = std::max({shared_sum_, journal.job.shared_sum, SharedOfPrompt()});
+  if (JobWidth() > 1) shared_sum_ = std::max({shared_sum_, journal.job.shared_sum, SharedOfPrompt()});
   restored_.reset();
   return Status::Ok();
 }

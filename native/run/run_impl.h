@@ -106,6 +106,7 @@ struct Run::Impl {
   Status Take(Status fed, bool alone);
   void SampleAll(const std::vector<TokenMask>& masks);
   Finish Accept(ChainState& chain, int32_t index, int32_t token);
+  void EndOverBudget();
   bool BudgetAllowsFeeding() const;
   bool MemoryAllowsFeeding() const;
   void EndRunning(Finish finish);
@@ -151,6 +152,7 @@ struct Run::Impl {
   Status CheckRestored();
   int64_t SharedOfPrompt() const;
 
+  size_t JobWidth() const { return std::max(chains_.size(), static_cast<size_t>(options_.job_width)); }
   int32_t FedWhole(const ChainState& chain) const { return static_cast<int32_t>(options_.prompt.size() + chain.report.tokens.size()); }
   std::span<float> LogitsRow(size_t r) { return std::span(logits_).subspan(r * vocab_, vocab_); }
 

@@ -35,6 +35,7 @@ Status CheckRunOptions(const RunOptions& o, const ModelConfig& config) {
   if (o.first_chain < 0 || o.first_chain > std::numeric_limits<int32_t>::max() - o.width) {
     return Error(kErrOption, "first_chain is out of range");
   }
+  if (o.job_width != 0 && o.job_width < o.first_chain + o.width) return Error(kErrOption, "job_width must be 0 or hold all chains of the shard");
   if (o.kv_read_budget < -1) return Error(kErrOption, "kv_read_budget must be -1 (none) or more");
   if (o.logprobs < -1 || o.logprobs > kTopLogprobsMax) return Error(kErrOption, "logprobs must be -1 (none) to " + std::to_string(kTopLogprobsMax));
   if (o.prefill_chunk < 1) return Error(kErrOption, "prefill_chunk must be at least 1");

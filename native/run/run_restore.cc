@@ -96,7 +96,7 @@ Status Run::Impl::Rebuild(const RestoreOptions& restore, const CacheGeometry* ge
   records_decisions_ = restore.journals.empty() || job.decision_heads > 0;
   prefill_read_sum_ = job.prefill_read_sum;
   prefill_peak_sum_ = job.prefill_peak_sum;
-  shared_sum_ = chains_.size() > 1 ? job.shared_sum : 0;
+  shared_sum_ = JobWidth() > 1 ? job.shared_sum : 0;
 
   from_prompt_.clear();
   for (size_t i = 0; i < chains_.size(); ++i) {

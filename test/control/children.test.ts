@@ -3,10 +3,13 @@ import { afterAll, describe, expect, test } from 'vitest';
 
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { NativeShelf } from '../../engine/control/native-shelf.ts';
+import { putRate } from '../../engine/control/rates.ts';
+import { EngineError } from '../../engine/core/errors.ts';
 import { generate } from '../../engine/job/generate.ts';
 import { resumeStored } from '../../engine/job/stored.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { readJob } from '../../engine/kv/create.ts';
+import { ManualClock } from '../helpers/clock.ts';
 import { keyFile } from '../helpers/stored-job.ts';
 import { SPEC, TENANT, eventsOf, fingerprint, numbered, platformOn, runToEnd } from './support.ts';
 
@@ -146,7 +149,7 @@ describe('a quote', () => {
     const { id } = await platform.submit(dense, me);
     await runToEnd(store, id);
     const { usage } = (await platform.result(id, me)) ?? {};
-    expect(quote).toMatchObject({ model: 'countdown@dense', length: 160, width: 2, compression_ratio: 1, prompt_tokens: usage?.prompt_tokens, seconds: null, cost_usd: null, refusal: null });
+    expect(quote).toMatchObject({ model: 'countdown@dense', length: 160, width: 2, compression_ratio: 1, prompt_tokens: usage?.prompt_tokens, seconds: null, seconds_by: null, cost_usd: null, refusal: null });
     expect(quote.expected).toEqual(quote.worst);
     expect(quote.expected).toMatchObject({ completion_tokens: usage?.completion_tokens, kv_reads: usage?.kv_reads, peak_kv_tokens: usage?.peak_kv_tokens });
   });
@@ -155,8 +158,27 @@ describe('a quote', () => {
     const { platform } = platformOn(new MemoryStore(), shelf, { workers, usdPerHour: 3.6 });
     const quote = await platform.quote(SPEC, me);
     expect(quote.expected.kv_reads).toBeLessThan(quote.worst.kv_reads);
-    expect(quote).toMatchObject({ compression_ratio: 2, seconds: 3.2 });
+    expect(quote).toMatchObject({ compression_ratio: 2, seconds: 3.2, seconds_by: 'this_worker' });
     expect(quote.cost_usd).toBeCloseTo(0.0032, 10);
+  });
+
+  test('without a worker goes by what workers elsewhere have said, on this variant or another, and by nothing if the store does not answer', async () => {
+    const store = new MemoryStore();
+    const clock = new ManualClock();
+    const { platform } = platformOn(store, shelf, { usdPerHour: 3.6, clock });
+    const seconds = async () => {
+      const { seconds: told, seconds_by: by } = await platform.quote(SPEC, me);
+      return [told, by];
+    };
+    expect(await seconds()).toEqual([null, null]);
+    await putRate(store, 'countdown@cr8', 50);
+    clock.advance(60_000);
+    expect(await seconds()).toEqual([6.4, 'workers']);
+    await putRate(store, 'countdown@cr2', 10);
+    clock.advance(60_000);
+    expect(await seconds()).toEqual([32, 'workers']);
+    const broken = platformOn(Object.assign(Object.create(store) as MemoryStore, { list: () => { throw new EngineError('ERR_STORE', 'no'); } }), shelf).platform;
+    expect(await broken.quote(SPEC, me)).toMatchObject({ seconds: null, seconds_by: null });
   });
 
   test('of what would be refused says why, and stores nothing', async () => {

@@ -15,8 +15,8 @@ test('the app bundles without anything of Node\'s and without native code, under
   expect(inputs.some((file) => file.endsWith('functions/openai/chat.ts'))).toBe(true);
   const engine = inputs.filter((file) => /(^|\/)engine\//.test(file) && !file.includes('node_modules')).map((file) => file.slice(file.lastIndexOf('engine/')));
   // Schemas are refused with the request's own words, and before a job is.
-  const grammar = ['ebnf', 'grammar', 'json-rules', 'number-rules', 'schema-grammar'];
-  const core = ['clock', 'errors', 'host', 'limits', 'turns'];
+  const grammar = ['characters', 'ebnf', 'grammar', 'json-rules', 'number-rules', 'pattern-rules', 'schema-grammar'];
+  const core = ['clock', 'errors', 'host', 'json-size', 'limits', 'turns'];
   expect(engine.sort()).toEqual([...core.map((file) => `engine/core/${file}.ts`), ...['call-id', 'elected', ...grammar].toSorted().map((file) => `engine/job/${file}.ts`), 'engine/ports/telemetry.ts', 'engine/telemetry/names.ts', 'engine/webhook/events.ts']);
 });
 

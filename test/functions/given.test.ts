@@ -83,11 +83,18 @@ describe('text', () => {
   });
 
   test('that is nested deeper than anything could store is refused, at any depth', async () => {
-    for (const depth of [HTTP_LIMITS.JSON_DEPTH_MAX, 1_000_000]) {
+    for (const depth of [HTTP_LIMITS.JSON_DEPTH_MAX, 10_000]) {
       const nested = `${JSON.stringify(JOB).slice(0, -1)},"template_variables":{"a":${'['.repeat(depth)}${']'.repeat(depth)}}}`;
       expect(await post('/v1/quotes', nested)).toMatchObject({ status: 400, code: 'invalid_value', param: 'template_variables.a.0' });
     }
   });
+});
+
+test('a body of more small things than any request has is refused before it is parsed; of token ids there may be many', async () => {
+  for (const change of [{ metadata: Object.fromEntries(Array.from({ length: 20_000 }, (_, i) => [`k${i}`, 'v'])) }, { stop: Array.from({ length: 70_000 }, () => '') }]) {
+    expect(await post('/v1/chat/completions', { ...CHAT, ...change })).toMatchObject({ status: 400, code: 'invalid_value', text: expect.stringContaining('The body must have at most') as string });
+  }
+  expect(await post('/v1/quotes', { model: JOB.model, raw_prompt: Array.from({ length: 500_000 }, () => 1) })).toMatchObject({ status: 400, code: 'context_length_exceeded', param: 'raw_prompt' });
 });
 
 const TEXT = { model: 'countdown@cr2', prompt: '<s> user 7 18', max_tokens: 1 };

@@ -31,6 +31,7 @@ export function runOptions(changes: Partial<RunOptions> & { readonly length?: nu
     lengths: new Int32Array(width).fill(length),
     seed: 42n,
     firstChain: 0,
+    jobWidth: 0,
     sampling: { ...GREEDY, temperature: 1 },
     eosIds: new Int32Array(0),
     stop: [],

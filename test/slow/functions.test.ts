@@ -147,6 +147,11 @@ describe.skipIf('missing' in peer)('one bundle', () => {
       expect(all.length).toBeGreaterThan(10);
       const after = all[5]?.sequence_number ?? 0;
       expect(await read(after)).toEqual(all.slice(6));
+      // And what is stored of it can be looked at.
+      const job = id.slice('resp_'.length);
+      const stored = async (at: string) => await (await fetch(`${instance.url}/v1/checkpoints${at}`, { headers: { authorization: `Bearer ${KEY}` } })).json() as Record<string, unknown>;
+      expect((await stored('?limit=100')).data).toEqual(expect.arrayContaining([expect.objectContaining({ id: job, model: ASKED.model })]));
+      expect(await stored(`/${job}`)).toMatchObject({ id: job, usd_per_month: expect.any(Number) as number, chains: [{ chain: 0, tokens: expect.any(Number) as number }], missing: [] });
     }, 120_000);
 
     test('knows a caller by his key, and refuses what is wrong as everywhere', async () => {

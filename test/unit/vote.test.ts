@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { type CastBallot, type VoteRule, electedBallot, isDecided } from '../../engine/job/vote.ts';
+import { seededRandom } from '../../engine/adapters/memory-faults.ts';
+import { type CastBallot, type VoteRule, decidedStep, electedBallot, isDecided } from '../../engine/job/vote.ts';
 
 const ballot = (chain: number, step: number, key: string | null, verified: boolean | null = null): CastBallot =>
   ({ chain, step, answer: key === null ? null : `says ${key}`, key, verified });
@@ -104,5 +105,35 @@ describe('early stop', () => {
         expect(isDecided('majority', so, 1)).toBe(possible.size === 1);
       }
     }
+  });
+});
+
+describe('what is known of chains elsewhere', () => {
+  const random = seededRandom(8);
+  const draw = <T>(of: readonly T[]): T => of[Math.floor(random() * of.length)] as T;
+
+  test('a step at which the vote is known to be decided is never before the first such step, and is it once every chain has been there', () => {
+    let exact = 0;
+    for (let i = 0; i < 5_000; i++) {
+      const rule = draw(['majority', 'first', 'verifier'] as const);
+      const all = Array.from({ length: draw([1, 2, 3, 4, 5]) }, (_, chain) => {
+        const key = draw(['a', 'a', 'b', null]);
+        return { chain, step: draw([1, 2, 3, 4]), answer: key, key, verified: key === 'a' };
+      });
+      const whole = decidedStep(rule, all);
+      const first = [1, 2, 3, 4].find((step) => {
+        const cast = all.filter((ballot) => ballot.step <= step);
+        return isDecided(rule, cast, all.length - cast.length);
+      });
+      expect(whole).toEqual({ step: first, isExact: true });
+      const seen = all.map((): number => draw([0, 1, 2, 3, 4]));
+      const known = decidedStep(rule, all.map((ballot, chain) => (ballot.step <= (seen[chain] ?? 0) ? ballot : { unfinishedAt: seen[chain] ?? 0 })));
+      if (known === null) continue;
+      expect(known.step, JSON.stringify({ rule, all, seen })).toBeGreaterThanOrEqual(first as number);
+      if (!known.isExact) continue;
+      expect(known.step).toBe(first);
+      exact++;
+    }
+    expect(exact).toBeGreaterThan(300);
   });
 });

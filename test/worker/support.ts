@@ -63,7 +63,7 @@ export class Bench {
     const { weightsDigest } = await opened.engine.identity();
     const stored = storedSpecOf(spec, opened.job, modelIdOf(opened.job.model, weightsDigest), null);
     const where = whereIs(job);
-    await createJob(this.store, where, JSON.stringify(change(stored)));
+    await createJob(this.store, where, JSON.stringify(change(stored)), { shards: spec.shards });
     if (send) await this.send(job);
     return where;
   }
