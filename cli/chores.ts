@@ -1,11 +1,13 @@
 /**
- * What a process does for its store beside jobs and requests: it sends webhooks that are due, and moves batches on that nobody asks for. Any number of
+ * What a process does for its store beside jobs and requests: it sends webhooks that are due, moves batches on that nobody asks for, and
+ * lets go of what jobs have left and nobody is to keep any longer. Any number of
  * processes may, and each that is killed is followed by the others.
  */
 import type { Logger } from 'pino';
 
 import { createNodeSender } from '../engine/adapters/sender-node.ts';
 import type { Batches } from '../engine/control/batches.ts';
+import { type Retention, expireDue } from '../engine/control/retention.ts';
 import type { Clock } from '../engine/core/clock.ts';
 import { Rounds } from '../engine/core/rounds.ts';
 import { unlessLater } from '../engine/core/waiting.ts';
@@ -22,12 +24,16 @@ export interface ChoresOptions {
   readonly publicUrl: string | null;
   /** For development: webhooks may go to this machine, and without TLS. */
   readonly webhooksToLoopback: boolean;
+  /** How long what a job leaves is kept. */
+  readonly retention: Retention;
+  /** Whether it lets go of what is over: for a worker it is nothing that it need have the right to. */
+  readonly collects: boolean;
   readonly log: Logger;
   readonly clock: Clock;
   readonly onWebhook?: ((event: DelivererEvent) => void) | undefined;
 }
 
-/** How long a batch waits that nobody asks for. */
+/** How long what nobody asks for waits. */
 const WALK_MS = 60_000;
 
 export class Chores {
@@ -35,10 +41,10 @@ export class Chores {
   readonly outbox: Outbox;
   readonly #deliverer: Deliverer;
   readonly #o: ChoresOptions;
-  #walk: Rounds | null = null;
+  #rounds: readonly Rounds[] = [];
 
   constructor(options: ChoresOptions) {
-    const { store, keys, publicUrl, webhooksToLoopback, log, clock, onWebhook } = this.#o = options;
+    const { store, keys, publicUrl, webhooksToLoopback, retention, log, clock, onWebhook } = this.#o = options;
     this.#deliverer = new Deliverer({
       store, keys, clock, publicUrl,
       sender: createNodeSender({ allowLoopback: webhooksToLoopback }),
@@ -47,20 +53,28 @@ export class Chores {
         webhookLog(log, event);
       },
     });
-    this.outbox = new Outbox({ store, clock, onRecorded: this.ring });
+    this.outbox = new Outbox({ store, clock, retention, onRecorded: this.ring });
   }
 
   /** Something may be due. */
   readonly ring = (): void => this.#deliverer.ring();
 
   start(batches: Pick<Batches, 'walk'>): void {
-    const { log, clock } = this.#o;
+    const { store, collects, log, clock } = this.#o;
     this.#deliverer.start();
-    this.#walk ??= new Rounds({ everyMs: WALK_MS, work: (signal) => batches.walk({ signal }), onTrouble: (error) => log.warn({ err: error }, 'batches could not be walked'), clock });
+    if (this.#rounds.length > 0) return;
+    const round = (what: string, work: (signal: AbortSignal) => Promise<void>) => new Rounds({ everyMs: WALK_MS, work, onTrouble: (error) => log.warn({ err: error }, `${what} could not be walked`), clock });
+    this.#rounds = [
+      round('batches', (signal) => batches.walk({ signal })),
+      ...(!collects ? [] : [round('what is over', async (signal) => {
+        const { trimmed, erased } = await expireDue(store, { signal, clock, onTrouble: (where, error) => log.warn({ ...where, err: error }, 'a job that is over could not be let go of') });
+        if (trimmed + erased > 0) log.info({ trimmed, erased }, 'let go of what was kept for long enough');
+      })]),
+    ];
   }
 
   /** What has not stopped after `deadlineMs` is left: others do it again. */
   async stop(deadlineMs: number): Promise<void> {
-    await unlessLater(this.#o.clock, deadlineMs, Promise.all([this.#deliverer.stop(), this.#walk?.stop()]));
+    await unlessLater(this.#o.clock, deadlineMs, Promise.all([this.#deliverer.stop(), ...this.#rounds.map((round) => round.stop())]));
   }
 }

@@ -1,6 +1,7 @@
 /** `ruminate gc`: removes objects that no head needs. */
 import type { Command } from 'commander';
 
+import { expireDue } from '../engine/control/retention.ts';
 import { sweepTenant } from '../engine/control/sweep.ts';
 import { EngineError } from '../engine/core/errors.ts';
 import { listJobs } from '../engine/kv/create.ts';
@@ -53,9 +54,19 @@ export function gcCommand(): Command {
           else process.stderr.write(`${failureLine(error)} (${where.job}: nothing deleted)\n`);
         }
       }
+      if (job === undefined && !dryRun) await letGo(store, flags.tenant, { json, signal });
       if (job === undefined) await sweepFiles(store, flags.tenant, { dryRun, json, signal });
       if (job === undefined && !json) process.stdout.write(`${plural(total.jobs, 'job')}: ${doneText(dryRun, total.objects, total.bytes)}\n`);
     });
+}
+
+/** Of what was kept for its time. */
+async function letGo(store: ObjectStore, tenant: string, { json, signal }: { readonly json: boolean; readonly signal: AbortSignal }): Promise<void> {
+  const onTrouble = ({ job }: { readonly job: string }, error: unknown) => void process.stderr.write(`${failureLine(error)} (${job}: kept for now)\n`);
+  const { trimmed, erased } = await expireDue(store, { tenant, signal, onTrouble });
+  if (trimmed + erased === 0) return;
+  if (json) process.stdout.write(`${JSON.stringify({ over: true, trimmed, erased })}\n`);
+  else process.stdout.write(`kept for long enough: the KV of ${plural(trimmed, 'job')} and all of ${plural(erased, 'job')} deleted\n`);
 }
 
 /** Of uploads that nobody finished, and of batches that have ended. */

@@ -13,6 +13,7 @@ import { modelCommand } from './model.ts';
 import { modelsCommand } from './models.ts';
 import { command, usageExit } from './options.ts';
 import { queueCommand } from './queue.ts';
+import { quoteCommand } from './quote.ts';
 import { extendCommand, forkCommand, resumeCommand } from './resume.ts';
 import { runCommand } from './run.ts';
 import { serveCommand } from './serve.ts';
@@ -22,6 +23,7 @@ const program = command('ruminate')
   .description('Long reasoning over compressed KV caches: one prompt, W chains, one budget of KV reads, one answer.')
   .version(versionOf(), '-V, --version')
   .addCommand(runCommand())
+  .addCommand(quoteCommand())
   .addCommand(resumeCommand())
   .addCommand(forkCommand())
   .addCommand(extendCommand())

@@ -1,10 +1,11 @@
 /** How the command line reads values. Only the form is checked here: ranges are the engine's, so that every caller gets the same answer. */
 import { Command, InvalidArgumentError } from 'commander';
 
+import type { Retention } from '../engine/control/retention.ts';
 import { durationOf } from '../engine/core/duration.ts';
 import { EngineError } from '../engine/core/errors.ts';
 import { NAMESPACE_RULE, isNamespace } from '../functions/emf.ts';
-import { isWebAddress } from '../functions/worker-env.ts';
+import { isWebAddress, retentionOf } from '../functions/worker-env.ts';
 import { EXIT } from './exit.ts';
 
 export function integer(text: string): number {
@@ -76,6 +77,26 @@ export function usdPerHourOf(given: number | undefined, environment: NodeJS.Proc
   const usd = given ?? (/^\d{1,15}(\.\d{1,9})?$/.test(text) ? Number(text) : Number.NaN);
   if (usd >= 0 && usd < 1e15) return usd;
   throw new EngineError('ERR_OPTION', `${given === undefined ? 'RUMINATE_USD_PER_HOUR' : 'usd-per-hour'} must be a number, 0 or more; got ${JSON.stringify(text.slice(0, 80))}.`);
+}
+
+/** @param given by options; default: RUMINATE_RETENTION and RUMINATE_RESULT_RETENTION. @throws EngineError ERR_OPTION. */
+export function requireRetention(given: RetentionFlags): Retention {
+  const wrong: string[] = [];
+  const retention = retentionOf(given, process.env, wrong);
+  if (wrong.length > 0) throw new EngineError('ERR_OPTION', `${wrong.join('; ')}.`);
+  return retention;
+}
+
+export interface RetentionFlags {
+  readonly retention?: string;
+  readonly resultRetention?: string;
+}
+
+export function retentionOptions(options: Command): Command {
+  return options
+    .optionsGroup('Keeping:')
+    .option('--retention <time>', 'how long the KV of a job that has ended is kept, for going on from it; none: until it is deleted (default: RUMINATE_RETENTION, else 7d)')
+    .option('--result-retention <time>', 'how long its result is, and with it the job (default: RUMINATE_RESULT_RETENTION, else none)');
 }
 
 export const EMF_HELP = 'scaling signals as lines for CloudWatch on standard output, in that namespace, each minute (default: RUMINATE_EMF, else none)';

@@ -6,13 +6,13 @@ import path from 'node:path';
 import { EngineError } from '../engine/core/errors.ts';
 import { apiKeysOf } from './api-keys.ts';
 import { EXIT, onInterrupt } from './exit.ts';
-import { EMF_HELP, command, decimal, durationMs, emfNamespaceOf, integer, publicUrlOf, repeated, usdPerHourOf } from './options.ts';
+import { EMF_HELP, type RetentionFlags, command, decimal, durationMs, emfNamespaceOf, integer, publicUrlOf, repeated, requireRetention, retentionOptions, usdPerHourOf } from './options.ts';
 import { type QueueFlags, queueOptions } from './queue-options.ts';
 import type { OpenServer } from './server.ts';
 import { type PolicyFlags, policyOf, policyOptions } from './stored.ts';
 import { paintFor } from './text.ts';
 
-export interface ServeFlags extends PolicyFlags, QueueFlags {
+export interface ServeFlags extends PolicyFlags, QueueFlags, RetentionFlags {
   readonly port: number;
   readonly host: string;
   readonly store?: string;
@@ -61,7 +61,7 @@ export function serveCommand(): Command {
     .option('--no-worker', 'only answers: `ruminate worker` runs the jobs')
     .option('--threads <n>', 'threads (default: all of this machine)', integer)
     .option('--slice-time <time>', 'how long a job runs before the next one\'s turn (default: 10m)', durationMs);
-  return policyOptions(queueOptions(options))
+  return retentionOptions(policyOptions(queueOptions(options)))
     .optionsGroup('Output:')
     .option('--emf <namespace>', EMF_HELP)
     .addOption(new Option('--log-level <level>', 'of the log on stderr (default: warn on a terminal, else info)').choices(['debug', 'info', 'warn', 'error', 'silent']))
@@ -91,6 +91,7 @@ async function serve(flags: ServeFlags): Promise<void> {
     usdPerHour: usdPerHourOf(flags.usdPerHour),
     emfNamespace: emfNamespaceOf(flags.emf),
     webhooksToLoopback: flags.webhooksToLoopback ?? false,
+    retention: requireRetention(flags),
     logLevel: flags.logLevel ?? (process.stderr.isTTY ? 'warn' : 'info'),
     signal: interrupt.signal,
   });

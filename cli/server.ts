@@ -7,6 +7,7 @@ import { createLocalQueue } from '../engine/adapters/queue-local.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
 import { WholeCatalogue } from '../engine/checkpoint/whole-catalogue.ts';
 import { NativeShelf } from '../engine/control/native-shelf.ts';
+import type { Retention } from '../engine/control/retention.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
 import { NO_WORKERS, type WorkerState } from '../engine/control/workers.ts';
 import { systemClock } from '../engine/core/clock.ts';
@@ -52,6 +53,8 @@ export interface ServerOptions {
   readonly emfNamespace: string | null;
   /** For development: webhooks may go to this machine, and without TLS. */
   readonly webhooksToLoopback: boolean;
+  /** How long what a job leaves is kept. */
+  readonly retention: Retention;
   readonly logLevel: string;
   readonly signal: AbortSignal;
 }
@@ -66,7 +69,7 @@ export interface OpenServer {
 }
 
 /** @throws EngineError ERR_STORE_CONFIG, ERR_STORE, ERR_QUEUE_CONFIG, ERR_QUEUE, ERR_KEY, ERR_OPTION, ERR_CANCELLED: before anything listens. */
-export async function openServer({ host, port, store: url, queue: queueFlags, worker: works, names, threads, sliceMs, policy, auth, proxies, publicUrl, usdPerHour, emfNamespace, webhooksToLoopback, logLevel, signal }: ServerOptions): Promise<OpenServer> {
+export async function openServer({ host, port, store: url, queue: queueFlags, worker: works, names, threads, sliceMs, policy, auth, proxies, publicUrl, usdPerHour, emfNamespace, webhooksToLoopback, retention, logLevel, signal }: ServerOptions): Promise<OpenServer> {
   const clock = systemClock;
   // Not synchronous: a reader of the log that is slow must not stop requests.
   const lines = pino.destination({ dest: 2, sync: false });
@@ -92,7 +95,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
   // A worker in this process can do with a queue in its memory.
   const { queue, isNew } = works ? await openQueueFor(store.url, queueFlags) ?? { queue: createLocalQueue({ clock }), isNew: true } : await requireQueueFor(store.url, queueFlags);
   await queue.depth({ signal });
-  const chores = new Chores({ store, keys, publicUrl, webhooksToLoopback, log, clock, onWebhook: metrics.webhook });
+  const chores = new Chores({ store, keys, publicUrl, webhooksToLoopback, retention, collects: true, log, clock, onWebhook: metrics.webhook });
   const { outbox } = chores;
   let parked = 0;
   const worker = new Worker({

@@ -6,7 +6,7 @@ import { EngineError } from '../engine/core/errors.ts';
 import { LOG_LEVELS } from '../functions/console-log.ts';
 import { GRACE_MS, type WorkerFlags, workerConfig } from '../functions/worker-env.ts';
 import { EXIT, onInterrupt } from './exit.ts';
-import { EMF_HELP, command, repeated } from './options.ts';
+import { EMF_HELP, command, repeated, retentionOptions } from './options.ts';
 import { queueOptions } from './queue-options.ts';
 
 const HELP = `
@@ -14,7 +14,7 @@ The worker stops for SIGTERM or Ctrl-C (a second one leaves at once), a Spot not
 it takes nothing more, finishes the step, commits, gives the messages back and exits 0 within the grace. Killed, it loses what it had not
 committed; another worker goes on. Options go before variables: RUMINATE_STORE, _QUEUE, _BATCH_QUEUE, _SLOTS, _THREADS, _SLICE_TIME, _GRACE,
 _TIME_LIMIT, _WORKER_MEMORY, _SPOT, _WALK_TIME, _CHECKPOINT_TOKENS, _CHECKPOINT_TIME, _JOURNAL_TIME, _LOG_LEVEL, _METRICS_PORT,
-_METRICS_HOST, _EMF, _PUBLIC_URL (for links in webhooks, which it sends); AWS's own for credentials and region.
+_METRICS_HOST, _EMF, _RETENTION, _RESULT_RETENTION, _PUBLIC_URL (for links in webhooks, which it sends); AWS's own for credentials and region.
 
 Examples:
   $ ruminate worker --store ./jobs                 (beside \`ruminate serve --store ./jobs --no-worker\`)
@@ -24,7 +24,7 @@ export function workerCommand(): Command {
   const options = command('worker')
     .description('run the jobs of a store as a queue brings them')
     .option('--store <url>', 'where jobs are kept: a directory, file:/… or s3://bucket/prefix');
-  return queueOptions(options)
+  const own = queueOptions(options)
     .option('--model <name>', 'a model to have loaded before the first job comes, as name or name@variant (repeatable)', repeated)
     .option('--slots <n>', 'jobs at a time, as memory allows; those of one model step together (default: 8)')
     .option('--threads <n>', 'threads (default: all of this machine)')
@@ -40,7 +40,8 @@ export function workerCommand(): Command {
     .option('--checkpoint-time <time>', 'or time between them')
     .option('--journal-time <time>', 'tokens alone are kept this often in between')
     .optionsGroup('Webhooks:')
-    .option('--webhooks-to-loopback', 'for development, as of `ruminate serve`: allow webhooks to this machine itself, and http://')
+    .option('--webhooks-to-loopback', 'for development, as of `ruminate serve`: allow webhooks to this machine itself, and http://');
+  return retentionOptions(own)
     .optionsGroup('Output:')
     .option('--metrics-port <n>', 'where Prometheus finds /metrics, and load balancers /health; 0: any that is free (default: nowhere)')
     .option('--metrics-host <address>', 'on which address; 0.0.0.0 for all (default: 127.0.0.1)')

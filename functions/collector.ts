@@ -1,7 +1,9 @@
 /**
- * The collector as a function, for a schedule of a day: `ruminate gc --all` for every tenant. What it has not reached when its time is over it goes on with
+ * The collector as a function, for a schedule of a day: what ended jobs left and was kept for long enough goes, and then it is
+ * `ruminate gc --all` for every tenant. What it has not reached when its time is over it goes on with
  * the next time, from where `gc/walk.json` says. It alone deletes what jobs are made of without being asked by their tenant; docs/FUNCTIONS.md.
  */
+import { type ExpiredNow, expireDue } from '../engine/control/retention.ts';
 import { sweepTenant } from '../engine/control/sweep.ts';
 import { textOfBytes, utf8Of } from '../engine/core/bytes.ts';
 import { EngineError } from '../engine/core/errors.ts';
@@ -11,17 +13,19 @@ import { HEAD, isNamePart, type JobKey } from '../engine/kv/names.ts';
 import { readHead } from '../engine/kv/read.ts';
 import type { ObjectStore } from '../engine/ports/object-store.ts';
 import type { WorkerLog } from './context.ts';
-import { type Environment, processEnvironment, readReconcilerEnv } from './env.ts';
-import type { LambdaContext } from './reconciler.ts';
+import { type Environment, processEnvironment, readPlatformEnv } from './env.ts';
+import type { LambdaContext } from './scheduled.ts';
 import { openServices } from './services.ts';
 
 export interface CollectorFunctionOptions {
   readonly store: ObjectStore;
   readonly log: WorkerLog;
+  /** Of the wall clock. */
+  readonly nowMs?: (() => number) | undefined;
 }
 
-/** What an invocation answers, for whoever looks. */
-export interface Collection {
+/** What an invocation answers, for whoever looks: beside what was kept for long enough, */
+export interface Collection extends ExpiredNow {
   /** Jobs that were looked at, and what was deleted of them and of files and batches. */
   readonly jobs: number;
   readonly objects: number;
@@ -35,10 +39,15 @@ const CURSOR = 'gc/walk.json';
 const CURSOR_BYTES_MAX = 4_096;
 
 /** @example export const handler = collectorFunction({ store, log }) */
-export function collectorFunction({ store, log }: CollectorFunctionOptions): (event: unknown, context: LambdaContext) => Promise<Collection> {
+export function collectorFunction({ store, log, nowMs }: CollectorFunctionOptions): (event: unknown, context: LambdaContext) => Promise<Collection> {
   return async (_event, context) => {
     const isOver = (): boolean => context.getRemainingTimeInMillis() <= MARGIN_MS;
-    const total = { jobs: 0, objects: 0, bytes: 0 };
+    const total = { trimmed: 0, erased: 0, jobs: 0, objects: 0, bytes: 0 };
+    // As many as are due, a share at a time.
+    for (let more = true; more && !isOver();) {
+      const { trimmed, erased } = await expireDue(store, { nowMs, onTrouble: (where, error) => log.warn({ ...where, err: error }, 'cannot be let go of') });
+      [total.trimmed, total.erased, more] = [total.trimmed + trimmed, total.erased + erased, trimmed + erased > 0];
+    }
     const add = (found: { readonly objects: number; readonly bytes: number } | null) => {
       total.objects += found?.objects ?? 0;
       total.bytes += found?.bytes ?? 0;
@@ -126,7 +135,7 @@ let opened: ((event: unknown, context: LambdaContext) => Promise<Collection>) | 
 export const handler = async (event: unknown, context: LambdaContext): Promise<Collection> => await (opened ??= open(processEnvironment()))(event, context);
 
 function open(environment: Environment): (event: unknown, context: LambdaContext) => Promise<Collection> {
-  const { store, log } = openServices(readReconcilerEnv(environment));
+  const { store, log } = openServices(readPlatformEnv(environment));
   const collect = collectorFunction({ store, log });
   return async (event, context) => {
     const collection = await collect(event, context);

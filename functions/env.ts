@@ -4,12 +4,13 @@
  */
 import { REGION_ELSEWHERE, sqsAddress } from '../engine/adapters/aws-address.ts';
 import { S3_FORM, parseS3Url } from '../engine/adapters/s3-url.ts';
+import type { Retention } from '../engine/control/retention.ts';
 import { EngineError } from '../engine/core/errors.ts';
 import { parseApiKeys } from './api-keys.ts';
 import type { KeyLookup } from './auth.ts';
 import { LOG_LEVELS, type LogLevel } from './console-log.ts';
 import { NAMESPACE_RULE, isNamespace } from './emf.ts';
-import { isWebAddress } from './worker-env.ts';
+import { isWebAddress, retentionOf } from './worker-env.ts';
 
 /** As a host gives it: `process.env`, or the bindings of a Worker, of which the texts count. */
 export type Environment = Readonly<Record<string, unknown>>;
@@ -33,6 +34,8 @@ export interface PlatformConfig {
   readonly workerBytes: number | null;
   /** Of a worker, for quotes; null: not known. */
   readonly usdPerHour: number | null;
+  /** How long what a job leaves is kept: of jobs whose end is told here. */
+  readonly retention: Retention;
   readonly logLevel: LogLevel;
 }
 
@@ -73,6 +76,14 @@ export function readEnv(environment: Environment): FrontConfig {
   return config as FrontConfig;
 }
 
+/** Of what nobody asks. @throws EngineError as `readEnv`. */
+export function readPlatformEnv(environment: Environment): PlatformConfig {
+  const env = new Variables(environment);
+  const config = platformConfig(env);
+  env.refuseWrong();
+  return config as PlatformConfig;
+}
+
 /** Of the scheduled function, which nobody asks. @throws EngineError as `readEnv`. */
 export function readReconcilerEnv(environment: Environment): ReconcilerConfig {
   const env = new Variables(environment);
@@ -103,6 +114,7 @@ function platformConfig(env: Variables): Partial<Record<keyof PlatformConfig, un
     aws: env.aws({ isUsed: store?.kind === 's3' || models?.kind === 's3' || queue !== null || keyId !== null }),
     workerBytes: env.number('RUMINATE_WORKER_BYTES'),
     usdPerHour: env.number('RUMINATE_USD_PER_HOUR'),
+    retention: env.retention(),
     logLevel: env.choice('RUMINATE_LOG_LEVEL', LOG_LEVELS) ?? 'info',
   };
 }
@@ -150,6 +162,10 @@ class Variables {
   choice<const T extends readonly string[]>(name: string, of: T): T[number] | null {
     const value = this.text(name);
     return value === null ? null : this.check(name, of.includes(value) ? value : null, `must be one of ${of.join(', ')}`);
+  }
+
+  retention(): Retention {
+    return retentionOf({}, this.#environment, this.#wrong);
   }
 
   flag(name: string): boolean {

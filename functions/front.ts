@@ -77,10 +77,10 @@ function untilGone(response: Response, request: Request, context: ExecutionConte
 
 function openApp(config: FrontConfig, { add, storage, checkpoints, webhooks }: FunctionParts): App {
   const { auth } = config;
-  const { store, keys, platform, log } = openServices(config);
+  const { store, keys, outbox, platform, log } = openServices(config);
   const usdPerGbMonth = config.store.kind === 'memory' ? null : PRICES.s3.gibMonth;
   return assemble({
     platform, auth, log, version: typeof VERSION === 'string' ? VERSION : '0',
-    storage: storage?.({ store, keys, platform, log }), checkpoints: checkpoints?.({ store, keys, usdPerGbMonth }), webhooks: webhooks?.({ store, keys }),
+    storage: storage?.({ store, keys, platform, outbox, log }), checkpoints: checkpoints?.({ store, keys, usdPerGbMonth }), webhooks: webhooks?.({ store, keys }),
   }, add);
 }

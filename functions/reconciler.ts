@@ -7,12 +7,12 @@
 import { createNodeSender } from '../engine/adapters/sender-node.ts';
 import type { Batches } from '../engine/control/batches.ts';
 import type { Work } from '../engine/control/work.ts';
-import { type Clock, systemClock, wallClockMs } from '../engine/core/clock.ts';
+import type { Clock } from '../engine/core/clock.ts';
 import { EngineError } from '../engine/core/errors.ts';
 import type { ObjectStore } from '../engine/ports/object-store.ts';
 import type { Queue } from '../engine/ports/queue.ts';
 import { Deliverer } from '../engine/webhook/deliverer.ts';
-import { Outbox } from '../engine/webhook/outbox.ts';
+import type { Outbox } from '../engine/webhook/outbox.ts';
 import type { WorkerEvent } from '../engine/worker/events.ts';
 import { Reconciler } from '../engine/worker/reconciler.ts';
 import { readWalkMemory, writeWalkMemory } from '../engine/worker/walk-memory.ts';
@@ -20,6 +20,7 @@ import type { WorkerLog } from './context.ts';
 import { Emf } from './emf.ts';
 import { type Environment, processEnvironment, readReconcilerEnv } from './env.ts';
 import { openBatches } from './open-batches.ts';
+import { type ScheduledHandler, inParts, wallClock } from './scheduled.ts';
 import { openServices } from './services.ts';
 import { webhookLog, workerLog } from './worker-log.ts';
 
@@ -35,10 +36,6 @@ export interface ReconcilerFunctionOptions {
   readonly clock?: Clock | undefined;
 }
 
-export interface LambdaContext {
-  getRemainingTimeInMillis(): number;
-}
-
 /** What an invocation answers, for whoever looks. */
 export interface Round {
   /** Messages that were sent again. */
@@ -46,59 +43,39 @@ export interface Round {
   readonly work: Work | null;
 }
 
-export type ScheduledHandler = (event: unknown, context: LambdaContext) => Promise<Round>;
-
-/** What is not done by then is given up, so that the invocation ends with what it knows. */
-const MARGIN_MS = 3_000;
-/** Of a frozen instance no other clock can be trusted to have gone on, and what one invocation has seen the next compares. */
-const wallClock: Clock = { nowMs: wallClockMs, timeout: (delayMs) => systemClock.timeout(delayMs) };
-
-/** One part that fails keeps no other from its work; the invocation fails at its end. @example export const handler = reconcilerFunction({ store, queue, … }) */
-export function reconcilerFunction({ store, queue, outbox, batches, deliverer, emf, log, clock = wallClock }: ReconcilerFunctionOptions): ScheduledHandler {
+/** @example export const handler = reconcilerFunction({ store, queue, … }) */
+export function reconcilerFunction({ store, queue, outbox, batches, deliverer, emf, log, clock = wallClock }: ReconcilerFunctionOptions): ScheduledHandler<Round> {
   return async (_event, context) => {
-    using timer = clock.timeout(Math.max(0, context.getRemainingTimeInMillis() - MARGIN_MS));
-    const { signal } = timer;
     let [sent, work]: [number, Work | null] = [0, null];
     const say = (event: WorkerEvent) => {
       if (event.kind === 'reconciled') sent = event.sent;
       if (event.kind === 'counted') work = event.work;
+      if (event.kind === 'counted') emf?.counted(event.work);
       workerLog(log, event);
     };
-    const failed: unknown[] = [];
-    const part = async (doing: string, run: () => Promise<void>) => {
-      if (signal.aborted) return;
-      await run().catch((error: unknown) => {
-        // There is another invocation in a minute.
-        if (signal.aborted) return log.warn({ doing }, 'out of time');
-        failed.push(error);
-        log.error({ doing, err: error }, 'reconciling');
-      });
-    };
-    await part('jobs', async () => {
-      const memory = await readWalkMemory(store, { signal });
-      const reconciler = new Reconciler({ store, queue, clock, outbox, memory, runs: () => false, say });
-      await reconciler.walk(false, signal);
-      await writeWalkMemory(store, memory, { signal });
-    });
-    if (work !== null) emf?.counted(work);
-    await part('batches', () => batches.walk({ signal }));
-    // Last: what has ended above is told at once.
-    await part('webhooks', () => deliverer.deliverDue({ signal }));
-    if (failed.length > 0) throw failed[0];
+    await inParts({
+      async jobs(signal) {
+        const memory = await readWalkMemory(store, { signal });
+        await new Reconciler({ store, queue, clock, outbox, memory, runs: () => false, say }).walk(false, signal);
+        await writeWalkMemory(store, memory, { signal });
+      },
+      batches: (signal) => batches.walk({ signal }),
+      // Last: what has ended above is told at once.
+      webhooks: (signal) => deliverer.deliverDue({ signal }),
+    }, context, { clock, log });
     return { sent, work };
   };
 }
 
-let opened: ScheduledHandler | null = null;
+let opened: ScheduledHandler<Round> | null = null;
 
 /** From RUMINATE_* and AWS's own variables; while the configuration is wrong every invocation fails and says what is. */
-export const handler: ScheduledHandler = async (event, context) => await (opened ??= open(processEnvironment()))(event, context);
+export const handler: ScheduledHandler<Round> = async (event, context) => await (opened ??= open(processEnvironment()))(event, context);
 
-function open(environment: Environment): ScheduledHandler {
+function open(environment: Environment): ScheduledHandler<Round> {
   const config = readReconcilerEnv(environment);
   if (config.queue === null) throw new EngineError('ERR_OPTION', 'RUMINATE_QUEUE must be the address of an SQS queue: without one there is nothing to send again, and workers walk by themselves.');
-  const { store, keys, queue, platform, log } = openServices(config);
-  const outbox = new Outbox({ store });
+  const { store, keys, queue, outbox, platform, log } = openServices(config);
   const deliverer = new Deliverer({
     store, keys, publicUrl: config.publicUrl,
     sender: createNodeSender({ allowLoopback: config.webhooksToLoopback }),

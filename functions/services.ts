@@ -8,6 +8,7 @@ import { StoreShelf } from '../engine/control/store-shelf.ts';
 import type { KeyProvider } from '../engine/ports/keys.ts';
 import type { ObjectStore } from '../engine/ports/object-store.ts';
 import { EMPTY_DEPTH, type Queue } from '../engine/ports/queue.ts';
+import { Outbox } from '../engine/webhook/outbox.ts';
 import { consoleLog } from './console-log.ts';
 import type { WorkerLog } from './context.ts';
 import type { PlatformConfig, StorePlace } from './env.ts';
@@ -17,6 +18,8 @@ export interface OpenServices {
   /** null: jobs are stored in the clear. */
   readonly keys: KeyProvider | null;
   readonly queue: Pick<Queue, 'send' | 'sendAll' | 'depth'>;
+  /** Who is told that a job has ended. */
+  readonly outbox: Outbox;
   readonly platform: StorePlatform;
   readonly log: WorkerLog;
 }
@@ -27,8 +30,9 @@ export function openServices(config: PlatformConfig): OpenServices {
   const keys = config.keyId === null ? null : new KmsKeys({ keyId: config.keyId, endpoint: aws.kmsEndpoint, region: aws.region, ...(aws.credentials === null ? {} : { credentials: aws.credentials }) });
   const shelf = new StoreShelf({ models: storeAt(config.models, config), names: config.modelNames, workerBytes: config.workerBytes });
   const queue = queueAt(config);
-  const platform = new StorePlatform({ store, keys, queue, shelf, feed: null, usdPerHour, depthFreshMs: DEPTH_FRESH_MS });
-  return { store, keys, queue, platform, log: consoleLog(config.logLevel) };
+  const outbox = new Outbox({ store, retention: config.retention });
+  const platform = new StorePlatform({ store, keys, queue, shelf, feed: null, usdPerHour, outbox, depthFreshMs: DEPTH_FRESH_MS });
+  return { store, keys, queue, outbox, platform, log: consoleLog(config.logLevel) };
 }
 
 /** Every request for work asks how long others wait. */

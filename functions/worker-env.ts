@@ -1,4 +1,5 @@
 /** What a worker is told, as a command or as a function: options before the environment, and everything that is wrong with either said at once. */
+import { DEFAULT_RETENTION, type Retention } from '../engine/control/retention.ts';
 import { durationOf } from '../engine/core/duration.ts';
 import { EngineError } from '../engine/core/errors.ts';
 import { LOG_LEVELS, type LogLevel } from './console-log.ts';
@@ -25,6 +26,8 @@ export interface WorkerFlags {
   readonly journalTime?: string;
   readonly walkTime?: string;
   readonly webhooksToLoopback?: boolean;
+  readonly retention?: string;
+  readonly resultRetention?: string;
   readonly metricsPort?: string;
   readonly metricsHost?: string;
   readonly emf?: string;
@@ -48,6 +51,8 @@ export interface WorkerConfig {
   readonly policy: { readonly deltaTokens?: number; readonly deltaMs?: number; readonly journalMs?: number };
   /** For development: webhooks may go to this machine, and without TLS. */
   readonly webhooksToLoopback: boolean;
+  /** How long what a job leaves is kept. */
+  readonly retention: Retention;
   /** Where /metrics and /health are; null: nowhere. Port 0: any that is free. */
   readonly metrics: { readonly host: string; readonly port: number } | null;
   /** Of CloudWatch, for scaling signals on standard output; null: none. */
@@ -106,12 +111,31 @@ export function workerConfig(flags: WorkerFlags, environment: Environment): Work
     walkMs: time(flags.walkTime, '--walk-time', 'RUMINATE_WALK_TIME', DAY_MS) ?? undefined,
     policy: { ...(deltaTokens === null ? {} : { deltaTokens }), ...(deltaMs === null ? {} : { deltaMs }), ...(journalMs === null ? {} : { journalMs }) },
     webhooksToLoopback: flags.webhooksToLoopback ?? false,
+    retention: retentionOf(flags, environment, wrong),
     metrics: metricsPort === null ? null : { host: said(flags.metricsHost, '--metrics-host', 'RUMINATE_METRICS_HOST')?.text ?? '127.0.0.1', port: metricsPort },
     emfNamespace: read(said(flags.emf, '--emf', 'RUMINATE_EMF'), (text) => (isNamespace(text) ? text : null), NAMESPACE_RULE),
     logLevel: read(said(flags.logLevel, '--log-level', 'RUMINATE_LOG_LEVEL'), (text) => LOG_LEVELS.find((level) => level === text) ?? null, `one of ${LOG_LEVELS.join(', ')}`) ?? 'info',
   };
   if (wrong.length > 0) throw new EngineError('ERR_OPTION', `${wrong.length === 1 ? 'The configuration is wrong' : `${wrong.length} things are wrong with the configuration`}: ${wrong.join('; ')}.`);
   return config;
+}
+
+const RETENTION_RULE = 'a duration from 1s to 3650d, such as 7d or 12h, or none';
+
+/** @param wrong what is wrong is added to it. */
+export function retentionOf({ retention, resultRetention }: Pick<WorkerFlags, 'retention' | 'resultRetention'>, environment: Readonly<Record<string, unknown>>, wrong: string[]): Retention {
+  const read = (flag: string | undefined, option: string, variable: string, otherwise: number | null): number | null => {
+    const given = environment[variable];
+    const text = flag ?? (typeof given === 'string' ? given : '');
+    if (text === '') return otherwise;
+    const ms = text === 'none' ? null : timeOf(text, 3_650 * DAY_MS);
+    if (text !== 'none' && (ms === null || ms < 1_000)) wrong.push(`${flag === undefined ? variable : option} must be ${RETENTION_RULE}; got ${JSON.stringify(text.slice(0, 40))}`);
+    return ms;
+  };
+  return {
+    kvMs: read(retention, '--retention', 'RUMINATE_RETENTION', DEFAULT_RETENTION.kvMs),
+    resultMs: read(resultRetention, '--result-retention', 'RUMINATE_RESULT_RETENTION', DEFAULT_RETENTION.resultMs),
+  };
 }
 
 export function isWebAddress(text: string): boolean {

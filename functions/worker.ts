@@ -13,6 +13,7 @@ import { EngineError } from '../engine/core/errors.ts';
 import { ModelCache } from '../engine/model/cache.ts';
 import { CachingFinder } from '../engine/model/finder.ts';
 import type { Queue } from '../engine/ports/queue.ts';
+import { Outbox } from '../engine/webhook/outbox.ts';
 import { Worker, type WorkerOptions } from '../engine/worker/worker.ts';
 import { consoleLog } from './console-log.ts';
 import { workerConfig } from './worker-env.ts';
@@ -97,7 +98,7 @@ export const handler: SqsHandler = async (event, context) => {
 };
 
 async function open(environment: NodeJS.ProcessEnv): Promise<SqsHandler> {
-  const { store: url, policy, threads, sliceMs, graceMs, logLevel } = workerConfig({}, environment);
+  const { store: url, policy, threads, sliceMs, graceMs, retention, logLevel } = workerConfig({}, environment);
   const store = await openStore(url, { environment });
   await store.probe();
   const { queue } = await openQueue(environment.RUMINATE_QUEUE ?? '', { batchUrl: environment.RUMINATE_BATCH_QUEUE || null, environment });
@@ -105,6 +106,7 @@ async function open(environment: NodeJS.ProcessEnv): Promise<SqsHandler> {
   const log = consoleLog(logLevel);
   return workerFunction({
     store, queue, policy, threads, sliceMs, graceMs,
+    outbox: new Outbox({ store, retention }),
     onEvent: (event) => workerLog(log, event),
     keys: await keyProviderOf(),
     models: new CachingFinder({ cache: new ModelCache(), open: openModelSource, store: environment.RUMINATE_MODELS_STORE }),

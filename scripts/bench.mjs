@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * `npm run bench -- decode|sampler|objects|restore|checkpoint|front|batching|drain|slicing|cold-start|large|figures`: builds what a fresh clone lacks, then measures (scripts/bench/main.ts).
+ * `npm run bench -- decode|sampler|objects|restore|checkpoint|front|batching|drain|slicing|slices|cold-start|large|figures`: builds what a fresh clone lacks, then measures (scripts/bench/main.ts).
  * Plain JavaScript with node: built-ins only at the top, because it runs before there are dependencies.
  */
 import { BuildError, buildNative, ensureDeps } from './build.mjs';

@@ -21,7 +21,7 @@ export const BYTES_MAX = 1_000_000;
 
 export const FUNCTIONS = readdirSync(ENTRIES).filter((file) => file.endsWith('.ts')).map((file) => path.basename(file, '.ts')).sort();
 
-/** On a schedule: of Node, whose own modules they import. */
+/** On a schedule: of Node, whose own modules they may import. */
 export const SCHEDULED = ['collector', 'reconciler'];
 
 /**

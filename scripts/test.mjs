@@ -42,6 +42,7 @@ const KINDS = {
     await prepare();
     await vitest('soak', ['test/soak']);
     await solveRates();
+    await image();
   },
 };
 
@@ -184,6 +185,14 @@ async function solveRates() {
   if (!existsSync(report)) return record('solve rates', 0, 1, 'the soak run ended without a report');
   const { passed, failed } = JSON.parse(readFileSync(report, 'utf8'));
   record('solve rates', passed, failed, 'see docs/soak.md');
+}
+
+/** The image, built and run without Docker. */
+async function image() {
+  const missing = [];
+  for (const tool of ['buildah', 'debootstrap']) if ((await firstOf([tool])) === null) missing.push(tool);
+  if (missing.length > 0 || process.getuid?.() !== 0) return say(`skipped: the image: it needs root, and ${missing.join(' and ') || 'nothing else'} (Debian: apt-get install buildah debootstrap podman runc)`);
+  await counted('image', process.execPath, ['infra/image/build.mjs']);
 }
 
 /** A command that is one test. */

@@ -49,7 +49,7 @@ export async function openDirectoryQueue(directory: string, { nowMs = wallClockM
     if (isNew && mustExist) throw new EngineError('ERR_QUEUE_CONFIG', `${url}: there is no such queue.`);
     await makeFolder(directory);
     await removeOlder(directory, LEFT_MS, (name) => name.startsWith(HIDDEN));
-    return { queue: new LocalQueue(url, new DirectoryTable(url, directory, nowMs), options), isNew };
+    return { queue: new LocalQueue(url, new DirectoryTable(url, directory, nowMs, options.clock), options), isNew };
   });
 }
 
@@ -58,40 +58,47 @@ class DirectoryTable implements EntryTable {
   readonly nowMs: () => number;
   readonly #url: string;
   readonly #directory: string;
-  /** As they were at the last look, by name: a long queue is not read again for every message that is taken from it. */
+  readonly #clock: Clock;
+  /** As they were at the last look, with our own changes since, by name: a long queue is not read again for every message that is taken from it. */
   #known = new Map<string, Entry>();
+  /** Of that look; it is as good as a new one for as long as others' changes may go unseen. */
+  #lookedMs = -Infinity;
+  /** Our changes since a look began that has not ended. */
+  #since: Change[] = [];
   /** What messages say, by id: that stays when a name changes. */
   #said = new Map<string, SliceMessage>();
-  /** Since before nothing of ours has changed. */
-  #looking: Promise<readonly Entry[]> | null = null;
+  #looking: Promise<void> | null = null;
   #holders = 0;
   #sent = 0;
 
-  constructor(url: string, directory: string, nowMs: () => number) {
+  constructor(url: string, directory: string, nowMs: () => number, clock: Clock) {
     this.#url = url;
     this.#directory = directory;
+    this.#clock = clock;
     this.nowMs = nowMs;
   }
 
   /** Whoever looks while another does sees the same: the slots of a worker that has nothing to do look as one. */
   async list(signal: AbortSignal | undefined): Promise<readonly Entry[]> {
     throwIfCancelled(signal);
-    return await unlessCancelled(this.#looking ?? this.#look(), signal);
+    if (this.#clock.nowMs() - this.#lookedMs < LOOK_MS) return [...this.#known.values()];
+    await unlessCancelled(this.#looking ?? this.#look(), signal);
+    return [...this.#known.values()];
   }
 
-  #look(): Promise<readonly Entry[]> {
+  #look(): Promise<void> {
     const looking = guarded(this.#url, async () => {
-      for (let lists = 1; ; lists++) {
-        const { entries, missed } = await this.#listOnce();
-        if (missed === 0 || lists === LISTS_MAX) return entries;
-      }
+      for (let lists = 1; (await this.#listOnce()) > 0 && lists < LISTS_MAX; lists++);
     }).finally(() => {
-      if (this.#looking === looking) this.#looking = null;
+      this.#looking = null;
     });
     return (this.#looking = looking);
   }
 
-  async #listOnce(): Promise<{ readonly entries: readonly Entry[]; readonly missed: number }> {
+  /** @returns how many were renamed before they were read. */
+  async #listOnce(): Promise<number> {
+    const begunMs = this.#clock.nowMs();
+    this.#since = [];
     const known = new Map<string, Entry>();
     const fresh: (State & { readonly name: string })[] = [];
     for (const name of await readdir(this.#directory)) {
@@ -110,10 +117,17 @@ class DirectoryTable implements EntryTable {
       const message = messages[i] ?? null;
       if (message !== null) known.set(name, { ...state, message });
     }
+    for (const change of this.#since) apply(known, change);
     this.#known = known;
-    const entries = [...known.values()];
-    this.#said = new Map(entries.map(({ id, message }) => [id, message]));
-    return { entries, missed: messages.filter((message) => message === null).length };
+    this.#lookedMs = begunMs;
+    this.#said = new Map([...known.values()].map(({ id, message }) => [id, message]));
+    return messages.filter((message) => message === null).length;
+  }
+
+  /** Who only sends, and never looks, remembers nothing. */
+  #note(change: Change): void {
+    if (this.#clock.nowMs() - this.#lookedMs < LOOK_MS) apply(this.#known, change);
+    if (this.#looking !== null) this.#since.push(change);
   }
 
   /** null: it has another name by now, or is half of one that a power cut has left, and then it goes. */
@@ -134,17 +148,21 @@ class DirectoryTable implements EntryTable {
       const id = `${Math.round(state.sentMs).toString(36)}-${count}${randomBytes(5).toString('hex')}`;
       const draft = path.join(this.#directory, `${HIDDEN}${id}`);
       await writeFile(draft, formatMessage(message), { flag: 'wx' });
-      await rename(draft, path.join(this.#directory, formatName({ ...state, id })));
-      this.#looking = null;
+      const name = formatName({ ...state, id });
+      await rename(draft, path.join(this.#directory, name));
+      this.#note({ gone: null, come: { name, entry: { ...state, id, message } } });
     });
   }
 
   swap(from: Entry, to: Entry | null): Promise<boolean> {
     return guarded(this.#url, async () => {
-      const file = path.join(this.#directory, formatName(from));
-      const done = to === null ? unlink(file) : rename(file, path.join(this.#directory, formatName(to)));
+      const [before, after] = [formatName(from), to === null ? null : { name: formatName(to), entry: to }];
+      const file = path.join(this.#directory, before);
+      const done = after === null ? unlink(file) : rename(file, path.join(this.#directory, after.name));
       const isDone = (await done.catch(unlessGone)) !== false;
-      if (isDone) this.#looking = null;
+      // Somebody else was first, with whatever it is now.
+      if (!isDone) this.#lookedMs = -Infinity;
+      this.#note({ gone: before, come: isDone ? after : null });
       return isDone;
     });
   }
@@ -156,6 +174,16 @@ class DirectoryTable implements EntryTable {
   isGone(holder: string): boolean {
     return stateOf(holder.split('-').slice(0, 3).join('-')) === 'dead';
   }
+}
+
+interface Change {
+  readonly gone: string | null;
+  readonly come: { readonly name: string; readonly entry: Entry } | null;
+}
+
+function apply(known: Map<string, Entry>, { gone, come }: Change): void {
+  if (gone !== null) known.delete(gone);
+  if (come !== null) known.set(come.name, come.entry);
 }
 
 type State = Omit<Entry, 'message'>;

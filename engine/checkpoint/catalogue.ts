@@ -1,5 +1,5 @@
 /** A tenant's stored jobs from outside, for an API, as far as that takes no engine: what there is, what it consists of and costs. */
-import { keyOf, notFound } from '../control/record.ts';
+import { keyOf, notFound, refuseErased } from '../control/record.ts';
 import type { CallerOptions, ListOptions } from '../control/platform.ts';
 import { EngineError } from '../core/errors.ts';
 import type { JobKey } from '../kv/names.ts';
@@ -64,7 +64,8 @@ export async function live<T>(store: ObjectStore, id: string, tenant: string, op
 async function requireLive(store: ObjectStore, where: JobKey, options: CallOptions): Promise<void> {
   try {
     const found = await readHead(store, where, options);
-    if (found === null || found.head.state === 'erased') throw notFound(where.job);
+    if (found === null) throw notFound(where.job);
+    refuseErased(found.head);
   } catch (error) {
     if (!(error instanceof EngineError && error.code === 'ERR_CHECKPOINT')) throw error;
   }

@@ -79,7 +79,7 @@ async function answered({ record, stop, jobs, lines, endpoint, platform, nowMs }
 
 /** How the job ended. Else this machine has no key, model or store for it now, and the batch waits for one that has, until it expires. */
 function isFinal(error: unknown): boolean {
-  return !(error instanceof EngineError) || error.code === 'ERR_JOB_NOT_FOUND' || error.code === 'ERR_CHECKPOINT';
+  return !(error instanceof EngineError) || ['ERR_JOB_NOT_FOUND', 'ERR_RESULT_EXPIRED', 'ERR_CHECKPOINT'].includes(error.code);
 }
 
 /** There is no file without lines. */

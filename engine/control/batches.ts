@@ -370,7 +370,7 @@ function openKey({ tenant, id }: Key): string {
 
 /** Erased meanwhile: it does not run. */
 function unlessGone(error: unknown): void {
-  if (!(error instanceof EngineError && error.code === 'ERR_JOB_NOT_FOUND')) throw error;
+  if (!(error instanceof EngineError && ['ERR_JOB_NOT_FOUND', 'ERR_RESULT_EXPIRED'].includes(error.code))) throw error;
 }
 
 function notFound(): EngineError {

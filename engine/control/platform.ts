@@ -65,6 +65,8 @@ export interface JobView {
   };
   /** Tokens that the longest chain may have. */
   readonly length: number;
+  /** Until when it is kept, of the wall clock, ms; null: until it is erased, or it has not ended. */
+  readonly expiresMs: number | null;
   /** Of a job that is poisoned or failed: what became of its takes, oldest first; the last is why it failed. */
   readonly evidence: readonly Strike[] | null;
 }

@@ -1,9 +1,11 @@
 /** What the store says of one job at one moment, and how anyone may see it. */
 import { EngineError } from '../core/errors.ts';
 import type { FinishReason } from '../job/generate.ts';
+import type { Progress } from '../job/journals.ts';
 import { type SpecOutline, outlineOf } from '../job/sealed-spec.ts';
 import { type JobSpec, modelName } from '../job/spec.ts';
 import { readJob } from '../kv/create.ts';
+import { isOverdue } from '../kv/erase.ts';
 import { type Head, isTerminal } from '../kv/head.ts';
 import type { Manifest } from '../kv/manifest.ts';
 import { type JobKey, isNamePart, jobPrefix, rootOf, specName } from '../kv/names.ts';
@@ -13,6 +15,7 @@ import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { SliceMessage } from '../ports/queue.ts';
 import { timeOf } from './ids.ts';
 import type { JobView, OfferedTools } from './platform.ts';
+import { readKeep } from './retention.ts';
 
 /** What a view shows of a spec. */
 export const SHOWN_FIELDS = [
@@ -34,7 +37,7 @@ export function keyOf(tenant: string, id: string): JobKey {
   return { tenant, job: id };
 }
 
-/** @throws EngineError ERR_JOB_NOT_FOUND: never created, another tenant's, or erased; ERR_CHECKPOINT; ERR_STORE; ERR_CANCELLED. */
+/** @throws EngineError ERR_JOB_NOT_FOUND: never created, another tenant's, or erased; ERR_RESULT_EXPIRED; ERR_CHECKPOINT; ERR_STORE; ERR_CANCELLED. */
 export async function readRecord(store: ObjectStore, where: JobKey, options: CallOptions = {}): Promise<JobRecord> {
   const { head, manifest } = await readLive(store, where, options);
   try {
@@ -52,14 +55,21 @@ export async function readLive(store: ObjectStore, where: JobKey, options: CallO
   const found = await readJob(store, where, options).catch((error: unknown) => {
     throw withoutPlace(error, where.job);
   });
-  if (found.head.state === 'erased') throw notFound(where.job);
+  refuseErased(found.head);
   return found;
 }
 
 /** Only that it is there, for little. @throws EngineError ERR_JOB_NOT_FOUND, ERR_CHECKPOINT, ERR_STORE, ERR_CANCELLED. */
 export async function requireThere(store: ObjectStore, where: JobKey, signal: AbortSignal | undefined): Promise<void> {
   const found = await readHead(store, where, { signal });
-  if (found === null || found.head.state === 'erased') throw notFound(where.job);
+  if (found === null) throw notFound(where.job);
+  refuseErased(found.head);
+}
+
+/** @throws EngineError ERR_RESULT_EXPIRED, ERR_JOB_NOT_FOUND. */
+export function refuseErased(head: Head): void {
+  if (isOverdue(head)) throw new EngineError('ERR_RESULT_EXPIRED', `The job ${head.job} ended; what it left was kept for as long as this platform keeps results, and is gone.`);
+  if (head.state === 'erased') throw notFound(head.job);
 }
 
 /** Where the store lies is nobody's business who asks for a job that is not there. */
@@ -67,8 +77,11 @@ export function withoutPlace(error: unknown, id: string): unknown {
   return error instanceof EngineError && error.code === 'ERR_JOB_NOT_FOUND' ? notFound(id) : error;
 }
 
-/** @param spec as it was asked for, opened where it is sealed; of one that nobody here can open, what it shows. */
-export async function viewOf(store: ObjectStore, { where, head, manifest }: JobRecord, spec: SpecOutline, options: CallOptions = {}): Promise<JobView> {
+/**
+ * @param progress as of what the head names; default: as of its last manifest.
+ * @param spec as it was asked for, opened where it is sealed; of one that nobody here can open, what it shows.
+ */
+export async function viewOf(store: ObjectStore, { where, head, manifest }: JobRecord, spec: SpecOutline, { progress = manifest, ...options }: CallOptions & { readonly progress?: Progress | null } = {}): Promise<JobView> {
   const asked = spec.spec as Pick<JobSpec, (typeof SHOWN_FIELDS)[number]>;
   return {
     id: where.job,
@@ -77,8 +90,8 @@ export async function viewOf(store: ObjectStore, { where, head, manifest }: JobR
     createdMs: await createdMs(store, where, head, options),
     slice: head.slice,
     epoch: head.epoch,
-    step: manifest?.step ?? 0,
-    chains: manifest?.chains.map(({ tokens, finish }) => ({ tokens, finish })) ?? spec.lengths.map(() => ({ tokens: 0, finish: null })),
+    step: progress?.step ?? 0,
+    chains: progress?.chains.map(({ tokens, finish }) => ({ tokens, finish })) ?? spec.lengths.map(() => ({ tokens: 0, finish: null })),
     ended: isTerminal(head.state) ? endedBy(head, manifest) : null,
     parent: spec.parent === null ? null : { job: rootOf({ ...where, job: spec.parent.job }).job, kind: spec.parent.kind },
     cachedTokens: cachedTokens(spec, manifest),
@@ -94,6 +107,7 @@ export async function viewOf(store: ObjectStore, { where, head, manifest }: JobR
       repeated: asked.repeated ?? null,
     },
     length: Math.max(...spec.lengths),
+    expiresMs: isTerminal(head.state) ? ((await readKeep(store, where, options))?.untilMs ?? null) : null,
     evidence: head.state === 'poisoned' || head.state === 'failed' ? await readStrikes(store, where, options) : null,
   };
 }

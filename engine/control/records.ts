@@ -1,4 +1,4 @@
-/** What the store keeps of files and batches: small objects that are written once. A batch's state is which of them are there, and its jobs' heads. */
+/** What the store keeps of files, batches and ended jobs: small objects that are written once. A batch's state is which of them are there, and its jobs' heads. */
 import { z } from 'zod';
 
 import { utf8Bytes } from '../core/bytes.ts';
@@ -70,6 +70,9 @@ export const endRecord = z.strictObject({
   errorFileId: z.string().nullable(),
 });
 
+/** When a job ended, and until when its KV and its result are kept; null: until they are erased. */
+export const keepRecord = z.strictObject({ kind: z.literal('keep'), tenant: z.string(), id: z.string(), endedMs: timeMs, kvUntilMs: timeMs.nullable(), untilMs: timeMs.nullable() });
+
 /** Which id an Idempotency-Key stands for, and for what body. */
 export const claimRecord = z.strictObject({ kind: z.literal('claim'), tenant: z.string(), id: z.string(), body: z.string().regex(/^[0-9a-f]{64}$/), target: z.string() });
 
@@ -78,6 +81,7 @@ export type BatchRecord = Readonly<z.infer<typeof batchRecord>>;
 export type Fault = Readonly<z.infer<typeof faultSchema>>;
 export type Verdict = Readonly<z.infer<typeof verdictRecord>>;
 export type Stop = Readonly<z.infer<typeof stopRecord>>;
+export type Keep = Readonly<z.infer<typeof keepRecord>>;
 export type End = Readonly<z.infer<typeof endRecord>>;
 
 /** Whose it is and which, which is what a record is checked against. */

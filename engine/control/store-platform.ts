@@ -9,7 +9,7 @@ import { type ChildOptions, extendJob, forkJob } from '../job/children.ts';
 import { type Said, continuationOf, nextTurn } from '../job/conversation.ts';
 import { Endings, type Told } from '../job/endings.ts';
 import type { JobResult } from '../job/generate.ts';
-import { JournalReader, endReason } from '../job/journals.ts';
+import { JournalReader, type Progress, endReason, progressOf } from '../job/journals.ts';
 import { resultOf } from '../job/run.ts';
 import { type SpecOutline, holds, sealSpec } from '../job/sealed-spec.ts';
 import { type JobSpec, parseSpec } from '../job/spec.ts';
@@ -132,7 +132,7 @@ export class StorePlatform implements Platform {
         return await viewOf(this.#options.store, record, await this.#listed(record, signal), { signal });
       } catch (error) {
         // Never born, erased, or not to be read: one job takes no other from the list.
-        if (error instanceof EngineError && (error.code === 'ERR_JOB_NOT_FOUND' || error.code === 'ERR_CHECKPOINT')) return null;
+        if (error instanceof EngineError && ['ERR_JOB_NOT_FOUND', 'ERR_RESULT_EXPIRED', 'ERR_CHECKPOINT'].includes(error.code)) return null;
         throw error;
       }
     });
@@ -259,8 +259,14 @@ export class StorePlatform implements Platform {
   async #view(where: JobKey, signal: AbortSignal | undefined): Promise<JobView> {
     const { store } = this.#options;
     const record = await readRecord(store, where, { signal });
-    const view = await viewOf(store, record, await this.#jobs.outline(record, signal), { signal });
+    const progress = record.head.join === undefined ? await this.#progress(record, signal) : record.manifest;
+    const view = await viewOf(store, record, await this.#jobs.outline(record, signal), { progress, signal });
     return record.head.join === undefined || isTerminal(record.head.state) ? view : await withChains(store, view, record.head, { signal });
+  }
+
+  async #progress({ where, head, manifest }: JobRecord, signal: AbortSignal | undefined): Promise<Progress | null> {
+    const { store, keys } = this.#options;
+    return manifest === null ? null : await progressOf(store, where, keys, { head, manifest }, { signal });
   }
 
   /** A job under a key that is not ours takes no other from the list. */

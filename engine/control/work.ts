@@ -98,6 +98,11 @@ export function workOf(jobs: readonly (Pick<Alive, 'head' | 'markedAtMs'> & Pick
   return { waiting, running, waitingSeconds: total(seconds.waiting), backlogSeconds: total(all), oldestSeconds, unmeasured: all.length - measured.length };
 }
 
+/** How many workers a fleet wants. Never more than jobs: one that is long takes its time on however many machines. */
+export function workersFor({ backlogSeconds, waiting, running }: Pick<Work, 'backlogSeconds' | 'waiting' | 'running'>, { targetSeconds, workersMax }: { readonly targetSeconds: number; readonly workersMax: number }): number {
+  return Math.min(workersMax, waiting + running, Math.ceil(backlogSeconds / targetSeconds));
+}
+
 /** null: it cannot be read, or is gone since. A count leaves nothing out because of it. */
 async function readable<T>(read: () => Promise<T>): Promise<T | null> {
   try {

@@ -28,6 +28,7 @@ export const ERROR_CODES = {
   ERR_QUEUE_CONFIG: ['caller', 'The queue is wrongly named, denies access or cannot do what a worker needs.'],
   ERR_JOB_NOT_FOUND: ['caller', 'No job of that name in this store.'],
   ERR_WEBHOOK_NOT_FOUND: ['caller', 'No webhook or delivery of that name.'],
+  ERR_RESULT_EXPIRED: ['caller', 'The result of the job was kept for as long as this platform keeps results, and is gone.'],
   ERR_JOB_CONFLICT: ['caller', 'The job exists with another spec, or is in a state that does not allow this.'],
   ERR_FILE_NOT_FOUND: ['caller', 'No file of that name.'],
   ERR_BATCH_NOT_FOUND: ['caller', 'No batch of that name.'],

@@ -2,11 +2,11 @@
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { createJob, readJob } from '../kv/create.ts';
-import type { Manifest } from '../kv/manifest.ts';
 import type { JobKey } from '../kv/names.ts';
 import { readHead, readSpec } from '../kv/read.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
+import { type Progress, progressOf } from './journals.ts';
 import { type SpecOutline, holds, openSpec, outlineOf, sealSpec } from './sealed-spec.ts';
 import { shardOfChain } from './shards.ts';
 import { type Parent, type StoredSpec, jobSpecOf, parseStoredSpec, planOf } from './stored-spec.ts';
@@ -37,8 +37,8 @@ export interface ForkRequest {
 /** A new job from a past point of a chain. Creates it and says where; `resumeStored` runs it. */
 export async function forkJob({ at, chain, width, seed, length, as }: ForkRequest, options: ChildOptions): Promise<JobKey> {
   const { at: home, chain: local, tokens } = await homeOf(chain, options);
-  return await childOf({ ...options, where: home }, as, (stored, manifest, version) => {
-    const from = manifest.chains[local];
+  return await childOf({ ...options, where: home }, as, (stored, { chains }, version) => {
+    const from = chains[local];
     if (from === undefined) throw new EngineError('ERR_OPTION', `chain must be from 0 to ${stored.lengths.length - 1}; got ${chain}.`);
     const most = Math.min(from.tokens, tokens);
     if (at > most || at < 0) throw new EngineError('ERR_OPTION', `at must be from 0 to ${most}, the tokens that chain ${chain} has; got ${at}.`);
@@ -107,7 +107,7 @@ interface Child {
   readonly parent: Parent;
 }
 
-async function childOf({ store, where, keys = null, createdMs, admit, signal }: ChildOptions, as: string, plan: (stored: StoredSpec, manifest: Manifest, version: number) => Child): Promise<JobKey> {
+async function childOf({ store, where, keys = null, createdMs, admit, signal }: ChildOptions, as: string, plan: (stored: StoredSpec, progress: Progress, version: number) => Child): Promise<JobKey> {
   const { head, manifest } = await readJob(store, where, { signal });
   if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} was erased.`);
   if (manifest === null) throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${head.state} and has no checkpoint yet; run it first.`);
@@ -115,7 +115,7 @@ async function childOf({ store, where, keys = null, createdMs, admit, signal }: 
   // The parent's version when it is read first; the same child asked for again is the same child.
   const at = { ...where, job: as };
   const existing = await outlineAt(store, at, signal);
-  const { lengths, seed, kvReadBudget, parent } = plan(stored, manifest, existing?.parent?.version ?? head.version);
+  const { lengths, seed, kvReadBudget, parent } = plan(stored, await progressOf(store, where, keys, { head, manifest }, { signal }), existing?.parent?.version ?? head.version);
   const { length: _, width: _w, lengths: _l, ...budget } = (stored.spec.budget ?? {}) as Record<string, unknown>;
   // How the parent waited for its worker, and what its caller said about it, say nothing of the child.
   // And a fork is one chain's.

@@ -97,6 +97,28 @@ export async function decodeDecisions(sources: JournalSources, signal?: AbortSig
 
 async function foldAll({ objects, seals, layoutId, vocabSize }: JournalSources, signal: AbortSignal | undefined): Promise<Folded> {
   const folded: Folded = { job: null, prompt: new Uint8Array(0), chains: new Map() };
+  for await (const { job, chains } of decoded({ objects, seals, layoutId, vocabSize }, signal)) fold(folded, job, chains);
+  return folded;
+}
+
+/** How far the chains are that some journals tell of, which need not be the job's first ones. */
+export interface Counts {
+  readonly step: number;
+  readonly chains: ReadonlyMap<number, { readonly tokens: number; readonly finish: Finish | null }>;
+}
+
+/** @returns null: there are none. @throws EngineError as `decodeJournals`. */
+export async function countJournals(sources: Omit<JournalSources, 'vocabSize'>, signal?: AbortSignal): Promise<Counts | null> {
+  const found = new Map<number, { readonly tokens: number; readonly finish: Finish | null }>();
+  let last: Job | null = null;
+  for await (const { job, chains } of decoded({ ...sources, vocabSize: Infinity }, signal)) {
+    last = job;
+    for (const { chain, firstToken, report: { tokens, finish } } of chains) found.set(chain, { tokens: firstToken + tokens.length, finish });
+  }
+  return last === null ? null : { step: last.step, chains: found };
+}
+
+async function* decoded({ objects, seals, layoutId, vocabSize }: Omit<JournalSources, 'checkDigests'>, signal: AbortSignal | undefined): AsyncGenerator<{ readonly job: Job; readonly chains: readonly Chain[] }> {
   for (const { chunks, bytes, digest, seal } of objects) {
     throwIfCancelled(signal);
     const found = seals[seal];
@@ -105,9 +127,8 @@ async function foldAll({ objects, seals, layoutId, vocabSize }: JournalSources, 
     const job = jobOf(new Reader(first ?? new Uint8Array(0)));
     const chains = rest.map((frame) => chainOf(new Reader(frame), job.heads, vocabSize));
     if (new Set(chains.map(({ chain }) => chain)).size !== chains.length) throw damaged('is about one chain twice');
-    fold(folded, job, chains);
+    yield { job, chains };
   }
-  return folded;
 }
 
 function jobOf(frame: Reader): Job {

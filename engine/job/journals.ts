@@ -2,16 +2,16 @@
 import { EngineError } from '../core/errors.ts';
 import { inParallel } from '../core/waiting.ts';
 import { readJob } from '../kv/create.ts';
-import { type Head, type JobState, isTerminal } from '../kv/head.ts';
+import { type Head, type JobState, type Ref, isTerminal } from '../kv/head.ts';
 import type { Manifest, ObjectRef } from '../kv/manifest.ts';
-import { type JobKey, shardKey } from '../kv/names.ts';
+import { type JobKey, shardKey, shardOf } from '../kv/names.ts';
 import { isMissing, readObject } from '../kv/read.ts';
 import { type JobKeys, openKeys } from '../kv/seal.ts';
 import type { KeyProvider } from '../ports/keys.ts';
-import type { Body, ObjectStore } from '../ports/object-store.ts';
+import type { Body, CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { JournalReport, JournalSources, RunReport } from '../runtime/native.ts';
 import { checkpointOf } from './checkpoint.ts';
-import { decodeDecisions } from './decode-journals.ts';
+import { countJournals, decodeDecisions } from './decode-journals.ts';
 import type { FinishReason } from './generate.ts';
 import { NO_TOKENS, emptyReport, headCountOf } from './no-tokens.ts';
 import { Ballots, type ShardReport, billed } from './official.ts';
@@ -132,6 +132,34 @@ export class JournalReader implements Disposable {
     this.#bodies.clear();
     for (const { reader } of this.#shards.values()) reader[Symbol.dispose]();
     this.#shards.clear();
+  }
+}
+
+/** How far the chains of a job are. */
+export interface Progress {
+  /** Tokens that every unfinished chain has. */
+  readonly step: number;
+  readonly chains: readonly { readonly tokens: number; readonly finish: string | null }[];
+}
+
+/**
+ * As of all that the head names: its manifest, and what was journaled since, of which no more than that is read. What cannot be read, or was folded meanwhile,
+ * is not counted.
+ * @throws EngineError ERR_STORE, ERR_CANCELLED.
+ */
+export async function progressOf(store: ObjectStore, where: JobKey, keys: KeyProvider | null, { head, manifest }: { readonly head: Head; readonly manifest: Manifest }, { signal }: CallOptions = {}): Promise<Progress> {
+  const { step, chains } = manifest;
+  // Journals of a shard number their chains within the whole job.
+  if (head.journal.length === 0 || shardOf(where) !== null) return { step, chains };
+  try {
+    using opened = await openKeys(keys, where, manifest, { signal });
+    const bodies = await inParallel(head.journal.length, READS_AT_ONCE, signal, async (i, stop) => await readObject(store, where, head.journal[i] as Ref, { signal: stop }));
+    const objects = head.journal.map(({ bytes, digest }, i) => ({ chunks: bodies[i] ?? [], bytes, digest, seal: 0 }));
+    const counts = await countJournals({ objects, seals: [opened.of(where.job)], checkDigests: true, layoutId: manifest.layoutId }, signal);
+    return counts === null ? { step, chains } : { step: counts.step, chains: chains.map((chain, i) => counts.chains.get(i) ?? chain) };
+  } catch (error) {
+    if (error instanceof EngineError && (error.code === 'ERR_CHECKPOINT' || error.code === 'ERR_KEY')) return { step, chains };
+    throw error;
   }
 }
 

@@ -12,6 +12,7 @@ import { collectGarbage } from '../kv/gc.ts';
 import { isTerminal, type Head } from '../kv/head.ts';
 import type { Lease } from '../kv/lease.ts';
 import { beginSharded } from '../kv/join.ts';
+import type { Manifest } from '../kv/manifest.ts';
 import { type JobKey, rootOf, shardKey, shardOf } from '../kv/names.ts';
 import { protocolOf } from '../kv/protocol.ts';
 import { readSpec } from '../kv/read.ts';
@@ -80,13 +81,13 @@ export async function runStored(spec: JobSpec, options: StoredOptions): Promise<
   const { store, where, keys = null, signal } = options;
   const { head } = await createJob(store, where, await sealSpec(text, where, keys, { signal }), { isSame: holds(text, keys, { signal }), plan: planOf(stored), shards, signal });
   if (head.join !== undefined) return await runSharded(whole, head, { ...options, session: held.session });
-  return await goOn(head, parseStoredSpec(text), opened, identity, options);
+  return await goOn(await readJob(store, where, { signal }), parseStoredSpec(text), opened, identity, options);
 }
 
 /** @throws EngineError ERR_JOB_NOT_FOUND, ERR_CHECKPOINT model (the model here is another), and as `runStored`. */
 export async function resumeStored(options: StoredOptions): Promise<StoredOutcome> {
   const { store, where, keys = null, signal } = options;
-  const { head } = await readJob(store, where, { signal });
+  const { head, manifest } = await readJob(store, where, { signal });
   if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} was erased.`);
   const specText = await readSpec(store, where, head.spec, { signal });
   const stored = parseStoredSpec(await openSpec(specText, where, keys, { signal }));
@@ -101,7 +102,7 @@ export async function resumeStored(options: StoredOptions): Promise<StoredOutcom
   checkSame(stored, opened.job, modelIdOf(opened.job.model, identity.weightsDigest), where.job);
   options.onOpened?.(opened.job, opened.timing);
   const ballotKey = shard === undefined ? undefined : await ballotKeyOf(specText, where, keys, { signal });
-  return await goOn(head, stored, opened, identity, options, ballotKey);
+  return await goOn({ head, manifest }, stored, opened, identity, options, ballotKey);
 }
 
 /** All shards in this process, and then what has become of the job. */
@@ -164,7 +165,7 @@ async function identityOf(engine: NativeEngine): Promise<EngineIdentity> {
   }
 }
 
-async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity: EngineIdentity, options: StoredOptions, ballotKey?: Uint8Array): Promise<StoredOutcome> {
+async function goOn({ head, manifest }: Awaited<ReturnType<typeof readJob>>, stored: StoredSpec, opened: OpenedJob, identity: EngineIdentity, options: StoredOptions, ballotKey?: Uint8Array): Promise<StoredOutcome> {
   const { store, where, signal } = options;
   const clock = options.clock ?? systemClock;
   const keys = options.keys ?? null;
@@ -173,7 +174,7 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
     return { ...(await resultInStore(opened, options)), where };
   }
   const policy = { ...DEFAULT_POLICY, ...options.policy };
-  await checkBefore(stored, identity, options);
+  await checkBefore(stored, manifest, identity, options);
   const taken = takeJob(store, where, {
     owner: ownerHint(),
     commitIntervalMs: commitIntervalMs(policy),
@@ -187,8 +188,8 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
     lease = await taken;
   } catch (error) {
     // Its owner may have ended it while we waited.
-    const { head: now } = await readJob(store, where, { signal });
-    if (!isTerminal(now.state)) throw error;
+    const now = await readJob(store, where, { signal });
+    if (!isTerminal(now.head.state)) throw error;
     return await goOn(now, stored, opened, identity, options, ballotKey);
   }
   const over = new AbortController();
@@ -221,11 +222,15 @@ async function goOn(head: Head, stored: StoredSpec, opened: OpenedJob, identity:
     if (shard !== null) throw error;
   });
   if (outcome.kind === 'ended' && shard !== null) await collectOfParent(options, clock).catch(() => undefined);
-  if (options.isEnding?.() !== true) await collectGarbage(store, where, { clock, deadlineMs: GC_MS_MAX }).catch(() => undefined);
+  if (options.isEnding?.() !== true && isWorthCollecting(lease.head)) await collectGarbage(store, where, { clock, deadlineMs: GC_MS_MAX }).catch(() => undefined);
   return { ...outcome, where };
 }
 
 const GC_MS_MAX = 10_000;
+/** Writes of the head between two collections while the job goes on: each commit leaves a few objects. */
+const GC_WRITES = 32;
+/** Of the head of a job that was taken once, at once committed, and ended: all that it has replaced is its first manifest. */
+const VERSION_SHORT = 3;
 
 /** What its job has said of itself before it was over, and names no more. */
 async function collectOfParent({ store, where, signal }: StoredOptions, clock: Clock): Promise<void> {
@@ -234,9 +239,12 @@ async function collectOfParent({ store, where, signal }: StoredOptions, clock: C
   if (isTerminal(head.state)) await collectGarbage(store, parent, { clock, deadlineMs: GC_MS_MAX, isOwnOnly: true });
 }
 
-/** Before the job is taken: a wrong key or model, or a key service that is down, is no fault of the job and costs it no strike. */
-async function checkBefore({ parent, model_id: modelId }: StoredSpec, identity: EngineIdentity, { store, where, keys, signal }: StoredOptions): Promise<void> {
-  const { manifest } = await readJob(store, where, { signal });
+function isWorthCollecting({ state, version, gc }: Head): boolean {
+  return isTerminal(state) ? version > VERSION_SHORT : version - gc >= GC_WRITES;
+}
+
+/** As last seen, before the job is taken: a wrong key or model, or a key service that is down, is no fault of the job and costs it no strike. */
+async function checkBefore({ parent, model_id: modelId }: StoredSpec, manifest: Manifest | null, identity: EngineIdentity, { store, where, keys, signal }: StoredOptions): Promise<void> {
   // A conversation goes on without its last turn, if need be.
   const ancestor = manifest === null && parent !== null && parent.kind !== 'continue' ? { ...where, job: parent.job } : where;
   const read = ancestor === where ? manifest : (await readJob(store, ancestor, { signal })).manifest;

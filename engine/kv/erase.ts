@@ -3,13 +3,18 @@ import { utf8Of } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { FORMAT, formatHead, NO_SPEC, type Head } from './head.ts';
-import { liveHints } from './hints.ts';
+import { keepKey, liveHints } from './hints.ts';
 import { HEAD, jobPrefix, parseName, shardIn, shardKey, type JobKey } from './names.ts';
 import { putIfAbsent } from './once.ts';
 import { attempts, protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
 import { requireHead } from './read.ts';
 import { deleteStrikes } from './strikes.ts';
 import { decided, swapHead } from './swap.ts';
+
+export interface EraseOptions extends ProtocolOptions {
+  /** Nobody asked for it: its result was kept for as long as it was to be. The tombstone says so. */
+  readonly isOverdue?: boolean | undefined;
+}
 
 export interface Erased {
   readonly head: Head;
@@ -24,15 +29,16 @@ export interface Erased {
  * be read.
  * @throws EngineError ERR_JOB_NOT_FOUND, ERR_STORE, ERR_CANCELLED.
  */
-export async function eraseJob(store: ObjectStore, where: JobKey, options: ProtocolOptions = {}): Promise<Erased> {
+export async function eraseJob(store: ObjectStore, where: JobKey, options: EraseOptions = {}): Promise<Erased> {
   const protocol = protocolOf(store, options);
-  const head = await bury(protocol, where, options.signal);
+  const why = options.isOverdue === true ? OVERDUE : '';
+  const head = await bury(protocol, where, why, options.signal);
   let { objects, bytes } = await sweepErased(store, where, options);
   // After their parent, which bears no more of them; one that was never born is kept from it.
   for (const shard of await shardsOf(store, head, options)) {
     const at = shardKey(where, shard);
-    await putIfAbsent(protocol, jobPrefix(at) + HEAD, formatHead(tombstone(at, { version: 0, epoch: 0, gc: 0, writeNonce: protocol.nonce() })), options.signal);
-    await bury(protocol, at, options.signal);
+    await putIfAbsent(protocol, jobPrefix(at) + HEAD, formatHead(tombstone(at, { version: 0, epoch: 0, gc: 0, writeNonce: protocol.nonce() }, why)), options.signal);
+    await bury(protocol, at, why, options.signal);
     const swept = await sweepErased(store, at, options);
     objects += swept.objects;
     bytes += swept.bytes;
@@ -58,7 +64,15 @@ function isUnreadable({ version }: Head): boolean {
   return version === Number.MAX_SAFE_INTEGER;
 }
 
-async function bury(protocol: Protocol, where: JobKey, signal: AbortSignal | undefined): Promise<Head> {
+/** As the owner of a tombstone, who is nobody: why it is one. */
+const OVERDUE = 'retention';
+
+/** Whether a job was erased because its result was kept for long enough. */
+export function isOverdue({ state, owner }: Head): boolean {
+  return state === 'erased' && owner === OVERDUE;
+}
+
+async function bury(protocol: Protocol, where: JobKey, why: string, signal: AbortSignal | undefined): Promise<Head> {
   const nextAttempt = attempts(protocol, `${protocol.store.url}: erasing ${where.job}`, signal);
   const writeNonce = protocol.nonce();
   for (;;) {
@@ -66,7 +80,7 @@ async function bury(protocol: Protocol, where: JobKey, signal: AbortSignal | und
       const stored = await requireHead(protocol.store, where, { signal });
       if (stored.head.state === 'erased') return stored.head;
       const { head } = await swapHead(protocol, where, stored, {
-        propose: ({ head: { version, epoch, gc, join } }) => tombstone(where, { version: version + 1, epoch: epoch + 1, gc, writeNonce, join }),
+        propose: ({ head: { version, epoch, gc, join } }) => tombstone(where, { version: version + 1, epoch: epoch + 1, gc, writeNonce, join }, why),
         // Another's tombstone is as good.
         isMine: (current) => current.state === 'erased',
       }, signal);
@@ -75,22 +89,22 @@ async function bury(protocol: Protocol, where: JobKey, signal: AbortSignal | und
       const cause = decided(error);
       if (!(cause instanceof EngineError) || cause.code !== 'ERR_CHECKPOINT') throw cause;
     }
-    await buryUnreadable(protocol, where, writeNonce, signal);
+    await buryUnreadable(protocol, where, writeNonce, why, signal);
     await nextAttempt();
   }
 }
 
 /** Which epoch its owner has is not known: the last there can be is another, and nothing follows a tombstone that would need the next. */
-async function buryUnreadable({ store }: Protocol, where: JobKey, writeNonce: string, signal: AbortSignal | undefined): Promise<void> {
+async function buryUnreadable({ store }: Protocol, where: JobKey, writeNonce: string, why: string, signal: AbortSignal | undefined): Promise<void> {
   const info = await store.head(jobPrefix(where) + HEAD, { signal });
   if (info === null) return;
   const last = Number.MAX_SAFE_INTEGER;
-  const text = formatHead(tombstone(where, { version: last, epoch: last, gc: 0, writeNonce }));
+  const text = formatHead(tombstone(where, { version: last, epoch: last, gc: 0, writeNonce }, why));
   await store.put(jobPrefix(where) + HEAD, [utf8Of(text)], { condition: { kind: 'if_match', etag: info.etag }, signal });
 }
 
-function tombstone({ tenant, job }: JobKey, counts: Pick<Head, 'version' | 'epoch' | 'gc' | 'writeNonce' | 'join'>): Head {
-  return { format: FORMAT, tenant, job, ...counts, state: 'erased', slice: 0, spec: NO_SPEC, strikes: 0, owner: '', manifest: null, journal: [] };
+function tombstone({ tenant, job }: JobKey, counts: Pick<Head, 'version' | 'epoch' | 'gc' | 'writeNonce' | 'join'>, owner: string): Head {
+  return { format: FORMAT, tenant, job, ...counts, state: 'erased', slice: 0, spec: NO_SPEC, strikes: 0, owner, manifest: null, journal: [] };
 }
 
 /** Removes whatever lies beside a tombstone, of any generation: no commit can ever name it. */
@@ -107,7 +121,7 @@ export async function sweepErased(store: ObjectStore, where: JobKey, { signal }:
   for (const rank of [0, 1, 2]) await store.delete(found.filter((object) => object.rank === rank).map(({ key }) => key), { signal });
   await deleteStrikes(store, where, { signal });
   // It names the spec by its digest.
-  await store.delete(liveHints(where), { signal });
+  await store.delete([...liveHints(where), keepKey(where)], { signal });
   return { objects: found.length, bytes };
 }
 

@@ -71,7 +71,7 @@ const headSchema = z.strictObject({
   spec: digest,
   /** Takes since the last commit that advanced tokens. */
   strikes: count,
-  /** Who took it last, as a hint for people, and how often that one writes, as a hint for takers (take.ts). */
+  /** Who took it last, as a hint for people, and how often that one writes, as a hint for takers (take.ts). Of a tombstone: why it is one (erase.ts). */
   owner: z.string().refine(isOwnerText),
   manifest: refSchema.nullable(),
   /** Flushed since the manifest, oldest first. */

@@ -22,8 +22,9 @@ export function liveKey(where: JobKey): string {
   return `${livePrefix(Number.parseInt(sha256(`${where.tenant}/${where.job}`).slice(0, 1), 16))}${where.tenant}/${where.job}`;
 }
 
-export function livePrefix(shard: number): string {
-  return `live/${shard.toString(16)}/`;
+/** Of one shard, or of all of them. */
+export function livePrefix(shard?: number): string {
+  return shard === undefined ? 'live/' : `live/${shard.toString(16)}/`;
 }
 
 /** null: no key of ours. */
@@ -150,6 +151,12 @@ export function readingKey(where: JobKey): string {
 /** Another content each time, and so another etag. */
 export async function putReading(store: ObjectStore, where: JobKey, { signal }: CallOptions): Promise<void> {
   await put(store, readingKey(where), crypto.randomUUID(), signal);
+}
+
+/** Until when what the job leaves is kept (control/retention.ts). */
+export function keepKey(where: JobKey): string {
+  jobPrefix(where);
+  return `keep/${where.tenant}/${where.job}.json`;
 }
 
 /** All that finds the job, or says something about it, and is of no use when it has ended. */

@@ -3,7 +3,7 @@ import { EngineError } from '../core/errors.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { putFirstHead } from './create.ts';
 import { isTerminal, type Head } from './head.ts';
-import { LIVE_SHARDS, liveHints, livePrefix, parseLiveKey, readMarker } from './hints.ts';
+import { liveHints, livePrefix, parseLiveKey, readMarker } from './hints.ts';
 import type { JobKey } from './names.ts';
 import { protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
 import { checkpointError } from './reason.ts';
@@ -14,7 +14,7 @@ import { COMMIT_INTERVAL_MS, silentMs, STILL_INTERVALS } from './take.ts';
 export type Sightings = Map<string, { readonly writeNonce: string; readonly sinceMs: number }>;
 
 export interface ReconcileOptions extends ProtocolOptions {
-  /** From 0 to `LIVE_SHARDS` - 1; default: all of them. */
+  /** From 0 to `LIVE_SHARDS` - 1; default: all of them, in one listing. */
   readonly shard?: number | undefined;
   /** On the walker's own clock, of those that run at most as long as their owner may be silent; 0: all that live. Default: as long as a taker waits. */
   readonly unmovedMs?: number | undefined;
@@ -46,26 +46,25 @@ export async function* reconcile(store: ObjectStore, seen: Sightings, options: R
   const protocol = protocolOf(store, options);
   const { shard, signal, unmovedMs = STILL_INTERVALS * COMMIT_INTERVAL_MS, isOwnerGone, onAlive } = options;
   const onEnded = options.onEnded ?? (async (where: JobKey, call: CallOptions) => await store.delete(liveHints(where), call));
-  for (const prefix of Array.from({ length: LIVE_SHARDS }, (_, i) => i).filter((i) => shard === undefined || i === shard).map(livePrefix)) {
-    const met = new Set<string>();
-    for await (const { key, writtenAtMs: markedAtMs } of store.list(prefix, { signal })) {
-      const looked = await look(protocol, key, onEnded, signal);
-      if (looked === null) continue;
-      met.add(key);
-      if (looked.kind === 'unreadable') {
-        yield looked;
-        continue;
-      }
-      const { where, head } = looked;
-      const { state, owner } = head;
-      onAlive?.({ where, head, markedAtMs });
-      const isGone = state === 'running' && isOwnerGone?.(owner) === true;
-      // One that runs is as soon due as its owner has said that it writes.
-      const dueMs = state === 'running' ? Math.min(unmovedMs, silentMs(owner)) : unmovedMs;
-      if (isGone || isUnmoved(seen, key, head.writeNonce, protocol.clock.nowMs(), dueMs)) yield looked;
+  const prefix = livePrefix(shard);
+  const met = new Set<string>();
+  for await (const { key, writtenAtMs: markedAtMs } of store.list(prefix, { signal })) {
+    const looked = await look(protocol, key, onEnded, signal);
+    if (looked === null) continue;
+    met.add(key);
+    if (looked.kind === 'unreadable') {
+      yield looked;
+      continue;
     }
-    for (const key of seen.keys()) if (key.startsWith(prefix) && !met.has(key)) seen.delete(key);
+    const { where, head } = looked;
+    const { state, owner } = head;
+    onAlive?.({ where, head, markedAtMs });
+    const isGone = state === 'running' && isOwnerGone?.(owner) === true;
+    // One that runs is as soon due as its owner has said that it writes.
+    const dueMs = state === 'running' ? Math.min(unmovedMs, silentMs(owner)) : unmovedMs;
+    if (isGone || isUnmoved(seen, key, head.writeNonce, protocol.clock.nowMs(), dueMs)) yield looked;
   }
+  for (const key of seen.keys()) if (key.startsWith(prefix) && !met.has(key)) seen.delete(key);
 }
 
 /** null: the job has ended, and its marker is gone. */

@@ -4,12 +4,14 @@
  */
 import { timeOf, ulidOf } from '../control/ids.ts';
 import { readOnce, writeOnce } from '../control/records.ts';
+import { DEFAULT_RETENTION, type Retention, keepFrom } from '../control/retention.ts';
 import { type Clock, wallClockMs } from '../core/clock.ts';
 import { inParallel } from '../core/waiting.ts';
 import { readJob } from '../kv/create.ts';
 import { isTerminal } from '../kv/head.ts';
 import { liveHints, readMarker } from '../kv/hints.ts';
 import type { JobKey } from '../kv/names.ts';
+import { readHead } from '../kv/read.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { type EventType, eventsOf, familyOf, wants } from './events.ts';
 import { type DeliveryRecord, type HookRecord, HOOK_ID, deliveryFolder, deliveryRecord, dueKey, hookRecord, hooksFolder } from './records.ts';
@@ -18,6 +20,8 @@ export interface OutboxOptions {
   readonly store: ObjectStore;
   /** Something is due: whoever sends in this process need not wait to find it. */
   readonly onRecorded?: (() => void) | undefined;
+  /** How long what a job leaves is kept. Default: its KV for 7 days. */
+  readonly retention?: Retention | undefined;
   readonly clock?: Clock | undefined;
   /** Of the wall clock. */
   readonly nowMs?: (() => number) | undefined;
@@ -34,15 +38,17 @@ export class Outbox {
   }
 
   /**
-   * Records what is to be told of a job that has ended, and then removes its marker. Any number of times, by anyone.
+   * Records what is to be told of a job that has ended, and until when it is kept, and then removes its marker. Any number of times, by anyone.
    * @throws EngineError ERR_CHECKPOINT, ERR_STORE, ERR_CANCELLED: the marker stays, and the reconciler comes again.
    */
   async jobEnded(where: JobKey, options: CallOptions = {}): Promise<void> {
-    const { store } = this.#o;
+    const { store, clock, nowMs = wallClockMs, retention = DEFAULT_RETENTION } = this.#o;
+    const state = (await readHead(store, where, options))?.head.state;
+    if (state === undefined || !isTerminal(state)) return;
+    if (state !== 'erased') await keepFrom(store, where, { retention, nowMs: nowMs(), clock, ...options });
     const hooks = await readHooks(store, where.tenant, options);
     if (hooks.length > 0) {
       const { head, manifest } = await readJob(store, where, options);
-      if (!isTerminal(head.state)) return;
       const via = (await readMarker(store, where, options))?.via ?? null;
       const whole = manifest?.chains.some(({ finish }) => finish === 'stop') ?? false;
       await this.#record(hooks, where.tenant, where.job, eventsOf(head.state, via, whole), options);

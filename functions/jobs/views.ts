@@ -41,6 +41,8 @@ export const jobSchema = z.object({
   ended: z.string().nullable().openapi({ description: 'Why it ended; null: it has not.' }),
   parent: z.object({ job: z.string(), kind: z.enum(['extend', 'fork', 'continue']) }).nullable(),
   cached_tokens: z.int().openapi({ description: 'Of a conversation that goes on: tokens of its prompt whose KV came from the turn before.' }),
+  expires_at: z.int().nullable().openapi({ description: 'Unix time, seconds, of a job that has ended: until when its result is kept; null: until it is deleted.' }),
+  incomplete_details: z.object({ reason: z.string() }).nullable().openapi({ description: 'Of a job that ended before it was done: why; /result has what there was by then.' }),
   metadata: z.record(z.string(), z.string()).nullable(),
   user: z.string().nullable(),
   evidence: z.array(z.object({ epoch: z.int(), code: z.string().nullable(), message: z.string(), found_at: z.int() })).nullable().openapi({
@@ -65,6 +67,8 @@ export function jobOf(view: JobView): z.infer<typeof jobSchema> {
     ended: view.ended,
     parent: view.parent === null ? null : { job: view.parent.job, kind: view.parent.kind },
     cached_tokens: view.cachedTokens,
+    expires_at: view.expiresMs === null ? null : Math.floor(view.expiresMs / 1_000),
+    incomplete_details: isOver(view.state) && view.state !== 'done' ? { reason: view.ended ?? view.state } : null,
     metadata: view.metadata === null ? null : { ...view.metadata },
     user: view.user,
     evidence: view.evidence?.map(({ epoch, code, atMs }) => ({ epoch, code, message: sentenceOf(code), found_at: Math.floor(atMs / 1_000) })) ?? null,

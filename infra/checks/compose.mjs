@@ -116,4 +116,4 @@ try {
 } catch (error) {
   await check('the check itself', false, error.stack);
 }
-end();
+end({ isPart: isInside });

@@ -67,14 +67,14 @@ export function reconcilerRights(places: Places): Right[] {
   ];
 }
 
-/** Of the collector, which nobody can ask: it writes a fence into heads, and deletes what jobs, files and batches are made of. */
+/** Of the collector, which nobody can ask: it writes a fence into heads, and deletes what jobs, files and batches are made of, and hints of what is over. */
 export function collectorRights(places: Places): Right[] {
   const { store } = places;
   const under = (...folders: string[]) => folders.map((folder) => store.arnForObjects(`${STORE_PREFIX}/${folder}/*`));
   return [
-    { sid: 'Read', actions: ['s3:GetObject'], resources: under('kv', 'files', 'batches', 'gc'), because: OBJECTS },
-    { sid: 'Fence', actions: ['s3:PutObject'], resources: under('kv', 'gc'), because: OBJECTS },
-    { sid: 'Collect', actions: ['s3:DeleteObject'], resources: under('kv', 'files', 'batches'), because: OBJECTS },
+    { sid: 'Read', actions: ['s3:GetObject'], resources: under('kv', 'files', 'batches', 'gc', 'keep'), because: OBJECTS },
+    { sid: 'Fence', actions: ['s3:PutObject'], resources: under('kv', 'gc', 'expire'), because: OBJECTS },
+    { sid: 'Collect', actions: ['s3:DeleteObject'], resources: under('kv', 'files', 'batches', 'strikes', 'live', 'read', 'keep', 'expire'), because: OBJECTS },
     listOf('ListStore', store, STORE_PREFIX),
     useDataKey(places),
   ];

@@ -10,12 +10,13 @@ import { FULL_FRONT, measureFront, QUICK_FRONT } from './front.ts';
 import { measureLargeModel } from './large-model.ts';
 import { FULL_SLICING, measureSlicing, QUICK_SLICING } from './slicing.ts';
 import { type Figures, nativeBench } from './native-bench.ts';
+import { FULL_SLICES, QUICK_SLICES, measureSlices } from './slices.ts';
 
 const NATIVE = { decode: 'decode_bench', sampler: 'sampler_bench', objects: 'object_bench', restore: 'restore_bench' } as const;
 
 const USAGE = `\
 Usage: npm run bench -- decode|sampler|objects|restore [options of the program]
-       npm run bench -- checkpoint|front|batching|drain|slicing|cold-start [--quick]
+       npm run bench -- checkpoint|front|batching|drain|slicing|slices|cold-start [--quick]
        npm run bench -- large [--threads N]
        npm run bench -- figures CHECKPOINT LARGE
 
@@ -26,6 +27,7 @@ Usage: npm run bench -- decode|sampler|objects|restore [options of the program]
   checkpoint  what checkpoints of the bundled model cost, how soon a job goes on, against computing it again
     --quick   a few small cases, to see that it works
   front       requests a second of the HTTP front against a bare one, its answers while the engine is saturated, 1,000 streams
+  slices      what the fleet simulator goes by: time of a step, checkpoints, the start of a worker (scripts/simulate/measured.json)
   batching    jobs one at a time against the same jobs in slots, which step together
   drain       5,000 tiny jobs that wait: how fast one worker runs them, and in what memory
   slicing     the same job in slices of 10 s and in one
@@ -69,7 +71,7 @@ export async function main(args: readonly string[]): Promise<number> {
 
 function problemWith(name: string, options: readonly string[]): string | null {
   if (Object.hasOwn(NATIVE, name)) return null;
-  if (['checkpoint', 'front', 'batching', 'drain', 'slicing', 'cold-start'].includes(name)) return options.every((option) => option === '--quick') ? null : `${name} takes --quick and nothing else`;
+  if (['checkpoint', 'front', 'batching', 'drain', 'slicing', 'slices', 'cold-start'].includes(name)) return options.every((option) => option === '--quick') ? null : `${name} takes --quick and nothing else`;
   if (name === 'large') return options.length === 0 || (options.length === 2 && options[0] === '--threads' && /^[1-9]\d?$/.test(options[1] ?? '')) ? null : 'large takes --threads N';
   if (name === 'figures') return options.length === 2 ? null : 'figures takes two files';
   return `there is no bench ${JSON.stringify(name)}`;
@@ -80,6 +82,7 @@ async function measure(name: string, options: readonly string[], json: boolean, 
   if (name === 'checkpoint') return { bench: name, ...(await measureCheckpoints(options.includes('--quick') ? QUICK : FULL, say, signal)) };
   if (name === 'front') return { bench: name, ...(await measureFront(options.includes('--quick') ? QUICK_FRONT : FULL_FRONT, say, signal)) };
   if (name === 'batching') return { bench: name, ...(await measureBatching(options.includes('--quick') ? QUICK_BATCHING : FULL_BATCHING, say, signal)) };
+  if (name === 'slices') return { ...(await measureSlices(options.includes('--quick') ? QUICK_SLICES : FULL_SLICES, say, signal)) };
   if (name === 'drain') return { bench: name, ...(await measureDrain(options.includes('--quick') ? QUICK_DRAIN : FULL_DRAIN, say, signal)) };
   if (name === 'slicing') return { bench: name, ...(await measureSlicing(options.includes('--quick') ? QUICK_SLICING : FULL_SLICING, say, signal)) };
   if (name === 'cold-start') return { bench: name, ...(await measureColdStarts(options.includes('--quick') ? QUICK_COLD_START : FULL_COLD_START, say, signal)) };

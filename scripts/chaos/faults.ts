@@ -83,14 +83,14 @@ export class Faults {
   /** A worker that runs something, if one does before long; never one that is stopped, and never the last that is not. */
   async #victim(whom: number, leadMs: number): Promise<Member> {
     for (const startedMs = performance.now(); ; await sleep(LOOK_MS)) {
-      const up = this.#system.workers.map(({ member }) => member).filter((member) => !member.isLeaving && !member.isStopped);
+      const up = this.#system.workers.map(({ member }) => member).filter((member) => member.isWorking);
       const isLate = performance.now() - startedMs > VICTIM_MS_MAX;
       const busy = up.filter((member) => member.running.size > 0 || isLate);
       const found = busy[Math.floor(whom * busy.length)];
       if (found === undefined || up.length === 1) continue;
       await sleep(leadMs);
       // Another fault may have met it meanwhile.
-      if (!found.isLeaving && !found.isStopped) return found;
+      if (found.isWorking) return found;
     }
   }
 

@@ -43,6 +43,7 @@ export class Member implements AsyncDisposable {
   #asked: ChildProcess | null = null;
   #closed: Promise<void> = Promise.resolve();
   #rest = '';
+  #hasBegun = false;
   #starts = 0;
   readonly #end = () => void this.#child?.kill('SIGKILL');
 
@@ -56,9 +57,9 @@ export class Member implements AsyncDisposable {
     return this.#child !== null && this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
-  /** Told to end, or ended: nothing is to be done to it before it is there again. */
-  get isLeaving(): boolean {
-    return !this.isUp || this.#asked === this.#child;
+  /** It takes messages, is not stopped and was not told to end. */
+  get isWorking(): boolean {
+    return this.isUp && this.#hasBegun && !this.isStopped && this.#asked !== this.#child;
   }
 
   start(): void {
@@ -69,6 +70,7 @@ export class Member implements AsyncDisposable {
     this.running.clear();
     this.#rest = '';
     this.isStopped = false;
+    this.#hasBegun = false;
     const file = path.join(folder, `${this.name}-${this.#starts++}.log`);
     child.stderr.on('data', (chunk: Buffer) => {
       appendFileSync(file, chunk);
@@ -117,6 +119,7 @@ export class Member implements AsyncDisposable {
     const lines = (this.#rest + text).split('\n');
     this.#rest = lines.pop() ?? '';
     for (const line of lines) {
+      if (line.includes('working for')) this.#hasBegun = true;
       const said = lineOf(line);
       if (said === null) continue;
       this.#o.said.set(said.msg, (this.#o.said.get(said.msg) ?? 0) + 1);

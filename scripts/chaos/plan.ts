@@ -88,12 +88,12 @@ function specOf(i: number, between: (low: number, high: number) => number): Read
   const base = { prompt: problems[between(0, problems.length - 1)]?.content ?? '', seed: between(0, 2 ** 31) };
   const endless = { ...base, vote: 'none', sampling: { temperature: 1, logit_bias: NEVER_ENDS } };
   switch (i % 6) {
-    case 0: return { ...endless, model: 'countdown@dense', budget: { width: 6, length: between(400, 700) } };
-    case 1: return { ...base, model: 'countdown@cr8', vote: 'majority', early_stop: true, sampling: { temperature: 1 }, budget: { width: 16, length: between(300, 500) } };
-    case 2: return { ...endless, model: 'countdown@cr4', budget: { width: between(2, 5), length: between(600, 900) } };
+    case 0: return { ...endless, model: 'countdown@dense', budget: { width: 3, length: between(400, 700) } };
+    case 1: return { ...base, model: 'countdown@cr8', vote: 'majority', early_stop: true, sampling: { temperature: 1 }, budget: { width: 8, length: between(300, 500) } };
+    case 2: return { ...endless, model: 'countdown@cr4', budget: { width: between(1, 3), length: between(600, 900) } };
     // Ends `incomplete`, at its budget.
-    case 3: return { ...endless, model: 'countdown@cr8', budget: { width: 8, length: 800, kv_read_budget: between(150_000, 300_000) } };
-    case 4: return { ...endless, model: 'countdown@cr2', priority: 'batch', logprobs: 2, budget: { width: 5, length: between(400, 600) } };
-    default: return { ...endless, model: 'countdown@cr8', vote: 'majority', early_stop: false, budget: { width: 12, length: between(250, 400) }, metadata: { of: 'chaos' } };
+    case 3: return { ...endless, model: 'countdown@cr8', budget: { width: 6, length: 800, kv_read_budget: between(60_000, 150_000) } };
+    case 4: return { ...endless, model: 'countdown@cr2', priority: 'batch', logprobs: 2, budget: { width: 3, length: between(400, 600) } };
+    default: return { ...endless, model: 'countdown@cr8', vote: 'majority', early_stop: false, budget: { width: 6, length: between(250, 400) }, metadata: { of: 'chaos' } };
   }
 }

@@ -1,7 +1,7 @@
 """`python3 scripts/protocol MODEL [switches]`: the model checker of docs/PROTOCOL.md. Standard library only.
 
 MODEL is a variant of the commit protocol (seq, cas, cas+ep, fence, full; see commit.py), or one of the protocols around it:
-create, deliver, join (see the files of those names). `traces` prints every named trace as JSON, `table FILE` runs
+create, deliver, join, stop (see creation.py, delivery.py, join.py, stopping.py). `traces` prints every named trace as JSON, `table FILE` runs
 every command in the tables of that file again and rewrites their figures.
 Exit status: 0 no violation, 1 violation, 2 bad arguments, 3 bound reached before the search was complete.
 """
@@ -16,10 +16,11 @@ from commit import VARIANTS, CommitModel
 from delivery import DeliveryModel
 from join import JoinModel
 from search import report
+from stopping import StopModel
 from table import rewrite
 from traces import print_traces
 
-MODELS = {**dict.fromkeys(VARIANTS, CommitModel), "create": CreationModel, "deliver": DeliveryModel, "join": JoinModel}
+MODELS = {**dict.fromkeys(VARIANTS, CommitModel), "create": CreationModel, "deliver": DeliveryModel, "join": JoinModel, "stop": StopModel}
 
 
 def parse(argv: list[str]) -> tuple[object, argparse.Namespace]:

@@ -2,17 +2,17 @@
 
   worker      receives {child} -> child not over: CAS child epoch+1 (take) -> run -> CAS child done, with its ballots
               -> join: GET child, GET parent -> its bit is set, or the parent is over: nothing to do
-                       | CAS parent: set the bit, add the child's ballots, done if that was the last bit
+                       | CAS parent: set the bit, add the child's ballots, done if that was the last bit; poisoned if the child is
               -> ack. A redelivered message of a child that is over begins at the join
-  reconciler  for every child that is over: joins it; for every child of a cancelled parent: cancels it
+  reconciler  for every child that is over: joins it; for every child of a parent that is over, but not done: cancels it
   canceller   CAS parent cancelled -> for every child that is not over: CAS epoch+1, cancelled
 
 The parent has no epoch owner: any number of workers CAS it, and a refused one reads again. Its bit makes a join idempotent,
 so a lost reply needs no writeNonce. A child's ballots are those in its HEAD: they name the epoch that ended it, since
 another run of the shard could have other ones (a chain that was cut off, a verifier that timed out). `--poison` lets children
-end without ballots: poisoned children join too.
+end without ballots: such a job has no result, and is over with the first of them.
 
-Not modelled: early stop, the split of kv_reads, the objects behind the HEADs (commit.py), slices of a child (delivery.py).
+Not modelled: early stop (stopping.py), the split of kv_reads, the objects behind the HEADs (commit.py), slices of a child (delivery.py).
 """
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ INVARIANTS = {
     "all": "the parent is done and a child is not over or not counted",
     "ended": "every child is over, nothing can happen any more, and the parent is not over",
     "final": "a parent or child in a terminal state changed",
-    "cancelled": "the parent is cancelled, nothing can happen any more, and a child is not over",
+    "cancelled": "the parent is cancelled or poisoned, nothing can happen any more, and a child is not over",
     "fencing": "a child ended by an older epoch after a take",
 }
 MUTATIONS = {
@@ -193,19 +193,20 @@ class JoinModel(Switches):
     def after_join(self) -> str:
         return "commit" if "join-before-done" in self.mutate else "stop" if "ack-before-join" in self.mutate else "ack"
 
-    def joined(self, parent: Parent, child: int, ballots: int) -> Parent:
+    def joined(self, parent: Parent, child: int, ballots: int, ended: str) -> Parent:
         bits = parent.bits | {child}
         if "counter" in self.mutate and child in parent.bits:  # the next number instead of the child's own bit
             bits = parent.bits | set(sorted(set(range(self.a.shards)) - parent.bits)[:1])
         state = "done" if len(bits) == self.a.shards else parent.state
         state = "running" if parent.state == "cancelled" and state != "done" else state
+        state = ended if ended in ("poisoned", "cancelled") and "join-revives" not in self.mutate else state
         return Parent(parent.version + 1, state, bits, tuple(sorted((*parent.tally, (child, ballots)))))
 
     def w_join(self, s: State, i: int, w: Worker, me: str) -> Iterator[Step]:
         if s.parent.version != w.seen.version and "blind-join" not in self.mutate:
             yield Step("join refused", f"{me} joins child {w.child} -> 412", self.put(s, i, w._replace(pc="get_parent", seen=None)))
             return
-        parent = self.joined(w.seen, w.child, w.ballots)
+        parent = self.joined(w.seen, w.child, w.ballots, s.children[w.child].state)
         pc = self.after_join()
         if "two-writes" in self.mutate:
             parent, pc = parent._replace(bits=w.seen.bits, state=w.seen.state), "set_bit"
@@ -236,10 +237,10 @@ class JoinModel(Switches):
         """Read and CAS in one step: what a refused CAS adds, the workers show."""
         for n, child in enumerate(s.children):
             if child.state in OVER and n not in s.parent.bits and s.parent.state not in OVER:
-                parent = self.joined(s.parent, n, child.ballots)
+                parent = self.joined(s.parent, n, child.ballots, child.state)
                 yield Step("join", f"Reconciler joins child {n}: {parent}", s._replace(parent=parent))
-            if s.parent.state == "cancelled" and child.state not in OVER and "cancel-parent-only" not in self.mutate:
-                yield Step("cancel child", f"Reconciler cancels child {n} of a cancelled parent", self.cancel_child(s, n))
+            if s.parent.state in ("cancelled", "poisoned") and child.state not in OVER and "cancel-parent-only" not in self.mutate:
+                yield Step("cancel child", f"Reconciler cancels child {n} of a {s.parent.state} parent", self.cancel_child(s, n))
 
     def cancel_child(self, s: State, n: int) -> State:
         child = s.children[n]
@@ -285,7 +286,7 @@ class JoinModel(Switches):
 
     def broken_at_rest(self, s: State) -> tuple[str, ...]:
         living = [child for child in s.children if child.state not in OVER]
-        if s.parent.state == "cancelled":
+        if s.parent.state in ("cancelled", "poisoned"):
             return ("cancelled",) if living else ()
         return () if living or s.parent.state in OVER else ("ended",)
 

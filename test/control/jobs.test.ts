@@ -40,6 +40,7 @@ describe('a job that is asked for', () => {
       user: null,
       asked: { temperature: 1, topP: 1, format: null, logprobs: null, instructions: null, repeated: null },
       length: expect.any(Number) as number,
+      expiresMs: null,
       evidence: null,
       tools: null,
     });

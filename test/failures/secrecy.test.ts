@@ -179,5 +179,5 @@ async function clearSpec(): Promise<{ readonly text: string }> {
 
 /** Objects, marker and listing of the job `sums` of a tenant, and whom its end is told. */
 function ownKeys(tenant: string): RegExp {
-  return new RegExp(`^(kv/${tenant}/sums/|live/[0-9a-f]/${tenant}/sums$|idx/${tenant}/|hooks/${tenant}/)`);
+  return new RegExp(`^(kv/${tenant}/sums/|live/[0-9a-f]/${tenant}/sums$|keep/${tenant}/sums.json$|expire/\\d{15}/${tenant}/sums$|idx/${tenant}/|hooks/${tenant}/)`);
 }

@@ -32,7 +32,7 @@ describe('the bundle', () => {
     expect(index.length).toBeLessThan(50_000);
   });
 
-  test.each(SCHEDULED)('of %s imports modules of Node alone, knows nothing native, and is under 1 MB', (name) => {
+  test.each(SCHEDULED)('of %s imports at most modules of Node, knows nothing native, and is under 1 MB', (name) => {
     const { front, bytes, metafile } = built.find((one) => one.name === name) as BuiltFunction;
     expect(front).toBeNull();
     expect(bytes).toBeLessThan(BYTES_MAX);
@@ -89,7 +89,7 @@ describe('the configuration', () => {
   };
 
   test('of S3 and SQS is read whole', () => {
-    const { auth, ...config } = readEnv({ ...AWS, RUMINATE_MODEL_NAMES: 'countdown, qwen3-8b', RUMINATE_KEY: 'kms:alias/ruminate', RUMINATE_BATCH_QUEUE: 'sqs:https://sqs.eu-central-1.amazonaws.com/1/batches', RUMINATE_WORKER_BYTES: '8589934592', RUMINATE_USD_PER_HOUR: '0.25', KV: { binding: true } });
+    const { auth, ...config } = readEnv({ ...AWS, RUMINATE_MODEL_NAMES: 'countdown, qwen3-8b', RUMINATE_KEY: 'kms:alias/ruminate', RUMINATE_BATCH_QUEUE: 'sqs:https://sqs.eu-central-1.amazonaws.com/1/batches', RUMINATE_WORKER_BYTES: '8589934592', RUMINATE_USD_PER_HOUR: '0.25', RUMINATE_RESULT_RETENTION: '12h', KV: { binding: true } });
     expect(config).toEqual({
       store: { kind: 's3', bucket: 'bucket', prefix: 'jobs' },
       models: { kind: 's3', bucket: 'bucket', prefix: 'models' },
@@ -99,6 +99,7 @@ describe('the configuration', () => {
       aws: { credentials: { accessKeyId: 'id', secretAccessKey: 'secret', sessionToken: 'token' }, region: 'eu-central-1', s3Endpoint: null, s3PathStyle: false, sqsEndpoint: null, kmsEndpoint: null },
       workerBytes: 8_589_934_592,
       usdPerHour: 0.25,
+      retention: { kvMs: 7 * 86_400_000, resultMs: 12 * 3_600_000 },
       logLevel: 'info',
     });
     expect(auth.find).toBeTypeOf('function');

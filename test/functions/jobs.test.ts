@@ -1,7 +1,11 @@
 /** The native API: jobs that outlive their requests, streams that go on where the reader stopped. */
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
+import { NativeShelf } from '../../engine/control/native-shelf.ts';
 import { EngineError } from '../../engine/core/errors.ts';
+import { endJob } from '../../engine/kv/end.ts';
+import { eraseJob } from '../../engine/kv/erase.ts';
+import { platformOn } from '../control/support.ts';
 import { type HttpApi, startApi } from '../helpers/http-api.ts';
 import { type SseEvent, readSse } from '../helpers/sse.ts';
 
@@ -50,6 +54,38 @@ describe('a job', () => {
     expect(content).toContain(result.answer);
     expect(events.filter(({ event }) => event === 'token')).toHaveLength(result.usage.completion_tokens);
     expect(await json(api.get(`/v1/jobs/${job.id}`))).toMatchObject({ object: 'job', state: 'done', status: 'completed', chains: [{ tokens: result.usage.completion_tokens, finish: 'stop' }] });
+  });
+
+  test('whose result was kept for its time is told to be gone, to everyone who comes back for it', async () => {
+    const { id } = await submit();
+    expect(await ended(id)).toMatchObject({ state: 'done', expires_at: null, incomplete_details: null });
+    const response = await api.openai.responses.create({ model: 'countdown@cr2', input: '4 20 8 13 target 59' });
+    for (const job of [id, response.id.replace('resp_', '')]) await eraseJob(api.platform.store, { tenant: 'local', job }, { isOverdue: true });
+    for (const path of ['', '/result', '/events']) {
+      const gone = await api.get(`/v1/jobs/${id}${path}`);
+      expect(gone.status).toBe(410);
+      expect(await gone.json()).toMatchObject({ code: 'result_expired', status: 410 });
+    }
+    await expect(api.openai.responses.retrieve(response.id)).rejects.toMatchObject({ status: 410, code: 'result_expired' });
+  });
+
+  test('that ended before it was done says why, and has what there was by then', async () => {
+    const { id } = await submit({ ...GREEDY, budget: { width: 2, length: 500, kv_read_budget: 4_000 } });
+    expect(await ended(id)).toMatchObject({ state: 'incomplete', incomplete_details: { reason: 'kv_read_budget' } });
+    const result = await json<{ ballots: object[]; chains: { tokens: number[]; text: string }[]; usage: { kv_reads: number } }>(api.get(`/v1/jobs/${id}/result`));
+    expect(result.ballots).toHaveLength(2);
+    expect(result.chains[0]?.text).not.toBe('');
+    expect(result.usage.kv_reads).toBeLessThanOrEqual(4_000);
+    // Ended from outside, each in its own way; no worker has heard of them.
+    using shelf = new NativeShelf();
+    const { platform } = platformOn(api.platform.store, shelf);
+    for (const state of ['cancelled', 'expired', 'poisoned'] as const) {
+      const where = { tenant: 'local', job: `ended-${state}` };
+      await platform.submit({ model: 'countdown@cr2', prompt: GREEDY.prompt, budget: { width: 1 } }, { tenant: 'local', id: where.job });
+      await endJob(api.platform.store, where, state);
+      expect(await json(api.get(`/v1/jobs/${where.job}`))).toMatchObject({ state, incomplete_details: { reason: state } });
+      expect(await json(api.get(`/v1/jobs/${where.job}/result`))).toMatchObject({ answer: null, ballots: [{ answer: null }], usage: { completion_tokens: 0 } });
+    }
   });
 
   test('is read on from any event, by query or by Last-Event-ID, and nothing is missed or seen twice', async () => {

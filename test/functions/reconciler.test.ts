@@ -5,6 +5,7 @@ import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { createLocalQueue } from '../../engine/adapters/queue-local.ts';
 import { jobIds } from '../../engine/control/ids.ts';
 import { EngineError } from '../../engine/core/errors.ts';
+import { IDLE_ROUND } from '../../engine/job/cost.ts';
 import { createJob } from '../../engine/kv/create.ts';
 import { endJob } from '../../engine/kv/end.ts';
 import { takeJob } from '../../engine/kv/take.ts';
@@ -12,7 +13,9 @@ import type { Outgoing } from '../../engine/ports/sender.ts';
 import { Deliverer } from '../../engine/webhook/deliverer.ts';
 import { Outbox } from '../../engine/webhook/outbox.ts';
 import { Webhooks } from '../../engine/webhook/webhooks.ts';
+import { collectorFunction } from '../../functions/collector.ts';
 import { Emf } from '../../functions/emf.ts';
+import { openBatches } from '../../functions/open-batches.ts';
 import { type ReconcilerFunctionOptions, type Round, handler, reconcilerFunction } from '../../functions/reconciler.ts';
 import { ManualClock } from '../helpers/clock.ts';
 import { options, SPEC } from '../kv/support.ts';
@@ -22,6 +25,8 @@ const EVENT = { version: '0', source: 'aws.scheduler', 'detail-type': 'Scheduled
 const newId = jobIds();
 const log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
 const SILENT_MS = 46_000;
+/** Asked for nothing where there are no batches. */
+const nobody = {} as Parameters<typeof openBatches>[0]['platform'];
 
 class Schedule {
   readonly store = new MemoryStore();
@@ -138,6 +143,37 @@ describe('a scheduled invocation', () => {
       expect(await schedule.invoke(), text).toMatchObject({ sent: 0 });
     }
   });
+
+  test('over a store in which nothing lives asks for what an idle month is priced by', async () => {
+    const schedule = new Schedule();
+    const { store, queue } = schedule;
+    let asked = 0;
+    const counted: ReconcilerFunctionOptions['queue'] = { sendAll: (...message) => queue.sendAll(...message), depth: (call) => (asked++, queue.depth(call)) };
+    const { batches } = openBatches({ store, keys: null, platform: nobody, outbox: new Outbox({ store }), log });
+    await schedule.invoke({ queue: counted, batches });
+    const before = store.log.length;
+    asked = 0;
+    await schedule.invoke({ queue: counted, batches });
+    const of = (kind: string) => store.log.slice(before).filter((operation) => operation.kind === kind).length;
+    expect({ lists: of('list'), puts: of('put'), gets: of('get'), queue: asked }).toEqual(IDLE_ROUND);
+    expect(store.log.length - before).toBe(IDLE_ROUND.lists + IDLE_ROUND.puts + IDLE_ROUND.gets);
+  });
+});
+
+test('the collector lets go of every job that is over, however many there are, and of what nobody needs of files', async () => {
+  const schedule = new Schedule();
+  const outbox = new Outbox({ store: schedule.store, retention: { kvMs: 1_000, resultMs: 2_000 } });
+  const jobs = await Promise.all(Array.from({ length: 5 }, () => schedule.created()));
+  for (const where of jobs) {
+    await endJob(schedule.store, where, 'cancelled');
+    await outbox.jobEnded(where);
+  }
+  const abandoned = `files/acme/file-${jobIds()(Date.now() - 30 * 86_400_000)}/0123456789abcdef-0`;
+  await schedule.store.put(abandoned, [Buffer.from('half')]);
+  const collect = (nowMs: number) => collectorFunction({ store: schedule.store, log, nowMs: () => nowMs })(EVENT, AMPLE);
+  expect(await collect(Date.now() + 1_500)).toMatchObject({ trimmed: 5, erased: 0, objects: 1, complete: true });
+  expect(await collect(Date.now() + 60_000)).toMatchObject({ trimmed: 0, erased: 5, objects: 0, complete: true });
+  expect([...schedule.store.snapshot().keys()].filter((key) => !/^(idx|gc)\//.test(key)).toSorted()).toEqual(jobs.map(({ job }) => `kv/acme/${job}/HEAD`).toSorted());
 });
 
 test('while its configuration is wrong every invocation says all that is', async () => {

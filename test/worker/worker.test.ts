@@ -142,6 +142,17 @@ describe('slices', () => {
     expect(await bench.result('sums')).toEqual(expectedLong);
   });
 
+  test('every phase of a cold start is said: what finding, fetching and reading the model took, then the prompt, then the first token', async () => {
+    await using bench = new Bench();
+    bench.worker();
+    await bench.submit('sums', SHORT);
+    await bench.event('ended', 'sums');
+    const reached = bench.events.filter((event) => event.kind === 'reached');
+    expect(reached.map(({ phase }) => phase)).toEqual(['loaded', 'prefilled', 'first_token']);
+    expect(Object.keys(reached[0]?.load ?? {}).sort()).toEqual(['bytes', 'fetch_ms', 'fetched_bytes', 'map_ms', 'resolve_ms', 'verify_ms', 'warm_ms']);
+    expect(reached[0]?.load?.bytes).toBeGreaterThan(3_000_000);
+  });
+
   test('the status of a job only goes forward, whatever happens to its slices', async () => {
     await using bench = new Bench();
     const order: readonly JobStatus[] = ['queued', 'in_progress', 'completed'];

