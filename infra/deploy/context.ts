@@ -14,6 +14,7 @@ import path from 'node:path';
 
 import type { StageConfig } from '../config.ts';
 import { ROOT } from '../lib/bundles.ts';
+import type { Identity } from './rollout.ts';
 
 export interface Options {
   readonly stage: string;
@@ -23,6 +24,8 @@ export interface Options {
   /** `sha256:…` of the image in the stage's repository; null: the one of the last deploy. */
   readonly image: string | null;
   readonly data: boolean;
+  /** One more worker tries the new image; the others keep theirs. */
+  readonly canary: boolean;
 }
 
 /** Kept between runs: a step that was interrupted is begun again, one that is done is looked at again and changes nothing. */
@@ -30,6 +33,8 @@ export interface Kept {
   image?: string;
   /** Of the release before, for its way back. */
   previous?: string;
+  /** Of what the workers run. */
+  identity?: Identity;
 }
 
 export class Context {
@@ -37,6 +42,8 @@ export class Context {
   readonly kept: Kept;
   readonly folder: string;
   readonly clients;
+  /** Of what is to run, once the step release has asked. */
+  next: Identity | null = null;
 
   constructor(readonly options: Options, readonly say: (line: string) => void, readonly signal: AbortSignal, home = path.join(ROOT, 'build', 'infra', 'deploy')) {
     const { stage, config } = options;

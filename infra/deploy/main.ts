@@ -15,6 +15,7 @@ ${STEPS.map(({ name, does }) => `  ${name.padEnd(10)} ${does}`).join('\n')}
   --from STEP          this one and those after it
   --dry-run            says what would be done, asks what can be asked, and writes nothing
   --image sha256:…     which image workers run; default: that of the last deploy
+  --canary             one more worker tries the image beside the others; the same command without it gives it to all
   --rollback           the image of the deploy before, by the same steps and under the same rule
   --destroy            takes the stage away; its models, jobs, keys and images stay
   --destroy --data     the stack of these too; AWS keeps buckets that are not empty until you delete them
@@ -57,7 +58,7 @@ function read(args: readonly string[]): Asked | null {
     args: [...args],
     options: {
       stage: { type: 'string' }, only: { type: 'string' }, from: { type: 'string' }, image: { type: 'string' },
-      'dry-run': { type: 'boolean', default: false }, rollback: { type: 'boolean', default: false }, destroy: { type: 'boolean', default: false }, data: { type: 'boolean', default: false }, help: { type: 'boolean', short: 'h', default: false },
+      'dry-run': { type: 'boolean', default: false }, rollback: { type: 'boolean', default: false }, canary: { type: 'boolean', default: false }, destroy: { type: 'boolean', default: false }, data: { type: 'boolean', default: false }, help: { type: 'boolean', short: 'h', default: false },
     },
   });
   if (values.help) return null;
@@ -68,11 +69,12 @@ function read(args: readonly string[]): Asked | null {
     return at;
   };
   if (values.data && !values.destroy) throw new Error('--data is of --destroy.');
+  if (values.canary && stageOf(values.stage).workers.pool === null) throw new Error('A canary is of a pool of machines, and this stage has none: its functions move by themselves, a tenth first.');
   if (values.rollback && values.image !== undefined) throw new Error('--rollback has an image of its own.');
   const only = values.only?.split(',').map(named);
   const from = values.from === undefined ? 0 : named(values.from);
   return {
-    options: { stage: values.stage, config: stageOf(values.stage), dryRun: values['dry-run'], image: values.image ?? null, data: values.data },
+    options: { stage: values.stage, config: stageOf(values.stage), dryRun: values['dry-run'], image: values.image ?? null, data: values.data, canary: values.canary },
     steps: STEPS.filter((_, i) => (only === undefined ? i >= from : only.includes(i))),
     isRollback: values.rollback,
     isDestroy: values.destroy,

@@ -12,7 +12,7 @@ import type { Context } from './context.ts';
 import { localIdentity } from './identity.ts';
 import { pinnedIn } from './pinned.ts';
 import { preflight } from './preflight.ts';
-import { rolloutOf, sentenceOf } from './rollout.ts';
+import { mayShareQueue, rolloutOf, sentenceOf } from './rollout.ts';
 import { smoke } from './smoke.ts';
 
 export interface Step {
@@ -65,7 +65,10 @@ export const STEPS: readonly Step[] = [
   },
   {
     name: 'deploy', does: 'makes or changes every stack',
-    run: async (context) => await context.run(context.cdk('deploy', '--all', '--require-approval', 'never', ...await parameters(context))),
+    async run(context) {
+      await context.run(context.cdk('deploy', '--all', '--require-approval', 'never', ...await parameters(context)));
+      if (!context.options.canary && context.next !== null) context.keep({ identity: context.next });
+    },
   },
   {
     name: 'smoke', does: 'runs a job from outside and says where the platform is',
@@ -123,22 +126,30 @@ async function release(context: Context): Promise<void> {
   if (store === null) return context.say('  nothing is there yet');
   const bucket = new URL(store).hostname;
   const pinned = await pinnedIn(context.clients.objects, bucket, STORE_PREFIX);
+  if (context.options.canary) {
+    const { identity } = context.kept;
+    context.next = await localIdentity(context);
+    if (identity !== undefined && !mayShareQueue(identity, context.next)) throw new Error('A canary takes from the queue of the others, and could not go on with what they park, or they with what it parks: deploy without one.');
+  }
   const jobs = pinned.reduce((sum, one) => sum + one.jobs, 0);
   if (jobs === 0) return context.say('  no job has begun and not ended: workers may be exchanged at once');
-  const rollout = rolloutOf(await localIdentity(context), pinned);
+  const rollout = rolloutOf(context.next ??= await localIdentity(context), pinned);
   context.say(`  ${jobs} jobs have begun: ${sentenceOf(rollout)}`);
   if (rollout.kind === 'drain') throw new Error('The workers that are there have to finish first. Run this step again until it says so; to take no new work meanwhile, turn away requests at the functions (reserved concurrency 0).');
 }
 
 /** What CloudFormation cannot know: which image, and which version of the keys. */
 async function parameters(context: Context): Promise<readonly string[]> {
-  const { kept: { image }, options, clients: { secrets } } = context;
+  const { kept, options, clients: { secrets } } = context;
   const SecretId = await needed(context, 'ApiKeysSecret');
   const version = SecretId === null ? null : (await secrets.send(new GetSecretValueCommand({ SecretId }))).VersionId ?? null;
-  const digest = options.image ?? image ?? 'sha256:…';
-  const { control } = options.config;
+  const digest = options.image ?? kept.image ?? 'sha256:…';
+  const { control, workers } = options.config;
+  // Beside the workers as they are; without --canary it is gone, and they have its image.
+  const isTried = options.canary && kept.previous !== undefined;
   return [
-    '--parameters', `${context.stackName('Workers')}:ImageDigest=${digest}`,
+    '--parameters', `${context.stackName('Workers')}:ImageDigest=${isTried ? kept.previous : digest}`,
+    ...(workers.pool === null ? [] : ['--parameters', `${context.stackName('Workers')}:CanaryDigest=${isTried ? digest : ''}`]),
     '--parameters', control.host === 'lambda' ? `${context.stackName('Control')}:ApiKeysVersion=${version ?? '…'}` : `${context.stackName('Control')}:ImageDigest=${digest}`,
   ];
 }

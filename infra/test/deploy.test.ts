@@ -55,7 +55,7 @@ describe('the command', () => {
   test('names its steps, and what is wrong with what was asked', async () => {
     expect(await deploy('--help')).toBe(0);
     for (const { name } of STEPS) expect(said.join('\n')).toContain(name);
-    for (const [args, wrong] of [[[], 'Say which stage'], [['--stage', 'prod', '--only', 'sing'], 'There is no step "sing"'], [['--stage', 'none'], 'There is no stage "none"'], [['--stage', 'dev', '--data'], '--data is of --destroy'], [['--stage', 'dev', '--rollback'], 'No earlier deploy']] as const) {
+    for (const [args, wrong] of [[[], 'Say which stage'], [['--stage', 'prod', '--only', 'sing'], 'There is no step "sing"'], [['--stage', 'none'], 'There is no stage "none"'], [['--stage', 'dev', '--data'], '--data is of --destroy'], [['--stage', 'dev', '--rollback'], 'No earlier deploy'], [['--stage', 'dev', '--canary'], 'A canary is of a pool']] as const) {
       errors.length = 0;
       expect(await deploy(...args)).toBe(1);
       expect(errors.join('')).toContain(wrong);
