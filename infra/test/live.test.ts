@@ -38,7 +38,7 @@ const ASKED = { model: 'countdown@cr2', messages: [{ role: 'user' as const, cont
 const LONG = { model: 'countdown@cr2', prompt: '4 20 8 13 target 59', seed: 7, early_stop: false, budget: { length: 900, width: 2 }, sampling: { temperature: 1, logit_bias: [[2, -100]] } };
 
 const [versitygw, elasticmq, ric] = [ensurePeer('versitygw'), ensurePeer('elasticmq'), ensureRic()];
-const missing = 'missing' in versitygw ? versitygw.missing : 'missing' in elasticmq ? elasticmq.missing : ric === null ? 'npm could not fetch aws-lambda-ric' : existsSync(path.join(ROOT, 'build', 'native', 'ruminate.node')) ? null : 'the native engine is not built';
+const missing = 'missing' in versitygw ? versitygw.missing : 'missing' in elasticmq ? elasticmq.missing : ric === null ? 'npm could not fetch aws-lambda-ric' : existsSync(path.join(ROOT, 'build', 'native')) ? null : 'the native engine is not built';
 if (missing !== null) process.stdout.write(`skipped: the template run for real: ${missing}\n`);
 
 describe.skipIf(missing !== null)('the stage verify', () => {
