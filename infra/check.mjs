@@ -12,8 +12,8 @@ import { fileURLToPath } from 'node:url';
 const INFRA = path.dirname(fileURLToPath(import.meta.url));
 const ROOT = path.dirname(INFRA);
 const BUILD = path.join(ROOT, 'build', 'infra');
-/** Python's, each in the one environment. */
-const TOOLS = ['cfn-lint==1.58.0', 'checkov==3.3.30'];
+/** Python's, in one environment: two linters, and servers of AWS's APIs for tests. */
+const TOOLS = ['cfn-lint==1.58.0', 'checkov==3.3.30', 'moto[server]==5.2.5'];
 /** Of one command: far above what it takes. */
 const COMMAND_MINUTES = 10;
 
@@ -59,7 +59,7 @@ async function tools() {
   const home = path.join(BUILD, 'venv');
   const stamp = path.join(home, '.tools');
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === TOOLS.join('\n')) return path.join(home, 'bin');
-  say(`installing ${TOOLS.join(' and ')}`);
+  say(`installing ${TOOLS.join(', ')}`);
   rmSync(home, { recursive: true, force: true });
   mkdirSync(BUILD, { recursive: true });
   await must('python3', ['-m', 'venv', home]);
@@ -118,7 +118,8 @@ async function others() {
 const startedMs = performance.now();
 try {
   await prepare();
-  const [bin] = await Promise.all([tools(), vitest().then(types)]);
+  const [bin] = await Promise.all([tools(), types()]);
+  await vitest();
   await lint(bin);
   await others();
 } catch (error) {

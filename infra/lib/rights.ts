@@ -44,13 +44,14 @@ export function frontRights(name: string, places: Places): Right[] {
   ];
 }
 
-/** Of `ruminate worker`. Pages and manifests of jobs it writes and never deletes: garbage is collected by another role. */
+/** Of `ruminate worker`. What its commits have replaced it collects; a head, a spec or a file it can never delete. */
 export function workerRights(places: Places, { settlesItself = true } = {}): Right[] {
   const messages = ['sqs:SendMessage', 'sqs:GetQueueAttributes', 'sqs:ReceiveMessage', 'sqs:ChangeMessageVisibility', ...(settlesItself ? ['sqs:DeleteMessage'] : [])];
   return [
     ...readModels(places),
     ...useStore(places, ['s3:GetObject', 's3:PutObject']),
     deleteMarks(places),
+    { sid: 'CollectReplaced', actions: ['s3:DeleteObject'], resources: REPLACED.map((kind) => places.store.arnForObjects(`${STORE_PREFIX}/kv/*/${kind}/*`)), because: OBJECTS },
     ...useJobsKey(places),
     { sid: 'Messages', actions: messages, resources: [places.interactive.queueArn, places.batch.queueArn] },
     useDataKey(places),
@@ -82,8 +83,10 @@ export function collectorRights(places: Places): Right[] {
   ];
 }
 
-/** Hints and signs, which can be made again; and the objects with which a store is tried. */
-const MARKS = ['probe', 'live', 'due', 'read'] as const;
+/** Hints and signs, which can be made again; the objects with which a store is tried; copies of prompts of batches that have ended; deliveries that are old. */
+const MARKS = ['probe', 'live', 'due', 'read', 'open', 'batches', 'deliveries'] as const;
+/** Segments, tails, journals and manifests, as engine/kv/names.ts names them. */
+const REPLACED = ['s', 't', 'j', 'm'] as const;
 
 function deleteMarks({ store }: Places): Right {
   return { sid: 'DeleteMarks', actions: ['s3:DeleteObject'], resources: MARKS.map((mark) => store.arnForObjects(`${STORE_PREFIX}/${mark}/*`)), because: OBJECTS };
@@ -103,9 +106,12 @@ function useStore({ store }: Places, actions: readonly string[]): Right[] {
   ];
 }
 
-/** Without it S3 answers 403 for a key that is not there, and a store could not tell. */
+/**
+ * Without it S3 answers 403 for a key that is not there, and a store could not tell. Asked for a key S3 has no prefix to compare, so that the condition must
+ * let that pass; a list without a prefix is of a bucket that has nothing but this.
+ */
 function listOf(sid: string, bucket: s3.IBucket, prefix: string): Right {
-  return { sid, actions: ['s3:ListBucket'], resources: [bucket.bucketArn], conditions: { StringLike: { 's3:prefix': [`${prefix}/*`] } } };
+  return { sid, actions: ['s3:ListBucket'], resources: [bucket.bucketArn], conditions: { StringLikeIfExists: { 's3:prefix': [`${prefix}/*`] } } };
 }
 
 function useJobsKey({ jobsKey }: Places): Right[] {

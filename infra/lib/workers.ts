@@ -90,7 +90,7 @@ export class WorkersStack extends Stack {
       taskRole: roleOf(this, 'TaskRole', {
         service: 'ecs-tasks.amazonaws.com',
         description: 'ruminate worker',
-        rights: [...workerRights(places), { sid: 'ProtectItself', actions: ['ecs:UpdateTaskProtection', 'ecs:GetTaskProtection'], resources: [here('task')], because: 'A task has no name before it is there.' }],
+        rights: workerRights(places),
       }),
       executionRole: roleOf(this, 'ExecutionRole', {
         service: 'ecs-tasks.amazonaws.com',

@@ -30,10 +30,15 @@ function conditionText(condition: NonNullable<Statement['Condition']>, place: (v
 const WIDE: Readonly<Record<string, string>> = {
   '*': 'ecr:GetAuthorizationToken, ecs:DiscoverPollEndpoint and cloudwatch:DescribeAlarms have no resource',
   'arn:aws:ecs:REGION:ACCOUNT:container-instance/CLUSTER/*': 'machines have no names before they are there',
-  'arn:aws:ecs:REGION:ACCOUNT:task/CLUSTER/*': 'tasks have no names before they are there',
   'Models.Arn/models/*': 'objects',
   'Store.Arn/platform/*': 'objects',
   'Store.Arn/platform/kv/*': 'objects',
+  'Store.Arn/platform/files/*': 'objects',
+  'Store.Arn/platform/gc/*': 'objects',
+  'Store.Arn/platform/kv/*/s/*': 'objects',
+  'Store.Arn/platform/kv/*/t/*': 'objects',
+  'Store.Arn/platform/kv/*/j/*': 'objects',
+  'Store.Arn/platform/kv/*/m/*': 'objects',
   'Store.Arn/platform/probe/*': 'objects',
   'Store.Arn/platform/live/*': 'objects',
   'Store.Arn/platform/due/*': 'objects',
@@ -41,9 +46,9 @@ const WIDE: Readonly<Record<string, string>> = {
   'Store.Arn/platform/expire/*': 'objects',
   'Store.Arn/platform/strikes/*': 'objects',
   'Store.Arn/platform/read/*': 'objects',
-  'Store.Arn/platform/files/*': 'objects',
+  'Store.Arn/platform/open/*': 'objects',
   'Store.Arn/platform/batches/*': 'objects',
-  'Store.Arn/platform/gc/*': 'objects',
+  'Store.Arn/platform/deliveries/*': 'objects',
 };
 const EVERYWHERE = ['ecr:GetAuthorizationToken', 'ecs:DiscoverPollEndpoint', 'cloudwatch:DescribeAlarms'];
 
@@ -87,7 +92,7 @@ describe.each(EVERY)('stage %s', (name) => {
       expect(more).toEqual([]);
       expect(trust).toEqual({ Action: 'sts:AssumeRole', Effect: 'Allow', Principal: { Service: expect.stringMatching(/^[a-z0-9.-]+\.amazonaws\.com$/) } });
       for (const { Action, Condition } of statementsOf(role)) {
-        if (list(Action).includes('s3:ListBucket')) expect(Object.keys(Condition?.StringLike ?? {})).toEqual(['s3:prefix']);
+        if (list(Action).includes('s3:ListBucket')) expect(Object.keys(Condition?.StringLikeIfExists ?? {})).toEqual(['s3:prefix']);
         if (list(Action).some((action) => action.startsWith('kms:')) && !JSON.stringify(list(Action)).includes('Encrypt"')) expect(Condition).toBeDefined();
       }
     }

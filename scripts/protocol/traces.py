@@ -80,6 +80,7 @@ NAMED = {
     "J8": ("join --cancels --mutate join-revives", "A join leaves a parent in a terminal state as it is."),
     "J9": ("join --shards 1 --takes 1 --crash --cancels --mutate cancel-parent-only", "The children of a cancelled parent are cancelled."),
     "J10": ("join --no-reconciler --shards 1 --takes 1 --crash 2 --cancels", "The reconciler cancels the children that a crashed cancel left."),
+    "J11": ("join --poison --crash --no-reconciler", "The reconciler cancels the children that a poisoned child's job leaves."),
 }
 
 

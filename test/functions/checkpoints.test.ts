@@ -59,7 +59,7 @@ describe('checkpoints', () => {
     expect(await verify()).toMatchObject({ id: 'b', right: true, complete: true, faults: [] });
     const prefix = jobPrefix({ tenant: 'local', job: 'b' });
     for (const kind of ['tail', 'manifest', 'head']) {
-      const [key, bytes] = objectsOf('b').find(([name]) => parseName(name.slice(prefix.length))?.kind === kind) ?? ['', new Uint8Array()];
+      const [key, bytes] = objectsOf('b').findLast(([name]) => parseName(name.slice(prefix.length))?.kind === kind) ?? ['', new Uint8Array()];
       const wrong = Uint8Array.from(bytes);
       wrong[wrong.length >> 1] = (wrong[wrong.length >> 1] ?? 0) ^ 1;
       await api.platform.store.put(key, [wrong]);

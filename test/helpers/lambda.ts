@@ -68,8 +68,8 @@ export interface LambdaFunction extends AsyncDisposable {
   readonly log: { text: string };
 }
 
-/** @param folder with index.mjs. @throws if it ends before it is ready, with what it said. */
-export async function startLambda(ric: string, folder: string, environment: Readonly<Record<string, string>>): Promise<LambdaFunction> {
+/** @param folder with index.mjs. @param command another program for Node, which speaks the runtime API itself. @throws if it ends before it is ready, with what it said. */
+export async function startLambda(ric: string, folder: string, environment: Readonly<Record<string, string>>, command?: readonly string[]): Promise<LambdaFunction> {
   const waiting: Invocation[] = [];
   const running = new Map<string, Invocation>();
   const runtimes: ServerResponse[] = [];
@@ -120,7 +120,7 @@ export async function startLambda(ric: string, folder: string, environment: Read
 
   const hook = path.join(folder, 'rapid-client.cjs');
   writeFileSync(hook, NATIVE_CLIENT);
-  const child = spawn(process.execPath, ['--require', hook, path.join(ric, 'bin', 'index.mjs'), 'index.handler'], {
+  const child = spawn(process.execPath, command ?? ['--require', hook, path.join(ric, 'bin', 'index.mjs'), 'index.handler'], {
     cwd: folder,
     env: {
       PATH: process.env.PATH, ...environment, AWS_LAMBDA_RUNTIME_API: `127.0.0.1:${api.port}`, AWS_LAMBDA_NODEJS_USE_ALTERNATIVE_CLIENT_1: 'true',

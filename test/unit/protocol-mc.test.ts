@@ -24,7 +24,7 @@ const rows = protocolRows();
 const short = rows.filter((row) => suiteOf(row) === 'fast');
 
 test('the page has short rows for every model', () => {
-  const models = ['seq', 'cas', 'cas+ep', 'fence', 'full', 'create', 'deliver', 'join'];
+  const models = ['seq', 'cas', 'cas+ep', 'fence', 'full', 'create', 'deliver', 'join', 'stop'];
   expect(models.filter((model) => short.filter(({ command }) => command.split(' ')[0] === model).length < 2)).toEqual([]);
 });
 
@@ -71,12 +71,12 @@ describe.skipIf(!hasPython())('the checker', () => {
   });
 
   test('a row of the page shows for every rule what breaks without it', async () => {
-    const helps = await Promise.all(['full', 'create', 'deliver', 'join'].map((model) => runProtocol([model, '--help'], TIMEOUT_MS)));
+    const helps = await Promise.all(['full', 'create', 'deliver', 'join', 'stop'].map((model) => runProtocol([model, '--help'], TIMEOUT_MS)));
     const rules = helps.map(({ stdout }) => {
       const said = stdout.replace(/-\n\s+/g, '-').replace(/\s+/g, ' ').match(/break a rule: (.*?) --check/)?.[1] ?? '';
       return [...said.matchAll(/(?:^|; )([a-z0-9-]+):/g)].map((match) => match[1] ?? '');
     });
-    expect(rules.map((of) => of.length)).toEqual([22, 16, 11, 9]);
+    expect(rules.map((of) => of.length)).toEqual([22, 16, 11, 9, 4]);
     const broken = (rule: string) => rows.some(({ command, verdict }) => command.includes(`--mutate ${rule}`) && verdict.startsWith('**violates'));
     expect(rules.flat().filter((rule) => !broken(rule))).toEqual(ECONOMY);
   });

@@ -31,7 +31,8 @@ describe('faults', () => {
     expect(strikes).toBe(5);
     expect(evidence).toMatchObject([{ epoch: 5, owner: deadOwner(), code: null }]);
     await bench.event('ended', 'four');
-    expect(bench.kinds('five')).toEqual(['poisoned']);
+    // The walk may have sent it once more.
+    expect(bench.kinds('five').filter((kind) => kind !== 'dropped')).toEqual(['poisoned']);
     expect(await bench.head('five')).toMatchObject({ state: 'poisoned' });
     expect(await bench.head('four')).toMatchObject({ state: 'done', strikes: 0 });
   });
