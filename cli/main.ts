@@ -1,4 +1,5 @@
 /** The `ruminate` command: one subcommand a file; here they meet, and every failure becomes one line and an exit code. */
+import { setMaxListeners } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -18,6 +19,8 @@ import { extendCommand, forkCommand, resumeCommand } from './resume.ts';
 import { runCommand } from './run.ts';
 import { serveCommand } from './serve.ts';
 import { workerCommand } from './worker.ts';
+
+const LISTENERS_MAX = 1_000;
 
 const program = command('ruminate')
   .description('Long reasoning over compressed KV caches: one prompt, W chains, one budget of KV reads, one answer.')
@@ -51,6 +54,8 @@ Examples:
 
 // Which SDK it is is ours to choose, and the Node versions that it still runs on are tested: nobody here can do what its warning asks for.
 process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
+// Ranges that are read at once and tried again all listen to one signal, each for as long as it lasts: Node would call eleven of them a leak.
+setMaxListeners(LISTENERS_MAX);
 endWithReader(process.stdout);
 try {
   await program.parseAsync();

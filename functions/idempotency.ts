@@ -52,7 +52,7 @@ export interface SubmitAs {
 
 /**
  * Not cut short by a client that goes: half a job could be neither found nor cancelled.
- * @throws HttpError used_for_another, erased, previous_response_not_found, EngineError
+ * @throws HttpError used_for_another, erased, previous_response_not_found, overloaded, EngineError
  */
 export async function submit({ platform, clock }: Services, spec: JobSpec, { tenant, id, key, previous, via, trace }: SubmitAs): Promise<JobView> {
   using timer = clock.timeout(HTTP_LIMITS.SUBMIT_MS);
@@ -60,6 +60,10 @@ export async function submit({ platform, clock }: Services, spec: JobSpec, { ten
   try {
     return await once(id === undefined ? 'idempotency-key' : 'id', async () => await platform.submit(spec, options));
   } catch (error) {
+    // Nobody has cancelled it: the store or the queue was too slow, and may be faster next time.
+    if (timer.signal.aborted && failureOf(error).code === 'cancelled') {
+      throw new HttpError('overloaded', `The job could not be made within ${HTTP_LIMITS.SUBMIT_MS / 1_000} s; ask again, under the same id or Idempotency-Key if it has one.`, { headers: { 'retry-after': '1' } });
+    }
     // A job that is being made cannot be missing itself.
     if (previous === undefined || failureOf(error).code !== 'job_not_found') throw error;
     throw new HttpError('previous_response_not_found', `${previous.param} names no response of yours.`, { param: previous.param });

@@ -41,6 +41,9 @@ export interface ColdStart {
   readonly read_ms: number;
   /** total_ms / read_ms */
   readonly ratio: number;
+  /** Of the processors, until the first token, and for reading alone: what a machine that others use too changes less. */
+  readonly cpu_ms: number;
+  readonly read_cpu_ms: number;
 }
 
 /** As the engine fetches them (LIMITS). */
@@ -64,7 +67,7 @@ export async function measureColdStarts({ shapes, rounds }: ColdStartPlan, say: 
       const directory = writeSyntheticModel(folder, model, shape);
       await finished(['models', 'push', directory, models, '--name', model], { ...env, RUMINATE_CACHE: path.join(folder, 'pushing') });
       rmSync(directory, { recursive: true });
-      const seen: { readonly phases: Record<ColdPhase, number>; readonly bytes: number; readonly readMs: number }[] = [];
+      const seen: { readonly phases: Record<ColdPhase, number>; readonly bytes: number; readonly cpuMs: number; readonly readMs: number; readonly readCpuMs: number }[] = [];
       for (let round = 0; round < rounds; round++) {
         signal.throwIfAborted();
         const place = path.join(folder, `${model}-${round}`);
@@ -73,12 +76,15 @@ export async function measureColdStarts({ shapes, rounds }: ColdStartPlan, say: 
         const cold = await coldStart(model, args, { ...env, RUMINATE_CACHE: path.join(place, 'worker') }, { ...env, RUMINATE_CACHE: path.join(place, 'front') });
         rmSync(place, { recursive: true, force: true });
         // Beside each start, so that both meet the same machine.
-        seen.push({ ...cold, readMs: await readBytes(s3, `models/${model}/blobs/`, signal) });
+        seen.push({ ...cold, ...(await readBytes(s3, `models/${model}/blobs/`, signal)) });
         say(`${model}, round ${round + 1} of ${rounds}: ${Math.round(sum(cold.phases))} ms, reading alone ${Math.round(seen.at(-1)?.readMs ?? 0)} ms`);
       }
       const phases = Object.fromEntries(COLD_PHASES.map((phase) => [phase, Math.round(median(seen.map((each) => each.phases[phase])))])) as Record<ColdPhase, number>;
       const [totalMs, readMs] = [median(seen.map((each) => sum(each.phases))), median(seen.map((each) => each.readMs))];
-      starts.push({ model, bytes: seen[0]?.bytes ?? 0, phases, total_ms: Math.round(totalMs), read_ms: Math.round(readMs), ratio: Math.round((totalMs / readMs) * 100) / 100 });
+      starts.push({
+        model, bytes: seen[0]?.bytes ?? 0, phases, total_ms: Math.round(totalMs), read_ms: Math.round(readMs), ratio: Math.round((totalMs / readMs) * 100) / 100,
+        cpu_ms: Math.round(median(seen.map((each) => each.cpuMs))), read_cpu_ms: Math.round(median(seen.map((each) => each.readCpuMs))),
+      });
     }
     return { starts };
   } finally {
@@ -88,13 +94,14 @@ export async function measureColdStarts({ shapes, rounds }: ColdStartPlan, say: 
 
 const sum = (phases: Readonly<Record<ColdPhase, number>>): number => COLD_PHASES.reduce((all, phase) => all + phases[phase], 0);
 
-async function coldStart(model: string, args: readonly string[], env: NodeJS.ProcessEnv, frontEnv: NodeJS.ProcessEnv): Promise<{ readonly phases: Record<ColdPhase, number>; readonly bytes: number }> {
+async function coldStart(model: string, args: readonly string[], env: NodeJS.ProcessEnv, frontEnv: NodeJS.ProcessEnv): Promise<{ readonly phases: Record<ColdPhase, number>; readonly bytes: number; readonly cpuMs: number }> {
   await using front = await FrontProcess.start([path.join(ROOT, 'bin', 'ruminate.mjs'), 'serve', '--no-worker', '--model', model, '--port', '0', '--log-level', 'warn', ...args], frontEnv);
   const made = await front.post<{ readonly id?: string }>('/v1/jobs', { ...JOB, model });
   const { id } = made;
   if (id === undefined) throw new Error(`the job was refused: ${JSON.stringify(made)}`);
   await using worker = new WorkerProcess(['--log-level', 'debug', ...args], { env });
   const first = await worker.says('slice reached', 'first_token');
+  const { cpuMs } = worker;
   const [started, taken, loaded, begun, prefilled] = await Promise.all([
     worker.says('worker started'), worker.says('slice started'), worker.says('slice reached', 'loaded'), worker.says('slice begun'), worker.says('slice reached', 'prefilled'),
   ]);
@@ -104,6 +111,7 @@ async function coldStart(model: string, args: readonly string[], env: NodeJS.Pro
   const [resolve, fetch, verify, map, warm] = [load.resolve_ms, load.fetch_ms, load.verify_ms, load.map_ms, load.warm_ms];
   return {
     bytes: load.bytes,
+    cpuMs,
     phases: {
       process: started.time - worker.spawnedMs - store - queue, store, queue, message: taken.time - started.time, resolve, fetch, verify, map, warm,
       // Its head and spec, and who the model is by all of its weights.
@@ -113,15 +121,16 @@ async function coldStart(model: string, args: readonly string[], env: NodeJS.Pro
   };
 }
 
-async function readBytes({ client, bucket }: S3Peer, prefix: string, signal: AbortSignal): Promise<number> {
+async function readBytes({ client, bucket }: S3Peer, prefix: string, signal: AbortSignal): Promise<{ readonly readMs: number; readonly readCpuMs: number }> {
   const { Contents = [] } = await client.send(new ListObjectsV2Command({ Bucket: bucket, Prefix: prefix }));
   const ranges = Contents.flatMap(({ Key, Size = 0 }) => Array.from({ length: Math.ceil(Size / RANGE_BYTES) }, (_, i) => ({ Key, Range: `bytes=${i * RANGE_BYTES}-${Math.min(Size, (i + 1) * RANGE_BYTES) - 1}` })));
-  const startMs = performance.now();
+  const [startMs, cpu] = [performance.now(), process.cpuUsage()];
   await inParallel(ranges.length, RANGES_AT_ONCE, signal, async (i) => {
     const { Body } = await client.send(new GetObjectCommand({ Bucket: bucket, Key: ranges[i]?.Key ?? '', Range: ranges[i]?.Range }));
     for await (const _ of Body as AsyncIterable<Uint8Array>);
   });
-  return performance.now() - startMs;
+  const { user, system } = process.cpuUsage(cpu);
+  return { readMs: performance.now() - startMs, readCpuMs: (user + system) / 1_000 };
 }
 
 async function finished(args: readonly string[], env: NodeJS.ProcessEnv): Promise<void> {

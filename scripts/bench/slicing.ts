@@ -36,6 +36,8 @@ export interface Slicing {
   readonly whole_s: number;
   readonly sliced_cpu_s: number;
   readonly whole_cpu_s: number;
+  /** What a slice more takes of the processors, against one. */
+  readonly cpu_ms_a_slice: number;
 }
 
 interface Place {
@@ -88,6 +90,7 @@ async function measureAt(place: Place, plan: SlicingPlan, say: (line: string) =>
     share: Math.round((betweenMs / (plan.sliceMs + betweenMs)) * 10_000) / 10_000,
     parts_ms: Object.fromEntries((['park', 'message', 'open', 'take', 'step'] as const).map((part) => [part, Math.round(median(sliced.flatMap(({ parts }) => parts.map((each) => each[part]))))])) as Slicing['parts_ms'],
     sliced_s: seconds(sliced.map(({ tookMs }) => tookMs)), whole_s: seconds(whole.map(({ tookMs }) => tookMs)),
+    cpu_ms_a_slice: Math.round((median(sliced.map(({ cpuMs }) => cpuMs)) - median(whole.map(({ cpuMs }) => cpuMs))) / Math.max(1, median(sliced.map(({ periodsMs }) => periodsMs.length)))),
     sliced_cpu_s: seconds(sliced.map(({ cpuMs }) => cpuMs)), whole_cpu_s: seconds(whole.map(({ cpuMs }) => cpuMs)),
   };
 }

@@ -54,20 +54,29 @@ const LASTS_MS: Readonly<Partial<Record<FaultKind, readonly [number, number]>>> 
 /** About what a job takes. */
 const LEAD_MS_MAX = 2_500;
 const JOBS_OF_A_SPEC = 6;
+/** Of jobs: `specOf`. */
+const KINDS = 7;
+/** Without a message nothing runs until the walk: first something is to be killed. */
+const FROM: Readonly<Partial<Record<FaultKind, number>>> = { queue: 0.5, purge: 0.5 };
 
 export function planOf(size: ChaosSize): Plan {
   const random = seededRandom(size.seed);
   const spanMs = size.minutes * 60_000;
   const between = (low: number, high: number) => low + Math.floor(random() * (high - low + 1));
-  const specs = Array.from({ length: Math.max(4, Math.ceil(size.jobs / JOBS_OF_A_SPEC)) }, (_, i) => specOf(i, between));
+  const specs = Array.from({ length: Math.max(KINDS, Math.ceil(size.jobs / JOBS_OF_A_SPEC)) }, (_, i) => specOf(i, between));
   const kills = evenly(size.kills, spanMs, random).map((atMs) => faultOf('kill', atMs, random));
   const others = (Object.keys(SHARES) as (keyof typeof SHARES)[]).flatMap((kind) =>
-    evenly(Math.max(1, Math.round(SHARES[kind] * size.kills)), spanMs, random).map((atMs) => faultOf(kind, atMs, random)));
+    evenly(Math.max(1, Math.round(SHARES[kind] * size.kills)), spanMs, random).map((atMs) => faultOf(kind, later(kind, atMs, spanMs), random)));
   // The last ones come while the last kills do, so that nothing is killed with nothing to do.
   const submissions = evenly(size.jobs, spanMs * 0.9, random).map((atMs, i) => ({
     id: `chaos-${size.seed}-${i}`, atMs: i < size.workers * 2 ? 0 : atMs, spec: i < specs.length ? i : Math.floor(random() * specs.length), isFollowed: random() < 0.25,
   }));
   return { ...size, specs, submissions, faults: [...kills, ...others].sort((a, b) => a.atMs - b.atMs) };
+}
+
+function later(kind: FaultKind, atMs: number, spanMs: number): number {
+  const from = FROM[kind] ?? 0;
+  return Math.round(from * spanMs + (1 - from) * atMs);
 }
 
 /** So many moments, one in each equal part of the span. */
@@ -87,13 +96,14 @@ function specOf(i: number, between: (low: number, high: number) => number): Read
   const problems = heldOutProblems();
   const base = { prompt: problems[between(0, problems.length - 1)]?.content ?? '', seed: between(0, 2 ** 31) };
   const endless = { ...base, vote: 'none', sampling: { temperature: 1, logit_bias: NEVER_ENDS } };
-  switch (i % 6) {
+  switch (i % KINDS) {
     case 0: return { ...endless, model: 'countdown@dense', budget: { width: 3, length: between(400, 700) } };
     case 1: return { ...base, model: 'countdown@cr8', vote: 'majority', early_stop: true, sampling: { temperature: 1 }, budget: { width: 8, length: between(300, 500) } };
     case 2: return { ...endless, model: 'countdown@cr4', budget: { width: between(1, 3), length: between(600, 900) } };
     // Ends `incomplete`, at its budget.
     case 3: return { ...endless, model: 'countdown@cr8', budget: { width: 6, length: 800, kv_read_budget: between(60_000, 150_000) } };
     case 4: return { ...endless, model: 'countdown@cr2', priority: 'batch', logprobs: 2, budget: { width: 3, length: between(400, 600) } };
+    case 5: return { ...endless, model: 'countdown@dense', shards: 3, budget: { width: 6, length: between(250, 400) } };
     default: return { ...endless, model: 'countdown@cr8', vote: 'majority', early_stop: false, budget: { width: 6, length: between(250, 400) }, metadata: { of: 'chaos' } };
   }
 }

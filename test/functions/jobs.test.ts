@@ -3,9 +3,13 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { NativeShelf } from '../../engine/control/native-shelf.ts';
 import { EngineError } from '../../engine/core/errors.ts';
+import type { JobSpec } from '../../engine/job/spec.ts';
 import { endJob } from '../../engine/kv/end.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
+import type { Services } from '../../functions/context.ts';
+import { submit as submitAs } from '../../functions/idempotency.ts';
 import { platformOn } from '../control/support.ts';
+import { ManualClock } from '../helpers/clock.ts';
 import { type HttpApi, startApi } from '../helpers/http-api.ts';
 import { type SseEvent, readSse } from '../helpers/sse.ts';
 
@@ -39,6 +43,16 @@ const ended = async (id: string) => {
   await follow(id);
   return await json<Job>(api.get(`/v1/jobs/${id}`));
 };
+
+test('a job that the store is too slow to make is one to ask for again, and not one that somebody cancelled', async () => {
+  const clock = new ManualClock();
+  const never = (_: unknown, { signal }: { readonly signal: AbortSignal }) => new Promise((_, reject) => {
+    signal.addEventListener('abort', () => reject(new EngineError('ERR_CANCELLED', 'The call was cancelled.')));
+  });
+  const making = submitAs({ platform: { submit: never }, clock } as unknown as Services, {} as JobSpec, { tenant: 'acme', id: 'sums', key: undefined });
+  clock.advance(30_000);
+  await expect(making).rejects.toMatchObject({ status: 503, code: 'overloaded', headers: { 'retry-after': '1' } });
+});
 
 describe('a job', () => {
   test('is submitted, followed to its end and has a result', async () => {
