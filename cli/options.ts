@@ -2,6 +2,7 @@
 import { Command, InvalidArgumentError } from 'commander';
 
 import type { Retention } from '../engine/control/retention.ts';
+import { durationOf } from '../engine/core/duration.ts';
 import { EngineError } from '../engine/core/errors.ts';
 import { NAMESPACE_RULE, isNamespace } from '../functions/emf.ts';
 import { isWebAddress, retentionOf } from '../functions/worker-env.ts';
@@ -25,10 +26,9 @@ export function seed(text: string): bigint {
 
 /** @example durationMs('1.5m') // 90000 */
 export function durationMs(text: string): number {
-  const match = text.match(/^(\d+(?:\.\d+)?)(ms|s|m|h)?$/);
-  const unit = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[match?.[2] ?? 's'] ?? 1000;
-  if (match === null) throw new InvalidArgumentError('Expected a duration such as 30s, 500ms or 2m.');
-  return Math.round(Number(match[1]) * unit);
+  const ms = durationOf(text);
+  if (ms === null) throw new InvalidArgumentError('Expected a duration such as 30s, 500ms or 2m.');
+  return ms;
 }
 
 /** For an option that may be given several times. */

@@ -31,7 +31,9 @@ export interface BodyBounds {
 
 /** @throws HttpError body_too_large, body_timeout; EngineError ERR_CANCELLED: the client has gone. */
 export async function readBytes(request: Request, clock: Clock, { bytesMax, msMax }: BodyBounds): Promise<Uint8Array<ArrayBuffer>> {
-  if (Number(request.headers.get('content-length') ?? 0) > bytesMax) throw tooLarge(bytesMax);
+  const length = Number(request.headers.get('content-length') ?? NaN);
+  if (length > bytesMax) throw tooLarge(bytesMax);
+  if (length <= SHORT_BYTES) return await readShort(request, clock, msMax);
   if (request.body === null) return new Uint8Array(0);
   const reader = request.body.getReader();
   using late = clock.timeout(msMax);
@@ -63,6 +65,20 @@ export async function readBytes(request: Request, clock: Clock, { bytesMax, msMa
     at += part.byteLength;
   }
   return whole;
+}
+
+/** What says its length has no more, whoever carries it sees to that; without a stream it takes half as long. */
+const SHORT_BYTES = 64 << 10;
+
+async function readShort(request: Request, clock: Clock, msMax: number): Promise<Uint8Array<ArrayBuffer>> {
+  using late = clock.timeout(msMax);
+  return await new Promise((resolve, reject) => {
+    late.signal.addEventListener('abort', () => reject(new HttpError('body_timeout', `The body must arrive within ${msMax} ms.`)), { once: true });
+    request.arrayBuffer().then(
+      (bytes) => (bytes.byteLength > SHORT_BYTES ? reject(tooLarge(SHORT_BYTES)) : resolve(new Uint8Array(bytes))),
+      (cause: unknown) => reject(new EngineError('ERR_CANCELLED', 'The body ended before its end.', { cause })),
+    );
+  });
 }
 
 function tooLarge(bytesMax: number): HttpError {

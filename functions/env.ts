@@ -2,6 +2,7 @@
  * The configuration of functions: RUMINATE_* and the standard variables of AWS, read once and whole, so that everything that is wrong with it
  * is said at once. docs/FUNCTIONS.md lists them.
  */
+import { REGION_ELSEWHERE, sqsAddress } from '../engine/adapters/aws-address.ts';
 import { S3_FORM, parseS3Url } from '../engine/adapters/s3-url.ts';
 import type { Retention } from '../engine/control/retention.ts';
 import { EngineError } from '../engine/core/errors.ts';
@@ -62,9 +63,6 @@ export interface AwsConfig {
 }
 
 
-/** What servers that have no regions expect in a signature. */
-const REGION_ELSEWHERE = 'us-east-1';
-const QUEUE_PATH = /^(?:\/[\w.-]+)*\/[\w-]{1,80}$/;
 const KMS_KEY = /^[A-Za-z0-9:/_-]{1,512}$/;
 const MODEL_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
@@ -220,10 +218,8 @@ class Variables {
   }
 
   #address(name: string, url: string): string | null {
-    const text = url.replace(/^sqs:/i, '');
-    const parsed = URL.canParse(text) ? new URL(text) : null;
-    const fits = parsed !== null && /^https?:$/.test(parsed.protocol) && parsed.username === '' && parsed.search === '' && parsed.hash === '' && QUEUE_PATH.test(parsed.pathname);
-    return this.check(name, fits ? text : null, 'must be the http(s) address of a standard SQS queue, /<account>/<name> at its end');
+    const found = sqsAddress(url);
+    return this.check(name, 'address' in found ? found.address : null, 'must be the http(s) address of a standard SQS queue, /<account>/<name> at its end');
   }
 
   #endpoint(name: string): string | null {

@@ -32,6 +32,8 @@ export const HTTP_LIMITS = {
   JOBS_RETRY_S: 5,
   /** Prompts of one completion: each is a job that is made, and followed, before the answer begins. */
   PROMPTS_MAX: 32,
+  /** Earlier responses whose items one request names: each is read whole. */
+  REFERENCES_MAX: 64,
   LIST_MAX: 100,
   LIST_DEFAULT: 20,
   /** Of one address (of version 6: of one /64), each with a key that nobody has: far more than a person mistypes. */

@@ -1,5 +1,6 @@
 /** What a worker is told, as a command or as a function: options before the environment, and everything that is wrong with either said at once. */
 import { DEFAULT_RETENTION, type Retention } from '../engine/control/retention.ts';
+import { durationOf } from '../engine/core/duration.ts';
 import { EngineError } from '../engine/core/errors.ts';
 import { LOG_LEVELS, type LogLevel } from './console-log.ts';
 import { NAMESPACE_RULE, isNamespace } from './emf.ts';
@@ -142,9 +143,8 @@ export function isWebAddress(text: string): boolean {
 }
 
 function timeOf(text: string, mostMs: number): number | null {
-  const [, digits, unit = 's'] = /^(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d)?$/.exec(text) ?? [];
-  const ms = Math.round(Number(digits) * ({ ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: DAY_MS }[unit] ?? NaN));
-  return ms >= 1 && ms <= mostMs ? ms : null;
+  const ms = durationOf(text);
+  return ms !== null && ms >= 1 && ms <= mostMs ? ms : null;
 }
 
 function bytesOf(text: string): number | null {

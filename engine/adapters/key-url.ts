@@ -4,13 +4,12 @@ import path from 'node:path';
 import type { Clock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import type { KeyProvider } from '../ports/keys.ts';
+import { REGION_ELSEWHERE } from './aws-address.ts';
 import { readKeyFile } from './key-file.ts';
 
 const FORMS = 'file:PATH (made by `ruminate key new PATH`) or kms:KEY (key id, ARN or alias/NAME)';
 const KMS_ARN = /^arn:aws[a-z-]{0,16}:kms:([a-z0-9-]{1,32}):\d{12}:(?:key|alias)\/[A-Za-z0-9/_-]{1,256}$/;
 const KMS_NAME = /^(?:alias\/[A-Za-z0-9/_-]{1,250}|[A-Za-z0-9-]{1,64})$/;
-/** What servers that have no regions expect in a signature. */
-const REGION_ELSEWHERE = 'us-east-1';
 
 export interface OpenKeyOptions {
   readonly environment?: NodeJS.ProcessEnv;

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 
 import { type Clock, systemClock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
+import { REGION_ELSEWHERE, sqsAddress } from './aws-address.ts';
 import { type OpenedQueue, openDirectoryQueue } from './queue-directory.ts';
 import { createLocalQueue } from './queue-local.ts';
 
@@ -19,10 +20,6 @@ export interface OpenQueueOptions {
 /** Within a store that is a directory: no key of an object begins so. */
 const OF_STORE = '#queue';
 const SCHEME = /^([A-Za-z][A-Za-z0-9+.-]+):/;
-/** `/<account>/<name>`, perhaps under a path of a server that is not AWS's. */
-const SQS_PATH = /^(?:\/[\w.-]+)*\/[\w-]{1,80}$/;
-/** What servers that have no regions expect in a signature. */
-const REGION_ELSEWHERE = 'us-east-1';
 
 /**
  * Asks nothing over the network yet: the first call does.
@@ -61,13 +58,9 @@ async function openSqs(url: string, batchUrl: string | null, environment: NodeJS
 }
 
 function addressOf(url: string): string {
-  const text = url.replace(/^sqs:/i, '');
-  if (!URL.canParse(text)) throw refused(url, 'is no address of an SQS queue');
-  const { protocol, username, password, search, hash, pathname } = new URL(text);
-  if (!/^https?:$/.test(protocol)) throw refused(url, 'is no http(s) address');
-  if (username !== '' || password !== '' || search !== '' || hash !== '') throw refused(url, 'has credentials, a query or a fragment');
-  if (!SQS_PATH.test(pathname)) throw refused(url, 'does not end in /<account>/<name>; a queue whose name ends in .fifo is not taken');
-  return text;
+  const found = sqsAddress(url);
+  if ('why' in found) throw refused(url, found.why);
+  return found.address;
 }
 
 function pathOf(url: string): string {

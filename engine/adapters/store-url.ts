@@ -6,13 +6,12 @@ import { fileURLToPath } from 'node:url';
 import type { Clock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
+import { REGION_ELSEWHERE } from './aws-address.ts';
 import { openFilesystemStore } from './filesystem.ts';
 import { MemoryStore } from './memory.ts';
 import { S3_FORM, parseS3Url } from './s3-url.ts';
 
 const SCHEME = /^([A-Za-z][A-Za-z0-9+.-]+):/;
-/** What servers that have no regions expect in a signature. */
-const REGION_ELSEWHERE = 'us-east-1';
 
 export interface OpenStoreOptions {
   readonly environment?: NodeJS.ProcessEnv;

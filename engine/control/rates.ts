@@ -44,15 +44,10 @@ export async function readRates(store: ObjectStore, { signal }: CallOptions = {}
 
 /** A job may name a model without its variant, whose worker knows which one it is. */
 export function modelRates(rates: ReadonlyMap<string, number>): ModelRates {
-  return {
-    of(model) {
-      const exact = rates.get(model);
-      if (exact !== undefined) return exact;
-      const base = baseOf(model);
-      const others = [...rates].filter(([name]) => baseOf(name) === base).map(([, rate]) => rate);
-      return others.length === 0 ? null : others.reduce((sum, rate) => sum + rate, 0) / others.length;
-    },
-  };
+  const ofBase = new Map<string, number[]>();
+  for (const [name, rate] of rates) ofBase.set(baseOf(name), [...(ofBase.get(baseOf(name)) ?? []), rate]);
+  const means = new Map([...ofBase].map(([base, some]) => [base, some.reduce((sum, rate) => sum + rate, 0) / some.length]));
+  return { of: (model) => rates.get(model) ?? means.get(baseOf(model)) ?? null };
 }
 
 /** How fast workers are on a model changes with their machines. */

@@ -15,6 +15,8 @@ import { type FollowOptions, Follower, type Following, POLL_MS, type Sight } fro
 import { type JobRecord, readLive } from './record.ts';
 
 const LOOKS_AT_ONCE = 8;
+/** Between the end of the last shard and that of the job. */
+const JOIN_MS = 10;
 
 interface Part {
   readonly follower: Follower;
@@ -31,6 +33,7 @@ export class ShardedFollower implements Following {
   readonly #parts: (Part | null)[];
   #found: Pick<JobRecord, 'head' | 'manifest'>;
   #pollMs = POLL_MS.least;
+  #joinMs = JOIN_MS;
 
   constructor(record: JobRecord, job: PreparedJob, options: FollowOptions) {
     this.#record = record;
@@ -91,7 +94,9 @@ export class ShardedFollower implements Following {
     if (living.some(({ part }) => part.follower.hasNews)) return;
     const first = new AbortController();
     using stop = linkSignals(signal, first.signal);
-    const waitMs = Math.min(this.#pollMs, mostMs);
+    // All are over: the job is joined at any moment, or when the walk finds that nobody did.
+    if (living.length === 0) this.#joinMs = Math.min(POLL_MS.most, 2 * this.#joinMs);
+    const waitMs = Math.min(living.length === 0 ? this.#joinMs : this.#pollMs, mostMs);
     const waiting = [pause(clock, waitMs, stop.signal), ...(feed === null ? [] : living.map(async ({ where }) => await feed.changed(where, waitMs, stop.signal)))];
     try {
       await Promise.race(waiting);

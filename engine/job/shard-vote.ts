@@ -115,13 +115,15 @@ export class ShardVote {
 /** What all of them have said, elected: as the run would have ended that had all chains. The `settle` of a join. */
 export const settle: JoinOptions['settle'] = (all) => {
   const rule = all.vote?.rule ?? 'none';
-  const decided = rule === 'none' ? null : decidedStep(rule, all.chains.map((_, i) => knownTo(i, all)));
-  const official = all.chains.map((chain): ManifestChain => {
+  // All shards are over: one that says nothing of a chain was ended before its prompt was fed.
+  const chains = all.chains.map((chain): ManifestChain => ({ ...chain, finish: chain.finish ?? 'deadline' }));
+  const decided = rule === 'none' ? null : decidedStep(rule, chains.map((_, i) => knownTo(i, { ...all, chains })));
+  const official = chains.map((chain): ManifestChain => {
     const isNatural = chain.finish !== null && NATURAL.includes(chain.finish);
     if (decided === null || chain.tokens < decided.step || (isNatural && chain.tokens === decided.step)) return chain;
     return { ...chain, tokens: decided.step, finish: 'early_stop' };
   });
-  const reasons = official.map(({ finish }) => finish ?? 'deadline').filter((finish) => !NATURAL.includes(finish));
+  const reasons = official.map(({ finish }) => finish ?? '').filter((finish) => !NATURAL.includes(finish));
   const ended = ['deadline', 'memory', 'kv_read_budget', 'cancelled', 'early_stop'].find((reason) => reasons.includes(reason)) ?? null;
   const isWhole = official.every(({ finish }) => finish === 'stop' || finish === 'length' || finish === 'early_stop');
   return { state: isWhole ? 'done' : 'incomplete', ended, chains: official.map((chain) => ({ ...chain, finish: NATURAL.includes(chain.finish ?? '') ? chain.finish : 'ended' })) };

@@ -203,6 +203,7 @@ const JSON_FIELDS = [
  * @throws EngineError ERR_OPTION: one sentence with the field, the range and what was given.
  */
 export function parseSpec(input: unknown): JobSpec {
+  if (typeof input === 'object' && input !== null && whole.has(input)) return input as JobSpec;
   const parsed = jobSpecSchema.safeParse(input);
   if (!parsed.success) throw refusal(parsed.error.issues[0], input);
   const spec = parsed.data;
@@ -230,8 +231,12 @@ export function parseSpec(input: unknown): JobSpec {
   if (spec.shards !== undefined && spec.shards > chains) throw option(`shards must be at most ${chains}, one for each chain; got ${spec.shards}`);
   if (Object.keys(spec.policy_options ?? {}).length > LIMITS.POLICY_OPTIONS_MAX) throw option(`policy_options must have at most ${LIMITS.POLICY_OPTIONS_MAX} entries`);
   if (spec.model.includes('@') && spec.variant !== undefined) throw option(`variant must not be given twice; got ${show(spec.model)} and ${show(spec.variant)}`);
+  whole.add(spec);
   return spec;
 }
+
+/** What has been parsed here: on its way to a job several ask, and nobody changes one. */
+const whole = new WeakSet<object>();
 
 function checkTools({ tools = [], tool_choice: toolChoice, parallel_tool_calls: parallel }: JobSpec): void {
   const names = tools.map((tool) => tool.function.name);

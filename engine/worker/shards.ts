@@ -2,14 +2,15 @@
  * What a worker does for messages of sharded jobs, beside running their shards: a message of the job itself asks for its shards to be there, and one of a
  * shard whose job is over ends the shard.
  */
-import { isTerminal, type Head } from '../kv/head.ts';
+import type { Clock } from '../core/clock.ts';
+import { inParallel } from '../core/waiting.ts';
 import { bearShards } from '../kv/create.ts';
 import { endJob } from '../kv/end.ts';
+import { isTerminal, type Head } from '../kv/head.ts';
 import { beginSharded } from '../kv/join.ts';
 import { type JobKey, shardKey, shardOf } from '../kv/names.ts';
 import { protocolOf } from '../kv/protocol.ts';
 import { readHead } from '../kv/read.ts';
-import type { Clock } from '../core/clock.ts';
 import type { Told } from '../job/endings.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import type { Queue, SliceMessage } from '../ports/queue.ts';
@@ -49,19 +50,16 @@ export async function shardVerdict(message: SliceMessage, where: JobKey, head: H
   return null;
 }
 
-/** Its shards are there, and each that has no worker has a message. */
+/**
+ * Its shards are there afterwards. Those of a job that nobody has begun have a message each; later only those that were not born before: all others have
+ * been sent, and have markers of their own, by which the walk finds what is lost.
+ */
 async function announce({ slice: _s, ...message }: SliceMessage, head: Head, { store, queue, clock }: Omit<ShardsOptions, 'endings'>): Promise<void> {
+  const shards = Array.from({ length: head.join?.shards ?? 0 }, (_, i) => i).filter((i) => head.join?.joined.includes(i) !== true);
+  const found = await inParallel(shards.length, READS_AT_ONCE, undefined, async (i) => await readHead(store, shardKey(head, shards[i] ?? 0)));
   await bearShards(protocolOf(store, { clock }), head, undefined);
-  await queue.sendAll(await shardMessages(store, head, message));
+  const waiting = shards.filter((_, i) => found[i] == null || (head.state === 'queued' && found[i].head.state === 'queued'));
+  await queue.sendAll(waiting.map((i) => ({ ...message, job: shardKey(head, i).job, slice: 0 })));
 }
 
-/** One for each shard that waits for its first worker. */
-export async function shardMessages(store: ObjectStore, head: Head, message: Omit<SliceMessage, 'slice'>): Promise<readonly SliceMessage[]> {
-  const messages: SliceMessage[] = [];
-  for (let i = 0; i < (head.join?.shards ?? 0); i++) {
-    const where = shardKey(head, i);
-    const found = head.join?.joined.includes(i) === true ? null : await readHead(store, where);
-    if (found?.head.state === 'queued') messages.push({ ...message, job: where.job, slice: found.head.slice });
-  }
-  return messages;
-}
+const READS_AT_ONCE = 8;

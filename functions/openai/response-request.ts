@@ -32,8 +32,10 @@ const callItem = z.strictObject({ type: z.literal('function_call'), call_id: cal
 
 const resultItem = z.strictObject({ type: z.literal('function_call_output'), call_id: callId, output: content, ...handedBack });
 
-const input = z.union([z.string().min(1), z.array(z.union([messageItem, reasoningItem, callItem, resultItem])).min(1).max(LIMITS.MESSAGES_MAX)], {
-  error: 'must be text or a list of messages with a role and text, reasoning, function_call and function_call_output; other items are not supported',
+const referenceItem = z.strictObject({ type: z.literal('item_reference'), id: z.string().min(1).max(256) });
+
+const input = z.union([z.string().min(1), z.array(z.union([messageItem, reasoningItem, callItem, resultItem, referenceItem])).min(1).max(LIMITS.MESSAGES_MAX)], {
+  error: 'must be text or a list of messages with a role and text, reasoning, function_call, function_call_output and item_reference; other items are not supported',
 });
 
 export const responseRequest = z.strictObject({
@@ -118,6 +120,7 @@ function messagesOf(items: Exclude<ResponseRequest['input'], string>): Messages 
   const messages: Messages = [];
   let thought: string | null = null;
   for (const item of items) {
+    if (item.type === 'item_reference') throw new HttpError('invalid_value', 'input must not have an item_reference here: give the item itself.', { param: 'input' });
     if (item.type === 'reasoning') {
       thought = (item.content ?? []).map(({ text }) => text).join('');
       continue;

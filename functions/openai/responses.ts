@@ -13,6 +13,7 @@ import { STATUS, isOver } from '../jobs/views.ts';
 import { frame, sseResponse, sseSchema } from '../sse.ts';
 import { Transcript } from '../transcript.ts';
 import { OPENAI_FAILURES, envelopeOf } from './errors.ts';
+import { resolved } from './references.ts';
 import { type ResponseObject, endedResponse, jobOfResponse, pendingResponse, responseId, responseSchema } from './response-object.ts';
 import { responseJob, responseRequest } from './response-request.ts';
 import { responseFrames } from './response-stream.ts';
@@ -35,7 +36,7 @@ export function responses(registry: Registry): void {
     body: responseRequest, headers: idempotencyHeaders, responses: answers,
   }, async ({ c, caller: { tenant }, body, signal, hold }) => {
     const key = idempotencyKey(c.req.raw);
-    const spec = await responseJob(body, () => platform.models({ tenant, signal }));
+    const spec = await responseJob(await resolved(body, (job) => outputOf(job, tenant, signal)), () => platform.models({ tenant, signal }));
     refuseUnstored(body.store, { key, background: body.background });
     const asked = body.previous_response_id;
     const previous = asked === undefined ? undefined : { job: jobOfResponse(asked), param: 'previous_response_id' };
@@ -90,6 +91,12 @@ export function responses(registry: Registry): void {
     const transcript = new Transcript();
     for await (const event of platform.events(view.id, { tenant, signal })) transcript.take(event);
     return endedResponse(view, transcript);
+  }
+
+  async function outputOf(job: string, tenant: string, signal: AbortSignal): Promise<ResponseObject['output']> {
+    const view = await platform.get(jobId(job), { tenant, signal });
+    // What is still being written is nobody's to go on from.
+    return isOver(view.state) ? (await readEnded(view, tenant, signal)).output : [];
   }
 
   /** How much of a prompt was read and not computed is known once it has begun. */

@@ -76,10 +76,25 @@ function megabytes(bytes) {
   return `${((bytes ?? 0) / 1e6).toFixed(1)} MB`.padStart(9);
 }
 
+/** What a run that was stopped has left: containers of the build, and their mounts. Nothing outside its own folder. */
+function cleanUp() {
+  try {
+    buildah(['rm', '--all']);
+  } catch {
+    // There is no buildah, or nothing was made yet.
+  }
+  const mounts = readFileSync('/proc/mounts', 'utf8').split('\n').map((line) => line.split(' ')[1] ?? '').filter((at) => at.startsWith(`${FOLDER}/`));
+  for (const at of mounts.reverse()) run('umount', ['--lazy', at]);
+}
+
+// Ctrl-C ends what runs, and then this goes on to its end.
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => say(`stopping: ${signal}`));
 try {
   await main();
 } catch (error) {
   check('the image', false, error instanceof ImageError ? error.message : error.stack);
+} finally {
+  cleanUp();
 }
 say(`${counts.passed} passed, ${counts.failed} failed`);
 process.exitCode = counts.failed === 0 ? 0 : 1;

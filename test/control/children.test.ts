@@ -121,7 +121,8 @@ test('a list has jobs under keys that are not ours, as far as they show', async 
   const [ours, theirs] = [await keyFile(), await keyFile()];
   try {
     const store = new MemoryStore();
-    const labelled: JobSpec = { ...SPEC, metadata: { team: 'blue' }, user: 'ada' };
+    const said = { temperature: 0.5, repeated: { effort: 'low' }, logprobs: 2, format: null, instructions: null };
+    const labelled: JobSpec = { ...SPEC, metadata: { team: 'blue' }, user: 'ada', sampling: { temperature: 0.5 }, repeated: said.repeated, logprobs: 2 };
     const { platform } = platformOn(store, shelf, { keys: ours.provider });
     const { platform: other } = platformOn(store, shelf, { keys: theirs.provider });
     await platform.submit(labelled, { ...me, id: 'ours' });
@@ -130,7 +131,7 @@ test('a list has jobs under keys that are not ours, as far as they show', async 
       const { jobs } = await platform_.list({ ...me, limit: 10 });
       expect(jobs.map(({ id }) => id).sort()).toEqual(['ours', 'theirs']);
       expect(jobs.find(({ id }) => id === 'theirs')).toMatchObject({ state: 'queued', model: 'countdown@cr2', metadata: null, user: null, tools: null });
-      expect(jobs.find(({ id }) => id === 'ours')).toMatchObject(platform_ === platform ? { metadata: { team: 'blue' }, user: 'ada' } : { metadata: null, user: null });
+      expect(jobs.find(({ id }) => id === 'ours')).toMatchObject(platform_ === platform ? { metadata: { team: 'blue' }, user: 'ada', asked: said } : { metadata: null, user: null, asked: { temperature: null, repeated: null } });
     }
   } finally {
     ours.remove();

@@ -134,7 +134,7 @@ describe('a batch', () => {
     expect(responses).toMatchObject({ ...whole, id: responses.id, created_at: responses.created_at, output: output.map(({ type }) => ({ type })) });
     for (const [endpoint, body, change, param] of [
       ['/v1/completions', text, { prompt: ['a', 'b'] }, 'prompt'], ['/v1/completions', text, { stream: true }, 'stream'], ['/v1/responses', response, { background: true }, 'background'],
-      ['/v1/responses', response, { previous_response_id: 'resp_x' }, 'previous_response_id'], ['/v1/responses', response, { store: false }, 'store'], ['/v1/responses', response, { instructions: '1' }, 'instructions'],
+      ['/v1/responses', response, { previous_response_id: 'resp_x' }, 'previous_response_id'], ['/v1/responses', response, { store: false }, 'store'], ['/v1/responses', response, { input: [{ type: 'item_reference', id: 'msg_x' }] }, 'input'], ['/v1/responses', response, { instructions: '1' }, 'instructions'],
     ] as const) {
       const failed = await until(openai, (await batchOf(endpoint, [body, { ...body, ...change }])).id, 'failed');
       expect(failed.errors?.data, param).toMatchObject([{ line: 2, param }]);

@@ -1,4 +1,6 @@
 /** Formats and log-probabilities through the real client, on a model whose weights are random. */
+import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
+import { Output, generateText, streamText } from 'ai';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -179,5 +181,20 @@ describe('a response', () => {
     expect(done).toEqual(logprobs);
     await expect(api.openai.responses.create({ ...RESPONSE, top_logprobs: 2 })).rejects.toMatchObject({ status: 400, param: 'top_logprobs' });
     await expect(api.openai.responses.create({ ...RESPONSE, include: ['file_search_call.results'] })).rejects.toMatchObject({ status: 400 });
+  });
+});
+
+describe('the AI SDK', () => {
+  const model = () => createOpenAICompatible({ name: 'ruminate', baseURL: `${api.url}/v1`, supportsStructuredOutputs: true })('scribe');
+  const Level = z.object({ level: z.string().regex(/^[A-C][1-9]{2}$/), step: z.int().min(10).max(50).multipleOf(10) });
+
+  test('has objects of a schema made, patterns and multiples included, whole and streamed', async () => {
+    const asked = { model: model(), prompt: 'a level', seed: 3, output: Output.object({ schema: Level }) };
+    const { output } = await generateText(asked);
+    expect(Level.parse(output)).toEqual(output);
+    const streamed = streamText(asked);
+    let last: unknown = null;
+    for await (const partial of streamed.partialOutputStream) last = partial;
+    expect(last).toEqual(output);
   });
 });

@@ -199,6 +199,29 @@ describe('a response', () => {
   });
 });
 
+describe('an item_reference, as the AI SDK sends its turns', () => {
+  const turn = (content: string) => ({ role: 'user' as const, content: [{ type: 'input_text' as const, text: content }] });
+  const reference = (id: string) => ({ type: 'item_reference' as const, id });
+  const ask = async (items: readonly object[]) => await api.openai.responses.create({ ...GREEDY, input: items as OpenAI.Responses.ResponseInput });
+
+  test('is the item itself, of any earlier response of the caller\'s, also of one that was cut', async () => {
+    const first = await api.openai.responses.create({ ...GREEDY, input: [turn(GREEDY.input)] });
+    const cut = await api.openai.responses.create({ ...GREEDY, max_output_tokens: 5 });
+    const next = turn('4 20 8 13 target 59');
+    const whole = await ask([turn(GREEDY.input), ...first.output, next, ...cut.output, next]);
+    const referred = await ask([turn(GREEDY.input), ...first.output.map(({ id }) => reference(id ?? '')), next, ...cut.output.map(({ id }) => reference(id ?? '')), next]);
+    expect([referred.output_text, referred.usage]).toEqual([whole.output_text, whole.usage]);
+  });
+
+  test('of nothing that is there, or of what is still written, is refused by name', async () => {
+    const { id } = await api.openai.responses.create({ ...LONG, background: true } as OpenAI.Responses.ResponseCreateParamsNonStreaming);
+    for (const missing of ['msg_nobody', 'fc_nobody_0', 'rs_', 'nonsense', 'msg_../x', id, id.replace('resp_', 'rs_')]) {
+      await expect(ask([turn('1'), reference(missing), turn('2')]), missing).rejects.toMatchObject({ status: 404, code: 'previous_response_not_found', param: 'input.1.id' });
+    }
+    await api.openai.responses.cancel(id);
+  });
+});
+
 describe('a conversation', () => {
   const FIRST = { model: 'talker-cr2', input: '7 18 17 7 target 35', seed: 4, max_output_tokens: 200 };
   const NEXT = { ...FIRST, input: '4 20 8 13 target 59', hyperscale: { width: 2 } };

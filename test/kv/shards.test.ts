@@ -136,6 +136,18 @@ describe('a join', () => {
     throw new Error('the join takes more calls than that');
   });
 
+  test('of a shard whose time was over before its prompt was fed counts its chain as ended', async () => {
+    const store = new MemoryStore();
+    await create(store);
+    for (const i of [0, 1]) await runShard(store, i, 4 + i);
+    const lease = await takeJob(store, PARTS[2] ?? WHERE, options());
+    await lease.commit({ state: 'incomplete', manifest: null, objects: [] });
+    for (const part of PARTS) await endings(store).jobEnded(part);
+    const { head, manifest } = await readJob(store, WHERE);
+    expect(head).toMatchObject({ state: 'incomplete', join: { joined: [0, 1, 2] } });
+    expect(manifest).toMatchObject({ ended: 'deadline', chains: [{ tokens: 4, finish: 'stop' }, { tokens: 4, finish: 'ended' }, { tokens: 0, finish: 'ended' }] });
+  });
+
   test('of two shards at once counts both, and a repeated one writes nothing', async () => {
     const store = new MemoryStore();
     await create(store);
