@@ -33,7 +33,7 @@ export function frontEnvironment(name: string, { config, places, apiKeys }: Fron
   return {
     ...rest,
     ...(queue ? { RUMINATE_QUEUE, RUMINATE_BATCH_QUEUE } : { RUMINATE_QUEUE: 'none' }),
-    ...(RUMINATE_KEY === undefined || store === 'none' ? {} : { RUMINATE_KEY }),
+    ...(RUMINATE_KEY === undefined || store !== 'write' ? {} : { RUMINATE_KEY }),
     RUMINATE_API_KEYS: apiKeys,
     RUMINATE_MODEL_NAMES: config.models.join(','),
     RUMINATE_WORKER_BYTES: String(workerBytes(config)),
