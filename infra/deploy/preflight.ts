@@ -6,6 +6,7 @@ import { GetParameterCommand, type SSMClient } from '@aws-sdk/client-ssm';
 import { GetCallerIdentityCommand, type STSClient } from '@aws-sdk/client-sts';
 
 import { GPUS, type StageConfig } from '../config.ts';
+import { Bundles } from '../lib/bundles.ts';
 
 export interface PreflightClients {
   readonly sts: STSClient;
@@ -57,7 +58,7 @@ async function bootstrap({ region }: StageConfig, { ssm }: PreflightClients): Pr
 async function concurrency({ control, workers }: StageConfig, { lambda }: PreflightClients): Promise<Finding> {
   const { AccountLimit } = await lambda.send(new GetAccountSettingsCommand({}));
   const free = AccountLimit?.UnreservedConcurrentExecutions ?? 0;
-  const functions = control.host === 'lambda' ? (control.functions === 'api' ? 1 : 8) : 0;
+  const functions = control.host === 'lambda' ? (control.functions === 'api' ? 1 : new Bundles().fronts.length) : 0;
   // The two scheduled ones have one each.
   const needed = (control.concurrency ?? 0) * functions + 2 + (workers.lambda?.concurrency ?? 0);
   return free - needed >= UNRESERVED_MIN || (control.concurrency === null && free - 2 >= UNRESERVED_MIN)
