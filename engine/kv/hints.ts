@@ -19,7 +19,12 @@ const SHARDS_AT_ONCE = 8;
 /** `live/<shard>/<tenant>/<job>`: users name jobs, so that only with its tenant a name is one job. */
 export function liveKey(where: JobKey): string {
   jobPrefix(where);
-  return `${livePrefix(Number.parseInt(sha256(`${where.tenant}/${where.job}`).slice(0, 1), 16))}${where.tenant}/${where.job}`;
+  return `${livePrefix(Number.parseInt(sha256(`${where.tenant}/${where.job}`).slice(0, 1), 16))}${where.tenant}/${flat(where.job)}`;
+}
+
+/** Of a shard, beside its job and not below it: where a store lies on files, an object is no folder of another. `~` is in no name. */
+function flat(job: string): string {
+  return job.replaceAll('/', '~');
 }
 
 /** Of one shard, or of all of them. */
@@ -30,7 +35,7 @@ export function livePrefix(shard?: number): string {
 /** null: no key of ours. */
 export function parseLiveKey(key: string): JobKey | null {
   const [, , tenant = '', ...parts] = key.split('/');
-  const job = parts.join('/');
+  const job = parts.join('/').replaceAll('~', '/');
   return isNamePart(tenant) && isJobName(job) && liveKey({ tenant, job }) === key ? { tenant, job } : null;
 }
 
@@ -42,7 +47,7 @@ export async function countLive(store: ObjectStore, tenant: string, most: number
     if (count >= most) return;
     const prefix = `${livePrefix(shard)}${tenant}/`;
     // A sharded job is one job.
-    for await (const { key } of store.list(prefix, { signal: stop })) if (!key.slice(prefix.length).includes('/') && ++count >= most) return;
+    for await (const { key } of store.list(prefix, { signal: stop })) if (!key.slice(prefix.length).includes('~') && ++count >= most) return;
   });
   return Math.min(count, most);
 }
@@ -145,7 +150,7 @@ export const READING_MS = 20_000;
 /** `read/<tenant>/<job>`: somebody reads along where the job does not run. */
 export function readingKey(where: JobKey): string {
   jobPrefix(where);
-  return `read/${where.tenant}/${where.job}`;
+  return `read/${where.tenant}/${flat(where.job)}`;
 }
 
 /** Another content each time, and so another etag. */
