@@ -24,6 +24,8 @@ export interface ChoresOptions {
   readonly publicUrl: string | null;
   /** For development: webhooks may go to this machine, and without TLS. */
   readonly webhooksToLoopback: boolean;
+  /** false: what is due is left to others. Default: true. */
+  readonly delivers?: boolean | undefined;
   /** How long what a job leaves is kept. */
   readonly retention: Retention;
   /** Whether it lets go of what is over: for a worker it is nothing that it need have the right to. */
@@ -61,7 +63,7 @@ export class Chores {
 
   start(batches: Pick<Batches, 'walk'>): void {
     const { store, collects, log, clock } = this.#o;
-    this.#deliverer.start();
+    if (this.#o.delivers !== false) this.#deliverer.start();
     if (this.#rounds.length > 0) return;
     const round = (what: string, work: (signal: AbortSignal) => Promise<void>) => new Rounds({ everyMs: WALK_MS, work, onTrouble: (error) => log.warn({ err: error }, `${what} could not be walked`), clock });
     this.#rounds = [

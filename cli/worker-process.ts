@@ -63,7 +63,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   const finder = modelFinder();
   using prompts = new PromptThreads({ clock });
   const loaded = new LoadedModels();
-  const chores = new Chores({ store, keys, publicUrl: config.publicUrl, webhooksToLoopback: config.webhooksToLoopback, retention: config.retention, collects: false, log, clock, onWebhook: metrics.webhook });
+  const chores = new Chores({ store, keys, publicUrl: config.publicUrl, webhooksToLoopback: config.webhooksToLoopback, delivers: config.delivers, retention: config.retention, collects: false, log, clock, onWebhook: metrics.webhook });
   const { outbox } = chores;
   let parked = 0;
   const worker: Worker = new Worker({

@@ -44,6 +44,8 @@ export interface WorkerConfig {
   readonly timeLimitMs: number | null;
   readonly memoryLimitBytes: number | null;
   readonly spot: boolean;
+  /** Sends webhooks that are due; false where it has no way out: the reconciler does. */
+  readonly delivers: boolean;
   /** As what clients know the API; null: not known, and webhooks link by path. */
   readonly publicUrl: string | null;
   /** Between two looks for jobs that lost their message or their worker. */
@@ -106,7 +108,8 @@ export function workerConfig(flags: WorkerFlags, environment: Environment): Work
     graceMs,
     timeLimitMs,
     memoryLimitBytes: read(said(flags.memoryLimit, '--memory-limit', 'RUMINATE_WORKER_MEMORY'), bytesOf, 'a number of bytes, or one such as 900MiB or 6GiB'),
-    spot: flags.spot ?? read(said(undefined, '', 'RUMINATE_SPOT'), (text) => ({ 0: false, 1: true, false: false, true: true })[text] ?? null, '1 or 0') ?? false,
+    spot: flags.spot ?? read(said(undefined, '', 'RUMINATE_SPOT'), flagOf, '1 or 0') ?? false,
+    delivers: read(said(undefined, '', 'RUMINATE_WEBHOOKS'), flagOf, '1 or 0') ?? true,
     publicUrl: read(said(undefined, '', 'RUMINATE_PUBLIC_URL'), (text) => (isWebAddress(text) ? text : null), 'an address that begins with https:// or http://'),
     walkMs: time(flags.walkTime, '--walk-time', 'RUMINATE_WALK_TIME', DAY_MS) ?? undefined,
     policy: { ...(deltaTokens === null ? {} : { deltaTokens }), ...(deltaMs === null ? {} : { deltaMs }), ...(journalMs === null ? {} : { journalMs }) },
@@ -140,6 +143,10 @@ export function retentionOf({ retention, resultRetention }: Pick<WorkerFlags, 'r
 
 export function isWebAddress(text: string): boolean {
   return URL.canParse(text) && /^https?:$/.test(new URL(text).protocol);
+}
+
+function flagOf(text: string): boolean | null {
+  return { 0: false, 1: true, false: false, true: true }[text] ?? null;
 }
 
 function timeOf(text: string, mostMs: number): number | null {

@@ -61,7 +61,7 @@ const stage = z.strictObject({
   network: z.strictObject({
     /**
      * `endpoints`: workers have no way to the internet at all, and reach AWS by endpoints, which cost about 8 USD a month each and zone, work or not; they
-     * cannot deliver webhooks. `public`: no inbound, outbound 443 through an internet gateway that costs nothing. Neither has a NAT.
+     * leave webhooks to the reconciler. `public`: no inbound, outbound 443 through an internet gateway that costs nothing. Neither has a NAT.
      */
     access: z.enum(['endpoints', 'public']).default('endpoints'),
     /** More zones: more Spot capacity, and more endpoints to pay for. */

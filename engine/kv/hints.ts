@@ -16,16 +16,19 @@ import { checkpointError } from './reason.ts';
 export const LIVE_SHARDS = 16;
 const SHARDS_AT_ONCE = 8;
 
-/** `live/<shard>/<tenant>/<job>`: users name jobs, so that only with its tenant a name is one job. */
+/** `live/<shard>/<tenant>/<job>`, of a shard `<job>~<i>`: users name jobs, so that only with its tenant a name is one job. */
 export function liveKey(where: JobKey): string {
   jobPrefix(where);
-  return `${livePrefix(Number.parseInt(sha256(`${where.tenant}/${where.job}`).slice(0, 1), 16))}${where.tenant}/${flat(where.job)}`;
+  return `${livePrefix(Number.parseInt(sha256(`${where.tenant}/${where.job}`).slice(0, 1), 16))}${where.tenant}/${leafOf(where)}`;
 }
 
-/** Of a shard, beside its job and not below it: where a store lies on files, an object is no folder of another. `~` is in no name. */
-function flat(job: string): string {
-  return job.replaceAll('/', '~');
+/** Not below its job's key: where keys are files, one that is a file cannot be a folder too. */
+function leafOf({ job }: JobKey): string {
+  return job.replace('/', SHARD_MARK);
 }
+
+/** In no name of a job. */
+const SHARD_MARK = '~';
 
 /** Of one shard, or of all of them. */
 export function livePrefix(shard?: number): string {
@@ -34,8 +37,8 @@ export function livePrefix(shard?: number): string {
 
 /** null: no key of ours. */
 export function parseLiveKey(key: string): JobKey | null {
-  const [, , tenant = '', ...parts] = key.split('/');
-  const job = parts.join('/').replaceAll('~', '/');
+  const [, , tenant = '', leaf = ''] = key.split('/');
+  const job = leaf.replace(SHARD_MARK, '/');
   return isNamePart(tenant) && isJobName(job) && liveKey({ tenant, job }) === key ? { tenant, job } : null;
 }
 
@@ -47,7 +50,7 @@ export async function countLive(store: ObjectStore, tenant: string, most: number
     if (count >= most) return;
     const prefix = `${livePrefix(shard)}${tenant}/`;
     // A sharded job is one job.
-    for await (const { key } of store.list(prefix, { signal: stop })) if (!key.slice(prefix.length).includes('~') && ++count >= most) return;
+    for await (const { key } of store.list(prefix, { signal: stop })) if (!key.slice(prefix.length).includes(SHARD_MARK) && ++count >= most) return;
   });
   return Math.min(count, most);
 }
@@ -150,7 +153,7 @@ export const READING_MS = 20_000;
 /** `read/<tenant>/<job>`: somebody reads along where the job does not run. */
 export function readingKey(where: JobKey): string {
   jobPrefix(where);
-  return `read/${where.tenant}/${flat(where.job)}`;
+  return `read/${where.tenant}/${leafOf(where)}`;
 }
 
 /** Another content each time, and so another etag. */

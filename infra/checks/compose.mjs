@@ -103,7 +103,7 @@ async function inside(deployment) {
   await check('serve and worker answer a job over versitygw and ElasticMQ with the environment of compose.yaml, as a quiet run does', async () => {
     sameAsQuietRun(await deployment.answer({ url: 'http://127.0.0.1:8787', key }));
   });
-  await check('without a key nobody is answered', async () => (await fetch('http://127.0.0.1:8787/v1/models')).status === 401);
+  await check('without a key nobody is answered', async () => (await fetch('http://127.0.0.1:8787/v1/models', { headers: { connection: 'close' } })).status === 401);
   await check('the health checks of store and queue pass', async () => {
     for (const { healthcheck: { test } } of [store, queue]) if (!(await fetch(test.at(-1))).ok) throw new Error(test.at(-1));
   });

@@ -42,7 +42,8 @@ export async function runImage({ storage, folder, image, check, say }) {
     const worker = start('a worker', [], ['worker', '--store', 'jobs', '--threads', '1']);
     const address = podman(['port', server, '8787/tcp']).split('\n')[0];
     const ask = async (url, body) => {
-      const response = await fetch(`http://${address}${url}`, { method: body === undefined ? 'GET' : 'POST', headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' }, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
+      // Each on a connection of its own: one that was kept may have been closed while this process was busy.
+      const response = await fetch(`http://${address}${url}`, { method: body === undefined ? 'GET' : 'POST', headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json', connection: 'close' }, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
       if (!response.ok) throw new ImageError(`${url} was answered ${response.status}: ${await response.text()}`);
       return await response.json();
     };
@@ -53,7 +54,7 @@ export async function runImage({ storage, folder, image, check, say }) {
       }
       throw new ImageError(`${what} did not happen within ${msMax} ms`);
     };
-    await until('the server', READY_MS_MAX, async () => (await fetch(`http://${address}/health/ready`)).ok);
+    await until('the server', READY_MS_MAX, async () => (await fetch(`http://${address}/health/ready`, { headers: { connection: 'close' } })).ok);
     const { id } = await ask('/v1/jobs', JOB);
     const job = await until('the end of the job', JOB_MS_MAX, async () => {
       const now = await ask(`/v1/jobs/${id}`);

@@ -33,7 +33,7 @@ export function frontEnvironment(name: string, { config, places, apiKeys }: Fron
   return {
     ...rest,
     ...(queue ? { RUMINATE_QUEUE, RUMINATE_BATCH_QUEUE } : { RUMINATE_QUEUE: 'none' }),
-    ...(RUMINATE_KEY === undefined || store === 'none' ? {} : { RUMINATE_KEY }),
+    ...(RUMINATE_KEY === undefined || store !== 'write' ? {} : { RUMINATE_KEY }),
     RUMINATE_API_KEYS: apiKeys,
     RUMINATE_MODEL_NAMES: config.models.join(','),
     RUMINATE_WORKER_BYTES: String(workerBytes(config)),
@@ -47,7 +47,7 @@ export function serverEnvironment({ config: { usdPerHour }, places, publicUrl }:
 }
 
 /** Of a worker that takes messages itself. */
-export function workerEnvironment({ stage, places, pool, isSpot, publicUrl }: { readonly stage: string; readonly places: Places; readonly pool: PoolConfig; readonly isSpot: boolean; readonly publicUrl: string }): Environment {
+export function workerEnvironment({ stage, config, places, pool, isSpot, publicUrl }: { readonly stage: string; readonly config: StageConfig; readonly places: Places; readonly pool: PoolConfig; readonly isSpot: boolean; readonly publicUrl: string }): Environment {
   return {
     ...common(places),
     RUMINATE_SLOTS: String(pool.slots),
@@ -56,6 +56,8 @@ export function workerEnvironment({ stage, places, pool, isSpot, publicUrl }: { 
     RUMINATE_SPOT: isSpot ? '1' : '0',
     RUMINATE_CACHE: CACHE,
     RUMINATE_PUBLIC_URL: publicUrl,
+    // Without a way out an attempt would fail, and use up those that a delivery has: the reconciler sends them.
+    ...(config.network.access === 'endpoints' ? { RUMINATE_WEBHOOKS: '0' } : {}),
     RUMINATE_EMF: namespaceOf(stage),
     RUMINATE_METRICS_PORT: String(METRICS_PORT),
   };

@@ -20,13 +20,14 @@ export interface Places {
 /** What of the platform a function needs. */
 export interface FunctionNeeds {
   /** Jobs, and what is kept about them. */
-  readonly store: 'none' | 'write';
+  readonly store: 'none' | 'read' | 'write';
   /** Sends messages. */
   readonly queue: boolean;
 }
 
 /** By the name of its entry; a function that is not here gets everything that a front may. */
 const NEEDS: Readonly<Record<string, FunctionNeeds>> = {
+  checkpoints: { store: 'read', queue: false },
   models: { store: 'none', queue: false },
   webhooks: { store: 'write', queue: false },
 };
@@ -36,7 +37,8 @@ export function frontRights(name: string, places: Places): Right[] {
   const { store, queue } = needsOf(name);
   return [
     ...readModels(places),
-    ...(store === 'none' ? [] : [...useStore(places, ['s3:GetObject', 's3:PutObject', 's3:DeleteObject']), ...useJobsKey(places)]),
+    ...(store === 'read' ? useStore(places, ['s3:GetObject']) : []),
+    ...(store !== 'write' ? [] : [...useStore(places, ['s3:GetObject', 's3:PutObject', 's3:DeleteObject']), ...useJobsKey(places)]),
     ...(queue ? [{ sid: 'SendMessages', actions: ['sqs:SendMessage', 'sqs:GetQueueAttributes'], resources: [places.interactive.queueArn, places.batch.queueArn] }] : []),
     useDataKey(places),
   ];

@@ -61,8 +61,14 @@ export class WorkerScaling extends Construct {
         customizedMetricSpecification: {
           metrics: [
             { id: 'backlog', metricStat: stat(counted(stage, 'BacklogSeconds')), returnData: false },
+            { id: 'waiting', metricStat: stat(counted(stage, 'JobsWaiting')), returnData: false },
+            { id: 'running', metricStat: stat(counted(stage, 'JobsRunning')), returnData: false },
             ...workers.map(({ id, metric }) => ({ id, metricStat: stat(metric), returnData: false })),
-            { id: 'each', label: 'Seconds of work for each worker', expression: `backlog / MAX([1, ${workers.map(({ id }) => `FILL(${id}, 0)`).join(' + ')}])`, returnData: true },
+            // Never more workers than jobs: one that is long takes its time on however many machines (docs/QUEUE.md, Scaling).
+            {
+              id: 'each', label: 'Seconds of work for each worker', returnData: true,
+              expression: `MIN([backlog, ${backlogSeconds} * (waiting + running)]) / MAX([1, ${workers.map(({ id }) => `FILL(${id}, 0)`).join(' + ')}])`,
+            },
           ],
         },
       },

@@ -42,7 +42,7 @@ export class WorkersStack extends Stack {
     const parts = this.#parts(options);
     const imageOf = (parameter: CfnParameter) => `${images.repositoryUri}@${parameter.valueAsString}`;
     const made = (name: string, capacity: Capacity, desired: number, image: string, provider = providerOf(parts.cluster, `${name}Machines`, { ...parts, pool, capacity })): Pool =>
-      new Pool(this, name, { ...parts, pool, capacity, image, desired, provider, environment: workerEnvironment({ stage, places: options.places, pool, isSpot: capacity === 'SPOT', publicUrl: options.publicUrl }) });
+      new Pool(this, name, { ...parts, pool, capacity, image, desired, provider, environment: workerEnvironment({ stage, config: options.config, places: options.places, pool, isSpot: capacity === 'SPOT', publicUrl: options.publicUrl }) });
     const onDemandMachines = providerOf(parts.cluster, 'OnDemandMachines', { ...parts, pool, capacity: 'ON_DEMAND' });
     const spot = pool.spot ? made('Spot', 'SPOT', 0, imageOf(digest)) : null;
     const onDemand = made('OnDemand', 'ON_DEMAND', 0, imageOf(digest), onDemandMachines);

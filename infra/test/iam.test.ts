@@ -101,7 +101,7 @@ describe.each(EVERY)('stage %s', (name) => {
   test('who deletes what jobs are made of: the API, which erases, and the collector', () => {
     const deleters = roles.filter((role) => statementsOf(role).some(({ Action, Resource }) => list(Action).includes('s3:DeleteObject') && list(Resource).map(place).some((at) => /platform\/(\*|kv\/\*)$/.test(at))));
     const names = deleters.map(({ id }) => id.replace(/(Task)?Role[0-9A-F]{8}$/, ''));
-    for (const deleter of names) expect(['api', 'batches', 'chat', 'completions', 'jobs', 'responses', 'webhooks', 'collector', '']).toContain(deleter);
+    for (const deleter of names) expect(['api', 'batches', 'chat', 'checkpoints', 'completions', 'jobs', 'responses', 'webhooks', 'collector', '']).toContain(deleter);
   });
 
   test('roles, actions and places are as they were reviewed', async () => {

@@ -21,6 +21,9 @@ import { ensureRic, invoke, type LambdaFunction, startLambda } from '../../test/
 import type { S3Peer } from '../../test/helpers/s3-peer.ts';
 import type { SqsPeer } from '../../test/helpers/sqs-peer.ts';
 import { startVersitygw } from '../../test/helpers/versitygw.ts';
+import { localIdentity } from '../deploy/identity.ts';
+import { pinnedIn } from '../deploy/pinned.ts';
+import { rolloutOf } from '../deploy/rollout.ts';
 import { ROOT } from '../lib/bundles.ts';
 import { Emulated } from './emulated.ts';
 import { Guard, type Statement } from './guard.ts';
@@ -35,7 +38,7 @@ const ASKED = { model: 'countdown@cr2', messages: [{ role: 'user' as const, cont
 const LONG = { model: 'countdown@cr2', prompt: '4 20 8 13 target 59', seed: 7, early_stop: false, budget: { length: 900, width: 2 }, sampling: { temperature: 1, logit_bias: [[2, -100]] } };
 
 const [versitygw, elasticmq, ric] = [ensurePeer('versitygw'), ensurePeer('elasticmq'), ensureRic()];
-const missing = 'missing' in versitygw ? versitygw.missing : 'missing' in elasticmq ? elasticmq.missing : ric === null ? 'npm could not fetch aws-lambda-ric' : existsSync(path.join(ROOT, 'build', 'native', 'ruminate.node')) ? null : 'the native engine is not built';
+const missing = 'missing' in versitygw ? versitygw.missing : 'missing' in elasticmq ? elasticmq.missing : ric === null ? 'npm could not fetch aws-lambda-ric' : existsSync(path.join(ROOT, 'build', 'native')) ? null : 'the native engine is not built';
 if (missing !== null) process.stdout.write(`skipped: the template run for real: ${missing}\n`);
 
 describe.skipIf(missing !== null)('the stage verify', () => {
@@ -218,6 +221,13 @@ describe.skipIf(missing !== null)('the stage verify', () => {
     first.kill('SIGKILL');
     await once(first, 'close');
     expect((await viewOf(job)).state).toBe('running');
+    // What a deploy sees now, and what it makes of it: this engine may take over, another may not.
+    const pinned = await pinnedIn(s3.client, bucket('Store'), 'platform');
+    expect(pinned.map(({ jobs }) => jobs)).toEqual([1]);
+    const identity = await localIdentity({ options: { config: stage.config } as never });
+    expect(rolloutOf(identity, pinned)).toEqual({ kind: 'roll' });
+    expect(rolloutOf({ ...identity, numericsId: 'another' }, pinned)).toEqual({ kind: 'drain', stranded: 0, changed: 1 });
+    expect(rolloutOf({ ...identity, modelIds: [] }, pinned)).toEqual({ kind: 'drain', stranded: 1, changed: 0 });
     // Its message is hidden for two minutes; the reconciler would send it again after one.
     second = await worker();
     const again = await submitted(LONG);

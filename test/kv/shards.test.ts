@@ -67,6 +67,17 @@ async function expectBorn(store: MemoryStore): Promise<void> {
 
 const CALLS_MAX = 80;
 
+test('no key of a shard is below one of its job, for where keys are files a file is no folder', () => {
+  for (let i = 0; i < 200; i++) {
+    const job = { tenant: 'acme', job: `job-${i}` };
+    for (let shard = 0; shard < 64; shard += 9) {
+      const of = shardKey(job, shard);
+      for (const [at, part] of liveHints(of).entries()) expect(part.startsWith(`${liveHints(job)[at] ?? ''}/`)).toBe(false);
+      expect(parseLiveKey(liveKey(of))).toEqual(of);
+    }
+  }
+});
+
 describe('a birth that is cut off', () => {
   test.each(['before', 'after'] as const)('%s any call of the store is finished by whoever asks again', async (how) => {
     for (let at = 0; at < CALLS_MAX; at++) {

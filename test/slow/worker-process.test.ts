@@ -40,7 +40,7 @@ describe('a worker beside the server', () => {
     expect(await (await fetch(`${at}/health/ready`)).json()).toMatchObject({ state: 'ready' });
     const NAMES = ['e2e_request_latency_seconds_count', 'request_time_per_output_token_seconds_count', 'request_queue_time_seconds_count', 'worker_slots', 'worker_occupancy'];
     // It has told the job's end before it is through with it.
-    await vi.waitFor(async () => expect(await Promise.all(NAMES.map(lineOf))).toEqual(['1', '1', '1', '8', '0']));
+    await vi.waitFor(async () => expect(await Promise.all(NAMES.map(lineOf))).toEqual(['1', '1', '1', '8', '0']), { timeout: 60_000, interval: 50 });
     expect(Number(await lineOf('worker_slot_seconds_total'))).toBeGreaterThan(0);
     expect(Number(await lineOf('backlog_seconds'))).toBeGreaterThanOrEqual(0);
   });

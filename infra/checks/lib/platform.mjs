@@ -77,13 +77,14 @@ export class Deployment {
 
   /** A job by the API, to its end. @returns its result as JSON. */
   async answer({ url, key = null }) {
-    const headers = { 'content-type': 'application/json', ...(key === null ? {} : { authorization: `Bearer ${key}` }) };
+    // Each on a connection of its own: one that was kept may have been closed while this process was busy.
+    const headers = { 'content-type': 'application/json', connection: 'close', ...(key === null ? {} : { authorization: `Bearer ${key}` }) };
     const ask = async (at, body) => {
       const response = await fetch(url + at, { method: body === undefined ? 'GET' : 'POST', headers, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
       if (!response.ok) throw new Error(`${at}: ${response.status} ${await response.text()}`);
       return await response.json();
     };
-    await this.until('the API', READY_MS_MAX, async () => (await fetch(`${url}/health/ready`)).ok);
+    await this.until('the API', READY_MS_MAX, async () => (await fetch(`${url}/health/ready`, { headers: { connection: 'close' } })).ok);
     const { id } = await ask('/v1/jobs', JOB);
     const job = await this.until('the end of the job', JOB_MS_MAX, async () => {
       const now = await ask(`/v1/jobs/${id}`);
