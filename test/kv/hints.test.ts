@@ -7,7 +7,7 @@ import { createJob, readJob } from '../../engine/kv/create.ts';
 import { endJob } from '../../engine/kv/end.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import { collectGarbage } from '../../engine/kv/gc.ts';
-import { LIVE_SHARDS, firstDay, isListed, listDay, liveKey, parseLiveKey } from '../../engine/kv/hints.ts';
+import { LIVE_SHARDS, firstDay, isListed, listDay, liveKey, parseLiveKey, readingKey } from '../../engine/kv/hints.ts';
 import { reconcile, type Finding, type ReconcileOptions, type Sightings } from '../../engine/kv/reconcile.ts';
 import { takeJob } from '../../engine/kv/take.ts';
 import { ManualClock } from '../helpers/clock.ts';
@@ -108,6 +108,14 @@ describe('markers and listings', () => {
     const [first] = await Promise.all([createdJob(store), walker(store).walk(), walker(store).walk(), createdJob(store)]);
     expect(headOf(store)).toEqual(first);
   });
+});
+
+test('no key of a shard lies below one of its job: a store on files has no object that is a folder', () => {
+  const [job, shard] = [{ tenant: 'acme', job: 'sums' }, { tenant: 'acme', job: 'sums/3' }];
+  for (const keyOf of [liveKey, readingKey]) {
+    expect(keyOf(shard).split('/')).toHaveLength(keyOf(job).split('/').length);
+  }
+  expect(parseLiveKey(liveKey(shard))).toEqual(shard);
 });
 
 describe('the walk', () => {
