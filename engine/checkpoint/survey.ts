@@ -1,4 +1,5 @@
 /** What a tenant has in a store, job by job: for listings and for what it costs. Nothing that is wrong with one job hides another. */
+import { utf8Bytes } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
 import { inParallel } from '../core/waiting.ts';
 import { outlineOf } from '../job/sealed-spec.ts';
@@ -106,11 +107,11 @@ async function contentOf(store: ObjectStore, where: { readonly tenant: string; r
   const { head, manifest } = await readJob(store, where, { signal });
   if (head.state === 'erased') return { head, model: null, width: 0, tokens: 0, neededBytes: headBytes };
   const text = await readSpec(store, where, head.spec, { signal });
-  const own = { head, model: modelNameOf(text), ...sizeOf(manifest), neededBytes: headBytes + Buffer.byteLength(text) + neededBytes(head, manifest) };
+  const own = { head, model: modelNameOf(text), ...sizeOf(manifest), neededBytes: headBytes + utf8Bytes(text) + neededBytes(head, manifest) };
   if (head.join === undefined) return own;
   const parts = await shardsOf(store, head, { signal });
   const tokens = isTerminal(head.state) ? own.tokens : Math.max(0, ...parts.map((part) => sizeOf(part.manifest).tokens));
-  return { ...own, tokens, neededBytes: parts.reduce((sum, part) => sum + Buffer.byteLength(formatHead(part.head)) + neededBytes(part.head, part.manifest), own.neededBytes) };
+  return { ...own, tokens, neededBytes: parts.reduce((sum, part) => sum + utf8Bytes(formatHead(part.head)) + neededBytes(part.head, part.manifest), own.neededBytes) };
 }
 
 /** Those that are there. */

@@ -1,11 +1,14 @@
 /** What every function's bundle keeps to, and its configuration; test/slow/functions.test.ts runs them over S3 and SQS. */
 import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { LOG_LEVELS, consoleLog } from '../../functions/console-log.ts';
 import { type Environment, readEnv } from '../../functions/env.ts';
 import { BYTES_MAX, type BuiltFunction, FUNCTIONS, SCHEDULED, bundleFunctions } from '../../scripts/functions.mjs';
 import { Bundles, openaiAt } from '../helpers/hosts.ts';
+import { ROOT } from '../helpers/setup.ts';
 
 const KEYS = JSON.stringify([{ sha256: createHash('sha256').update('acme').digest('hex'), tenant: 'acme' }]);
 const MEMORY = { RUMINATE_STORE: 'memory:', RUMINATE_MODELS_STORE: 'memory:', RUMINATE_QUEUE: 'none', RUMINATE_API_KEYS: KEYS, RUMINATE_LOG_LEVEL: 'error' };
@@ -27,6 +30,9 @@ describe('the bundle', () => {
     const inputs = Object.keys(metafile.inputs);
     expect(inputs.filter((file) => /engine\/(runtime|worker)\//.test(file))).toEqual([]);
     expect(inputs.some((file) => file.endsWith('functions/front.ts'))).toBe(true);
+    // What only Node has is no import: workerd would say so at the first call.
+    const ours = inputs.filter((file) => /^(engine|functions)\//.test(file) && !file.includes('node_modules'));
+    expect(ours.filter((file) => /\bBuffer\./.test(readFileSync(path.join(ROOT, file), 'utf8')))).toEqual([]);
     // Lambda's part is beside it, and has no second copy of it.
     expect(index).toContain('./front.mjs');
     expect(index.length).toBeLessThan(50_000);
