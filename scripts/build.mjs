@@ -200,6 +200,23 @@ function lockIsStale() {
   }
 }
 
+/**
+ * What a script of ours begins with: `build` makes what a fresh clone lacks, then `main` of the module at `url`, in TypeScript, says how the process ends. It
+ * reads the sources themselves, so that what it shows is what is in the checkout.
+ */
+export async function runBuilt(build, url) {
+  try {
+    await build();
+  } catch (error) {
+    process.stderr.write(error instanceof BuildError ? `ruminate: ${error.message}\n` : `${error.stack}\n`);
+    process.exit(1);
+  }
+  const { register } = await import('tsx/esm/api');
+  register();
+  const { main: run } = await import(url);
+  process.exitCode = await run(process.argv.slice(2));
+}
+
 async function main(goals) {
   const steps = { deps: ensureDeps, native: buildNative, bundle };
   const wanted = goals.length === 0 ? Object.keys(steps) : goals;

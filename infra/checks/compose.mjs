@@ -17,7 +17,7 @@ import { tool } from './lib/tools.mjs';
 
 const INFRA = path.join(ROOT, 'infra');
 const MODEL = path.join(ROOT, 'build', 'app', 'compose.json');
-const { check, skip, end } = checks();
+const { check, skip, run } = checks();
 
 /** What docker compose would make of it: anchors, defaults and variables resolved. @throws Error: it is not as the specification wants it. */
 function rendered(compose, text) {
@@ -111,9 +111,4 @@ async function inside(deployment) {
   await check('SIGTERM ends both with 0', async () => (await deployment.stop(front, back)).every((code) => code === 0), `${front.log.slice(-300)}${back.log.slice(-300)}`);
 }
 
-try {
-  await (isInside ? Deployment.during(inside) : outside());
-} catch (error) {
-  await check('the check itself', false, error.stack);
-}
-end({ isPart: isInside });
+await run(() => (isInside ? Deployment.during(inside) : outside()), { isPart: isInside });

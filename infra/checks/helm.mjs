@@ -24,7 +24,7 @@ const CASES = readdirSync(path.join(CHART, 'ci')).sort();
 /** What an operator makes beside the chart. */
 const SECRETS = { 'ruminate-s3': { AWS_ACCESS_KEY_ID: 'an-access-key', AWS_SECRET_ACCESS_KEY: 'a-secret-key' } };
 const KEY = 'a-key-for-a-check';
-const { check, skip, end } = checks();
+const { check, skip, run } = checks();
 
 async function outside() {
   await check('images of others are pinned as bases.json has them', () => {
@@ -158,9 +158,4 @@ async function inside(deployment) {
   await check('SIGTERM ends both with 0', async () => (await deployment.stop(front, back)).every((code) => code === 0), `${front.log.slice(-300)}${back.log.slice(-300)}`);
 }
 
-try {
-  await (isInside ? Deployment.during(inside) : outside());
-} catch (error) {
-  await check('the check itself', false, error.stack);
-}
-end({ isPart: isInside });
+await run(() => (isInside ? Deployment.during(inside) : outside()), { isPart: isInside });

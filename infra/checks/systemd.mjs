@@ -15,7 +15,7 @@ const UNIT = 'ruminate@.service';
 /** Of 10, by `systemd-analyze security`; 9 and more it calls unsafe. */
 const EXPOSURE_MAX = 1.5;
 const SPECIFIERS = { '%S': '/var/lib', '%C': '/var/cache' };
-const { check, skip, end } = checks();
+const { check, skip, run } = checks();
 
 const settings = readFileSync(path.join(UNITS, UNIT), 'utf8').split('\n').map((line) => /^(\w+)=(.*)$/.exec(line)).filter((match) => match !== null);
 const all = (name) => settings.filter(([, key]) => key === name).map(([, , value]) => value);
@@ -75,9 +75,4 @@ async function inside(deployment) {
   await check('SIGTERM ends both with 0', async () => (await deployment.stop(front, back)).every((code) => code === 0), `${front.log.slice(-300)}${back.log.slice(-300)}`);
 }
 
-try {
-  await (isInside ? Deployment.during(inside) : outside());
-} catch (error) {
-  await check('the check itself', false, error.stack);
-}
-end({ isPart: isInside });
+await run(() => (isInside ? Deployment.during(inside) : outside()), { isPart: isInside });

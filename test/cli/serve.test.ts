@@ -7,7 +7,7 @@ import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { removeFolders } from '../helpers/models.ts';
-import { disturbed, follow, freshStore, isAt, type Job, LONG, removeStores } from '../helpers/followed-job.ts';
+import { disturbed, follow, freshStore, isAt, type Job, LONG, quietRun, removeStores } from '../helpers/followed-job.ts';
 import { serve, serveIn } from '../helpers/served.ts';
 import type { SseEvent } from '../helpers/sse.ts';
 
@@ -90,9 +90,7 @@ describe('a server', () => {
 describe('a job and its stream', () => {
   let quiet: readonly SseEvent[];
   beforeAll(async () => {
-    await using server = await serve(freshStore());
-    quiet = await follow(server, (await server.post<Job>('/v1/jobs', LONG)).id);
-    expect(quiet.at(-1)?.event).toBe('result');
+    quiet = await quietRun();
   });
 
   test('survive kill -9: the next start goes on, and the reader misses nothing and sees nothing twice', async () => {

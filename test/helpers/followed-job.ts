@@ -1,6 +1,7 @@
 /** A job of a server that is read along with while what serves it ends. */
 import { rmSync } from 'node:fs';
 import path from 'node:path';
+import { expect } from 'vitest';
 
 import { temporary } from '../resume/jobs.ts';
 import { serve, type Served } from './served.ts';
@@ -41,6 +42,14 @@ export async function follow({ url }: Served, id: string, after = -1, until: (ev
 
 export const isAt = (seq: number) => ({ id }: SseEvent) => Number(id) >= seq;
 const lastOf = (events: readonly SseEvent[]) => Number(events.at(-1)?.id);
+
+/** What a reader of LONG is told when nothing ends meanwhile. */
+export async function quietRun(): Promise<readonly SseEvent[]> {
+  await using server = await serve(freshStore());
+  const events = await follow(server, (await server.post<Job>('/v1/jobs', LONG)).id);
+  expect(events.at(-1)?.event).toBe('result');
+  return events;
+}
 
 /** Begins the job, reads its first events, and `end`s the process that serves it; another goes on, and the reader with it. */
 export async function disturbed(end: (first: Served) => Promise<void>): Promise<{ readonly read: readonly SseEvent[]; readonly again: readonly SseEvent[]; readonly job: Job; readonly log: string }> {

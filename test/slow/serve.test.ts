@@ -2,7 +2,7 @@
 import type OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
-import { disturbed, follow, freshStore, isAt, type Job, LONG, OFTEN, removeStores } from '../helpers/followed-job.ts';
+import { disturbed, follow, freshStore, isAt, type Job, LONG, OFTEN, quietRun, removeStores } from '../helpers/followed-job.ts';
 import { removeFolders } from '../helpers/models.ts';
 import { serve } from '../helpers/served.ts';
 import type { SseEvent } from '../helpers/sse.ts';
@@ -19,9 +19,7 @@ afterAll(() => {
 describe('a job and its stream', () => {
   let quiet: readonly SseEvent[];
   beforeAll(async () => {
-    await using server = await serve(freshStore());
-    quiet = await follow(server, (await server.post<Job>('/v1/jobs', LONG)).id);
-    expect(quiet.at(-1)?.event).toBe('result');
+    quiet = await quietRun();
   });
 
   test('survive Ctrl-C, which parks the job and exits 0', async () => {

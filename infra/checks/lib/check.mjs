@@ -5,7 +5,7 @@ export function checks() {
   let passed = 0;
   let failed = 0;
   const say = (line) => void process.stdout.write(`${line}\n`);
-  return {
+  const made = {
     /** @param holds or a function that throws if it does not; its promise is waited for. @returns whether it held. */
     async check(name, holds, detail = '') {
       let why = detail;
@@ -30,7 +30,17 @@ export function checks() {
       if (!isPart) say(`${passed} passed, ${failed} failed`);
       process.exitCode = failed === 0 ? 0 : 1;
     },
+    /** All of it: what `work` throws is a check that failed, and the last line comes whatever happens. */
+    async run(work, options) {
+      try {
+        await work();
+      } catch (error) {
+        await made.check('the check itself', false, error.stack);
+      }
+      made.end(options);
+    },
   };
+  return made;
 }
 
 /** @throws Error unless they are the same as JSON. */
