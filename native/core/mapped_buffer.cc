@@ -6,6 +6,14 @@
 #include <cstring>
 #include <utility>
 
+#if defined(__SANITIZE_THREAD__)
+#define RUM_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define RUM_TSAN 1
+#endif
+#endif
+
 namespace rum {
 namespace {
 
@@ -47,7 +55,8 @@ bool MappedBuffer::Allocate(int64_t bytes) {
 
 bool MappedBuffer::Grow(int64_t bytes) {
   if (bytes <= bytes_) return true;
-#if defined(__linux__)
+// ThreadSanitizer does not see mremap: it would hold a thread's new pages for those that another has moved away from the same address.
+#if defined(__linux__) && !defined(RUM_TSAN)
   if (data_ != nullptr) {  // moves page tables, not bytes
     void* moved = mremap(data_, static_cast<size_t>(bytes_), static_cast<size_t>(bytes), MREMAP_MAYMOVE);
     if (moved == MAP_FAILED) return false;
