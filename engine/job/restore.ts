@@ -187,7 +187,7 @@ async function attempt(request: RestoreRequest, journalBodies: readonly Body[], 
 }
 
 /** What these segments and the rings of as many caches will fill, made present while they are read; null: there is nothing to. */
-export function memoryFor(engine: NativeEngine, { prompt, lengths, memoryLimitBytes }: RunOptions, segments: readonly ObjectRef[], caches: number): PreparedMemory | null {
+export function memoryFor(engine: NativeEngine, { prompt, lengths, memoryLimitBytes }: RunOptions, segments: readonly { readonly bytes: number }[], caches: number): PreparedMemory | null {
   if (caches === 0) return null;
   const tokens = lengths.reduce((sum, length) => sum + prompt.length + length, 0);
   return engine.prepareRestore({ segmentBytes: segments.reduce((sum, { bytes }) => sum + bytes, 0), caches, tokens, memoryLimitBytes });

@@ -21,7 +21,7 @@ export interface LargeDelta {
   /** Of each KV head in this delta. */
   readonly survivors: number;
   readonly bytes: number;
-  readonly gb_per_s: Readonly<Record<'memcpyWarm' | 'memcpyFresh' | 'blake3' | 'save' | 'restoreCrc' | 'restoreDigest', number>>;
+  readonly gb_per_s: Readonly<Record<'memcpyWarm' | 'memcpyFresh' | 'blake3' | 'save' | 'restoreCrc' | 'restoreDigest' | 'prepare' | 'preparedCrc' | 'preparedDigest', number>>;
   /** Of generation at 60 tokens/s with a delta every 2,048 tokens. */
   readonly save_share: number;
 }
