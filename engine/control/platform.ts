@@ -10,6 +10,7 @@ import type { TextDelta } from '../job/splitter.ts';
 import type { JobState } from '../kv/head.ts';
 import type { Via } from '../kv/hints.ts';
 import type { Strike } from '../kv/strikes.ts';
+import type { Basis } from './rates.ts';
 
 export interface CallerOptions {
   /** Whose jobs: a name part, from the API key and never from the request. */
@@ -112,10 +113,12 @@ export interface QuoteView {
   /** `expected`: by the variant's card; `worst`: nothing is evicted. */
   readonly expected: QuoteSide;
   readonly worst: QuoteSide;
-  /** null: no worker of the store has said yet how fast it is on this model. */
+  /** Of decoding, on a worker that has nothing else to do. null: no worker of the store has said yet how fast it is on this model. */
   readonly seconds: number | null;
-  /** By whose rate: that of the worker in this process, as it last ran this model, or what others of the store have said of it, or of another variant. null: no seconds. */
+  /** By whose rate: that of the worker in this process, or what others of the store have said of it, or of another variant. null: no seconds. */
   readonly seconds_by: 'this_worker' | 'workers' | null;
+  /** By what that is known: the last jobs of the model, or a few steps that were timed when it was loaded; or why it is not. */
+  readonly seconds_basis: Basis | 'no_worker_yet';
   /** `seconds` at the price of the machine; null: no price is configured. */
   readonly cost_usd: number | null;
   /** null: it would be admitted. */

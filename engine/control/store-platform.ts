@@ -188,7 +188,7 @@ export class StorePlatform implements Platform {
     const job = await shelf.prepare(parseSpec(spec), { signal });
     refuseIgnored(job);
     const elsewhere = await this.#rates.now(signal);
-    return quoteView(job, shelf, { usdPerHour: usdPerHour ?? null, tokensPerSecond: (model) => this.#workers.tokensPerSecond(model), elsewhere });
+    return quoteView(job, shelf, { usdPerHour: usdPerHour ?? null, here: this.#workers, elsewhere });
   }
 
   async models({ signal }: CallerOptions): Promise<readonly ModelView[]> {
