@@ -104,6 +104,9 @@ export type JobEvent =
   | { readonly kind: 'state'; readonly state: JobState; readonly fault?: string }
   | { readonly kind: 'idle' };
 
+/** What was said to a model, or by one before. */
+export type Turn = NonNullable<JobSpec['messages']>[number];
+
 export interface QuoteView {
   readonly model: string;
   readonly prompt_tokens: number;
@@ -187,6 +190,10 @@ export interface Platform {
   live(most: number, options: CallerOptions): Promise<number>;
   /** Idempotent; a job that has ended stays as it ended. */
   cancel(id: string, options: CallerOptions): Promise<JobView>;
+  /** All that the model was shown as turns, in order, without instructions; a raw prompt is none. @throws EngineError also ERR_KEY. */
+  turns(id: string, options: CallerOptions): Promise<readonly Turn[]>;
+  /** When the job ended, of the wall clock, ms; null: it has not, or the store has no clock. */
+  endedMs(id: string, options: CallerOptions): Promise<number | null>;
   /** Erases everything of the job but its tombstone. */
   erase(id: string, options: CallerOptions): Promise<void>;
   /** null: it has not ended. What a cancelled job has counts as its result. */
