@@ -10,6 +10,7 @@ export interface MemberOptions {
   readonly name: string;
   /** Of `ruminate`. */
   readonly args: readonly string[];
+  /** All of it. */
   readonly env: Readonly<Record<string, string>>;
   /** Where its logs go. */
   readonly folder: string;
@@ -66,7 +67,7 @@ export class Member implements AsyncDisposable {
     if (this.isUp) return;
     const { args, env, folder, isApart } = this.#o;
     const [command, ...before] = [...(isApart ? NAMESPACE : []), process.execPath, path.join(ROOT, 'bin', 'ruminate.mjs')];
-    const child = this.#child = spawn(command as string, [...before, ...args], { cwd: folder, env: { ...process.env, ...env }, stdio: ['ignore', 'ignore', 'pipe'] });
+    const child = this.#child = spawn(command as string, [...before, ...args], { cwd: folder, env, stdio: ['ignore', 'ignore', 'pipe'] });
     this.running.clear();
     this.#rest = '';
     this.isStopped = false;

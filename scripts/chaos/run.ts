@@ -39,8 +39,8 @@ export async function runChaos(plan: Plan, { say, signal, ...where }: ChaosOptio
   const quietS = lap();
   await using receiver = await startReceiver();
   await using system = await System.start({ ...where, plan });
-  const client = new Client(system.url, signal);
-  const hook = await client.ask<{ readonly id: string }>('POST', '/v1/webhooks', { url: receiver.url, events: ['job.*'] });
+  const client = new Client(system.url, signal, system.site.apiKey);
+  const hook = system.front === null ? null : { ...await client.ask<{ readonly id: string }>('POST', '/v1/webhooks', { url: receiver.url, events: ['job.*'] }), receiver };
   say(`${plan.workers} workers, ${system.apart} of them in namespaces of their own; ${plan.jobs} jobs, ${plan.kills} kills in ${plan.minutes} min`);
   const faults = new Faults(system);
   const followed = new Map<string, string[]>();
@@ -70,7 +70,7 @@ export async function runChaos(plan: Plan, { say, signal, ...where }: ChaosOptio
     await Promise.all(readers);
     const calmS = lap();
     sayHow();
-    const verdict = await judge({ plan, system, client, quiet, hook: { id: hook.id, receiver }, followed });
+    const verdict = await judge({ plan, system, client, quiet, hook, followed });
     return {
       ...verdict, done: faults.done, apart: system.apart, said: Object.fromEntries(system.said), again: client.again, followed: followed.size,
       seconds: { quiet: quietS, chaos: chaosS, calm: calmS, judged: lap() },
@@ -101,6 +101,7 @@ async function along(timeline: readonly { readonly atMs: number; readonly act: (
 async function untilAllEnded({ submissions }: Plan, client: Client, told: () => number, signal: AbortSignal): Promise<void> {
   let moved = { told: told(), atMs: performance.now() };
   for (const { id } of submissions) {
+    moved.atMs = performance.now();
     for (;;) {
       const { state, status } = await client.ask<JobSeen>('GET', `/v1/jobs/${id}`);
       if (OVER.includes(status)) break;
