@@ -55,8 +55,8 @@ const SHARES: Readonly<Record<Exclude<FaultKind, 'kill'>, number>> = { drain: 0.
 const LASTS_MS: Readonly<Partial<Record<FaultKind, readonly [number, number]>>> = { stop: [12_000, 25_000], store: [500, 4_000], queue: [500, 2_000], part: [2_000, 12_000] };
 /** About what a job takes. */
 const LEAD_MS_MAX = 2_500;
-/** However fast the machine is, one kill meets a slice that has just begun. */
-const SURE = { leadMs: 0 };
+/** However fast the machine is, one kill meets a slice that has just begun: the first there is. */
+const SURE = { atMs: 0, leadMs: 0 };
 const JOBS_OF_A_SPEC = 6;
 /** Of jobs: `specOf`. */
 const KINDS = 7;

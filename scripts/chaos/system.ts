@@ -92,6 +92,7 @@ export class System implements AsyncDisposable {
     const worker = ['worker', ...PACE, ...(site.url === null ? OWN : [])];
     const workers = await Promise.all(Array.from({ length: plan.workers }, (_, i) => wired(`worker-${i}`, worker, separable && i % 2 === 1)));
     for (const { member } of [...(front === null ? [] : [front]), ...workers]) member.start();
+    for (const { member } of workers) await member.begun();
     const apart = separable ? Math.floor(plan.workers / 2) : 0;
     return new System({ url: site.url ?? `http://127.0.0.1:${port}`, front, workers, site, said, apart }, parts);
   }
