@@ -13,6 +13,7 @@ import { Session } from '../engine/job/session.ts';
 import { onInterrupt } from './exit.ts';
 import { modelFinder } from './finder.ts';
 import { command, decimal, usdPerHourOf } from './options.ts';
+import { quoteStage, stageText } from './quote-stage.ts';
 import { type SpecFlags, promptOf, specOf, specOptions } from './spec-options.ts';
 import { bytes, count, dollars, paintFor, plural, ratio, table } from './text.ts';
 
@@ -24,6 +25,7 @@ interface QuoteFlags extends SpecFlags {
   readonly usdPerHour?: number;
   readonly tokensPerSecond?: number;
   readonly store?: string;
+  readonly stage?: string;
   readonly json?: boolean;
 }
 
@@ -54,7 +56,8 @@ The price of a token is that of a worker that is busy: an idle one costs as much
 Examples:
   $ ruminate quote "4 20 8 13 target 59" --tokens-per-second 900
   $ ruminate quote --prompt-file question.txt --model ./Qwen3-8B-DMS --length 32768 --width 8 --machine gpu48 --spot
-  $ ruminate quote --prompt-file question.txt --model ./Qwen3-8B-DMS --store s3://bucket/prefix --json     (as fast as its workers are)`;
+  $ ruminate quote --prompt-file question.txt --model ./Qwen3-8B-DMS --store s3://bucket/prefix --json     (as fast as its workers are)
+  $ ruminate quote --stage prod     (a month of infra/'s stage in which nobody asks)`;
 
 export function quoteCommand(): Command {
   return specOptions(command('quote').description('what a job would read, take and cost, without running it'))
@@ -64,10 +67,17 @@ export function quoteCommand(): Command {
     .option('--usd-per-hour <price>', 'of a worker, instead of either (default: RUMINATE_USD_PER_HOUR)', decimal)
     .option('--tokens-per-second <n>', 'that a busy worker makes, all of its jobs together (default: what workers of --store have measured, else an estimate for a GPU)', decimal)
     .option('--store <url>', 'whose workers have measured it: a directory, or s3://bucket/prefix')
+    .option('--stage <name>', 'instead of a job: what a stage of infra/ costs a month while nobody asks')
     .optionsGroup('Output:')
     .option('--json', 'one JSON object')
     .addHelpText('after', EXAMPLES)
     .action(async (prompt: string | undefined, options: QuoteFlags) => {
+      if (options.stage !== undefined) {
+        if (prompt !== undefined || options.promptFile !== undefined) throw new EngineError('ERR_OPTION', '--stage is about no job: leave the prompt out.');
+        const quoted = quoteStage(options.stage);
+        process.stdout.write(options.json ? `${JSON.stringify(quoted)}\n` : stageText(quoted));
+        return;
+      }
       using interrupt = onInterrupt(() => {});
       const spec = specOf(promptOf(prompt, options), options);
       using session = new Session(modelFinder());

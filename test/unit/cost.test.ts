@@ -4,6 +4,7 @@ import path from 'node:path';
 import { describe, expect, test } from 'vitest';
 
 import { type PricedQuote, price } from '../../cli/quote.ts';
+import { quoteStage, stageText } from '../../cli/quote-stage.ts';
 import { AS_OF, PRICES } from '../../engine/core/prices.ts';
 import { kvReads, peakTokens } from '../../engine/job/budget.ts';
 import { ACCELERATORS, decodeRate, IDLE_ROUND, usdPerMillionTokens } from '../../engine/job/cost.ts';
@@ -53,6 +54,21 @@ describe('docs/COST.md', () => {
     const { lists, puts, gets, queue } = IDLE_ROUND;
     const usd = 730 * 60 * ((lists + puts) * PRICES.s3.put + gets * PRICES.s3.get + queue * PRICES.sqs.request);
     expect(page).toContain(`it asks for ${lists} listings, ${puts} put, ${gets} get and the length of the queue, ${usd.toFixed(2)} USD a month`);
+  });
+});
+
+describe('a quote of a stage', () => {
+  test('is a few dollars a month, and says what workers without a way out would add', () => {
+    const prod = quoteStage('prod');
+    expect(prod.usd_per_month).toBeCloseTo(prod.lines.reduce((sum, { usd_per_month: usd }) => sum + usd, 0), 9);
+    expect(prod.usd_per_month).toBeLessThan(15);
+    expect(page).toContain(`**${Math.round(prod.private_usd_per_month)} more**`);
+    expect(stageText(prod)).toContain(`with network.access 'private' ${prod.private_usd_per_month.toFixed(2)} more, for 9 interface endpoints in each of 2 zones`);
+    expect(stageText(quoteStage('dev'))).toContain('none: Lambda runs its workers');
+  });
+
+  test('that is not there names those that are', () => {
+    for (const name of ['production', 'constructor']) expect(() => quoteStage(name)).toThrow(/dev, prod, verify/);
   });
 });
 
