@@ -104,7 +104,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   passed('models_ms');
   metrics.coldStart('models', began.models_ms);
   log.info(began, 'worker started');
-  worker.start();
+  worker.start(config.models);
   chores.start(openBatches({ store, keys, platform, outbox, log, clock }).batches);
   say(`working for ${store.url} from ${queue.url}${config.models.length === 0 ? '' : `, with ${config.models.join(', ')} loaded`}`);
   const why = await whyToStop(config, { clock, startMs, signal, notices, onTrouble: (error, of) => log.warn({ err: error }, `the ${of} does not answer`) });

@@ -94,6 +94,8 @@ export class Pool extends Construct {
       command: ['worker', ...pool.warm.flatMap((model) => ['--model', model])],
       environment: { ...environment },
       ...(pool.gpu === null ? {} : { gpuCount: 1 }),
+      // Two workers in one machine's network would want the same port: ECS puts the second on another machine.
+      ...(isIsolated ? {} : { portMappings: [{ containerPort: METRICS_PORT }] }),
       memoryLimitMiB: pool.memoryMiB,
       healthCheck: {
         command: ['CMD', '/usr/local/bin/node', '-e', `fetch('http://127.0.0.1:${METRICS_PORT}/health/live').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))`],
