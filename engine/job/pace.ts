@@ -3,7 +3,7 @@
  * each chain's KV (cost.ts), so that its time is a line over the number of chains, and two points of it are enough.
  */
 import type { Clock } from '../core/clock.ts';
-import { throwIfCancelled } from '../core/waiting.ts';
+import { linkSignals, throwIfCancelled } from '../core/waiting.ts';
 import type { NativeRun } from '../runtime/native.ts';
 import { runOptions } from './run.ts';
 import type { Session } from './session.ts';
@@ -16,7 +16,7 @@ export interface Pace {
   readonly wide: number;
 }
 
-/** Chains: as many as a worker has slots, with each of which at least one steps. */
+/** Chains: one for each slot that a worker has. */
 export const WIDE = 8;
 /** For each of the two points. A step that takes longer is one. */
 const POINT_MS = 100;
@@ -32,25 +32,35 @@ export function paceAt({ one, wide }: Pace, width: number): number {
   return (Math.min(width, WIDE) * 1_000) / stepMs;
 }
 
+export interface PaceOptions {
+  /** Of real time. */
+  readonly clock: Clock;
+  /** Default: all of this machine. */
+  readonly threads?: number | undefined;
+  readonly signal: AbortSignal;
+  /** Ends the steps and not the loading, which a job that comes meanwhile may be waiting for. */
+  readonly disturbed: AbortSignal;
+}
+
 /**
- * @param model as jobs name it; it is loaded if it is not.
- * @param clock of real time.
+ * @param name as jobs name the model; it is loaded if it is not.
  * @returns also what jobs of it run as (`countdown@cr8`).
  * @throws EngineError ERR_CANCELLED within a step, ERR_MODEL_… and others of loading, ERR_MEMORY.
  */
-export async function measurePace(session: Session, model: string, { clock, signal, ...options }: { readonly clock: Clock; readonly threads?: number; readonly signal: AbortSignal }): Promise<{ readonly model: string; readonly pace: Pace }> {
-  using open = await session.open({ model, raw_prompt: '0', budget: { length: TOKENS, width: WIDE } }, { clock, signal, ...options });
+export async function measurePace(session: Session, name: string, { clock, threads, signal, disturbed }: PaceOptions): Promise<{ readonly model: string; readonly pace: Pace }> {
+  using open = await session.open({ model: name, raw_prompt: '0', budget: { length: TOKENS, width: WIDE } }, { clock, signal, ...(threads === undefined ? {} : { threads }) });
   const { job, engine, memoryLimitBytes } = open;
-  const { name, variant } = job.model.resolved;
-  throwIfCancelled(signal);
+  const { resolved } = job.model;
+  using stop = linkSignals(signal, disturbed);
+  throwIfCancelled(stop.signal);
   // Nothing ends by itself: every step has all of its chains.
   using run = engine.createRun({ ...runOptions(job, memoryLimitBytes), eosIds: new Int32Array() });
-  await run.prefill(signal);
-  const wideMs = await stepMs(run, clock, signal);
+  await run.prefill(stop.signal);
+  const wideMs = await stepMs(run, clock, stop.signal);
   run.end(Array.from({ length: WIDE - 1 }, (_, i) => i + 1));
-  const oneMs = await stepMs(run, clock, signal);
+  const oneMs = await stepMs(run, clock, stop.signal);
   // Together they take no longer than one after the other: a machine that was disturbed meanwhile says so.
-  return { model: variant === null ? name : `${name}@${variant}`, pace: { one: 1_000 / oneMs, wide: (WIDE * 1_000) / Math.min(wideMs, WIDE * oneMs) } };
+  return { model: resolved.variant === null ? resolved.name : `${resolved.name}@${resolved.variant}`, pace: { one: 1_000 / oneMs, wide: (WIDE * 1_000) / Math.min(wideMs, WIDE * oneMs) } };
 }
 
 /** Of one step: the shortest of calls of several, as jobs make them, because whatever disturbs one makes it longer (waking threads, other processes). */

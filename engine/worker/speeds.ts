@@ -2,8 +2,7 @@
 import type { Speed } from '../control/rates.ts';
 import type { Clock } from '../core/clock.ts';
 import { codeOf } from '../core/errors.ts';
-import { linkSignals } from '../core/waiting.ts';
-import { type Pace, measurePace, paceAt } from '../job/pace.ts';
+import { type Pace, type PaceOptions, measurePace, paceAt } from '../job/pace.ts';
 import type { Session } from '../job/session.ts';
 
 export class Speeds {
@@ -41,12 +40,12 @@ export class Speeds {
   }
 
   /** null: not while slices run. @throws EngineError as measurePace. */
-  async probe(session: Session, model: string, { signal, ...options }: { readonly signal: AbortSignal; readonly threads?: number }): Promise<{ readonly model: string; readonly pace: Pace } | null> {
+  async probe(session: Session, name: string, { signal, threads }: Pick<PaceOptions, 'signal' | 'threads'>): Promise<{ readonly model: string; readonly pace: Pace } | null> {
     if (this.#running > 0) return null;
-    using stop = linkSignals(signal, this.#alone.signal);
+    const { signal: disturbed } = this.#alone;
     try {
-      const probed = await measurePace(session, model, { ...options, clock: this.#clock, signal: stop.signal });
-      if (stop.signal.aborted) return null;
+      const probed = await measurePace(session, name, { clock: this.#clock, threads, signal, disturbed });
+      if (disturbed.aborted) return null;
       this.#paces.set(probed.model, probed.pace);
       return probed;
     } catch (error) {

@@ -41,7 +41,8 @@ export class Client {
         if (response.status !== 200) throw new Error(`events of ${job}: ${response.status}`);
         await readSse(response, ({ id, event, data }) => {
           isOver = event === 'end';
-          if (id === null || isOver) return isOver;
+          // After its end it is over by itself.
+          if (id === null || isOver) return false;
           last = id;
           events.push(`${id} ${event} ${JSON.stringify(data)}`);
           return false;

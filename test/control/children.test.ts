@@ -107,7 +107,9 @@ describe('a sealed job', () => {
       await resumeStored({ store, where: { ...me, job: id }, keys: keys.provider, threads: 1 });
       const result = await platform.result(id, me);
       expect((await eventsOf(platform.events(id, me))).at(-1)).toMatchObject({ kind: 'result', result });
+      expect(await platform.turns(id, me)).toEqual([{ role: 'user', content: SPEC.prompt }]);
       const { platform: keyless } = platformOn(store, shelf);
+      await expect(keyless.turns(id, me)).rejects.toMatchObject({ code: 'ERR_KEY' });
       await expect(keyless.get(id, me)).rejects.toMatchObject({ code: 'ERR_KEY' });
       await expect(keyless.result(id, me)).rejects.toMatchObject({ code: 'ERR_KEY' });
       await expect(eventsOf(keyless.events(id, me))).rejects.toMatchObject({ code: 'ERR_KEY' });
