@@ -7,6 +7,7 @@ import { PromptThreads } from '../engine/adapters/prompt-threads.ts';
 import { openNotices } from '../engine/adapters/queue-url.ts';
 import { type Interruption, untilInterrupted, whoami } from '../engine/adapters/spot.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
+import { protectWhileBusy } from '../engine/adapters/task-protection.ts';
 import { NativeShelf } from '../engine/control/native-shelf.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
 import { type Clock, systemClock } from '../engine/core/clock.ts';
@@ -107,9 +108,15 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   worker.start(config.models);
   chores.start(openBatches({ store, keys, platform, outbox, log, clock }).batches);
   say(`working for ${store.url} from ${queue.url}${config.models.length === 0 ? '' : `, with ${config.models.join(', ')} loaded`}`);
+  const released = new AbortController();
+  const { taskAgent } = config;
+  const protection = taskAgent === null ? null : protectWhileBusy({
+    clock, agent: taskAgent, signal: released.signal, longestMs: config.sliceMs, isBusy: () => worker.running > 0, onTrouble: (error) => log.warn({ err: error }, 'this task is not protected while it works'),
+  });
   const why = await whyToStop(config, { clock, startMs, signal, notices, onTrouble: (error, of) => log.warn({ err: error }, `the ${of} does not answer`) });
   if (why !== null) say(`stopping: ${why}; handing back what runs`);
-  const [isDrained] = await Promise.all([worker.drain({ deadlineMs: config.graceMs }), chores.stop(config.graceMs)]);
+  released.abort();
+  const [isDrained] = await Promise.all([worker.drain({ deadlineMs: config.graceMs }), chores.stop(config.graceMs), protection]);
   if (!isDrained) say(`the grace of ${config.graceMs} ms was too short; what is committed stays, and another worker goes on`);
   slices.close();
   await tracing.close();

@@ -115,7 +115,9 @@ export class Pool extends Construct {
       taskDefinition: this.task,
       capacityProviderStrategies: [{ capacityProvider: provider.capacityProviderName, weight: 1 }],
       desiredCount: desired,
-      ...(isIsolated ? { vpcSubnets: { subnets: [...subnets] }, securityGroups: [securityGroup], assignPublicIp: false } : {}),
+      vpcSubnets: { subnets: [...subnets] },
+      securityGroups: [securityGroup],
+      assignPublicIp: false,
       // The new worker is there before the old one is told to stop, and takes what that hands back.
       minHealthyPercent: 100,
       maxHealthyPercent: 200,
@@ -125,6 +127,7 @@ export class Pool extends Construct {
       enableExecuteCommand: false,
       availabilityZoneRebalancing: ecs.AvailabilityZoneRebalancing.DISABLED,
     });
+    // A task in its machine's network has its machine's subnet and group.
     if (!isIsolated) (this.service.node.defaultChild as ecs.CfnService).addPropertyDeletionOverride('NetworkConfiguration');
   }
 }

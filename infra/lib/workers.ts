@@ -8,7 +8,7 @@ import { workerEnvironment } from './environment.ts';
 import { ANYWHERE, roleOf } from './iam.ts';
 import { logGroupOf, writeLogs } from './logs.ts';
 import { type Capacity, Pool, type PoolParts, providerOf } from './pool.ts';
-import { type Places, workerRights } from './rights.ts';
+import { type Places, protectItself, workerRights } from './rights.ts';
 import { WorkerScaling } from './scaling.ts';
 import { LambdaWorker, type LambdaWorkerOptions } from './worker-lambda.ts';
 
@@ -91,7 +91,7 @@ export class WorkersStack extends Stack {
       taskRole: roleOf(this, 'TaskRole', {
         service: 'ecs-tasks.amazonaws.com',
         description: 'ruminate worker',
-        rights: workerRights(places),
+        rights: [...workerRights(places), protectItself(here('task'))],
       }),
       executionRole: roleOf(this, 'ExecutionRole', {
         service: 'ecs-tasks.amazonaws.com',

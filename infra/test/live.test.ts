@@ -309,6 +309,7 @@ const UNUSED: Readonly<Record<string, string>> = {
   '^(worker|Lambda|reconciler): s3:GetObject models': 'this checkout has the model beside it, and no batch was moved on; test/slow/functions.test.ts pulls',
   '^(worker|Lambda|reconciler): sqs:SendMessage': 'a continuation after ten minutes, and what lost its message',
   '^(worker|Lambda): sqs:ChangeMessageVisibility': 'after 40 s, and of what is given back',
+  '^worker: ecs:UpdateTaskProtection': 'ECS\'s agent asks, with this role; test/worker/task-protection.test.ts',
   '^Lambda: sqs:(Receive|Delete)Message': 'Lambda itself, with this role',
   '^Lambda: sqs:GetQueueAttributes': 'Lambda itself, with this role',
   '^(worker|Lambda|reconciler): s3:DeleteObject store\\w+/platform/(due|deliveries|open|batches|read|live)/': 'marks of webhooks and of batches that it ends, of jobs that it ends and of readers who came',
