@@ -21,6 +21,7 @@ export interface WorkerFlags {
   readonly timeLimit?: string;
   readonly memoryLimit?: string;
   readonly spot?: boolean;
+  readonly notices?: string;
   readonly checkpointTokens?: string;
   readonly checkpointTime?: string;
   readonly journalTime?: string;
@@ -44,6 +45,10 @@ export interface WorkerConfig {
   readonly timeLimitMs: number | null;
   readonly memoryLimitBytes: number | null;
   readonly spot: boolean;
+  /** Queue of notices of EventBridge; null: none. */
+  readonly notices: string | null;
+  /** Of ECS, which keeps this task while it works; null: it is not a task of ECS. */
+  readonly taskAgent: string | null;
   /** Sends webhooks that are due; false where it has no way out: the reconciler does. */
   readonly delivers: boolean;
   /** As what clients know the API; null: not known, and webhooks link by path. */
@@ -109,6 +114,8 @@ export function workerConfig(flags: WorkerFlags, environment: Environment): Work
     timeLimitMs,
     memoryLimitBytes: read(said(flags.memoryLimit, '--memory-limit', 'RUMINATE_WORKER_MEMORY'), bytesOf, 'a number of bytes, or one such as 900MiB or 6GiB'),
     spot: flags.spot ?? read(said(undefined, '', 'RUMINATE_SPOT'), flagOf, '1 or 0') ?? false,
+    notices: said(flags.notices, '--notices', 'RUMINATE_NOTICES')?.text ?? null,
+    taskAgent: read(said(undefined, '', 'ECS_AGENT_URI'), (text) => (isWebAddress(text) ? text : null), 'an address that begins with https:// or http://'),
     delivers: read(said(undefined, '', 'RUMINATE_WEBHOOKS'), flagOf, '1 or 0') ?? true,
     publicUrl: read(said(undefined, '', 'RUMINATE_PUBLIC_URL'), (text) => (isWebAddress(text) ? text : null), 'an address that begins with https:// or http://'),
     walkMs: time(flags.walkTime, '--walk-time', 'RUMINATE_WALK_TIME', DAY_MS) ?? undefined,

@@ -60,11 +60,12 @@ const stage = z.strictObject({
   models: z.array(z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._/-]{0,95}$/, 'must be the name of a model')).min(1).max(64).default(['countdown']),
   network: z.strictObject({
     /**
-     * `endpoints`: workers have no way to the internet at all, and reach AWS by endpoints, which cost about 8 USD a month each and zone, work or not; they
-     * leave webhooks to the reconciler. `public`: no inbound, outbound 443 through an internet gateway that costs nothing. Neither has a NAT.
+     * `public`: workers go out through an internet gateway, by TLS alone, and nothing is let in; it costs nothing while no worker runs. `private`: they have no way to
+     * the internet at all and reach AWS by interface endpoints, which cost about 66 USD a month in each zone, work or not (`ruminate quote --stage`); they
+     * leave webhooks to the reconciler. S3 has a gateway endpoint in both, and neither has a NAT.
      */
-    access: z.enum(['endpoints', 'public']).default('endpoints'),
-    /** More zones: more Spot capacity, and more endpoints to pay for. */
+    access: z.enum(['public', 'private']).default('public'),
+    /** More zones: more Spot capacity, and, where access is private, more endpoints to pay for. */
     zones: z.int().min(1).max(3).default(2),
   }).prefault({}),
   control: z.strictObject({
@@ -117,16 +118,15 @@ export const STOP_SECONDS = SECONDS_STOP_MAX;
 export const GRACE_SECONDS = 100;
 
 const STAGES = {
-  /** To try it: nothing runs while nobody asks; about 3 USD a month for keys and a secret. */
+  /** To try it: nothing runs while nobody asks; docs/COST.md says what that costs. */
   dev: {
     region: 'eu-central-1',
     control: { canary: false },
     workers: { lambda: {} },
-    network: { access: 'public' },
     logDays: 30,
     budgetUsdPerMonth: 20,
   },
-  /** GPUs from zero, Spot first, in subnets without a way out. */
+  /** GPUs from zero, Spot first. */
   prod: {
     region: 'eu-central-1',
     control: { functions: 'split', concurrency: 100 },
@@ -139,7 +139,6 @@ const STAGES = {
     region: 'eu-central-1',
     control: { functions: 'split', canary: false },
     workers: { lambda: {}, pool: { gpu: null, memoryMiB: 4_096, cpus: 2, tasksMax: 2, idleSeconds: 60 } },
-    network: { access: 'public' },
     logDays: 7,
     budgetUsdPerMonth: 20,
   },

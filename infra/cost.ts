@@ -1,21 +1,13 @@
 /**
- * `npm run cost -- --stage NAME` (in infra): what a stage costs in a month in which nobody asks it for anything, from its own templates and the prices of
- * engine/core/prices.ts. What is not in the table costs nothing while it is idle: functions, queues, ECS without tasks, roles, gateways.
+ * `npx tsx cost.ts --stage NAME` (in infra): what a stage costs in a month in which nobody asks it for anything, counted in its own templates and priced by
+ * engine/job/idle.ts, which `ruminate quote --stage` reads too.
  */
-import { AS_OF, PRICES } from '../engine/core/prices.ts';
-import { IDLE_ROUND } from '../engine/job/cost.ts';
+import { AS_OF } from '../engine/core/prices.ts';
+import { HOURS_PER_MONTH, type IdleLine, idleMonth, type IdleParts, ROUND_GIB } from '../engine/job/idle.ts';
 import { EVERY, type Found, stageNamed, synthesise } from './test/synthesised.ts';
 
-export interface Line {
-  readonly what: string;
-  readonly count: number;
-  readonly usdPerMonth: number;
-}
-
-const HOURS = 730;
-const MINUTES = HOURS * 60;
-/** Of an idle round of the reconciler, start included: assumed. */
-const ROUND_SECONDS = 1;
+const MINUTES = HOURS_PER_MONTH * 60;
+const DAYS = 30.4;
 /** An event source of SQS keeps five long polls of 20 s open, as AWS documents it. */
 const POLLS_PER_MINUTE = 5 * 3;
 /** What the reconciler says each minute (docs/QUEUE.md, Scaling): each is a metric of its own. */
@@ -23,58 +15,50 @@ const METRICS = ['BacklogSeconds', 'WaitingSeconds', 'QueueAgeSeconds', 'JobsWai
 /** An image and its predecessors, as pushed. */
 const IMAGES_GIB = 0.2;
 
-type Price = (resource: Found, all: readonly Found[]) => number;
+type Counted = (resource: Found, all: readonly Found[]) => IdleParts;
 
-/** A month of one resource. */
-const PER_MONTH: Readonly<Record<string, Price>> = {
-  'AWS::KMS::Key': () => PRICES.kms.keyMonth,
-  'AWS::SecretsManager::Secret': () => PRICES.secrets.secretMonth,
-  'AWS::CloudWatch::Alarm': ({ Properties: { Metrics } }) => PRICES.cloudwatch.alarmMonth * Math.max(1, (Metrics as { MetricStat?: unknown }[] | undefined)?.filter(({ MetricStat }) => MetricStat !== undefined).length ?? 1),
-  'AWS::CloudWatch::CompositeAlarm': () => PRICES.cloudwatch.compositeAlarmMonth,
-  'AWS::CloudWatch::Dashboard': () => PRICES.cloudwatch.dashboardMonth,
-  'AWS::ECR::Repository': () => PRICES.ecr.gibMonth * IMAGES_GIB,
-  'AWS::EC2::VPCEndpoint': ({ Properties: { VpcEndpointType, SubnetIds } }) => (VpcEndpointType === 'Interface' ? PRICES.vpc.endpointHour * HOURS * (SubnetIds as unknown[]).length : 0),
-  'AWS::ElasticLoadBalancingV2::LoadBalancer': () => PRICES.loadBalancer.hour * HOURS,
-  'AWS::Lambda::EventSourceMapping': () => PRICES.sqs.request * POLLS_PER_MINUTE * MINUTES,
+/** Of one resource. */
+const COUNTED: Readonly<Record<string, Counted>> = {
+  'AWS::KMS::Key': () => ({ keys: 1 }),
+  'AWS::SecretsManager::Secret': () => ({ secrets: 1 }),
+  'AWS::CloudWatch::Alarm': ({ Properties: { Metrics } }) => ({ alarms: Math.max(1, (Metrics as { MetricStat?: unknown }[] | undefined)?.filter(({ MetricStat }) => MetricStat !== undefined).length ?? 1) }),
+  // One that tracks a target makes two alarms of its own, over what it is told to look at.
+  'AWS::ApplicationAutoScaling::ScalingPolicy': ({ Properties }) => ({ alarms: 2 * ((Properties.TargetTrackingScalingPolicyConfiguration?.CustomizedMetricSpecification.Metrics ?? []) as { MetricStat?: unknown }[]).filter(({ MetricStat }) => MetricStat !== undefined).length }),
+  'AWS::CloudWatch::Dashboard': () => ({ dashboards: 1 }),
+  'AWS::ECR::Repository': () => ({ imagesGib: IMAGES_GIB }),
+  'AWS::EC2::VPCEndpoint': ({ Properties: { VpcEndpointType, SubnetIds } }) => (VpcEndpointType === 'Interface' ? { endpoints: (SubnetIds as unknown[]).length } : {}),
+  'AWS::ElasticLoadBalancingV2::LoadBalancer': () => ({ balancers: 1 }),
+  'AWS::Lambda::EventSourceMapping': () => ({ polls: POLLS_PER_MINUTE * MINUTES }),
   'AWS::Scheduler::Schedule': scheduled,
   'AWS::ECS::Service': serving,
 };
 
-/** Invocations, and for the reconciler what each asks of store and queue. */
-function scheduled({ Properties: { ScheduleExpression, Target } }: Found, all: readonly Found[]): number {
-  const [, digits = '', unit = ''] = /^rate\((\d+) (minute|hour|day)s?\)$/.exec(String(ScheduleExpression)) ?? [];
-  const minutes = Number(digits) * ({ minute: 1, hour: 60, day: 1_440 }[unit] ?? Number.NaN);
-  // Once a day, whatever it is: next to nothing.
-  const rounds = MINUTES / (Number.isNaN(minutes) ? 1_440 : minutes);
+function scheduled({ Properties: { ScheduleExpression, Target } }: Found, all: readonly Found[]): IdleParts {
   const id = (Target?.Arn?.['Fn::GetAtt'] as string[] | undefined)?.[0];
-  const memoryGib = Number(all.find((one) => one.Type === 'AWS::Lambda::Function' && one.id === id)?.Properties.MemorySize ?? 512) / 1_024;
-  const asks = id?.startsWith('reconciler') === true ? (IDLE_ROUND.lists + IDLE_ROUND.puts) * PRICES.s3.put + IDLE_ROUND.gets * PRICES.s3.get + IDLE_ROUND.queue * PRICES.sqs.request : 0;
-  return rounds * (PRICES.lambda.request + ROUND_SECONDS * memoryGib * PRICES.lambda.gibSecond + asks);
+  const memoryGib = Number(all.find((one) => one.Type === 'AWS::Lambda::Function' && one.id === id)?.Properties.MemorySize) / 1_024;
+  if (memoryGib !== ROUND_GIB) throw new Error(`${id} has ${memoryGib} GiB, and engine/job/idle.ts says ${ROUND_GIB}.`);
+  if (ScheduleExpression === 'rate(1 minute)') return { reconcilerRounds: MINUTES, metrics: METRICS.length };
+  if (/^cron\(\d+ \d+ \* \* \? \*\)$/.test(String(ScheduleExpression))) return { collectorRounds: DAYS };
+  throw new Error(`How often ${String(ScheduleExpression)} is, nobody has counted.`);
 }
 
 /** Tasks that are always there: those of the API on Fargate. Workers start at none. */
-function serving({ Properties: { DesiredCount = 0, TaskDefinition, LaunchType } }: Found, all: readonly Found[]): number {
+function serving({ Properties: { DesiredCount = 0, TaskDefinition, LaunchType } }: Found, all: readonly Found[]): IdleParts {
   const id = (TaskDefinition as { Ref?: string })?.Ref;
   const task = all.find((one) => one.Type === 'AWS::ECS::TaskDefinition' && one.id === id);
-  if (LaunchType !== 'FARGATE' || task === undefined) return 0;
+  if (LaunchType !== 'FARGATE' || task === undefined) return {};
   const { Cpu, Memory } = task.Properties;
-  return DesiredCount * HOURS * ((Number(Cpu) / 1_024) * PRICES.fargate.cpuHour + (Number(Memory) / 1_024) * PRICES.fargate.gibHour);
+  return { fargateCpus: (DesiredCount * Number(Cpu)) / 1_024, fargateGib: (DesiredCount * Number(Memory)) / 1_024 };
 }
 
 /** @param all resources of a stage. A canary that is not there costs nothing. */
-export function idle(all: readonly Found[]): readonly Line[] {
-  const lines = new Map<string, Line>();
-  const add = (what: string, count: number, usdPerMonth: number) => {
-    const { count: before = 0, usdPerMonth: sum = 0 } = lines.get(what) ?? {};
-    if (usdPerMonth > 0) lines.set(what, { what, count: before + count, usdPerMonth: sum + usdPerMonth });
-  };
-  for (const resource of all) if (resource.Condition === undefined) add(resource.Type, 1, PER_MONTH[resource.Type]?.(resource, all) ?? 0);
-  if (all.some(({ Type }) => Type === 'AWS::Scheduler::Schedule')) add('metrics of the reconciler', METRICS.length, METRICS.length * PRICES.cloudwatch.metricMonth);
-  return [...lines.values()].sort((a, b) => b.usdPerMonth - a.usdPerMonth);
-}
-
-export function total(lines: readonly Line[]): number {
-  return lines.reduce((sum, { usdPerMonth }) => sum + usdPerMonth, 0);
+export function partsOf(all: readonly Found[]): IdleParts {
+  const sum: Record<string, number> = {};
+  for (const resource of all) {
+    if (resource.Condition !== undefined) continue;
+    for (const [part, count] of Object.entries(COUNTED[resource.Type]?.(resource, all) ?? {})) if (count > 0) sum[part] = (sum[part] ?? 0) + count;
+  }
+  return sum;
 }
 
 function main(args: readonly string[]): void {
@@ -85,9 +69,9 @@ function main(args: readonly string[]): void {
     return;
   }
   synthesise(name);
-  const lines = idle(stageNamed(name).resources);
-  const row = ({ what, count, usdPerMonth }: Line) => `${usdPerMonth.toFixed(2).padStart(8)}  ${what}${count === 1 ? '' : `, ${count}`}\n`;
-  process.stdout.write(`USD a month while idle, ${name}, list prices of us-east-1 as of ${AS_OF}\n${lines.map(row).join('')}${row({ what: 'in all', count: 1, usdPerMonth: total(lines) })}`);
+  const { lines, usdPerMonth } = idleMonth(partsOf(stageNamed(name).resources));
+  const row = ({ what, count, usdPerMonth: usd }: IdleLine) => `${usd.toFixed(2).padStart(8)}  ${what}${count === 1 ? '' : `, ${count}`}\n`;
+  process.stdout.write(`USD a month while idle, ${name}, list prices of us-east-1 as of ${AS_OF}\n${lines.map(row).join('')}${row({ what: 'in all', count: 1, usdPerMonth })}`);
 }
 
 if (process.argv[1]?.endsWith('cost.ts')) main(process.argv.slice(2));

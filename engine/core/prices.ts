@@ -13,8 +13,8 @@ export const PRICES = {
   kms: { keyMonth: 1, request: 0.03 / 10_000 },
   secrets: { secretMonth: 0.4 },
   ecr: { gibMonth: 0.1 },
-  /** An endpoint of PrivateLink in one zone. */
-  vpc: { endpointHour: 0.01 },
+  /** An endpoint of PrivateLink in one zone; a public IPv4 address that something has. */
+  vpc: { endpointHour: 0.01, addressHour: 0.005 },
   loadBalancer: { hour: 0.022_5 },
   fargate: { cpuHour: 0.040_48, gibHour: 0.004_445 },
   /** An hour. `cpu`: c7i.xlarge, 4 vCPU; `gpu`: g6.xlarge, one L4; `gpu48`: g6e.xlarge, one L40S. */

@@ -3,7 +3,7 @@
  * its continuation. Every order of these and of crashes between them is safe, because the head alone counts (DESIGN.md 2 and 6).
  */
 import { type Clock, wallClockMs } from '../core/clock.ts';
-import { ERROR_CODES, EngineError, type ErrorCode } from '../core/errors.ts';
+import { ERROR_CODES, EngineError, type ErrorCode, codeOf } from '../core/errors.ts';
 import { ownerHint } from '../core/owner.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
@@ -28,6 +28,7 @@ import type { Live } from './live.ts';
 import { RemoteReaders } from './remote-readers.ts';
 import { Running } from './running.ts';
 import { shardVerdict } from './shards.ts';
+import type { Speeds } from './speeds.ts';
 import type { Throughput } from './throughput.ts';
 import { type Verdict, verdictOf } from './verdict.ts';
 
@@ -50,6 +51,7 @@ export interface HandlerOptions extends SessionOptions {
   readonly clock: Clock;
   readonly live: Live;
   readonly throughput: Throughput;
+  readonly speeds: Speeds;
   /** Who is told that a job has ended. */
   readonly endings: Told;
   /** How long to wait after so many failures. */
@@ -87,7 +89,6 @@ export class Handler implements Disposable {
   readonly #begun = new Set<Running>();
   /** Of batches, in the order in which they came. */
   readonly #batch = new Set<Running>();
-  readonly #rates = new Map<string, number>();
   /** Loads each model once: jobs of one model step together. */
   #session: Session;
   #lookedMs = -Infinity;
@@ -106,10 +107,6 @@ export class Handler implements Disposable {
     return this.#running.has(jobPrefix(where));
   }
 
-  tokensPerSecond(model: string): number | null {
-    return this.#rates.get(model) ?? null;
-  }
-
   /** The job was ended or taken from outside: it stops within a step. */
   interrupt(where: JobKey): void {
     this.#running.get(jobPrefix(where))?.stop('interrupt');
@@ -126,6 +123,11 @@ export class Handler implements Disposable {
     for (const model of names) {
       using _ = await this.#session.open({ model, prompt: '0', budget: { length: 1, width: 1 } }, { ...this.#threads(), ...(signal === undefined ? {} : { signal }) });
     }
+  }
+
+  /** See Speeds: with the engines of this worker. */
+  async probe(model: string, signal: AbortSignal): ReturnType<Speeds['probe']> {
+    return await this.#o.speeds.probe(this.#session, model, { ...this.#threads(), signal });
   }
 
   /** Throws nothing: what cannot be settled comes back by itself. @param drain parks it within a step, also before its job has begun. */
@@ -184,6 +186,7 @@ export class Handler implements Disposable {
     using running = new Running(where, sliceMs, clock, throughput);
     using _slot = throughput.occupy();
     this.#running.set(key, running);
+    using _busy = this.#o.speeds.begin();
     using _ = this.#watch(running, receipt, message);
     using elsewhere = new RemoteReaders(this.#o.store, where, clock);
     const park = () => running.stop('drain');
@@ -197,7 +200,7 @@ export class Handler implements Disposable {
       if (force) await this.#note(where, head, null);
       const outcome = await this.#slice(running, elsewhere, force);
       const { ranMs, tokensPerSecond, tokenMs } = running;
-      if (tokensPerSecond !== null) this.#rates.set(running.model, tokensPerSecond);
+      if (tokensPerSecond !== null) this.#o.speeds.ran(running.model, tokensPerSecond, running.width);
       if (outcome.kind === 'parked') {
         say({ ...outcome, where, why: running.why ?? 'interrupt', ranMs });
         return running.why === 'cancel' ? REMOVE : running.why === 'memory' ? this.#later : AT_ONCE;
@@ -392,8 +395,4 @@ export class Handler implements Disposable {
   [Symbol.dispose](): void {
     this.#session[Symbol.dispose]();
   }
-}
-
-export function codeOf(error: unknown): ErrorCode | undefined {
-  return error instanceof EngineError ? error.code : undefined;
 }

@@ -1,11 +1,12 @@
 /** The API as a server (`ruminate serve --no-worker`) on Fargate behind a load balancer, for who wants /v1/checkpoints, /metrics or a name of their own. */
 import {
-  type aws_cloudwatch as cloudwatch, aws_certificatemanager as acm, aws_ec2 as ec2, type aws_ecr as ecr, aws_ecs as ecs, aws_elasticloadbalancingv2 as elb, type aws_lambda as lambda, aws_s3 as s3, aws_secretsmanager as secrets, CfnParameter, Duration,
+  aws_certificatemanager as acm, aws_ec2 as ec2, type aws_ecr as ecr, aws_ecs as ecs, aws_elasticloadbalancingv2 as elb, type aws_lambda as lambda, aws_s3 as s3, aws_secretsmanager as secrets, CfnParameter, Duration,
   RemovalPolicy, Stack, type StackProps,
 } from 'aws-cdk-lib';
 import type { Construct } from 'constructs';
 
 import type { StageConfig } from '../config.ts';
+import { clusterOf } from './cluster.ts';
 import { CACHE, serverEnvironment } from './environment.ts';
 import { accept, ANYWHERE, roleOf, skipCheckov } from './iam.ts';
 import { logGroupOf, writeLogs } from './logs.ts';
@@ -24,7 +25,6 @@ const PORT = 8787;
 
 export class ControlFargateStack extends Stack {
   readonly functions: readonly lambda.IFunction[] = [];
-  readonly errors: readonly cloudwatch.Alarm[] = [];
   readonly publicUrl: string;
 
   constructor(scope: Construct, id: string, { config, places, apiKeys, images, network, ...props }: ControlFargateOptions) {
@@ -34,7 +34,7 @@ export class ControlFargateStack extends Stack {
     this.publicUrl = `https://${hostName}`;
     const digest = new CfnParameter(this, 'ImageDigest', { description: 'Of the image that answers', allowedPattern: '^sha256:[0-9a-f]{64}$' });
     const logGroup = logGroupOf(this, 'Log', config, places.dataKey);
-    const cluster = new ecs.Cluster(this, 'Cluster', { vpc: network.vpc, containerInsightsV2: ecs.ContainerInsights.ENABLED });
+    const cluster = clusterOf(this, 'Cluster', network);
     const environment = serverEnvironment({ config, places, publicUrl: this.publicUrl });
     const task = new ecs.FargateTaskDefinition(this, 'Task', {
       cpu: 512,

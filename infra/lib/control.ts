@@ -11,6 +11,7 @@ import { accept, ANYWHERE, roleOf, skipCheckov } from './iam.ts';
 import { logGroupOf, writeLogs } from './logs.ts';
 import { NODE } from './schedule.ts';
 import { frontRights, ownEnvironment, type Places } from './rights.ts';
+import type { AlarmTopic } from './topic.ts';
 
 /** Answers that are not streamed wait up to ten minutes (docs/FUNCTIONS.md). */
 const SECONDS_MAX = 900;
@@ -20,21 +21,20 @@ export interface ControlOptions extends StackProps {
   readonly places: Places;
   readonly apiKeys: secrets.ISecret;
   readonly bundles: Bundles;
+  readonly alarms: AlarmTopic;
 }
 
 export class ControlStack extends Stack {
   readonly functions: readonly lambda.Function[];
-  readonly errors: readonly cloudwatch.Alarm[];
   /** Of the function that answers everything. */
   readonly publicUrl: string;
 
-  constructor(scope: Construct, id: string, { config, places, apiKeys, bundles, ...props }: ControlOptions) {
+  constructor(scope: Construct, id: string, { config, places, apiKeys, bundles, alarms, ...props }: ControlOptions) {
     super(scope, id, props);
     const keys = apiKeysIn(this, apiKeys);
     const names = config.control.functions === 'api' ? ['api'] : bundles.fronts;
-    const fronts = names.map((name) => new Front(this, name, { name, config, places, apiKeys: keys, code: bundles.at(name) }));
+    const fronts = names.map((name) => new Front(this, name, { name, config, places, apiKeys: keys, code: bundles.at(name), alarms }));
     this.functions = fronts.map(({ made }) => made);
-    this.errors = fronts.map(({ errors }) => errors);
     this.publicUrl = fronts.find(({ name }) => name === 'api')?.url ?? '';
     for (const { name, url } of fronts) new CfnOutput(this, `${name}Url`, { value: url, description: `Of the function ${name}` });
   }
@@ -49,10 +49,9 @@ function apiKeysIn(scope: Construct, secret: secrets.ISecret): string {
 class Front extends Construct {
   readonly name: string;
   readonly made: lambda.Function;
-  readonly errors: cloudwatch.Alarm;
   readonly url: string;
 
-  constructor(scope: Construct, id: string, { name, config, places, apiKeys, code }: { readonly name: string; readonly config: StageConfig; readonly places: Places; readonly apiKeys: string; readonly code: string }) {
+  constructor(scope: Construct, id: string, { name, config, places, apiKeys, code, alarms }: { readonly name: string; readonly config: StageConfig; readonly places: Places; readonly apiKeys: string; readonly code: string; readonly alarms: AlarmTopic }) {
     super(scope, id);
     this.name = name;
     const logGroup = logGroupOf(this, 'Log', config, places.dataKey);
@@ -83,16 +82,17 @@ class Front extends Construct {
       ...(concurrency === null ? { CKV_AWS_115: 'As much as the account has: a stage to try things.' } : {}),
     });
     const alias = new lambda.Alias(this, 'Live', { aliasName: 'live', version: this.made.currentVersion });
-    this.errors = new cloudwatch.Alarm(this, 'Errors', {
+    const errors = new cloudwatch.Alarm(this, 'Errors', {
       alarmDescription: `The function ${name} fails`,
       metric: alias.metricErrors({ period: Duration.minutes(1) }),
       threshold: 1, evaluationPeriods: 3, datapointsToAlarm: 2, treatMissingData: cloudwatch.TreatMissingData.NOT_BREACHING,
     });
+    errors.addAlarmAction(alarms.told);
     const shift = new codedeploy.LambdaDeploymentGroup(this, 'Shift', {
       alias,
       // The first tenth for five minutes; whatever alarms then brings the version before back.
       deploymentConfig: canary ? codedeploy.LambdaDeploymentConfig.CANARY_10PERCENT_5MINUTES : codedeploy.LambdaDeploymentConfig.ALL_AT_ONCE,
-      alarms: [this.errors],
+      alarms: [errors],
       autoRollback: { failedDeployment: true, stoppedDeployment: true, deploymentInAlarm: true },
       role: roleOf(this, 'ShiftRole', {
         service: 'codedeploy.amazonaws.com',

@@ -57,9 +57,11 @@ export function workerEnvironment({ stage, config, places, pool, isSpot, publicU
     RUMINATE_CACHE: CACHE,
     RUMINATE_PUBLIC_URL: publicUrl,
     // Without a way out an attempt would fail, and use up those that a delivery has: the reconciler sends them.
-    ...(config.network.access === 'endpoints' ? { RUMINATE_WEBHOOKS: '0' } : {}),
+    ...(config.network.access === 'private' ? { RUMINATE_WEBHOOKS: '0' } : {}),
     RUMINATE_EMF: namespaceOf(stage),
     RUMINATE_METRICS_PORT: String(METRICS_PORT),
+    // The image says 0.0.0.0: here a task may have its machine's network, and whoever asks for its health is on it.
+    RUMINATE_METRICS_HOST: '127.0.0.1',
   };
 }
 

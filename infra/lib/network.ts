@@ -23,7 +23,7 @@ export class NetworkStack extends Stack {
   constructor(scope: Construct, id: string, { config, dataKey, bucketArns, ...props }: NetworkOptions) {
     super(scope, id, props);
     const { access, zones } = config.network;
-    const isIsolated = access === 'endpoints';
+    const isIsolated = access === 'private';
     const hasBalancer = config.control.host === 'fargate';
     this.subnets = { subnetGroupName: 'workers' };
     this.vpc = new ec2.Vpc(this, 'Vpc', {

@@ -94,6 +94,8 @@ export class Pool extends Construct {
       command: ['worker', ...pool.warm.flatMap((model) => ['--model', model])],
       environment: { ...environment },
       ...(pool.gpu === null ? {} : { gpuCount: 1 }),
+      // Two workers in one machine's network would want the same port: ECS puts the second on another machine.
+      ...(isIsolated ? {} : { portMappings: [{ containerPort: METRICS_PORT }] }),
       memoryLimitMiB: pool.memoryMiB,
       healthCheck: {
         command: ['CMD', '/usr/local/bin/node', '-e', `fetch('http://127.0.0.1:${METRICS_PORT}/health/live').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))`],
@@ -113,7 +115,9 @@ export class Pool extends Construct {
       taskDefinition: this.task,
       capacityProviderStrategies: [{ capacityProvider: provider.capacityProviderName, weight: 1 }],
       desiredCount: desired,
-      ...(isIsolated ? { vpcSubnets: { subnets: [...subnets] }, securityGroups: [securityGroup], assignPublicIp: false } : {}),
+      vpcSubnets: { subnets: [...subnets] },
+      securityGroups: [securityGroup],
+      assignPublicIp: false,
       // The new worker is there before the old one is told to stop, and takes what that hands back.
       minHealthyPercent: 100,
       maxHealthyPercent: 200,
@@ -123,6 +127,7 @@ export class Pool extends Construct {
       enableExecuteCommand: false,
       availabilityZoneRebalancing: ecs.AvailabilityZoneRebalancing.DISABLED,
     });
+    // A task in its machine's network has its machine's subnet and group.
     if (!isIsolated) (this.service.node.defaultChild as ecs.CfnService).addPropertyDeletionOverride('NetworkConfiguration');
   }
 }

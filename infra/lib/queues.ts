@@ -1,8 +1,9 @@
-/** Two classes of messages, each with where the dead go (docs/QUEUE.md). */
+/** Two classes of messages, each with where the dead go (docs/QUEUE.md); and the topic by which people hear of what is wrong. */
 import { aws_kms as kms, aws_sqs as sqs, Duration, Stack, type StackProps } from 'aws-cdk-lib';
 import type { Construct } from 'constructs';
 
 import type { StageConfig } from '../config.ts';
+import { AlarmTopic } from './topic.ts';
 import { LAMBDA_WORKER_SECONDS } from './worker-lambda.ts';
 
 /** A backstop: jobs are poisoned long before. */
@@ -17,6 +18,7 @@ export class QueuesStack extends Stack {
   readonly interactive: sqs.Queue;
   readonly batch: sqs.Queue;
   readonly dead: readonly sqs.Queue[];
+  readonly alarms: AlarmTopic;
 
   constructor(scope: Construct, id: string, { stage, config, dataKey, ...props }: StackProps & { readonly stage: string; readonly config: StageConfig; readonly dataKey: kms.IKey }) {
     super(scope, id, props);
@@ -42,5 +44,6 @@ export class QueuesStack extends Stack {
     this.interactive = interactive.queue;
     this.batch = batch.queue;
     this.dead = [interactive.dead, batch.dead];
+    this.alarms = new AlarmTopic(this, 'Alarms', { stage, emails: config.emails, dataKey });
   }
 }

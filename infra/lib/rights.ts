@@ -58,6 +58,11 @@ export function workerRights(places: Places, { settlesItself = true } = {}): Rig
   ];
 }
 
+/** Of a task: ECS's agent asks with its role that it be kept while it works. Only `UpdateTaskProtection`: the worker never asks how it stands. */
+export function protectItself(tasks: string): Right {
+  return { sid: 'ProtectWhileBusy', actions: ['ecs:UpdateTaskProtection'], resources: [tasks], because: 'Tasks of a cluster have no names before they are there.' };
+}
+
 /** Of the reconciler: it ends and sends again, and delivers webhooks; batches that it moves on make jobs. */
 export function reconcilerRights(places: Places): Right[] {
   return [

@@ -8,6 +8,7 @@ import { collectorEnvironment, reconcilerEnvironment } from './environment.ts';
 import { type Right, roleOf, skipCheckov, accept } from './iam.ts';
 import { logGroupOf, writeLogs } from './logs.ts';
 import { collectorRights, ownEnvironment, type Places, reconcilerRights } from './rights.ts';
+import type { AlarmTopic } from './topic.ts';
 
 export interface ScheduleOptions extends StackProps {
   readonly stage: string;
@@ -15,6 +16,7 @@ export interface ScheduleOptions extends StackProps {
   readonly places: Places;
   readonly bundles: Bundles;
   readonly publicUrl: string;
+  readonly alarms: AlarmTopic;
 }
 
 interface Chore {
@@ -27,9 +29,7 @@ interface Chore {
 }
 
 export class ScheduleStack extends Stack {
-  readonly errors: readonly cloudwatch.Alarm[];
-
-  constructor(scope: Construct, id: string, { stage, config, places, bundles, publicUrl, ...props }: ScheduleOptions) {
+  constructor(scope: Construct, id: string, { stage, config, places, bundles, publicUrl, alarms, ...props }: ScheduleOptions) {
     super(scope, id, props);
     const chores: readonly Chore[] = [
       {
@@ -41,14 +41,12 @@ export class ScheduleStack extends Stack {
         rights: collectorRights(places), environment: collectorEnvironment({ config, places }),
       },
     ];
-    this.errors = chores.map((chore) => new Scheduled(this, chore.name, { ...chore, config, places, code: bundles.at(chore.name) }).errors);
+    for (const chore of chores) new Scheduled(this, chore.name, { ...chore, config, places, code: bundles.at(chore.name), alarms });
   }
 }
 
 class Scheduled extends Construct {
-  readonly errors: cloudwatch.Alarm;
-
-  constructor(scope: Construct, id: string, { name, doing, expression, timeout, rights, environment, config, places, code }: Chore & { readonly config: StageConfig; readonly places: Places; readonly code: string }) {
+  constructor(scope: Construct, id: string, { name, doing, expression, timeout, rights, environment, config, places, code, alarms }: Chore & { readonly config: StageConfig; readonly places: Places; readonly code: string; readonly alarms: AlarmTopic }) {
     super(scope, id);
     const logGroup = logGroupOf(this, 'Log', config, places.dataKey);
     const made = new lambda.Function(this, 'Function', {
@@ -89,11 +87,11 @@ class Scheduled extends Construct {
         retryPolicy: { maximumRetryAttempts: 0, maximumEventAgeInSeconds: 60 },
       },
     });
-    this.errors = new cloudwatch.Alarm(this, 'Errors', {
+    new cloudwatch.Alarm(this, 'Errors', {
       alarmDescription: `The ${name} fails`,
       metric: made.metricErrors({ period: Duration.minutes(5) }),
       threshold: 1, evaluationPeriods: 2, treatMissingData: cloudwatch.TreatMissingData.NOT_BREACHING,
-    });
+    }).addAlarmAction(alarms.told);
   }
 }
 

@@ -46,18 +46,18 @@ export function buildStage({ name, config, bundles = new Bundles(), outdir }: St
   Validations.of(app).addPlugins(new AwsSolutionsChecks(app));
   const of = (part: string, description: string) => ({ stackName: `Ruminate-${name}-${part}`, description: `Ruminate ${name}: ${description}`, env: { region: config.region, account: Aws.ACCOUNT_ID } });
   const data = new DataStack(app, 'Data', { ...of('Data', 'models, jobs, keys, images'), terminationProtection: true, config });
-  const queues = new QueuesStack(app, 'Queues', { ...of('Queues', 'messages'), stage: name, config, dataKey: data.dataKey });
+  const queues = new QueuesStack(app, 'Queues', { ...of('Queues', 'messages, and whom alarms tell'), stage: name, config, dataKey: data.dataKey });
   const places = { ...data, store: data.store, models: data.models, dataKey: data.dataKey, jobsKey: data.jobsKey, interactive: queues.interactive, batch: queues.batch };
   const needsNetwork = config.workers.pool !== null || config.control.host === 'fargate';
   const network = needsNetwork ? new NetworkStack(app, 'Network', { ...of('Network', 'where workers run'), config, dataKey: data.dataKey, bucketArns: [data.store.bucketArn, data.models.bucketArn] }) : null;
   const control = config.control.host === 'lambda'
-    ? new ControlStack(app, 'Control', { ...of('Control', 'the API'), config, places, apiKeys: data.apiKeys, bundles })
+    ? new ControlStack(app, 'Control', { ...of('Control', 'the API'), config, places, apiKeys: data.apiKeys, bundles, alarms: queues.alarms })
     : new ControlFargateStack(app, 'Control', { ...of('Control', 'the API'), config, places, apiKeys: data.apiKeys, images: data.images, network: network as NetworkStack });
   const { publicUrl } = control;
   const workers = new WorkersStack(app, 'Workers', { ...of('Workers', 'whoever runs jobs'), stage: name, config, places, queues, images: data.images, network, publicUrl });
-  const schedule = new ScheduleStack(app, 'Schedule', { ...of('Schedule', 'what runs by the clock'), stage: name, config, places, bundles, publicUrl });
+  const schedule = new ScheduleStack(app, 'Schedule', { ...of('Schedule', 'what runs by the clock'), stage: name, config, places, bundles, publicUrl, alarms: queues.alarms });
   const watch = new WatchStack(app, 'Watch', {
-    ...of('Watch', 'alarms, dashboard, budget'), stage: name, config, dataKey: data.dataKey, queues, workers, fronts: control.functions, alarms: [...control.errors, ...schedule.errors],
+    ...of('Watch', 'alarms, dashboard, budget'), stage: name, config, queues, workers, fronts: control.functions,
   });
   new CfnOutput(control, 'PublicUrl', { value: publicUrl, description: 'Where clients ask' });
   new CfnOutput(data, 'StoreUrl', { value: `s3://${data.store.bucketName}/platform` });

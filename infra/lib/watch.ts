@@ -1,8 +1,5 @@
-/** Who is told when something is wrong, or expensive, and where it can be looked at. */
-import {
-  aws_budgets as budgets, aws_cloudwatch as cloudwatch, aws_cloudwatch_actions as actions, aws_iam as iam, type aws_kms as kms, type aws_lambda as lambda, aws_sns as sns, aws_sns_subscriptions as subscriptions, Aws, Duration, Stack,
-  type StackProps,
-} from 'aws-cdk-lib';
+/** When somebody is told that something is wrong, or expensive, and where it can be looked at. */
+import { aws_budgets as budgets, aws_cloudwatch as cloudwatch, type aws_lambda as lambda, Duration, Stack, type StackProps } from 'aws-cdk-lib';
 import type { Construct } from 'constructs';
 
 import type { StageConfig } from '../config.ts';
@@ -13,12 +10,9 @@ import type { WorkersStack } from './workers.ts';
 export interface WatchOptions extends StackProps {
   readonly stage: string;
   readonly config: StageConfig;
-  readonly dataKey: kms.IKey;
   readonly queues: QueuesStack;
   readonly workers: WorkersStack;
   readonly fronts: readonly lambda.IFunction[];
-  /** Of other stacks; this one tells people. */
-  readonly alarms: readonly cloudwatch.Alarm[];
 }
 
 const BUDGET_PERCENTS = [50, 80, 100] as const;
@@ -26,14 +20,8 @@ const BUDGET_PERCENTS = [50, 80, 100] as const;
 export class WatchStack extends Stack {
   constructor(scope: Construct, id: string, options: WatchOptions) {
     super(scope, id, options);
-    const { stage, config, dataKey, queues, workers, fronts } = options;
-    const topic = new sns.Topic(this, 'Alarms', { displayName: `Ruminate ${stage}`, masterKey: dataKey, enforceSSL: true });
-    for (const email of config.emails) topic.addSubscription(new subscriptions.EmailSubscription(email));
-    topic.addToResourcePolicy(new iam.PolicyStatement({
-      sid: 'Services', actions: ['sns:Publish'], resources: [topic.topicArn], conditions: { StringEquals: { 'aws:SourceAccount': Aws.ACCOUNT_ID } },
-      principals: [new iam.ServicePrincipal('cloudwatch.amazonaws.com'), new iam.ServicePrincipal('budgets.amazonaws.com')],
-    }));
-    const told = new actions.SnsAction(topic);
+    const { stage, config, queues, workers, fronts } = options;
+    const { told } = queues.alarms;
     const alarm = (name: string, alarmDescription: string, metric: cloudwatch.IMetric, threshold: number, minutes: number) => {
       new cloudwatch.Alarm(this, name, { alarmDescription, metric, threshold, evaluationPeriods: minutes, comparisonOperator: cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD, treatMissingData: cloudwatch.TreatMissingData.NOT_BREACHING }).addAlarmAction(told);
     };
@@ -46,10 +34,6 @@ export class WatchStack extends Stack {
       alarmDescription: 'The reconciler has counted nothing for a quarter of an hour', metric: counted(stage, 'JobsWaiting').with({ statistic: 'SampleCount', period: Duration.minutes(5) }),
       threshold: 1, evaluationPeriods: 3, comparisonOperator: cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD, treatMissingData: cloudwatch.TreatMissingData.BREACHING,
     }).addAlarmAction(told);
-    for (const other of options.alarms) {
-      // An alarm of another stack with an action of this one would make the two depend on each other: this one watches it.
-      new cloudwatch.CompositeAlarm(this, `Told${other.node.addr.slice(-8)}`, { alarmRule: cloudwatch.AlarmRule.fromAlarm(other, cloudwatch.AlarmState.ALARM) }).addAlarmAction(told);
-    }
     this.#dashboard(options);
     new budgets.CfnBudget(this, 'Budget', {
       budget: {
@@ -59,7 +43,7 @@ export class WatchStack extends Stack {
       },
       notificationsWithSubscribers: BUDGET_PERCENTS.map((threshold) => ({
         notification: { comparisonOperator: 'GREATER_THAN', notificationType: threshold === 100 ? 'FORECASTED' : 'ACTUAL', threshold, thresholdType: 'PERCENTAGE' },
-        subscribers: [{ subscriptionType: 'SNS', address: topic.topicArn }],
+        subscribers: [{ subscriptionType: 'SNS', address: queues.alarms.topicArn }],
       })),
     });
   }

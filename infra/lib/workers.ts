@@ -3,11 +3,12 @@ import { aws_ec2 as ec2, aws_ecr as ecr, aws_ecs as ecs, aws_iam as iam, type aw
 import type { Construct } from 'constructs';
 
 import type { PoolConfig, StageConfig } from '../config.ts';
+import { clusterOf } from './cluster.ts';
 import { workerEnvironment } from './environment.ts';
 import { ANYWHERE, roleOf } from './iam.ts';
 import { logGroupOf, writeLogs } from './logs.ts';
 import { type Capacity, Pool, type PoolParts, providerOf } from './pool.ts';
-import { type Places, workerRights } from './rights.ts';
+import { type Places, protectItself, workerRights } from './rights.ts';
 import { WorkerScaling } from './scaling.ts';
 import { LambdaWorker, type LambdaWorkerOptions } from './worker-lambda.ts';
 
@@ -60,7 +61,7 @@ export class WorkersStack extends Stack {
   }
 
   #parts({ stage, config, places, images, network }: WorkersOptions & { readonly network: NonNullable<WorkersOptions['network']> }): PoolParts {
-    const cluster = new ecs.Cluster(this, 'Cluster', { vpc: network.vpc, clusterName: `ruminate-${stage}`, containerInsightsV2: ecs.ContainerInsights.ENABLED });
+    const cluster = clusterOf(this, 'Cluster', { vpc: network.vpc, clusterName: `ruminate-${stage}` });
     const logGroup = logGroupOf(this, 'Log', config, places.dataKey);
     const here = (resource: string) => this.formatArn({ service: 'ecs', resource, resourceName: `ruminate-${stage}/*` });
     const instanceRoleName = `ecsInstanceRole-ruminate-${stage}`;
@@ -85,12 +86,12 @@ export class WorkersStack extends Stack {
       cluster, logGroup, infrastructureRole,
       subnets: network.vpc.selectSubnets(network.subnets).subnets,
       securityGroup: network.workers,
-      isIsolated: config.network.access === 'endpoints',
+      isIsolated: config.network.access === 'private',
       instanceProfile: new iam.InstanceProfile(this, 'MachineProfile', { instanceProfileName: instanceRoleName, role: instanceRole }),
       taskRole: roleOf(this, 'TaskRole', {
         service: 'ecs-tasks.amazonaws.com',
         description: 'ruminate worker',
-        rights: workerRights(places),
+        rights: [...workerRights(places), protectItself(here('task'))],
       }),
       executionRole: roleOf(this, 'ExecutionRole', {
         service: 'ecs-tasks.amazonaws.com',

@@ -30,6 +30,7 @@ function conditionText(condition: NonNullable<Statement['Condition']>, place: (v
 const WIDE: Readonly<Record<string, string>> = {
   '*': 'ecr:GetAuthorizationToken, ecs:DiscoverPollEndpoint and cloudwatch:DescribeAlarms have no resource',
   'arn:aws:ecs:REGION:ACCOUNT:container-instance/CLUSTER/*': 'machines have no names before they are there',
+  'arn:aws:ecs:REGION:ACCOUNT:task/CLUSTER/*': 'tasks have no names before they are there',
   'Models.Arn/models/*': 'objects',
   'Store.Arn/platform/*': 'objects',
   'Store.Arn/platform/kv/*': 'objects',

@@ -120,7 +120,7 @@ describe.each(EVERY)('stage %s', (name) => {
   describe('network', () => {
     test('there is no NAT, and an isolated subnet has no way out', () => {
       expect(stage.all('AWS::EC2::NatGateway')).toEqual([]);
-      if (config.network.access === 'endpoints' && config.control.host === 'lambda') {
+      if (config.network.access === 'private' && config.control.host === 'lambda') {
         expect(stage.all('AWS::EC2::InternetGateway')).toEqual([]);
         expect(stage.all('AWS::EC2::Route')).toEqual([]);
       }
@@ -132,7 +132,32 @@ describe.each(EVERY)('stage %s', (name) => {
       for (const { Properties } of open) expect(Properties.SecurityGroupIngress).toEqual([expect.objectContaining({ FromPort: 443, ToPort: 443 })]);
       const workers = stage.all('AWS::EC2::SecurityGroup').find(({ id }) => id.startsWith('Workers'));
       if (config.workers.pool !== null) expect(workers?.Properties.SecurityGroupEgress).toEqual([expect.objectContaining({ FromPort: 443, ToPort: 443, IpProtocol: 'tcp' })]);
+    });
+
+    test('no rule of any kind lets anything in to a worker, whose machine may have a public address', () => {
+      const groups = stage.all('AWS::EC2::SecurityGroup').filter(({ id }) => id.startsWith('Workers'));
+      expect(groups).toHaveLength(stage.all('AWS::EC2::VPC').length);
+      for (const { Properties } of groups) expect(Properties.SecurityGroupIngress).toBeUndefined();
       expect(stage.all('AWS::EC2::SecurityGroupIngress').filter(({ Properties }) => Properties.GroupId['Fn::GetAtt']?.[0].startsWith('Workers'))).toEqual([]);
+      // Whatever starts workers gives them this group, and no other.
+      for (const { Properties } of stage.all('AWS::ECS::CapacityProvider')) {
+        const { SecurityGroups, Subnets } = Properties.ManagedInstancesProvider.InstanceLaunchTemplate.NetworkConfiguration;
+        expect(SecurityGroups).toEqual([{ 'Fn::ImportValue': expect.stringMatching(/ExportsOutputFnGetAttWorkers\w+GroupId/) }]);
+        expect(Subnets).toHaveLength(config.network.zones);
+      }
+    });
+
+    test('a worker goes out by TLS alone, and nobody outside its machine can ask for its metrics', () => {
+      for (const { Properties } of stage.all('AWS::ECS::TaskDefinition')) {
+        for (const { Name: is, Environment } of Properties.ContainerDefinitions) {
+          for (const { Value } of Environment) expect(JSON.stringify(Value)).not.toContain('http:');
+          if (is === 'worker') expect(Environment).toContainEqual({ Name: 'RUMINATE_METRICS_HOST', Value: '127.0.0.1' });
+        }
+      }
+    });
+
+    test('S3 is reached by a gateway endpoint, which costs nothing, by whoever has a network', () => {
+      expect(stage.all('AWS::EC2::VPCEndpoint').filter(({ Properties }) => Properties.VpcEndpointType === 'Gateway')).toHaveLength(stage.all('AWS::EC2::VPC').length);
     });
 
     test('endpoints serve this account\'s principals and this platform\'s buckets', () => {

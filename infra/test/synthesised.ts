@@ -62,10 +62,11 @@ export function stageNamed(name: string): Synthesised {
   return new Synthesised(name, configOf(name), folder, new Map(order.map((id) => [id, JSON.parse(readFileSync(path.join(folder, `${id}.template.json`), 'utf8')) as Template])));
 }
 
-/** What no stage of ours has, and the code allows: a server on Fargate, jobs in the clear, on-demand machines alone. */
+/** What no stage of ours has, and the code allows: subnets without a way out, a server on Fargate, jobs in the clear, on-demand machines alone. */
 export const OTHER = 'other';
 const otherConfig = () => parseStage(OTHER, {
   region: 'us-east-1',
+  network: { access: 'private' },
   control: { host: 'fargate', certificateArn: 'arn:aws:acm:us-east-1:111122223333:certificate/00000000-0000-0000-0000-000000000000', hostName: 'api.example.com' },
   workers: { pool: { gpu: 'l40s', memoryMiB: 65_536, cpus: 8, tasksMax: 2, spot: false } },
   seal: false,

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { describe, expect, test } from 'vitest';
 
 import { type PricedQuote, price } from '../../cli/quote.ts';
+import { quoteStage, stageText } from '../../cli/quote-stage.ts';
 import { AS_OF, PRICES } from '../../engine/core/prices.ts';
 import { kvReads, peakTokens } from '../../engine/job/budget.ts';
 import { ACCELERATORS, decodeRate, IDLE_ROUND, usdPerMillionTokens } from '../../engine/job/cost.ts';
@@ -56,16 +57,32 @@ describe('docs/COST.md', () => {
   });
 });
 
+describe('a quote of a stage', () => {
+  test('is a few dollars a month, and says what workers without a way out would add', () => {
+    const prod = quoteStage('prod');
+    expect(prod.usd_per_month).toBeCloseTo(prod.lines.reduce((sum, { usd_per_month: usd }) => sum + usd, 0), 9);
+    expect(prod.usd_per_month).toBeLessThan(15);
+    expect(page).toContain(`**${Math.round(prod.private_usd_per_month)} more**`);
+    expect(stageText(prod)).toContain(`with network.access 'private' ${prod.private_usd_per_month.toFixed(2)} more, for 9 interface endpoints in each of 2 zones`);
+    expect(stageText(quoteStage('dev'))).toContain('none: Lambda runs its workers');
+  });
+
+  test('that is not there names those that are', () => {
+    for (const name of ['production', 'constructor']) expect(() => quoteStage(name)).toThrow(/dev, prod, verify/);
+  });
+});
+
 describe('a quote', () => {
-  const quoted = async (flags: Partial<Parameters<typeof price>[1]> = {}, measured: number | null = null): Promise<PricedQuote> => {
+  const quoted = async (flags: Partial<Parameters<typeof price>[1]> = {}, measured: number | null = null, basis: 'jobs' | 'probe' = 'jobs'): Promise<PricedQuote> => {
     using session = new Session();
     const job = await session.prepare({ model: 'countdown', prompt: '4 20 8 13 target 59', budget: { width: 4, length: 512 } });
-    return price(job, { machine: 'cpu', ...flags }, measured);
+    return price(job, { machine: 'cpu', ...flags }, measured === null ? null : { tokensPerSecond: measured, basis });
   };
 
   test('goes by what is said, then by what workers have measured, then by an estimate for a GPU, and else has no price', async () => {
     expect(await quoted({ tokensPerSecond: 1_024 }, 7)).toMatchObject({ rate_from: 'option', completion_tokens: 2_048, worker_seconds: 2, usd: (2 * PRICES.machines.cpu.onDemand) / 3_600 });
     expect(await quoted({ spot: true }, 2_048)).toMatchObject({ rate_from: 'workers', worker_seconds: 1, usd: PRICES.machines.cpu.spot / 3_600, machine: { is_spot: true } });
+    expect(await quoted({}, 2_048, 'probe')).toMatchObject({ rate_from: 'probe', worker_seconds: 1 });
     expect(await quoted({ machine: 'gpu' })).toMatchObject({ rate_from: 'estimate', machine: { accelerator: 'L4' }, chains_at_a_time: 64 });
     expect(await quoted()).toMatchObject({ rate_from: null, tokens_per_second: null, usd: null, usd_per_million_tokens: null });
   });
