@@ -8,6 +8,7 @@ import { ownerHint } from '../core/owner.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
 import type { Told } from '../job/endings.ts';
+import { plannedTokens } from '../job/prepare.ts';
 import { Session, type SessionOptions } from '../job/session.ts';
 import { isOfJob } from '../job/slice.ts';
 import { resumeStored, type StoredOutcome } from '../job/stored.ts';
@@ -101,6 +102,10 @@ export class Handler implements Disposable {
 
   get running(): number {
     return this.#running.size;
+  }
+
+  get memoryPressure(): number {
+    return this.#session.memoryPressure;
   }
 
   has(where: JobKey): boolean {
@@ -231,8 +236,9 @@ export class Handler implements Disposable {
       ...this.#threads(),
       take: force,
       waitMs: 0,
-      onOpened: ({ lengths, model: { resolved: { name, variant } } }, load) => {
-        running.opened(variant === null ? name : `${name}@${variant}`, lengths);
+      onOpened: (job, load) => {
+        const { name, variant } = job.model.resolved;
+        running.opened(variant === null ? name : `${name}@${variant}`, job.lengths.length, plannedTokens(job));
         say({ kind: 'reached', where, phase: 'loaded', model: running.model, ranMs: running.ranMs, load });
       },
       onBegun: ({ outcome: mode, recomputed }) => say({ kind: 'begun', where, mode, recomputed }),
@@ -260,7 +266,7 @@ export class Handler implements Disposable {
     const nowMs = this.#o.clock.nowMs();
     if (this.#begun.size < 2 || nowMs - this.#lookedMs < PRESSURE_LOOK_MS) return;
     this.#lookedMs = nowMs;
-    if (this.#session.memoryPressure > PRESSURE_MAX) [...this.#begun].at(-1)?.stop('memory');
+    if (this.memoryPressure > PRESSURE_MAX) [...this.#begun].at(-1)?.stop('memory');
   }
 
   get #later(): Next {

@@ -49,12 +49,12 @@ export class Running implements Disposable {
     return this.#model;
   }
 
-  /** Its model is loaded. @param lengths of its chains. */
-  opened(model: string, lengths: readonly number[]): void {
+  /** Its model is loaded. @param width its chains. @param planned tokens of all of them (control/work.ts). */
+  opened(model: string, width: number, planned: number): void {
     if (this.#model === '') this.#throughput.begin(model);
     this.#model = model;
-    this.#planned = lengths.reduce((sum, length) => sum + length, 0);
-    this.#width = lengths.length;
+    this.#planned = planned;
+    this.#width = width;
   }
 
   /** Its chains; 0: its model is not loaded yet. */
