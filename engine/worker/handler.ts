@@ -8,7 +8,6 @@ import { ownerHint } from '../core/owner.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
 import type { Told } from '../job/endings.ts';
-import { plannedTokens } from '../job/prepare.ts';
 import { Session, type SessionOptions } from '../job/session.ts';
 import { isOfJob } from '../job/slice.ts';
 import { resumeStored, type StoredOutcome } from '../job/stored.ts';
@@ -232,13 +231,9 @@ export class Handler implements Disposable {
     const { where, signal } = running;
     const slice = () => resumeStored({
       store, where, keys, policy, signal, clock, outbox: endings,
-      session: this.#session,
-      ...this.#threads(),
-      take: force,
-      waitMs: 0,
+      session: this.#session, ...this.#threads(), take: force, waitMs: 0,
       onOpened: (job, load) => {
-        const { name, variant } = job.model.resolved;
-        running.opened(variant === null ? name : `${name}@${variant}`, job.lengths.length, plannedTokens(job));
+        running.opened(job);
         say({ kind: 'reached', where, phase: 'loaded', model: running.model, ranMs: running.ranMs, load });
       },
       onBegun: ({ outcome: mode, recomputed }) => say({ kind: 'begun', where, mode, recomputed }),
