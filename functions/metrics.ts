@@ -28,6 +28,8 @@ export interface MetricsOptions {
   readonly health: () => Promise<PlatformHealth>;
   /** Of the worker in this process; default: it has none. */
   readonly occupancy?: (() => Worker['occupancy']) | undefined;
+  /** Of that worker, too. */
+  readonly memoryPressure?: (() => Worker['memoryPressure']) | undefined;
 }
 
 export class Metrics {
@@ -63,9 +65,10 @@ export class Metrics {
   readonly #backlog = this.#gauge('backlog_seconds', 'Work of all jobs that have not ended, in seconds of one worker; as of the last walk.');
   readonly #waiting = this.#gauge('waiting_seconds', 'The part of it that no worker has now.');
 
-  constructor({ health, occupancy }: MetricsOptions) {
+  constructor({ health, occupancy, memoryPressure }: MetricsOptions) {
     collectDefaultMetrics({ register: this.#registry, prefix: PREFIX });
     this.#asked('num_requests_running', 'Jobs that a worker runs.', async () => (await health()).running);
+    if (memoryPressure !== undefined) this.#asked('kv_cache_usage_perc', 'Of the memory that KV may take in this process, by what admission counts with, the part that it has: 0 to 1.', async () => memoryPressure());
     if (occupancy !== undefined) {
       this.#asked('worker_slots', 'Jobs that the worker of this process runs at a time, at most.', async () => occupancy().slots);
       this.#asked('worker_occupancy', 'Of its slots, the part that has a job now.', async () => (await health()).running / occupancy().slots);

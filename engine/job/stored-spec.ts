@@ -91,9 +91,9 @@ function samplingSpecOf(sampling: Sampling): SamplingSpec {
   };
 }
 
-/** For its marker: what may be made, at most, and of which model. */
-export function planOf({ spec, lengths }: Pick<StoredSpec, 'spec' | 'lengths'>): Plan {
-  return { model: modelName(spec as Pick<JobSpec, 'model' | 'variant'>), tokens: lengths.reduce((sum, length) => sum + length, 0) };
+/** For its marker: what may be made, at most, and of which model. @param tokens as `plannedTokens` says; default: its lengths, where no model is at hand. */
+export function planOf({ spec, lengths }: Pick<StoredSpec, 'spec' | 'lengths'>, tokens = lengths.reduce((sum, length) => sum + length, 0)): Plan {
+  return { model: modelName(spec as Pick<JobSpec, 'model' | 'variant'>), tokens };
 }
 
 /**

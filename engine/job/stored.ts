@@ -27,7 +27,7 @@ import { type CheckpointPolicy, DEFAULT_POLICY, commitIntervalMs } from './check
 import { Endings, type Told } from './endings.ts';
 import type { GenerateOptions, ModelTiming } from './generate.ts';
 import { JournalReader, endReason } from './journals.ts';
-import type { PreparedJob } from './prepare.ts';
+import { type PreparedJob, plannedTokens } from './prepare.ts';
 import { resultOf } from './run.ts';
 import { type OpenedJob, Session } from './session.ts';
 import { type Resumption, type SliceContext, type SliceOutcome, type StoredResult, checkIdentity, resumptions, runSlice } from './slice.ts';
@@ -79,7 +79,7 @@ export async function runStored(spec: JobSpec, options: StoredOptions): Promise<
   const stored = storedSpecOf(spec, whole, modelIdOf(whole.model, identity.weightsDigest), null);
   const text = JSON.stringify(stored);
   const { store, where, keys = null, signal } = options;
-  const { head } = await createJob(store, where, await sealSpec(text, where, keys, { signal }), { isSame: holds(text, keys, { signal }), plan: planOf(stored), shards, signal });
+  const { head } = await createJob(store, where, await sealSpec(text, where, keys, { signal }), { isSame: holds(text, keys, { signal }), plan: planOf(stored, plannedTokens(whole)), shards, signal });
   if (head.join !== undefined) return await runSharded(whole, head, { ...options, session: held.session });
   return await goOn(await readJob(store, where, { signal }), parseStoredSpec(text), opened, identity, options);
 }

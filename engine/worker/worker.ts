@@ -177,6 +177,11 @@ export class Worker implements LiveFeed {
     return { slots: this.#slots, slotMs: this.#throughput.slotMs };
   }
 
+  /** Of the memory that KV may take, the part that jobs here have, 0 to 1: what admission counts with; above 1 is more than there is. */
+  get memoryPressure(): number {
+    return this.#handler.memoryPressure;
+  }
+
   report(where: JobKey): ReturnType<LiveFeed['report']> {
     return this.#live.report(where);
   }
