@@ -93,7 +93,10 @@ export class Worker implements LiveFeed {
     const clock = this.#clock = options.clock ?? systemClock;
     const live = this.#live = new Live(clock);
     const say = (event: WorkerEvent) => this.#say(event);
-    const endings = Endings.over(store, options.outbox ?? new Outbox({ store, clock }), { clock, random: options.random });
+    const endings = Endings.over(store, options.outbox ?? new Outbox({ store, clock }), {
+      clock, random: options.random,
+      onJoined: (where, { head: { state }, manifest }) => say({ kind: 'joined', where, state, finishes: (manifest?.chains ?? []).map(({ finish }) => finish ?? 'none') }),
+    });
     const throughput = this.#throughput = new Throughput(clock);
     const speeds = this.#speeds = new Speeds(clock);
     this.#reconciler = new Reconciler({ store, queue, clock, say, outbox: endings, runs: (where) => this.#handler.has(where) });
