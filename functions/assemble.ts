@@ -7,7 +7,7 @@ import { failureAsked } from './asked.ts';
 import { type App, type AppEnv, type AppOptions, type Services } from './context.ts';
 import { docs } from './docs.ts';
 import type { Registry } from './endpoint.ts';
-import { type Failure, HttpError, failureOf } from './errors.ts';
+import { type Failure, HttpError, failureOf, isFault } from './errors.ts';
 import { health } from './health.ts';
 import { HTTP_LIMITS } from './limits.ts';
 import { envelopeResponse } from './openai/errors.ts';
@@ -51,7 +51,9 @@ export function assemble(options: AppOptions, add: AddEndpoints): App {
   app.notFound((c) => failed(c.req.path, c.get('requestId'), failureOf(new HttpError('not_found', 'There is no such address; GET /openapi.json lists them.'))));
   app.onError((error, c) => {
     const failure = failureAsked(error, c.get('asked'));
-    if (failure.status >= 500) services.log.error({ request: c.get('requestId'), job: c.get('job'), code: failure.code, err: error }, 'failed');
+    const fields = { request: c.get('requestId'), job: c.get('job'), code: failure.code };
+    if (isFault(failure)) services.log.error({ ...fields, err: error }, 'failed');
+    else if (failure.status >= 500) services.log.info(fields, 'refused');
     return failed(c.req.path, c.get('requestId'), failure);
   });
   return app;

@@ -8,7 +8,7 @@ import type { Context } from 'hono';
 import { type Caller, type KeyLookup, type Scope, authorize, requireScope } from './auth.ts';
 import { readJson } from './body.ts';
 import type { App, AppEnv, Services } from './context.ts';
-import { type Failure, HttpError, failureOf } from './errors.ts';
+import { type Failure, HttpError, failureOf, isFault } from './errors.ts';
 import { at, fieldName, parseGiven, refuseMalformed } from './given.ts';
 import { HTTP_LIMITS } from './limits.ts';
 import type { Admitted, Guesses, Rates } from './rates.ts';
@@ -51,7 +51,7 @@ export interface Asked<B, Q> {
 export function noteFailed({ log }: Services, c: Context<AppEnv>, error: unknown): Failure {
   const failure = failureOf(error);
   const fields = { request: c.get('requestId'), job: c.get('job'), code: failure.code, err: error };
-  if (failure.status >= 500) log.error(fields, 'a stream failed');
+  if (isFault(failure)) log.error(fields, 'a stream failed');
   else log.info(fields, 'a stream ended early');
   return failure;
 }

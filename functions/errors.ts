@@ -116,6 +116,14 @@ export const ENGINE_CODES: Readonly<Record<ErrorCode, readonly [number, string, 
   ERR_INTERNAL: [500, 'internal_error', null],
 };
 
+/** From 500 on, and yet nothing that is wrong here and not told elsewhere: for now there is no more work, or of a job its worker has said why. */
+const REFUSALS = ['overloaded', 'draining', 'job_failed', 'job_expired', 'still_running'];
+
+/** Whether somebody who runs this server should look at it. */
+export function isFault({ status, code }: Failure): boolean {
+  return status >= 500 && !REFUSALS.includes(code);
+}
+
 /** Below 500, but with a message that may name this machine's folders or another's job. */
 const MASKED: readonly ErrorCode[] = ['ERR_MODEL_NOT_FOUND', 'ERR_JOB_NOT_FOUND', 'ERR_FILE_NOT_FOUND', 'ERR_BATCH_NOT_FOUND', 'ERR_WEBHOOK_NOT_FOUND', 'ERR_FENCED', 'ERR_CANCELLED'];
 

@@ -40,6 +40,8 @@ const LISTS_MAX = 3;
 const LEFT_MS = 60_000;
 const READS_AT_ONCE = 16;
 const HIDDEN = '.';
+/** A file with a name of ours that says nothing to us, a later version's or half of one that a power cut has left, stays for so long: as long as SQS keeps a message. */
+const UNREAD_MS_MAX = 14 * 86_400_000;
 
 /** @example const { queue } = await openDirectoryQueue('/var/lib/ruminate/queue', { clock: systemClock }); @throws EngineError ERR_QUEUE_CONFIG, ERR_QUEUE. */
 export async function openDirectoryQueue(directory: string, { nowMs = wallClockMs, mustExist = false, ...options }: DirectoryQueueOptions): Promise<OpenedQueue> {
@@ -67,6 +69,8 @@ class DirectoryTable implements EntryTable {
   #since: Change[] = [];
   /** What messages say, by id: that stays when a name changes. */
   #said = new Map<string, SliceMessage>();
+  /** Names of files that say nothing to us, as of the last look: they are read once. */
+  #unread = new Set<string>();
   #looking: Promise<void> | null = null;
   #holders = 0;
   #sent = 0;
@@ -100,25 +104,29 @@ class DirectoryTable implements EntryTable {
     const begunMs = this.#clock.nowMs();
     this.#since = [];
     const known = new Map<string, Entry>();
+    const unread = new Set<string>();
     const fresh: (State & { readonly name: string })[] = [];
     for (const name of await readdir(this.#directory)) {
       const entry = this.#known.get(name);
       if (entry !== undefined) known.set(name, entry);
+      else if (this.#unread.has(name)) unread.add(name);
       else {
         const state = parseName(name);
         if (state !== null) fresh.push({ ...state, name });
       }
     }
     const messages = await inParallel(fresh.length, READS_AT_ONCE, undefined, async (i, stop) => {
-      const { id, name } = fresh[i] ?? { id: '', name: '' };
-      return this.#said.get(id) ?? (await this.#messageOf(name, stop));
+      const { id, name, sentMs } = fresh[i] as (typeof fresh)[number];
+      return this.#said.get(id) ?? (await this.#messageOf(name, sentMs, stop));
     });
     for (const [i, { name, ...state }] of fresh.entries()) {
       const message = messages[i] ?? null;
-      if (message !== null) known.set(name, { ...state, message });
+      if (message === UNREAD) unread.add(name);
+      else if (message !== null) known.set(name, { ...state, message });
     }
     for (const change of this.#since) apply(known, change);
     this.#known = known;
+    this.#unread = unread;
     this.#lookedMs = begunMs;
     this.#said = new Map([...known.values()].map(({ id, message }) => [id, message]));
     return messages.filter((message) => message === null).length;
@@ -130,15 +138,17 @@ class DirectoryTable implements EntryTable {
     if (this.#looking !== null) this.#since.push(change);
   }
 
-  /** null: it has another name by now, or is half of one that a power cut has left, and then it goes. */
-  async #messageOf(name: string, signal: AbortSignal | undefined): Promise<SliceMessage | null> {
+  /** null: it has another name by now, or was there for too long without saying anything to us. */
+  async #messageOf(name: string, sentMs: number, signal: AbortSignal | undefined): Promise<SliceMessage | typeof UNREAD | null> {
     throwIfCancelled(signal);
     const file = path.join(this.#directory, name);
     const text = await readFile(file, 'utf8').catch(unlessGone);
     if (text === false) return null;
     const message = parseMessage(text);
-    if (message === null) await unlink(file).catch(unlessGone);
-    return message;
+    if (message !== null) return message;
+    if (this.nowMs() - sentMs < UNREAD_MS_MAX) return UNREAD;
+    await unlink(file).catch(unlessGone);
+    return null;
   }
 
   add({ message, ...state }: Omit<Entry, 'id'>): Promise<void> {
@@ -175,6 +185,8 @@ class DirectoryTable implements EntryTable {
     return stateOf(holder.split('-').slice(0, 3).join('-')) === 'dead';
   }
 }
+
+const UNREAD = Symbol('none of ours');
 
 interface Change {
   readonly gone: string | null;

@@ -130,12 +130,12 @@ function cachedTokens({ parent }: SpecOutline, manifest: Manifest | null): numbe
   return parent?.kind === 'continue' && manifest !== null && first?.outcome === 'restored' ? manifest.promptTokens - first.recomputed : 0;
 }
 
-/** Of the wall clock. A job that its client has named was made when its spec was written. 0: the store has no clock. */
+/** Of the wall clock, a whole number, though a store's clock may be finer. A job that its client has named was made when its spec was written. 0: the store has no clock. */
 async function createdMs(store: ObjectStore, where: JobKey, { spec }: Head, options: CallOptions): Promise<number> {
   const root = rootOf(where);
   const named = timeOf(root.job);
   if (named !== null) return named;
-  for await (const { writtenAtMs } of store.list(jobPrefix(root) + specName(spec), options)) return writtenAtMs ?? 0;
+  for await (const { writtenAtMs } of store.list(jobPrefix(root) + specName(spec), options)) return Math.floor(writtenAtMs ?? 0);
   return 0;
 }
 
@@ -151,13 +151,20 @@ export async function endedMs(store: ObjectStore, where: JobKey, { state, manife
 
 /** What a worker is told of the job: which slice it wants, how urgent it is, and until when it may wait for its first. */
 export async function messageOf(store: ObjectStore, where: JobKey, head: Head, spec: Pick<SpecOutline, 'spec'>, options: CallOptions = {}): Promise<SliceMessage> {
-  const { priority, wait_ms_max: waitMsMax } = spec.spec as Pick<JobSpec, 'priority' | 'wait_ms_max'>;
-  const madeMs = waitMsMax === undefined || head.state !== 'queued' ? 0 : await createdMs(store, where, head, options);
+  const { priority } = spec.spec as Pick<JobSpec, 'priority'>;
+  const expiresMs = await dueMsOf(store, where, head, spec, options);
   return {
     v: 1, tenant: where.tenant, job: where.job, slice: head.slice,
     ...(priority === 'batch' ? { priority } : {}),
-    ...(waitMsMax === undefined || madeMs === 0 ? {} : { expiresMs: madeMs + waitMsMax }),
+    ...(expiresMs === null ? {} : { expiresMs }),
   };
+}
+
+/** Of the wall clock: until when it may wait for its first worker. null: for ever, because nobody said or the store has no clock; or it has begun. */
+export async function dueMsOf(store: ObjectStore, where: JobKey, head: Head, spec: Pick<SpecOutline, 'spec'>, options: CallOptions = {}): Promise<number | null> {
+  const { wait_ms_max: waitMsMax } = spec.spec as Pick<JobSpec, 'wait_ms_max'>;
+  const madeMs = waitMsMax === undefined || head.state !== 'queued' ? 0 : await createdMs(store, where, head, options);
+  return waitMsMax === undefined || madeMs === 0 ? null : madeMs + waitMsMax;
 }
 
 export function notFound(id: string): EngineError {

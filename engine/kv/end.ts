@@ -9,32 +9,33 @@ import { decided, swapHead } from './swap.ts';
 
 export interface Ended {
   readonly head: Head;
-  /** false: it had ended before, perhaps in another way, which stays. */
+  /** false: it had ended before, perhaps in another way, which stays; or it is not in `onlyFrom`. */
   readonly changed: boolean;
 }
 
 /**
  * What was committed stays readable. A worker whose commit this overtakes gets ERR_FENCED.
+ * @param onlyFrom a job that is in another state by then is left as it is. Default: whatever has not ended is ended.
  * @throws EngineError ERR_JOB_NOT_FOUND, ERR_CHECKPOINT, ERR_STORE, ERR_CANCELLED.
  */
-export async function endJob(store: ObjectStore, where: JobKey, state: 'cancelled' | 'expired' | 'poisoned', options: ProtocolOptions = {}): Promise<Ended> {
+export async function endJob(store: ObjectStore, where: JobKey, state: 'cancelled' | 'expired' | 'poisoned', { onlyFrom, ...options }: ProtocolOptions & { readonly onlyFrom?: Head['state'] | undefined } = {}): Promise<Ended> {
   const protocol = protocolOf(store, options);
   const { signal } = options;
   const stored = await requireHead(store, where, { signal });
-  let hasEnded: Head | null = null;
+  let stays: Head | null = null;
   const writeNonce = protocol.nonce();
   try {
     const { head } = await swapHead(protocol, where, stored, {
       propose: ({ head: base }) => {
-        hasEnded = isTerminal(base.state) ? base : null;
-        if (hasEnded !== null) throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${base.state}.`);
+        stays = isTerminal(base.state) || (onlyFrom !== undefined && base.state !== onlyFrom) ? base : null;
+        if (stays !== null) throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${base.state}.`);
         return { ...base, version: base.version + 1, epoch: base.epoch + 1, writeNonce, state };
       },
       isMine: (current) => current.writeNonce === writeNonce,
     }, signal);
     return { head, changed: true };
   } catch (error) {
-    if (hasEnded !== null) return { head: hasEnded, changed: false };
+    if (stays !== null) return { head: stays, changed: false };
     throw decided(error);
   }
 }

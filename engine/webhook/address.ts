@@ -20,10 +20,13 @@ export function parseTarget(text: string, rules: AddressRules): URL {
   if (url.protocol !== 'https:' && !(rules.allowLoopback && url.protocol === 'http:')) throw refuse('begin with https://');
   if (url.username !== '' || url.password !== '') throw refuse('hold no user name and no password');
   const literal = literalOf(url);
-  if (literal !== null && !isAllowed(url, literal, rules)) throw refuse('name a host of the public internet');
+  const isPrivate = literal === null ? !rules.allowLoopback && PRIVATE_NAME.test(url.hostname) : !isAllowed(url, literal, rules);
+  if (isPrivate) throw refuse('name a host of the public internet');
   return url;
 }
 
+/** Whatever they resolve to: this machine (RFC 6761), this link (RFC 6762), this home (RFC 8375), this network (reserved by ICANN). For development they are judged by that. */
+const PRIVATE_NAME = /(^|\.)(localhost|local|internal|home\.arpa)\.?$/;
 const GIVEN_OUT = ipaddr.IPv6.parseCIDR('2000::/3');
 
 /** The host, if it is an address and no name: nobody is asked what it resolves to. `new URL` has turned every other way to write one into this. */

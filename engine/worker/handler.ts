@@ -26,6 +26,7 @@ import { Company } from './company.ts';
 import type { WorkerEvent } from './events.ts';
 import type { Live } from './live.ts';
 import { RemoteReaders } from './remote-readers.ts';
+import { expire } from './overdue.ts';
 import { Running } from './running.ts';
 import { shardVerdict } from './shards.ts';
 import type { Speeds } from './speeds.ts';
@@ -354,9 +355,7 @@ export class Handler implements Disposable {
   }
 
   async #expire(where: JobKey): Promise<Next> {
-    const { changed } = await endJob(this.#o.store, where, 'expired', { clock: this.#o.clock });
-    if (changed) this.#o.say({ kind: 'expired', where });
-    await this.#tell(where);
+    await expire(where, this.#o);
     return REMOVE;
   }
 

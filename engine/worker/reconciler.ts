@@ -13,13 +13,14 @@ import { Endings, type Told } from '../job/endings.ts';
 import { outlineOf } from '../job/sealed-spec.ts';
 import type { Head } from '../kv/head.ts';
 import { liveKey } from '../kv/hints.ts';
-import { jobPrefix, type JobKey } from '../kv/names.ts';
+import { jobPrefix, type JobKey, rootOf, shardOf } from '../kv/names.ts';
 import { readSpec } from '../kv/read.ts';
 import { type Alive, isUnmoved, reconcile, type Sightings } from '../kv/reconcile.ts';
 import { COMMIT_INTERVAL_MS, silentMs, STILL_INTERVALS } from '../kv/take.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { Queue, SliceMessage } from '../ports/queue.ts';
 import type { WorkerEvent } from './events.ts';
+import { type DueTimes, expireOverdue } from './overdue.ts';
 
 export interface ReconcilerOptions {
   readonly store: ObjectStore;
@@ -50,6 +51,7 @@ export interface WalkMemory {
   readonly seen: Sightings;
   /** By job. */
   readonly sent: Map<string, Sent>;
+  readonly due: DueTimes;
 }
 
 export interface Sent {
@@ -68,7 +70,7 @@ export class Reconciler {
 
   constructor(options: ReconcilerOptions) {
     this.#o = options;
-    this.#memory = options.memory ?? { seen: new Map(), sent: new Map() };
+    this.#memory = options.memory ?? { seen: new Map(), sent: new Map(), due: new Map() };
     this.#work = new WorkCount(options.store);
     this.#endings = Endings.over(options.store, options.outbox, options);
   }
@@ -78,13 +80,13 @@ export class Reconciler {
   }
 
   /**
-   * Sends again what is lost, and says how much work there is.
+   * Sends again what is lost, ends what waited for longer than it was to, and says how much work there is.
    * @param all every job that lives, at once: the queue knows nothing of them. @throws EngineError ERR_STORE, ERR_QUEUE, ERR_CANCELLED.
    */
   async walk(all: boolean, signal: AbortSignal): Promise<void> {
     const { store, queue, clock, runs, say } = this.#o;
     const isEmpty = all || (await this.#isEmpty(signal));
-    const { seen, sent: sentBefore } = this.#memory;
+    const { seen, sent: sentBefore, due } = this.#memory;
     const sent = new Map<string, Sent>();
     const messages: SliceMessage[] = [];
     let count = 0;
@@ -99,8 +101,7 @@ export class Reconciler {
       onAlive: (alive) => {
         const { state, owner } = alive.head;
         if (state === 'running' && isOwnerHere(owner) && !isOwnerGone(owner)) neighbours.add(owner);
-        // Its shards are the work.
-        if (alive.head.join === undefined) alives.push(alive);
+        alives.push(alive);
       },
       onEnded: (where, options) => this.#endings.jobEnded(where, options),
     });
@@ -116,7 +117,10 @@ export class Reconciler {
       if (known !== undefined) sent.set(key, known);
       if (runs(where) || !(isEmpty || head.state === 'running' || this.#stillMs(where) >= PATIENT_MS)) continue;
       if (known !== undefined && clock.nowMs() - known.atMs < Math.min(AGAIN_MS_MAX, AGAIN_MS * 2 ** (known.times - 1))) continue;
-      messages.push(await this.#messageOf(where, head, { signal }));
+      const message = await this.#messageOf(where, head, { signal });
+      // It is ended below; a shard may be wanted yet.
+      if (shardOf(where) === null && message.expiresMs !== undefined && message.expiresMs <= wallClockMs()) continue;
+      messages.push(message);
       sent.set(key, { writeNonce: head.writeNonce, atMs: clock.nowMs(), times: (known?.times ?? 0) + 1 });
       count++;
       if (messages.length === SEND_MAX) await send();
@@ -125,7 +129,10 @@ export class Reconciler {
     sentBefore.clear();
     for (const [key, each] of sent) sentBefore.set(key, each);
     if (count > 0) say({ kind: 'reconciled', sent: count });
-    say({ kind: 'counted', work: await this.#work.count(alives, modelRates(await readRates(store, { signal })), wallClockMs(), { signal }) });
+    const expired = await expireOverdue(alives, due, { store, clock, say, endings: this.#endings }, { signal });
+    // Of a sharded job its shards are the work.
+    const working = alives.filter(({ where, head }) => head.join === undefined && !expired.has(jobPrefix(rootOf(where))));
+    say({ kind: 'counted', work: await this.#work.count(working, modelRates(await readRates(store, { signal })), wallClockMs(), { signal }) });
   }
 
   /** Waits until the next walk; less, if a process of this machine that owned a job has ended: it will not say so itself. */

@@ -2,7 +2,6 @@
  * What a worker does for messages of sharded jobs, beside running their shards: a message of the job itself asks for its shards to be there, and one of a
  * shard whose job is over ends the shard.
  */
-import type { Clock } from '../core/clock.ts';
 import { inParallel } from '../core/waiting.ts';
 import { bearShards } from '../kv/create.ts';
 import { endJob } from '../kv/end.ts';
@@ -11,20 +10,16 @@ import { beginSharded } from '../kv/join.ts';
 import { type JobKey, shardKey, shardOf } from '../kv/names.ts';
 import { protocolOf } from '../kv/protocol.ts';
 import { readHead } from '../kv/read.ts';
-import type { Told } from '../job/endings.ts';
-import type { ObjectStore } from '../ports/object-store.ts';
 import type { Queue, SliceMessage } from '../ports/queue.ts';
+import { expire, type OverdueOptions } from './overdue.ts';
 import type { Verdict } from './verdict.ts';
 
-export interface ShardsOptions {
-  readonly store: ObjectStore;
+export interface ShardsOptions extends OverdueOptions {
   readonly queue: Pick<Queue, 'sendAll'>;
-  readonly clock: Clock;
-  readonly endings: Told;
 }
 
 /** What is left of a verdict; null: all is done, and the message is not needed any more. */
-export async function shardVerdict(message: SliceMessage, where: JobKey, head: Head | null, verdict: Verdict, { store, queue, clock, endings }: ShardsOptions): Promise<Verdict | null> {
+export async function shardVerdict(message: SliceMessage, where: JobKey, head: Head | null, verdict: Verdict, { store, queue, clock, endings, say }: ShardsOptions): Promise<Verdict | null> {
   if (head?.join !== undefined) {
     if (isTerminal(head.state)) await endings.jobEnded(where);
     else await announce(message, head, { store, queue, clock });
@@ -38,10 +33,7 @@ export async function shardVerdict(message: SliceMessage, where: JobKey, head: H
   if (verdict.kind === 'expire') {
     // It is the job that waits for its first worker: once a shard has one, the others may take their time.
     const parent = await readHead(store, shard.parent);
-    if (parent?.head.state === 'queued') {
-      await endJob(store, shard.parent, 'expired', { clock });
-      await endings.jobEnded(shard.parent);
-    }
+    if (parent?.head.state === 'queued') await expire(shard.parent, { store, clock, endings, say });
   }
   const { head: parent } = await beginSharded(store, shard.parent, { clock });
   if (!isTerminal(parent.state)) return verdict.kind === 'run' ? verdict : { kind: 'run', slice: message.slice, force: false, alone: false };
@@ -54,7 +46,7 @@ export async function shardVerdict(message: SliceMessage, where: JobKey, head: H
  * Its shards are there afterwards. Those of a job that nobody has begun have a message each; later only those that were not born before: all others have
  * been sent, and have markers of their own, by which the walk finds what is lost.
  */
-async function announce({ slice: _s, ...message }: SliceMessage, head: Head, { store, queue, clock }: Omit<ShardsOptions, 'endings'>): Promise<void> {
+async function announce({ slice: _s, ...message }: SliceMessage, head: Head, { store, queue, clock }: Omit<ShardsOptions, 'endings' | 'say'>): Promise<void> {
   const shards = Array.from({ length: head.join?.shards ?? 0 }, (_, i) => i).filter((i) => head.join?.joined.includes(i) !== true);
   const found = await inParallel(shards.length, READS_AT_ONCE, undefined, async (i) => await readHead(store, shardKey(head, shards[i] ?? 0)));
   await bearShards(protocolOf(store, { clock }), head, undefined);

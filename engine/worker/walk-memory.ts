@@ -15,15 +15,16 @@ const BYTES_MAX = 32 * 2 ** 20;
 /** Empty, if there is none that can be read. @throws EngineError ERR_STORE, ERR_CANCELLED. */
 export async function readWalkMemory(store: ObjectStore, { signal }: CallOptions = {}): Promise<WalkMemory> {
   const found = await store.get(KEY, { range: { offset: 0, bytes: BYTES_MAX }, bytesMax: BYTES_MAX, signal });
-  return (found === null ? null : parse(textOfBytes(found.chunks))) ?? { seen: new Map(), sent: new Map() };
+  return (found === null ? null : parse(textOfBytes(found.chunks))) ?? { seen: new Map(), sent: new Map(), due: new Map() };
 }
 
 /** What is too large to be read again is not written. @throws EngineError ERR_STORE, ERR_CANCELLED. */
-export async function writeWalkMemory(store: ObjectStore, { seen, sent }: WalkMemory, { signal }: CallOptions = {}): Promise<void> {
+export async function writeWalkMemory(store: ObjectStore, { seen, sent, due }: WalkMemory, { signal }: CallOptions = {}): Promise<void> {
   const body = utf8Of(JSON.stringify({
     format: FORMAT,
     seen: [...seen].map(([key, { writeNonce, sinceMs }]) => [key, writeNonce, Math.round(sinceMs)]),
     sent: [...sent].map(([key, { writeNonce, atMs, times }]) => [key, writeNonce, Math.round(atMs), times]),
+    due: [...due],
   }));
   if (body.byteLength > BYTES_MAX) return;
   const outcome = await store.put(KEY, [body], { signal });
@@ -38,9 +39,9 @@ function parse(text: string): WalkMemory | null {
   } catch {
     return null;
   }
-  const { format, seen, sent } = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
-  if (format !== FORMAT || !Array.isArray(seen) || !Array.isArray(sent)) return null;
-  const memory: WalkMemory = { seen: new Map(), sent: new Map() };
+  const { format, seen, sent, due = [] } = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
+  if (format !== FORMAT || !Array.isArray(seen) || !Array.isArray(sent) || !Array.isArray(due)) return null;
+  const memory: WalkMemory = { seen: new Map(), sent: new Map(), due: new Map() };
   for (const entry of seen as unknown[]) {
     const [key, writeNonce, sinceMs] = rowOf(entry);
     if (typeof key === 'string' && typeof writeNonce === 'string' && typeof sinceMs === 'number') memory.seen.set(key, { writeNonce, sinceMs });
@@ -48,6 +49,10 @@ function parse(text: string): WalkMemory | null {
   for (const entry of sent as unknown[]) {
     const [key, writeNonce, atMs, times] = rowOf(entry);
     if (typeof key === 'string' && typeof writeNonce === 'string' && typeof atMs === 'number' && typeof times === 'number') memory.sent.set(key, { writeNonce, atMs, times });
+  }
+  for (const entry of due as unknown[]) {
+    const [key, atMs] = rowOf(entry);
+    if (typeof key === 'string' && (typeof atMs === 'number' || atMs === null)) memory.due.set(key, atMs);
   }
   return memory;
 }

@@ -1,6 +1,6 @@
 /** The queue in a directory keeps every promise, among processes, and whatever becomes of those. */
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
@@ -23,9 +23,9 @@ afterAll(() => rmSync(root, { recursive: true, force: true }));
 const message: SliceMessage = { v: 1, tenant: 'acme', job: 'sums', slice: 0 };
 const HOUR = { max: 1, waitMs: 0, visibilityMs: 3_600_000 };
 
-async function open(directory = fresh()): Promise<QueueBench> {
+async function open(directory = fresh(), lateMs = 0): Promise<QueueBench> {
   const clock = new ManualClock();
-  const { queue } = await openDirectoryQueue(directory, { clock, nowMs: () => 1_800_000_000_000 + clock.nowMs(), receivesMax: RECEIVES });
+  const { queue } = await openDirectoryQueue(directory, { clock, nowMs: () => 1_800_000_000_000 + lateMs + clock.nowMs(), receivesMax: RECEIVES });
   const pass = async (delayMs: number) => {
     clock.advance(delayMs);
     await clock.settle();
@@ -52,9 +52,14 @@ async function elsewhere(directory: string, script: string): Promise<void> {
 }
 
 const looks = vi.hoisted(() => ({ count: 0 }));
+const reads = vi.hoisted((): string[] => []);
 vi.mock('node:fs/promises', async (original) => {
   const real = await original<typeof import('node:fs/promises')>();
-  return { ...real, readdir: (folder: string) => (looks.count++, real.readdir(folder)) };
+  return {
+    ...real,
+    readdir: (folder: string) => (looks.count++, real.readdir(folder)),
+    readFile: (file: string, as: 'utf8') => (reads.push(file), real.readFile(file, as)),
+  };
 });
 
 describe('the queue in a directory', () => {
@@ -125,6 +130,30 @@ describe('the queue in a directory', () => {
     writeFileSync(path.join(directory, '0-0000000000000000,0,0,-,live'), '{"v":1,"ten');
     expect(await (await now(directory)).receive(HOUR)).toMatchObject([{ message }]);
     expect(readdirSync(directory)).toContain('notes.txt');
+  });
+
+  test('leaves what it cannot read to whoever can, looks at it once, and lets go of it after a fortnight', async () => {
+    const directory = fresh();
+    const { queue, pass } = await open(directory);
+    const later = '{"v":2,"tenant":"acme","job":"sums","slice":0}';
+    const sentMs = 1_800_000_000_000;
+    const name = `${sentMs.toString(36)}-0000000000000000,${sentMs},0,-,live`;
+    writeFileSync(path.join(directory, name), later);
+    reads.length = 0;
+    for (let times = 0; times < 5; times++) {
+      expect(await queue.receive(HOUR)).toEqual([]);
+      expect(await queue.depth()).toMatchObject({ visible: 0, inFlight: 0 });
+      await pass(1_000);
+    }
+    expect(reads.filter((file) => file.endsWith(name))).toHaveLength(1);
+    await pass(13 * 86_400_000);
+    expect(await queue.receive(HOUR)).toEqual([]);
+    expect(readFileSync(path.join(directory, name), 'utf8')).toBe(later);
+    await queue.send(message);
+    expect(await queue.receive(HOUR)).toMatchObject([{ message }]);
+    await pass(86_400_000);
+    await (await open(directory, 14 * 86_400_000 + 5_000)).queue.depth();
+    expect(readdirSync(directory)).not.toContain(name);
   });
 
   test('says what is wrong with its place', async () => {

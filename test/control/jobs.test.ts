@@ -3,6 +3,7 @@ import { afterAll, describe, expect, test } from 'vitest';
 
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { createLocalQueue } from '../../engine/adapters/queue-local.ts';
+import { formatMessage, parseMessage } from '../../engine/adapters/queue-message.ts';
 import { NativeShelf } from '../../engine/control/native-shelf.ts';
 import type { Platform } from '../../engine/control/platform.ts';
 import { generate } from '../../engine/job/generate.ts';
@@ -118,6 +119,15 @@ describe('a job that is asked for', () => {
     for (const wrong of [{ wait_ms_max: 0 }, { wait_ms_max: 15 * 86_400_000 }, { priority: 'high' }]) {
       await expect(platform.submit({ ...SPEC, ...wrong } as never, me)).rejects.toMatchObject({ code: 'ERR_OPTION' });
     }
+  });
+
+  test('under a name of its own says so in a message that a queue can read, however fine the clock of the store', async () => {
+    const { platform, queue } = platformOn(new MemoryStore({ nowMs: () => NOON + 0.888 }), shelf);
+    const { createdMs } = await platform.submit({ ...SPEC, wait_ms_max: 90_000 }, { ...me, id: 'mine' });
+    expect(createdMs).toBe(NOON);
+    const [message] = queue.sent;
+    expect(message).toMatchObject({ job: 'mine', expiresMs: NOON + 90_000 });
+    expect(message && parseMessage(formatMessage(message))).toEqual(message);
   });
 
   test('that is poisoned shows how each of its takes ended', async () => {

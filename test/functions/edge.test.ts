@@ -159,7 +159,8 @@ describe('operation', () => {
     api.platform.pretended = null;
   });
 
-  test('work is sent away while jobs wait too long or the server goes down; looking is not', async () => {
+  test('work is sent away while jobs wait too long or the server goes down, without an alarm; looking is not', async () => {
+    const before = api.logged.length;
     for (const [health, code] of [[{ state: 'ready', queued: 9, running: 1, queueAgeMs: HTTP_LIMITS.QUEUE_AGE_MS + 1 }, 'overloaded'], [{ state: 'draining', queued: 0, running: 1, queueAgeMs: 0 }, 'draining']] as const) {
       api.platform.pretended = health;
       for (const path of ['/v1/chat/completions', '/v1/jobs', '/v1/responses', '/v1/jobs/x/extend']) {
@@ -171,6 +172,9 @@ describe('operation', () => {
       expect((await api.get('/v1/jobs')).status).toBe(200);
     }
     api.platform.pretended = null;
+    const lines = api.logged.slice(before).map((line) => JSON.parse(line) as { level: unknown; message: string; code?: string; err?: unknown });
+    expect(lines.filter(({ message }) => message === 'refused').map(({ code }) => code)).toEqual([...Array<string>(4).fill('overloaded'), ...Array<string>(4).fill('draining')]);
+    expect(lines.filter(({ level, message, err }) => message === 'failed' || err !== undefined || level === 'error')).toEqual([]);
     expect((await api.post('/v1/chat/completions', CHAT)).status).toBe(200);
   });
 

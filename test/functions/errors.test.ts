@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 
 import { ERROR_CODES, EngineError, type ErrorCode } from '../../engine/core/errors.ts';
-import { HttpError, failureOf } from '../../functions/errors.ts';
+import { HTTP_CODES, type HttpCode, HttpError, failureOf, isFault } from '../../functions/errors.ts';
 import { envelopeOf } from '../../functions/openai/errors.ts';
 import { problemOf } from '../../functions/problem.ts';
 
@@ -23,6 +23,13 @@ describe('the table of errors', () => {
       expect(failureOf(error)).toMatchObject({ status: 500, code: 'internal_error' });
       expect(JSON.stringify(problemOf(failureOf(error), 'r'))).not.toContain('secret');
     }
+  });
+
+  test('a refusal is no fault of the server; what it does not expect is', () => {
+    const edge = (Object.keys(HTTP_CODES) as HttpCode[]).filter((code) => isFault(failureOf(new HttpError(code, 'x'))));
+    expect(edge).toEqual(['internal_error']);
+    expect(isFault(failureOf(new EngineError('ERR_OVERLOADED', 'x')))).toBe(false);
+    for (const error of [new EngineError('ERR_STORE', 'x'), new EngineError('ERR_KEY', 'x'), new TypeError('x')]) expect(isFault(failureOf(error))).toBe(true);
   });
 
   test('a model or job that is not there is not described', () => {

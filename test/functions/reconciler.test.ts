@@ -8,11 +8,14 @@ import { EngineError } from '../../engine/core/errors.ts';
 import { IDLE_ROUND } from '../../engine/job/cost.ts';
 import { createJob } from '../../engine/kv/create.ts';
 import { endJob } from '../../engine/kv/end.ts';
+import type { JobKey } from '../../engine/kv/names.ts';
+import { readHead } from '../../engine/kv/read.ts';
 import { takeJob } from '../../engine/kv/take.ts';
 import type { Outgoing } from '../../engine/ports/sender.ts';
 import { Deliverer } from '../../engine/webhook/deliverer.ts';
 import { Outbox } from '../../engine/webhook/outbox.ts';
 import { Webhooks } from '../../engine/webhook/webhooks.ts';
+import { expire } from '../../engine/worker/overdue.ts';
 import { collectorFunction } from '../../functions/collector.ts';
 import { Emf } from '../../functions/emf.ts';
 import { openBatches } from '../../functions/open-batches.ts';
@@ -103,6 +106,58 @@ describe('a scheduled invocation', () => {
     expect(schedule.sent.map(({ body }) => (JSON.parse(body) as { data: { id: string } }).data.id)).toEqual([where.job]);
     await schedule.invoke();
     expect(schedule.sent).toHaveLength(1);
+  });
+
+  test('ends a job that waited longer than it was to, once, tells of it, and sends no message for it; one that has begun stays', async () => {
+    const schedule = new Schedule();
+    const webhooks = new Webhooks({ store: schedule.store, keys: null, allowLoopback: false });
+    await webhooks.create({ tenant: 'acme', url: 'https://example.com/hook', events: ['job.*'] });
+    const outline = (waitMsMax?: number) => JSON.stringify({
+      // Sealed: who walks needs no key.
+      format: 'ruminate-job/1 sealed', key: '', box: '',
+      shown: { spec: { model: 'm', ...(waitMsMax === undefined ? {} : { wait_ms_max: waitMsMax }) }, lengths: [100], model_id: '0'.repeat(64), parent: null },
+    });
+    const hourAgo = jobIds();
+    const created = async (spec: string, shards?: number) => {
+      const where = { tenant: 'acme', job: hourAgo(Date.now() - 3_600_000) };
+      await createJob(schedule.store, where, spec, { plan: { model: 'm', tokens: 100 }, shards });
+      return where;
+    };
+    const late = [await created(outline(1_000)), await created(outline(1_000), 2)];
+    const stays = [await created(outline(7_200_000)), await created(outline()), await created(outline(1_000))] as const;
+    const lease = await takeJob(schedule.store, stays[2], options());
+    const state = async (where: JobKey) => (await readHead(schedule.store, where))?.head.state;
+    expect(await schedule.invoke()).toMatchObject({ work: { waiting: 2, running: 1 } });
+    expect(await Promise.all(late.map(state))).toEqual(['expired', 'expired']);
+    expect(await Promise.all(stays.map(state))).toEqual(['queued', 'queued', 'running']);
+    const told = () => schedule.sent.map(({ body }) => JSON.parse(body) as { type: string; data: { id: string } }).map(({ type, data }) => `${type} ${data.id}`).toSorted();
+    expect(told()).toEqual(late.map(({ job }) => `job.expired ${job}`).toSorted());
+    // What a walk has read of a spec the next one knows.
+    const specsRead = () => schedule.store.log.filter(({ kind, key }) => kind === 'get' && key.includes('/spec-')).length;
+    const before = specsRead();
+    expect(before).toBeGreaterThanOrEqual(4);
+    await schedule.invoke();
+    expect(specsRead()).toBe(before);
+    await lease.commit({ state: 'parked', manifest: null, objects: [] });
+    schedule.clock.advance(SILENT_MS);
+    await schedule.invoke();
+    schedule.clock.advance(SILENT_MS);
+    await schedule.invoke();
+    // Those that wait; for what began there is a message already, for all that the walk knows.
+    expect((await schedule.messages()).toSorted()).toEqual([stays[0].job, stays[1].job].toSorted());
+    expect(told()).toHaveLength(2);
+    expect(await state(stays[2])).toBe('parked');
+  });
+
+  test('a job that a worker has begun since it was found overdue is left to it', async () => {
+    const schedule = new Schedule();
+    const where = await schedule.created();
+    const lease = await takeJob(schedule.store, where, options());
+    const said: unknown[] = [];
+    const endings = { jobEnded: async () => void said.push('told') };
+    expect(await expire(where, { store: schedule.store, clock: schedule.clock, endings, say: (event) => said.push(event) })).toBe(false);
+    expect(said).toEqual([]);
+    await lease.touch();
   });
 
   test('tells CloudWatch how much work there is, also when there is none', async () => {

@@ -52,7 +52,7 @@ async function walk(store: ObjectStore): Promise<readonly string[]> {
     if (found.kind === 'unreadable') throw found.error;
     const message: SliceMessage = { v: 1, ...found.where, slice: found.head.slice };
     if (shardOf(found.where) !== null) sent.push(found.where.job);
-    await shardVerdict(message, found.where, found.head, { kind: 'run', slice: 0, force: false, alone: false }, { store, queue, clock: new HastyClock(20_000), endings: endings(store) });
+    await shardVerdict(message, found.where, found.head, { kind: 'run', slice: 0, force: false, alone: false }, { store, queue, clock: new HastyClock(20_000), endings: endings(store), say: () => undefined });
   }
   return sent;
 }

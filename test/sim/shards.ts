@@ -158,7 +158,7 @@ async function commit(lease: Lease, { rule, chains }: Divided, index: number, to
 async function verdictOn(its: Setting, where: JobKey): Promise<unknown> {
   const head = (await readHead(its.store, where))?.head ?? null;
   const verdict = head !== null && isTerminal(head.state) ? { kind: 'drop', why: 'ended' } as const : { kind: 'run', slice: 0, force: true, alone: false } as const;
-  return await shardVerdict({ v: 1, ...where, slice: 0 }, where, head, verdict, { store: its.store, queue: { sendAll: async () => undefined }, clock: its.clock, endings: endingsOf(its) });
+  return await shardVerdict({ v: 1, ...where, slice: 0 }, where, head, verdict, { store: its.store, queue: { sendAll: async () => undefined }, clock: its.clock, endings: endingsOf(its), say: () => undefined });
 }
 
 async function walkOften(its: Setting, world: World): Promise<void> {

@@ -19,14 +19,15 @@ describe('a target', () => {
     'https://127.0.0.1/', 'https://127.1/', 'https://2130706433/', 'https://0x7f000001/', 'https://0177.0.0.1/', 'https://0/', 'https://[::1]/', 'https://[::]/',
     'https://[::ffff:127.0.0.1]/', 'https://[::ffff:7f00:1]/', 'https://[::127.0.0.1]/', 'https://[::10.0.0.1]/', 'https://[::169.254.169.254]/', 'https://[::808:808]/', 'https://[4000::1]/', 'https://10.0.0.1/', 'https://172.16.0.1/', 'https://192.168.1.1/', 'https://169.254.169.254/latest/meta-data',
     'https://100.64.0.1/', 'https://[fd00:ec2::254]/', 'https://[fe80::1]/', 'https://[fec0::1]/', 'https://[64:ff9b::a00:1]/', 'https://[2002:a00:1::]/', 'https://224.0.0.1/', 'https://255.255.255.255/',
+    'https://localhost/', 'https://LOCALHOST./x', 'https://api.localhost:8443/', 'https://printer.local/', 'https://metadata.google.internal/', 'https://nas.home.arpa/',
     'http://example.com/', 'ftp://example.com/', 'file:///etc/passwd', 'https://user@example.com/', 'https://:pass@example.com/', 'example.com', '', `https://example.com/${'x'.repeat(3_000)}`,
   ])('like %s is refused before anything is stored', (url) => {
     expect(() => parseTarget(url, PUBLIC)).toThrow(expect.objectContaining({ code: 'ERR_OPTION', message: expect.stringMatching(/^url must /) }));
   });
 
   test('of the public internet is taken; for development also this machine, and nothing else', () => {
-    for (const url of ['https://example.com/hooks?a=b', 'https://8.8.8.8:8443/', 'https://[2001:4860:4860::8888]/']) expect(parseTarget(url, PUBLIC).href).toBe(url);
-    for (const url of ['http://127.0.0.1:8080/', 'http://[::1]/', 'http://localhost/', 'https://127.0.0.1/']) parseTarget(url, DEVELOPMENT);
+    for (const url of ['https://example.com/hooks?a=b', 'https://8.8.8.8:8443/', 'https://[2001:4860:4860::8888]/', 'https://localhost.example.com/', 'https://notlocalhost/']) expect(parseTarget(url, PUBLIC).href).toBe(url);
+    for (const url of ['http://127.0.0.1:8080/', 'http://[::1]/', 'http://localhost/', 'https://127.0.0.1/', 'http://host.docker.internal/']) parseTarget(url, DEVELOPMENT);
     for (const url of ['http://8.8.8.8/', 'http://10.0.0.1/', 'https://192.168.0.1/', 'http://169.254.169.254/']) expect(() => parseTarget(url, DEVELOPMENT)).toThrow();
     // Names are judged by what they resolve to, when they are asked.
     expect(isAllowed(new URL('http://localhost/'), '93.184.216.34', DEVELOPMENT)).toBe(false);

@@ -1,0 +1,85 @@
+/** Jobs that waited longer for their first worker than they were to wait (`wait_ms_max`): by whom they are ended, and how. */
+import { dueMsOf } from '../control/record.ts';
+import { type Clock, wallClockMs } from '../core/clock.ts';
+import { codeOf } from '../core/errors.ts';
+import { inParallel, throwIfCancelled } from '../core/waiting.ts';
+import type { Told } from '../job/endings.ts';
+import { outlineOf } from '../job/sealed-spec.ts';
+import { endJob } from '../kv/end.ts';
+import { isTerminal, type Head } from '../kv/head.ts';
+import { type JobKey, jobPrefix, shardOf } from '../kv/names.ts';
+import { readSpec } from '../kv/read.ts';
+import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
+import type { WorkerEvent } from './events.ts';
+
+export interface OverdueOptions {
+  readonly store: ObjectStore;
+  readonly clock: Clock;
+  /** Who is told that a job has ended. */
+  readonly endings: Told;
+  readonly say: (event: WorkerEvent) => void;
+}
+
+/** Of the wall clock, by job; null: it may wait for ever. It never changes. */
+export type DueTimes = Map<string, number | null>;
+
+/** Specs that one walk reads; what is beyond is read by the next. */
+const LOOKS_MAX = 2_000;
+const AT_ONCE = 8;
+
+/**
+ * The job ends as `expired`, unless a worker has begun it since it was looked at. A marker that stays is found by the walk.
+ * @returns whether it has ended, in whatever way. @throws EngineError as `endJob`.
+ */
+export async function expire(where: JobKey, { store, clock, endings, say }: OverdueOptions, { signal }: CallOptions = {}): Promise<boolean> {
+  const { head, changed } = await endJob(store, where, 'expired', { clock, signal, onlyFrom: 'queued' });
+  if (changed) say({ kind: 'expired', where });
+  if (!isTerminal(head.state)) return false;
+  await endings.jobEnded(where, { signal }).catch(() => undefined);
+  return true;
+}
+
+/**
+ * Ends those that are past their time, so that who waits for one is told though no worker comes.
+ * @param met by a walk: all that lives. @param due of walks before; afterwards, of what was met. @returns those that have ended, by prefix. @throws EngineError ERR_STORE, ERR_CANCELLED.
+ */
+export async function expireOverdue(met: readonly Pick<Waiting, 'where' | 'head'>[], due: DueTimes, options: OverdueOptions, { signal }: CallOptions = {}): Promise<ReadonlySet<string>> {
+  // A shard waits as long as its job does.
+  const waiting = met.filter(({ where, head }) => head.state === 'queued' && shardOf(where) === null).map((each): Waiting => ({ ...each, key: jobPrefix(each.where) }));
+  const living = new Set(waiting.map(({ key }) => key));
+  for (const key of due.keys()) if (!living.has(key)) due.delete(key);
+  const fresh = waiting.filter(({ key }) => !due.has(key)).slice(0, LOOKS_MAX);
+  await inParallel(fresh.length, AT_ONCE, signal, async (i, stop) => {
+    const { where, head, key } = fresh[i] as Waiting;
+    await unlessDamaged(async () => {
+      due.set(key, null);
+      due.set(key, await dueMsOf(options.store, where, head, outlineOf(await readSpec(options.store, where, head.spec, { signal: stop })), { signal: stop }));
+    }, stop);
+  });
+  const nowMs = wallClockMs();
+  const late = waiting.filter(({ key }) => (due.get(key) ?? Infinity) <= nowMs);
+  const ended = new Set<string>();
+  await inParallel(late.length, AT_ONCE, signal, async (i, stop) => {
+    const { where, key } = late[i] as Waiting;
+    await unlessDamaged(async () => {
+      if (await expire(where, options, { signal: stop })) ended.add(key);
+    }, stop);
+  });
+  return ended;
+}
+
+interface Waiting {
+  readonly where: JobKey;
+  readonly head: Head;
+  readonly key: string;
+}
+
+/** One that cannot be read, or is gone since, is no reason not to look at the others: whoever runs it, or the walk, says what is wrong with it. */
+async function unlessDamaged(act: () => Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+  try {
+    await act();
+  } catch (error) {
+    throwIfCancelled(signal);
+    if (!['ERR_CHECKPOINT', 'ERR_JOB_NOT_FOUND'].includes(codeOf(error) ?? '')) throw error;
+  }
+}
