@@ -37,7 +37,7 @@ export function repeated(text: string, before: readonly string[] | undefined): r
 }
 
 /** The names of config.json are accepted for the ones of the engine. */
-const ALIASES: Readonly<Record<string, string>> = { window_size: 'window', initial_alpha_offset: 'alpha_offset' };
+const ALIASES: ReadonlyMap<string, string> = new Map([['window_size', 'window'], ['initial_alpha_offset', 'alpha_offset']]);
 
 /**
  * For `--set key=value`, given once for each key.
@@ -47,7 +47,9 @@ export function setting(text: string, before: Readonly<Record<string, string>>):
   const at = text.indexOf('=');
   if (at < 1) throw new EngineError('ERR_OPTION', `--set takes key=value; got "${text}".`);
   const name = text.slice(0, at).replace(/^dms_/, '');
-  const key = ALIASES[name] ?? name;
+  // Others, as __proto__, are of no option and would be lost on the way to the engine, which knows them all.
+  if (!/^[a-z]/i.test(name)) throw new EngineError('ERR_OPTION', `--set takes key=value with the name of an option; got "${text}".`);
+  const key = ALIASES.get(name) ?? name;
   if (Object.hasOwn(before, key)) throw new EngineError('ERR_OPTION', `--set ${key} is given twice.`);
   return { ...before, [key]: text.slice(at + 1) };
 }

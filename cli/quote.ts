@@ -3,7 +3,7 @@ import { type Command, Option } from 'commander';
 
 import { openStore } from '../engine/adapters/store-url.ts';
 import { monthlyCost } from '../engine/checkpoint/survey.ts';
-import { modelRates, readRates } from '../engine/control/rates.ts';
+import { type Speed, modelRates, readRates } from '../engine/control/rates.ts';
 import { EngineError } from '../engine/core/errors.ts';
 import { AS_OF, PRICES } from '../engine/core/prices.ts';
 import { type Quote, cacheShape } from '../engine/job/budget.ts';
@@ -38,7 +38,7 @@ export interface PricedQuote {
   readonly machine: { readonly name: MachineName; readonly accelerator: string | null; readonly usd_per_hour: number; readonly is_spot: boolean };
   /** Of all chains of a worker that has enough of them; null: nobody has said or measured it, and it cannot be estimated. */
   readonly tokens_per_second: number | null;
-  readonly rate_from: 'option' | 'workers' | 'estimate' | null;
+  readonly rate_from: 'option' | 'workers' | 'probe' | 'estimate' | null;
   /** Of an estimate: chains like these that the machine holds at a time. */
   readonly chains_at_a_time: number | null;
   /** Of one worker, shared with other jobs as far as it has room. */
@@ -88,13 +88,13 @@ export function quoteCommand(): Command {
 }
 
 /** @throws EngineError ERR_OPTION, ERR_STORE. */
-async function measured({ model }: PreparedJob, { store, tokensPerSecond }: QuoteFlags, signal: AbortSignal): Promise<number | null> {
+async function measured({ model, lengths }: PreparedJob, { store, tokensPerSecond }: QuoteFlags, signal: AbortSignal): Promise<Speed | null> {
   if (tokensPerSecond !== undefined && !(tokensPerSecond > 0)) throw new EngineError('ERR_OPTION', `tokens-per-second must be more than 0; got ${tokensPerSecond}.`);
   if (store === undefined || tokensPerSecond !== undefined) return null;
-  return modelRates(await readRates(await openStore(store), { signal })).of(nameOf(model));
+  return modelRates(await readRates(await openStore(store), { signal })).speed(nameOf(model), lengths.length);
 }
 
-export function price(job: PreparedJob, { machine, spot = false, usdPerHour, tokensPerSecond }: Pick<QuoteFlags, 'machine' | 'spot' | 'usdPerHour' | 'tokensPerSecond'>, measuredRate: number | null): PricedQuote {
+export function price(job: PreparedJob, { machine, spot = false, usdPerHour, tokensPerSecond }: Pick<QuoteFlags, 'machine' | 'spot' | 'usdPerHour' | 'tokensPerSecond'>, measuredRate: Speed | null): PricedQuote {
   const { info, resolved } = job.model;
   const quote = quoteOf(job, info.fileBytes);
   const accelerator = machine === 'cpu' ? null : ACCELERATORS[machine];
@@ -105,7 +105,7 @@ export function price(job: PreparedJob, { machine, spot = false, usdPerHour, tok
     promptTokens: quote.prompt_tokens,
     length: Math.max(...quote.lengths),
   }, accelerator);
-  const [rate, from] = tokensPerSecond !== undefined ? [tokensPerSecond, 'option'] as const : measuredRate !== null ? [measuredRate, 'workers'] as const : estimate !== null ? [estimate.tokensPerSecond, 'estimate'] as const : [null, null];
+  const [rate, from] = tokensPerSecond !== undefined ? [tokensPerSecond, 'option'] as const : measuredRate !== null ? [measuredRate.tokensPerSecond, measuredRate.basis === 'probe' ? 'probe' : 'workers'] as const : estimate !== null ? [estimate.tokensPerSecond, 'estimate'] as const : [null, null];
   const said = usdPerHourOf(usdPerHour);
   const perHour = said ?? PRICES.machines[machine][spot ? 'spot' : 'onDemand'];
   const tokens = quote.lengths.reduce((sum, length) => sum + length, 0);
@@ -145,7 +145,7 @@ function text({ model, compression_ratio: cr, quote, completion_tokens: tokens, 
     ['KV at its largest', bytes(expected.peak_kv_bytes), bytes(worst.peak_kv_bytes)],
     ['memory', bytes(expected.allocated_bytes), bytes(worst.allocated_bytes)],
   ], paint);
-  const said = { option: 'as you say', workers: 'as workers of the store have measured', estimate: `estimated from its memory's bandwidth, ${plural(chains ?? 0, 'such chain')} at a time (the engine itself computes on CPUs so far)` };
+  const said = { option: 'as you say', workers: 'as workers of the store have measured', probe: 'as a worker of the store has timed a few steps of so many chains alone', estimate: `estimated from its memory's bandwidth, ${plural(chains ?? 0, 'such chain')} at a time (the engine itself computes on CPUs so far)` };
   const speed = rate === null || from === null ? 'unknown: say it with --tokens-per-second, or which workers have measured it with --store' : `${count(rate)} tokens/s, ${said[from]}`;
   const who = `${machine.name}${machine.accelerator === null ? '' : ` (${machine.accelerator})`}, ${dollars(machine.usd_per_hour)} an hour${machine.is_spot ? ' as Spot' : ''}`;
   return `${paint.bold(model)} at CR ${ratio(cr)}: ${plural(quote.lengths.length, 'chain')} of at most ${count(Math.max(...quote.lengths))} tokens after a prompt of ${count(quote.prompt_tokens)}

@@ -1,5 +1,6 @@
 /** What a finished job looks like to a reader: the answer, the ballots, what it cost. Pure: returns text. */
 import type { Ballot, JobResult, ModelTiming } from '../engine/job/generate.ts';
+import type { Resumption, StoredResult } from '../engine/job/slice.ts';
 import { STATE } from './live.ts';
 import { bytes, count, plural, ratio, safe, seconds, table, type Paint } from './text.ts';
 
@@ -8,8 +9,11 @@ export interface ReportOptions {
   readonly showChains: boolean;
 }
 
-/** @example process.stdout.write(report(result, { paint, showChains: false })) */
-export function report(result: JobResult, { paint, showChains }: ReportOptions): string {
+/**
+ * Of a stored job also how its slices began.
+ * @example process.stdout.write(report(result, { paint, showChains: false }))
+ */
+export function report(result: JobResult & Partial<Pick<StoredResult, 'resumed'>>, { paint, showChains }: ReportOptions): string {
   // With one chain and nothing elected the text is all there is.
   const parts = showChains || (result.answer === null && result.chains.length === 1) ? [chainsOf(result, paint)] : [];
   parts.push(answerOf(result, paint));
@@ -49,7 +53,7 @@ function ranges(sorted: readonly number[]): string {
   return runs.map(([from, to]) => (from === to ? `${from}` : `${from}-${to}`)).join(', ');
 }
 
-function usageTable({ usage, timing, chains }: JobResult, paint: Paint): string {
+function usageTable({ usage, timing, chains, resumed = [] }: Parameters<typeof report>[0], paint: Paint): string {
   const decode = `${count(timing.tokens_per_second)} tokens/s`;
   const rows: [string, string][] = [
     ['tokens', `${count(usage.completion_tokens)} in ${plural(chains.length, 'chain')} after a prompt of ${count(usage.prompt_tokens)}`],
@@ -57,11 +61,20 @@ function usageTable({ usage, timing, chains }: JobResult, paint: Paint): string 
     ['peak KV', `${plural(usage.peak_kv_tokens, 'token')}, ${bytes(usage.peak_kv_bytes)}`],
     ['compression', `${ratio(usage.compression_ratio)} at the end`],
     ['time', `${seconds(timing.decode_ms)} at ${decode}, load ${seconds(timing.load_ms)}, prefill ${seconds(timing.prefill_ms)}`],
+    ...(resumed.length === 0 ? [] : [resumedRow(resumed)]),
     ...(timing.model !== undefined && timing.model.fetched_bytes > 0 ? [fetchedRow(timing.model)] : []),
     ['machine', `${timing.isa}, ${plural(timing.threads, 'thread')}`],
   ];
   const width = Math.max(...rows.map(([name]) => name.length));
   return rows.map(([name, value]) => `${paint.dim(name.padEnd(width))}  ${value}`).join('\n');
+}
+
+/** The last time in words, and what all of them computed a second time. */
+function resumedRow(resumed: readonly Resumption[]): [string, string] {
+  const last = resumed.at(-1)!;
+  const again = resumed.reduce((sum, { tokens_recomputed }) => sum + tokens_recomputed, 0);
+  const how = `${last.outcome} at step ${count(last.from_step)}${last.reason === null ? '' : ` (${safe(last.reason, { line: true })})`}`;
+  return ['resumed', `${resumed.length === 1 ? '' : `${resumed.length} times, last `}${how}; ${plural(again, 'token')} computed again`];
 }
 
 function fetchedRow({ fetched_bytes, resolve_ms, fetch_ms, verify_ms, map_ms, warm_ms }: ModelTiming): [string, string] {

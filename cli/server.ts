@@ -68,6 +68,9 @@ export interface OpenServer {
   close(deadlineMs: number): Promise<{ readonly isDrained: boolean; readonly parked: number }>;
 }
 
+/** Of weights that are loaded before anybody asks for them, so that a first quote has seconds: what takes a second or two. */
+const PROBED_BYTES_MAX = 2 ** 30;
+
 /** @throws EngineError ERR_STORE_CONFIG, ERR_STORE, ERR_QUEUE_CONFIG, ERR_QUEUE, ERR_KEY, ERR_OPTION, ERR_CANCELLED: before anything listens. */
 export async function openServer({ host, port, store: url, queue: queueFlags, worker: works, names, threads, sliceMs, policy, auth, proxies, publicUrl, usdPerHour, emfNamespace, webhooksToLoopback, retention, logLevel, signal }: ServerOptions): Promise<OpenServer> {
   const clock = systemClock;
@@ -140,7 +143,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
   const app = createApp({ platform, checkpoints: catalogue, storage, webhooks, auth, log, metrics: metrics.scrape, telemetry, clock });
   const listening = await listen({ fetch: (request, from) => app.fetch(request, from), host, port, proxies, onServer: (server) => metrics.watch(server) });
   passed('listen');
-  if (works) worker.start();
+  if (works) worker.start(await probedOf(models, shelf));
   chores.start(storage.batches);
   return {
     url: listening.url,
@@ -160,4 +163,16 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
       return { isDrained, parked };
     },
   };
+}
+
+/** In the order in which they are listed, the default first. */
+async function probedOf(models: readonly string[], shelf: NativeShelf): Promise<readonly string[]> {
+  let bytes = 0;
+  const probed: string[] = [];
+  for (const name of models) {
+    // Gone since it was listed: no reason not to start.
+    bytes += (await shelf.model(name).catch(() => null))?.info.fileBytes ?? Infinity;
+    if (bytes <= PROBED_BYTES_MAX) probed.push(name);
+  }
+  return probed;
 }

@@ -2,13 +2,16 @@
 import pino from 'pino';
 
 import { keyProviderOf } from '../engine/adapters/key-url.ts';
+import type { NoticesOptions } from '../engine/adapters/notices.ts';
 import { PromptThreads } from '../engine/adapters/prompt-threads.ts';
-import { untilInterrupted } from '../engine/adapters/spot.ts';
+import { openNotices } from '../engine/adapters/queue-url.ts';
+import { type Interruption, untilInterrupted, whoami } from '../engine/adapters/spot.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
 import { protectWhileBusy } from '../engine/adapters/task-protection.ts';
 import { NativeShelf } from '../engine/control/native-shelf.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
 import { type Clock, systemClock } from '../engine/core/clock.ts';
+import { EngineError } from '../engine/core/errors.ts';
 import { untilAborted } from '../engine/core/waiting.ts';
 import { LoadedModels } from '../engine/job/loaded-models.ts';
 import { SliceSpans } from '../engine/telemetry/slices.ts';
@@ -60,6 +63,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   // Whether it is there and lets us in is better said now than by a worker that waits for ever.
   await queue.depth({ signal });
   passed('queue_ms');
+  const notices = config.notices === null ? null : await noticesOf(config.notices, { clock, signal });
   const keys = await keyProviderOf();
   const finder = modelFinder();
   using prompts = new PromptThreads({ clock });
@@ -102,7 +106,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   passed('models_ms');
   metrics.coldStart('models', began.models_ms);
   log.info(began, 'worker started');
-  worker.start();
+  worker.start(config.models);
   chores.start(openBatches({ store, keys, platform, outbox, log, clock }).batches);
   say(`working for ${store.url} from ${queue.url}${config.models.length === 0 ? '' : `, with ${config.models.join(', ')} loaded`}`);
   const released = new AbortController();
@@ -110,7 +114,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   const protection = taskAgent === null ? null : protectWhileBusy({
     clock, agent: taskAgent, signal: released.signal, longestMs: config.sliceMs, isBusy: () => worker.running > 0, onTrouble: (error) => log.warn({ err: error }, 'this task is not protected while it works'),
   });
-  const why = await whyToStop(config, { clock, startMs, signal, onTrouble: (error) => log.warn({ err: error }, 'the metadata service does not answer') });
+  const why = await whyToStop(config, { clock, startMs, signal, notices, onTrouble: (error, of) => log.warn({ err: error }, `the ${of} does not answer`) });
   if (why !== null) say(`stopping: ${why}; handing back what runs`);
   released.abort();
   const [isDrained] = await Promise.all([worker.drain({ deadlineMs: config.graceMs }), chores.stop(config.graceMs), protection]);
@@ -121,9 +125,22 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   return { isDrained, parked };
 }
 
+type Notices = (options: Pick<NoticesOptions, 'signal' | 'onTrouble'>) => Promise<Interruption | null>;
+
+/** @throws EngineError ERR_QUEUE_CONFIG; ERR_OPTION: it does not know about whom to listen. */
+async function noticesOf(url: string, { clock, signal }: Pick<NoticesOptions, 'clock' | 'signal'>): Promise<Notices> {
+  const { client, url: address } = await openNotices(url);
+  const self = await whoami({ clock, signal });
+  if (self.instance === null && self.task === null) throw new EngineError('ERR_OPTION', 'A worker with --notices must know which machine it is on, and no metadata service tells: set RUMINATE_INSTANCE to the id of its EC2 instance.');
+  // The SDK is loaded only where there are notices.
+  const { untilNoticed } = await import('../engine/adapters/notices.ts');
+  return (options) => untilNoticed({ client, url: address, self, clock, ...options });
+}
+
 /** null: it was told to. */
 async function whyToStop(
-  { timeLimitMs, graceMs, memoryLimitBytes, spot }: WorkerConfig, { clock, startMs, signal, onTrouble }: { readonly clock: Clock; readonly startMs: number; readonly signal: AbortSignal; readonly onTrouble: (error: unknown) => void },
+  { timeLimitMs, graceMs, memoryLimitBytes, spot }: WorkerConfig,
+  { clock, startMs, signal, notices, onTrouble }: { readonly clock: Clock; readonly startMs: number; readonly signal: AbortSignal; readonly notices: Notices | null; readonly onTrouble: (error: unknown, of: string) => void },
 ): Promise<string | null> {
   const found = new AbortController();
   const over = AbortSignal.any([signal, found.signal]);
@@ -131,6 +148,9 @@ async function whyToStop(
   const stop = (reason: string) => {
     why ??= reason;
     found.abort();
+  };
+  const noticed = (notice: Interruption | null) => {
+    if (notice !== null) stop(`EC2 takes this machine back (${notice.action}${notice.at === null ? '' : ` at ${notice.at}`})`);
   };
   const watches: Promise<void>[] = [];
   if (timeLimitMs !== null) {
@@ -148,10 +168,9 @@ async function whyToStop(
     })());
   }
   if (spot) {
-    watches.push(untilInterrupted({ clock, signal: over, onTrouble }).then((notice) => {
-      if (notice !== null) stop(`EC2 takes this machine back (${notice.action}${notice.at === null ? '' : ` at ${notice.at}`})`);
-    }));
+    watches.push(untilInterrupted({ clock, signal: over, onTrouble: (error) => onTrouble(error, 'metadata service') }).then(noticed));
   }
+  if (notices !== null) watches.push(notices({ signal: over, onTrouble: (error) => onTrouble(error, 'queue of notices') }).then(noticed));
   // No timer is longer than 24.8 days; a worker without a limit is.
   while (!over.aborted) await untilAborted(clock, 2 ** 31 - 1, over);
   found.abort();

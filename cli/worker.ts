@@ -13,7 +13,7 @@ const HELP = `
 The worker stops for SIGTERM or Ctrl-C (a second one leaves at once), a Spot notice, its time limit and its memory limit, each in the same way:
 it takes nothing more, finishes the step, commits, gives the messages back and exits 0 within the grace. Killed, it loses what it had not
 committed; another worker goes on. Options go before variables: RUMINATE_STORE, _QUEUE, _BATCH_QUEUE, _SLOTS, _THREADS, _SLICE_TIME, _GRACE,
-_TIME_LIMIT, _WORKER_MEMORY, _SPOT, _WALK_TIME, _CHECKPOINT_TOKENS, _CHECKPOINT_TIME, _JOURNAL_TIME, _LOG_LEVEL, _METRICS_PORT,
+_TIME_LIMIT, _WORKER_MEMORY, _SPOT, _NOTICES, _WALK_TIME, _CHECKPOINT_TOKENS, _CHECKPOINT_TIME, _JOURNAL_TIME, _LOG_LEVEL, _METRICS_PORT,
 _METRICS_HOST, _BEGIN (0: goes on with jobs that have begun, and begins none), _EMF, _RETENTION, _RESULT_RETENTION, _PUBLIC_URL (for links in webhooks, which it sends unless RUMINATE_WEBHOOKS=0); AWS's own for credentials and region.
 
 Examples:
@@ -35,6 +35,7 @@ export function workerCommand(): Command {
     .option('--time-limit <time>', 'exits before it has run for so long, grace included')
     .option('--memory-limit <bytes>', 'exits when it has more than that resident, such as 6GiB')
     .option('--spot', 'asks this EC2 machine every 5 s whether it is about to be taken back')
+    .option('--notices <queue>', 'an SQS queue of notices of EventBridge, where this machine cannot be asked (docs/QUEUE.md)')
     .optionsGroup('Checkpoints:')
     .option('--checkpoint-tokens <n>', 'tokens of a chain between two checkpoints')
     .option('--checkpoint-time <time>', 'or time between them')

@@ -2,6 +2,7 @@
 import type { Clock } from '../engine/core/clock.ts';
 import { EngineError } from '../engine/core/errors.ts';
 import { crowdOf } from '../engine/core/json-size.ts';
+import { nextTurn } from '../engine/core/turns.ts';
 import { HttpError } from './errors.ts';
 import { HTTP_LIMITS } from './limits.ts';
 
@@ -15,9 +16,15 @@ export async function readJson(request: Request, clock: Clock): Promise<unknown>
   try {
     // fatal: text that is not UTF-8 would become other text.
     const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    const turn = async () => await (bytes.byteLength < HTTP_LIMITS.BODY_TURNS_BYTES ? undefined : nextTurn());
+    await turn();
     const crowd = crowdOf(text);
     if (crowd !== null) throw new HttpError('invalid_value', `The body ${crowd}.`);
-    return JSON.parse(text);
+    await turn();
+    const value: unknown = JSON.parse(text);
+    // It is looked at by whoever has asked for it.
+    await turn();
+    return value;
   } catch (error) {
     if (error instanceof HttpError) throw error;
     throw new HttpError('invalid_json', 'The body must be JSON in UTF-8.');

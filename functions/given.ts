@@ -10,28 +10,45 @@ import { HTTP_LIMITS } from './limits.ts';
  * @throws HttpError that names the field.
  */
 export function refuseMalformed(value: unknown): void {
-  const left: { readonly value: unknown; readonly path: readonly PropertyKey[] }[] = [{ value, path: [] }];
+  const left: Place[] = needsLook(value) ? [{ value, key: '', depth: 0, within: null }] : [];
   for (let next = left.pop(); next !== undefined; next = left.pop()) {
-    const { value: inside, path } = next;
-    if (typeof inside === 'string' && !isWellFormed(inside)) throw malformed(path, 'must be well-formed text: it has half of a surrogate pair.');
+    const { value: inside, depth } = next;
+    if (typeof inside === 'string') throw malformed(pathOf(next), 'must be well-formed text: it has half of a surrogate pair.');
     if (typeof inside !== 'object' || inside === null) continue;
-    if (path.length >= HTTP_LIMITS.JSON_DEPTH_MAX) throw malformed(path.slice(0, 3), `must be nested at most ${HTTP_LIMITS.JSON_DEPTH_MAX} deep.`);
+    if (depth >= HTTP_LIMITS.JSON_DEPTH_MAX) throw malformed(pathOf(next).slice(0, 3), `must be nested at most ${HTTP_LIMITS.JSON_DEPTH_MAX} deep.`);
     if (Array.isArray(inside)) {
-      // A million numbers are nothing to look at one by one.
-      for (let i = 0; i < inside.length; i++) if (typeof inside[i] !== 'number') left.push({ value: inside[i], path: [...path, i] });
+      for (let i = 0; i < inside.length; i++) if (needsLook(inside[i])) left.push({ value: inside[i], key: i, depth: depth + 1, within: next });
       continue;
     }
-    for (const key of Object.keys(inside)) {
+    const keys = Object.keys(inside);
+    if (keys.length > HTTP_LIMITS.OBJECT_FIELDS_MAX) throw malformed(pathOf(next), `must have at most ${HTTP_LIMITS.OBJECT_FIELDS_MAX} fields.`);
+    for (const key of keys) {
       const field = (inside as Record<string, unknown>)[key];
-      if (!isWellFormed(key)) throw malformed(path, 'must have names of well-formed text: one has half of a surrogate pair.');
+      if (!isWellFormed(key)) throw malformed(pathOf(next), 'must have names of well-formed text: one has half of a surrogate pair.');
       if (key === '__proto__') {
-        const name = fieldName([...path, key]);
+        const name = fieldName([...pathOf(next), key]);
         throw new HttpError('unsupported_parameter', `${name} is not supported.`, { param: name });
       }
-      // Most fields are numbers and short texts of which nothing is to be said: they need no path.
-      if (typeof field === 'object' || (typeof field === 'string' && !isWellFormed(field))) left.push({ value: field, path: [...path, key] });
+      if (needsLook(field)) left.push({ value: field, key, depth: depth + 1, within: next });
     }
   }
+}
+
+/** Its path is put together only for who asks: there may be thousands. */
+interface Place {
+  readonly value: unknown;
+  readonly key: PropertyKey;
+  readonly depth: number;
+  readonly within: Place | null;
+}
+
+function pathOf({ key, within }: Place): readonly PropertyKey[] {
+  return within === null ? [] : [...pathOf(within), key];
+}
+
+/** Most of what there is are numbers and short texts of which nothing is to be said. */
+function needsLook(value: unknown): boolean {
+  return typeof value === 'string' ? !isWellFormed(value) : typeof value === 'object' && value !== null;
 }
 
 /**

@@ -40,6 +40,10 @@ export const HTTP_LIMITS = {
   BAD_KEYS_A_MINUTE: 60,
   /** Objects and lists in each other: JSON schemas of tools have under 20. */
   JSON_DEPTH_MAX: 64,
+  /** Of one object: each that is refused costs more than one that is taken, and no schema of a tool has so many properties. */
+  OBJECT_FIELDS_MAX: 2_048,
+  /** From this on a body is decoded, counted, parsed and checked in turns of their own. */
+  BODY_TURNS_BYTES: 16 << 10,
   /** Keys whose rates are remembered by an instance; the one not seen for longest is forgotten. */
   KEYS_MAX: 10_000,
 } as const;

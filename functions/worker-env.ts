@@ -21,6 +21,7 @@ export interface WorkerFlags {
   readonly timeLimit?: string;
   readonly memoryLimit?: string;
   readonly spot?: boolean;
+  readonly notices?: string;
   readonly checkpointTokens?: string;
   readonly checkpointTime?: string;
   readonly journalTime?: string;
@@ -44,6 +45,8 @@ export interface WorkerConfig {
   readonly timeLimitMs: number | null;
   readonly memoryLimitBytes: number | null;
   readonly spot: boolean;
+  /** Queue of notices of EventBridge; null: none. */
+  readonly notices: string | null;
   /** false: it goes on with jobs that have begun and begins none. */
   readonly begins: boolean;
   /** Of ECS, which keeps this task while it works; null: it is not a task of ECS. */
@@ -113,6 +116,7 @@ export function workerConfig(flags: WorkerFlags, environment: Environment): Work
     timeLimitMs,
     memoryLimitBytes: read(said(flags.memoryLimit, '--memory-limit', 'RUMINATE_WORKER_MEMORY'), bytesOf, 'a number of bytes, or one such as 900MiB or 6GiB'),
     spot: flags.spot ?? read(said(undefined, '', 'RUMINATE_SPOT'), flagOf, '1 or 0') ?? false,
+    notices: said(flags.notices, '--notices', 'RUMINATE_NOTICES')?.text ?? null,
     begins: read(said(undefined, '', 'RUMINATE_BEGIN'), flagOf, '1 or 0') ?? true,
     taskAgent: read(said(undefined, '', 'ECS_AGENT_URI'), (text) => (isWebAddress(text) ? text : null), 'an address that begins with https:// or http://'),
     delivers: read(said(undefined, '', 'RUMINATE_WEBHOOKS'), flagOf, '1 or 0') ?? true,

@@ -50,10 +50,20 @@ const REPLACED = {
       const names = [...unused.matchAll(/^export (?:const|function) (\w+)/gm)].map(([, name]) => name);
       return { contents: used + none(...names), resolveDir: path.dirname(file) };
     });
+    // `z` is an object of all that zod has, which keeps all of it: these parts nobody here asks of it.
+    esbuild.onLoad({ filter: /[\\/]zod[\\/]v4[\\/]classic[\\/]external\.js$/ }, ({ path: file }) => {
+      const lines = readFileSync(file, 'utf8').split('\n').filter((line) => !/^export (\* as (core|locales|iso)|\{ (toJSONSchema|fromJSONSchema|deepPartial) \})/.test(line));
+      const asked = lines.map((line) => line.replaceAll(/ (regexes|treeifyError|prettifyError|formatError|flattenError|util|toZod|memoizer),/g, ''));
+      return { contents: asked.join('\n'), resolveDir: path.dirname(file) };
+    });
     // Of hundreds of shapes a dozen are used; esbuild cannot see that making the others has no effect, for their keys are computed. An error that is
     // not registered is its client's general one, under its own name: all that the adapters look at.
     esbuild.onLoad({ filter: /@aws-sdk[\\/]client-[a-z0-9]+[\\/]dist-es[\\/]schemas[\\/]schemas_0\.js$/ }, ({ path: file }) => {
       return { contents: readFileSync(file, 'utf8').replace(/^((?:export )?var \w+\$?) = (\[[^]*?\]);$/gm, '$1 = /* @__PURE__ */ (() => $2)();').replace(/^n0_registry\.registerError\(.*\);$/gm, ''), resolveDir: path.dirname(file) };
+    });
+    // What S3 Select answers with, which nobody asks.
+    esbuild.onLoad({ filter: /@smithy[\\/]core[\\/]dist-es[\\/]submodules[\\/]event-streams[\\/]index(\.browser)?\.js$/ }, () => {
+      return { contents: `${none('EventStreamSerde')} export const eventStreamSerdeProvider = () => undefined; export const resolveEventStreamSerdeConfig = (config) => config;` };
     });
     esbuild.onLoad({ filter: /xml-builder[\\/]dist-es[\\/]xml-parser\.browser\.js$/ }, async ({ path: file }) => {
       const instead = file.replace('.browser.js', '.js');

@@ -14,7 +14,7 @@ import { fuzzTarget, fuzzTargets } from './fuzz.mjs';
 
 const NODES = ['20', '22', '24'];
 /** Native tests whose work is split over threads: what ThreadSanitizer has to see. */
-const THREADED = ['batch_test', 'bits_test', 'cpu_test', 'mapped_buffer_test', 'masks_test', 'object_test', 'restore_extend_test', 'restore_test', 'run_prefix_test', 'run_test', 'sampler_bits_test'];
+const THREADED = ['batch_test', 'bits_test', 'cpu_test', 'mapped_buffer_test', 'masks_test', 'object_test', 'prepared_test', 'restore_extend_test', 'restore_test', 'run_prefix_test', 'run_test', 'sampler_bits_test'];
 const FUZZ_SECONDS = 15;
 /** Of one command of a kind of test, minutes: far above what it takes, so that one that hangs is a failure with a name. */
 const COMMAND_MINUTES = 15;

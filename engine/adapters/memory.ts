@@ -16,6 +16,8 @@ import { pause, throwIfCancelled } from '../core/waiting.ts';
 export interface MemoryStoreOptions {
   readonly faults?: FaultPlan;
   readonly clock?: Clock;
+  /** Of the wall clock, for when an object was written; default: lists do not say. */
+  readonly nowMs?: () => number;
   /** Awaited before an operation looks at the store: whoever holds the promise decides the interleaving. */
   readonly before?: (operation: Operation) => Promise<void> | void;
   /** Awaited after the effect and before the answer. */
@@ -34,6 +36,7 @@ export interface LatePut {
 interface Stored {
   readonly bytes: Uint8Array;
   readonly etag: string;
+  readonly writtenAtMs: number | undefined;
   readonly before: Stored | null;
 }
 
@@ -127,7 +130,7 @@ export class MemoryStore implements ObjectStore {
     for (const key of keys) {
       throwIfCancelled(options.signal);
       const stored = this.#visible(key);
-      if (stored !== null) yield { key, bytes: stored.bytes.byteLength };
+      if (stored !== null) yield { key, bytes: stored.bytes.byteLength, ...(stored.writtenAtMs === undefined ? {} : { writtenAtMs: stored.writtenAtMs }) };
     }
   }
 
@@ -172,7 +175,7 @@ export class MemoryStore implements ObjectStore {
     if (condition?.kind === 'if_match' && current?.etag !== condition.etag) return { kind: 'refused' };
     const etag = `e${++this.#state.writes}`;
     const before = this.#options.staleReads === true && current !== null ? { ...current, before: null } : null;
-    this.#state.objects.set(key, { bytes, etag, before });
+    this.#state.objects.set(key, { bytes, etag, writtenAtMs: this.#options.nowMs?.(), before });
     return { kind: 'written', etag };
   }
 }

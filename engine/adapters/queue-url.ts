@@ -49,12 +49,25 @@ export async function openQueueOf(store: string, { clock = systemClock, mustExis
 async function openSqs(url: string, batchUrl: string | null, environment: NodeJS.ProcessEnv, clock: Clock) {
   const [address, batch] = [addressOf(url), batchUrl === null ? null : addressOf(batchUrl)];
   if (batch === address) throw refused(url, 'is both the queue and the queue for batches');
+  const where = whereOf(address, environment);
+  const { createSqsQueue } = await import('./sqs.ts');
+  return createSqsQueue({ url: address, batchUrl: batch, clock, ...where });
+}
+
+/** A queue for notices (notices.ts): its address, and a client for it. @throws EngineError ERR_QUEUE_CONFIG. */
+export async function openNotices(url: string, environment: NodeJS.ProcessEnv = process.env) {
+  const address = addressOf(url);
+  const where = whereOf(address, environment);
+  const { sqsClient } = await import('./sqs.ts');
+  return { url: address, client: sqsClient(address, where) };
+}
+
+function whereOf(address: string, environment: NodeJS.ProcessEnv): { readonly endpoint?: string; readonly region?: string } {
   const hasRegion = ['AWS_REGION', 'AWS_PROFILE', 'AWS_CONFIG_FILE'].some((name) => environment[name] !== undefined);
   const endpoint = environment.RUMINATE_SQS_ENDPOINT ?? environment.AWS_ENDPOINT_URL_SQS;
-  if (endpoint !== undefined && !(URL.canParse(endpoint) && /^https?:$/.test(new URL(endpoint).protocol))) throw refused(url, `has an endpoint that is no http(s) URL: ${JSON.stringify(endpoint)}`);
+  if (endpoint !== undefined && !(URL.canParse(endpoint) && /^https?:$/.test(new URL(endpoint).protocol))) throw refused(address, `has an endpoint that is no http(s) URL: ${JSON.stringify(endpoint)}`);
   const isAws = new URL(address).hostname.includes('.amazonaws.com');
-  const { createSqsQueue } = await import('./sqs.ts');
-  return createSqsQueue({ url: address, batchUrl: batch, endpoint, clock, ...(isAws || hasRegion ? {} : { region: REGION_ELSEWHERE }) });
+  return { ...(endpoint === undefined ? {} : { endpoint }), ...(isAws || hasRegion ? {} : { region: REGION_ELSEWHERE }) };
 }
 
 function addressOf(url: string): string {

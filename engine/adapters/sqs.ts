@@ -54,6 +54,17 @@ export function createSqsQueue(options: SqsOptions): SqsQueue {
   return new SqsQueue(options);
 }
 
+export function sqsClient(url: string, { endpoint, region, credentials, requestHandler }: Pick<SqsOptions, 'endpoint' | 'region' | 'credentials' | 'requestHandler'>): SQSClient {
+  const at = region ?? regionOf(url);
+  return new SQSClient({
+    maxAttempts: 1,
+    ...(endpoint === undefined ? {} : { endpoint }),
+    ...(at === null ? {} : { region: at }),
+    ...(credentials === undefined ? {} : { credentials }),
+    requestHandler: requestHandler ?? { connectionTimeout: CONNECT_MS, socketTimeout: IDLE_MS },
+  });
+}
+
 export class SqsQueue implements Queue {
   readonly url: string;
   readonly dead: DeadLetters;
@@ -63,14 +74,7 @@ export class SqsQueue implements Queue {
   constructor({ url, batchUrl, endpoint, region, credentials, requestHandler, clock = systemClock, random = Math.random, deadlineMs = DEADLINE_MS }: SqsOptions) {
     this.url = url;
     this.#batchUrl = batchUrl;
-    const at = region ?? regionOf(url);
-    const client = new SQSClient({
-      maxAttempts: 1,
-      ...(endpoint === undefined ? {} : { endpoint }),
-      ...(at === null ? {} : { region: at }),
-      ...(credentials === undefined ? {} : { credentials }),
-      requestHandler: requestHandler ?? { connectionTimeout: CONNECT_MS, socketTimeout: IDLE_MS },
-    });
+    const client = sqsClient(url, { endpoint, region, credentials, requestHandler });
     this.#calls = { client, clock, random, deadlineMs };
     this.dead = new SqsDeadLetters(this.#calls, batchUrl === null ? [url] : [url, batchUrl], (messages, call) => this.sendAll(messages, call));
   }

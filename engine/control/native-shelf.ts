@@ -60,6 +60,11 @@ export class NativeShelf implements Shelf, Disposable {
     return await this.#session.prepare(parsed, { ...(signal !== undefined && { signal }) });
   }
 
+  /** What there is to know of it before its weights are read. @param name as jobs may ask for it. */
+  async model(name: string, { signal }: CallOptions = {}): Promise<LoadedModel> {
+    return await this.#session.model(name, { ...(signal !== undefined && { signal }) });
+  }
+
   async modelId({ model }: PreparedJob, { signal }: CallOptions = {}): Promise<string> {
     const key = JSON.stringify([model.resolved.directory, model.overrides]);
     const known = this.#digests.get(key) ?? (this.#options.weightsDigest ?? weightsDigest)(model);
@@ -84,7 +89,7 @@ export class NativeShelf implements Shelf, Disposable {
     const views: ModelView[] = [];
     for (const name of this.#names()) {
       // A model that cannot be read takes no other from the list.
-      const model = await this.#session.model(name, { ...(signal !== undefined && { signal }) }).catch(() => null);
+      const model = await this.model(name, { signal }).catch(() => null);
       // A name with variants stands for one of them, which is listed itself.
       if (model !== null && (name.includes('@') || model.resolved.card === null)) views.push(viewOf(name, model));
     }

@@ -10,6 +10,7 @@ import type { TextDelta } from '../job/splitter.ts';
 import type { JobState } from '../kv/head.ts';
 import type { Via } from '../kv/hints.ts';
 import type { Strike } from '../kv/strikes.ts';
+import type { Basis } from './rates.ts';
 
 export interface CallerOptions {
   /** Whose jobs: a name part, from the API key and never from the request. */
@@ -103,6 +104,9 @@ export type JobEvent =
   | { readonly kind: 'state'; readonly state: JobState; readonly fault?: string }
   | { readonly kind: 'idle' };
 
+/** What was said to a model, or by one before. */
+export type Turn = NonNullable<JobSpec['messages']>[number];
+
 export interface QuoteView {
   readonly model: string;
   readonly prompt_tokens: number;
@@ -112,10 +116,12 @@ export interface QuoteView {
   /** `expected`: by the variant's card; `worst`: nothing is evicted. */
   readonly expected: QuoteSide;
   readonly worst: QuoteSide;
-  /** null: no worker of the store has said yet how fast it is on this model. */
+  /** Of decoding, on a worker that has nothing else to do. null: no worker of the store has said yet how fast it is on this model. */
   readonly seconds: number | null;
-  /** By whose rate: that of the worker in this process, as it last ran this model, or what others of the store have said of it, or of another variant. null: no seconds. */
+  /** By whose rate: that of the worker in this process, or what others of the store have said of it, or of another variant. null: no seconds. */
   readonly seconds_by: 'this_worker' | 'workers' | null;
+  /** By what that is known: the last jobs of the model, or a few steps that were timed when it was loaded; or why it is not. */
+  readonly seconds_basis: Basis | 'no_worker_yet';
   /** `seconds` at the price of the machine; null: no price is configured. */
   readonly cost_usd: number | null;
   /** null: it would be admitted. */
@@ -184,6 +190,10 @@ export interface Platform {
   live(most: number, options: CallerOptions): Promise<number>;
   /** Idempotent; a job that has ended stays as it ended. */
   cancel(id: string, options: CallerOptions): Promise<JobView>;
+  /** All that the model was shown as turns, in order, without instructions; a raw prompt is none. @throws EngineError also ERR_KEY. */
+  turns(id: string, options: CallerOptions): Promise<readonly Turn[]>;
+  /** When the job ended, of the wall clock, ms; null: it has not, or the store has no clock. */
+  endedMs(id: string, options: CallerOptions): Promise<number | null>;
   /** Erases everything of the job but its tombstone. */
   erase(id: string, options: CallerOptions): Promise<void>;
   /** null: it has not ended. What a cancelled job has counts as its result. */

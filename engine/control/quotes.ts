@@ -6,10 +6,11 @@ import { shardJob } from '../job/shards.ts';
 import type { Shelf } from '../ports/shelf.ts';
 import type { QuoteSide, QuoteView } from './platform.ts';
 import type { ModelRates } from './rates.ts';
+import type { WorkerState } from './workers.ts';
 
 export interface Rates {
-  /** Of all chains of a job together, as measured last on this model by a worker of this process; null: not yet. */
-  tokensPerSecond(model: string): number | null;
+  /** As a worker of this process knows it; null: there is none, or it has not had the model yet. */
+  readonly here: Pick<WorkerState, 'speed'>;
   /** As workers elsewhere have said it in the store. */
   readonly elsewhere: ModelRates;
   /** Of the machine; null: not configured. */
@@ -34,8 +35,10 @@ export function quoteView(job: PreparedJob, shelf: Shelf, rates: Rates): QuoteVi
   const { resolved: { name, variant, variantCard }, info } = job.model;
   const model = variant === null ? name : `${name}@${variant}`;
   const expected = sideOf(quote, quote.expected);
-  const [rate, by] = rateOf(model, rates);
-  const seconds = rate === null ? null : expected.completion_tokens / rate;
+  const { here, elsewhere, usdPerHour } = rates;
+  const [mine, theirs] = [here, elsewhere].map((some) => some.speed(model, quote.lengths.length));
+  const speed = mine ?? theirs ?? null;
+  const seconds = speed === null ? null : expected.completion_tokens / speed.tokensPerSecond;
   return {
     model,
     prompt_tokens: quote.prompt_tokens,
@@ -45,17 +48,11 @@ export function quoteView(job: PreparedJob, shelf: Shelf, rates: Rates): QuoteVi
     expected,
     worst: sideOf(quote, quote.worst),
     seconds,
-    seconds_by: by,
-    cost_usd: seconds === null || rates.usdPerHour === null ? null : (seconds * rates.usdPerHour) / 3_600,
+    seconds_by: speed === null ? null : speed === mine ? 'this_worker' : 'workers',
+    seconds_basis: speed?.basis ?? 'no_worker_yet',
+    cost_usd: seconds === null || usdPerHour === null ? null : (seconds * usdPerHour) / 3_600,
     refusal,
   };
-}
-
-function rateOf(model: string, { tokensPerSecond, elsewhere }: Rates): readonly [number | null, QuoteView['seconds_by']] {
-  const here = tokensPerSecond(model);
-  if (here !== null && here > 0) return [here, 'this_worker'];
-  const there = elsewhere.of(model);
-  return there === null ? [null, null] : [there, 'workers'];
 }
 
 function sideOf({ lengths }: Quote, { kv_reads, peak_kv_tokens, peak_kv_bytes }: Estimate): QuoteSide {

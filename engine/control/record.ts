@@ -139,6 +139,16 @@ async function createdMs(store: ObjectStore, where: JobKey, { spec }: Head, opti
   return 0;
 }
 
+/** Of the wall clock: when its last manifest was written or, of one that was made anew without the KV, when its end was told. null: it has not ended, or the store has no clock. */
+export async function endedMs(store: ObjectStore, where: JobKey, { state, manifest }: Head, options: CallOptions): Promise<number | null> {
+  if (!isTerminal(state)) return null;
+  const keep = await readKeep(store, where, options);
+  for await (const { writtenAtMs } of manifest === null ? [] : store.list(jobPrefix(where) + manifest.name, options)) {
+    if (writtenAtMs !== undefined && writtenAtMs < (keep?.kvUntilMs ?? Infinity)) return writtenAtMs;
+  }
+  return keep?.endedMs ?? null;
+}
+
 /** What a worker is told of the job: which slice it wants, how urgent it is, and until when it may wait for its first. */
 export async function messageOf(store: ObjectStore, where: JobKey, head: Head, spec: Pick<SpecOutline, 'spec'>, options: CallOptions = {}): Promise<SliceMessage> {
   const { priority, wait_ms_max: waitMsMax } = spec.spec as Pick<JobSpec, 'priority' | 'wait_ms_max'>;

@@ -6,7 +6,7 @@ import { type Clock, systemClock, wallClockMs } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { linkSignals, throwIfCancelled } from '../core/waiting.ts';
 import { type ChildOptions, extendJob, forkJob } from '../job/children.ts';
-import { type Said, continuationOf, nextTurn } from '../job/conversation.ts';
+import { type Said, continuationOf, nextTurn, turnsOf } from '../job/conversation.ts';
 import { Endings, type Told } from '../job/endings.ts';
 import type { JobResult } from '../job/generate.ts';
 import { JournalReader, type Progress, endReason, progressOf } from '../job/journals.ts';
@@ -32,10 +32,10 @@ import { jobIds, keyedId, timeOf } from './ids.ts';
 import { listNewest } from './listing.ts';
 import { LiveJobs } from './live-jobs.ts';
 import type {
-  CallerOptions, ChildNames, ExtendOptions, ForkOptions, JobEvent, JobView, ListOptions, ModelView, Platform, PlatformHealth, QuoteView, SubmitOptions,
+  CallerOptions, ChildNames, ExtendOptions, ForkOptions, JobEvent, JobView, ListOptions, ModelView, Platform, PlatformHealth, QuoteView, SubmitOptions, Turn,
 } from './platform.ts';
 import { admitJob, quoteView, refuseIgnored } from './quotes.ts';
-import { type JobRecord, keyOf, messageOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
+import { type JobRecord, endedMs, keyOf, messageOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
 import { KeptRates } from './rates.ts';
 import { RestoredJobs } from './restored.ts';
 import { messagesFor, partsOf, withChains } from './shards.ts';
@@ -155,6 +155,16 @@ export class StorePlatform implements Platform {
     return await this.#view(where, signal);
   }
 
+  async turns(id: string, { tenant, signal }: CallerOptions): Promise<readonly Turn[]> {
+    return turnsOf(await this.#jobs.spec(await readRecord(this.#options.store, keyOf(tenant, id), { signal }), signal)) ?? [];
+  }
+
+  async endedMs(id: string, { tenant, signal }: CallerOptions): Promise<number | null> {
+    const { store } = this.#options;
+    const where = keyOf(tenant, id);
+    return await endedMs(store, where, (await readLive(store, where, { signal })).head, { signal });
+  }
+
   /** Also of a job whose head cannot be read, and again of one that is erased: an owner that had not noticed may have written since. */
   async erase(id: string, { tenant, signal }: CallerOptions): Promise<void> {
     const where = keyOf(tenant, id);
@@ -188,7 +198,7 @@ export class StorePlatform implements Platform {
     const job = await shelf.prepare(parseSpec(spec), { signal });
     refuseIgnored(job);
     const elsewhere = await this.#rates.now(signal);
-    return quoteView(job, shelf, { usdPerHour: usdPerHour ?? null, tokensPerSecond: (model) => this.#workers.tokensPerSecond(model), elsewhere });
+    return quoteView(job, shelf, { usdPerHour: usdPerHour ?? null, here: this.#workers, elsewhere });
   }
 
   async models({ signal }: CallerOptions): Promise<readonly ModelView[]> {

@@ -57,3 +57,8 @@ export class EngineError extends Error {
     this.kind = ERROR_CODES[code][0];
   }
 }
+
+/** undefined: it is none of the engine's. */
+export function codeOf(error: unknown): ErrorCode | undefined {
+  return error instanceof EngineError ? error.code : undefined;
+}

@@ -101,6 +101,8 @@ export const LIMITS = {
   /** A bounded string has a rule for each character that is left, each compiled against the whole vocabulary: a tenth of a second. */
   SCHEMA_CHARS_MAX: 256,
   SCHEMA_ITEMS_MAX: 1_024,
+  /** Values of which a list may have each once: a rule for every set of them. */
+  SCHEMA_UNIQUE_MAX: 8,
   /** A regular expression as people write one, and what it comes to with its repetitions written out. */
   SCHEMA_PATTERN_CHARS_MAX: 1_024,
   SCHEMA_PATTERN_PARTS_MAX: 2_048,

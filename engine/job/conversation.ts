@@ -29,15 +29,15 @@ export function nextTurn(spec: JobSpec, said: Said): JobSpec {
   const { prompt, messages, ...rest } = spec;
   const turns = messages ?? (prompt === undefined ? [] : [{ role: 'user', content: prompt }]);
   if (turns.length === 0) throw new EngineError('ERR_OPTION', 'messages must be given to go on with a conversation.');
-  return { ...rest, messages: [...turnsOf(said.stored), answerOf(said), ...turns] };
+  const before = turnsOf(said.stored);
+  if (before === null) throw new EngineError('ERR_OPTION', 'previous must be an answer to messages; a raw prompt has no turns.');
+  return { ...rest, messages: [...before, answerOf(said), ...turns] };
 }
 
-/** As its template saw them. */
-function turnsOf({ spec }: StoredSpec): NonNullable<JobSpec['messages']> {
+/** As its template saw them, without instructions; null: a raw prompt has none. */
+export function turnsOf({ spec }: StoredSpec): NonNullable<JobSpec['messages']> | null {
   const { messages, prompt } = spec as Pick<JobSpec, 'messages' | 'prompt'>;
-  if (messages !== undefined) return messages;
-  if (prompt !== undefined) return [{ role: 'user', content: prompt }];
-  throw new EngineError('ERR_OPTION', 'previous must be an answer to messages; a raw prompt has no turns.');
+  return messages ?? (prompt === undefined ? null : [{ role: 'user', content: prompt }]);
 }
 
 function answerOf({ job, prepared, result }: Said): NonNullable<JobSpec['messages']>[number] {

@@ -3,7 +3,7 @@
  * Without them whoever watches the head would take the job away from an owner in good health.
  */
 import type { Clock } from '../core/clock.ts';
-import { EngineError } from '../core/errors.ts';
+import { type ErrorCode, codeOf } from '../core/errors.ts';
 import { pause } from '../core/waiting.ts';
 import type { Lease } from '../kv/lease.ts';
 
@@ -36,12 +36,8 @@ export function keepAlive(lease: Lease, clock: Clock, intervalMs: number): Heart
 }
 
 /** The lease is lost or let go, or nobody listens any more. Anything else is the store's trouble, and the next commit will say so. */
-const OVER: readonly (string | null)[] = ['ERR_FENCED', 'ERR_JOB_CONFLICT', 'ERR_CANCELLED'];
+const OVER: readonly (ErrorCode | undefined)[] = ['ERR_FENCED', 'ERR_JOB_CONFLICT', 'ERR_CANCELLED'];
 
 function unlessOver(error: unknown): void {
   if (OVER.includes(codeOf(error))) throw error;
-}
-
-function codeOf(error: unknown): string | null {
-  return error instanceof EngineError ? error.code : null;
 }

@@ -67,6 +67,25 @@ function charsOf(rules: Rules, least: number, most: number | null): string {
   return next;
 }
 
+/**
+ * A list of `least` to `most` of these values, none of them twice: a rule for every set that may be there already.
+ * @param literals of distinct values.
+ * @returns the rule.
+ */
+export function distinctArray(rules: Rules, literals: readonly string[], least: number, most: number): string {
+  const after = new Map<number, string>();
+  const rest = (seen: number, count: number): string => {
+    const known = after.get(seen);
+    if (known !== undefined) return known;
+    const more = count < most ? literals.flatMap((text, i) => ((seen >> i) & 1) === 1 ? [] : [`"," ws ${text} ${rest(seen | (1 << i), count + 1)}`]) : [];
+    const name = rules.add('items', [...(count >= least ? ['ws "]"'] : []), ...more].join(' | '));
+    after.set(seen, name);
+    return name;
+  };
+  const first = most === 0 ? [] : literals.map((text, i) => `${text} ${rest(1 << i, 1)}`);
+  return rules.add('array', `"[" ws (${[...(least === 0 ? ['"]"'] : []), ...first].join(' | ')})`);
+}
+
 /** A key that is none of `taken`. It has no escapes, or one could spell a taken one. */
 export function otherKey(rules: Rules, taken: readonly string[]): string {
   if (taken.length === 0) return 'string';

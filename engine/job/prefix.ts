@@ -15,7 +15,7 @@ import type { ObjectStore } from '../ports/object-store.ts';
 import type { NativeEngine, NativeRun, RunOptions } from '../runtime/native.ts';
 import { type Checkpoint, checkpointOf, promptSegments } from './checkpoint.ts';
 import { isRecomputingCheaper } from './planner.ts';
-import { firstOf, READS_AT_ONCE, isLoss, rateOf } from './restore.ts';
+import { firstOf, READS_AT_ONCE, isLoss, memoryFor, rateOf } from './restore.ts';
 
 export interface PrefixRequest {
   readonly store: ObjectStore;
@@ -75,6 +75,7 @@ async function attempts({ store, keys: provider, engine, run: options, where, ch
       return { run: null, reason: 'computing again is cheaper than reading' };
     }
     try {
+      using memory = memoryFor(engine, options, segments, 1);
       const bodies = await inParallel(refs.length, READS_AT_ONCE, signal, async (i, stop) => await read(refs[i] as ObjectRef, stop));
       const all = [...refs, ...checkpoint.journal];
       const origins = [...new Set(all.map(({ origin }) => origin))];
@@ -90,7 +91,7 @@ async function attempts({ store, keys: provider, engine, run: options, where, ch
         promptTail: null,
         journals: checkpoint.journal.map((_, i) => refs.length + i),
         prefix: { source: source < 0 ? source : firstOf(checkpoint) + source, tokens: -1, reopen: false, segments: segments.map((_, i) => i), tail: segments.length },
-      }, signal);
+      }, signal, memory);
       return await prefilled(run, options, clock, signal);
     } catch (error) {
       // ERR_OPTION: a chain that was ended has fed its last token, which the prompt does not share.

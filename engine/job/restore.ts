@@ -4,7 +4,7 @@ import { EngineError } from '../core/errors.ts';
 import { inParallel } from '../core/waiting.ts';
 import type { ObjectRef } from '../kv/manifest.ts';
 import type { Body } from '../ports/object-store.ts';
-import type { NativeEngine, NativeRun, RunOptions, Seal } from '../runtime/native.ts';
+import type { NativeEngine, NativeRun, PreparedMemory, RunOptions, Seal } from '../runtime/native.ts';
 import { type Checkpoint, promptSegments } from './checkpoint.ts';
 import { isRecomputingCheaper } from './planner.ts';
 
@@ -151,6 +151,9 @@ async function attempt(request: RestoreRequest, journalBodies: readonly Body[], 
   const usesPrompt = withTails && checkpoint.promptTail !== null && chains.some(({ fromPrompt }) => fromPrompt);
   const promptTail = usesPrompt && checkpoint.promptTail !== null ? index(checkpoint.promptTail) : null;
   const promptPages = promptTail === null ? [] : promptSegments(checkpoint).map(index);
+  const segments = new Set([...chains.flatMap((chain) => chain.segments), ...promptPages]);
+  const caches = chains.filter(({ tail }) => tail !== null).length + (promptTail === null ? 0 : 1);
+  using memory = memoryFor(engine, request.run, refs.filter((_, i) => segments.has(i)), caches);
   const pages = await inParallel(refs.length, READS_AT_ONCE, signal, async (i, stop) => request.read(refs[i] as ObjectRef, stop));
   const journals = checkpoint.journal.map(index);
   const bodies = [...pages, ...journalBodies];
@@ -167,7 +170,7 @@ async function attempt(request: RestoreRequest, journalBodies: readonly Body[], 
     promptTail,
     journals,
     prefix: null,
-  });
+  }, undefined, memory);
   const start = request.clock.nowMs();
   try {
     await run.prefill(signal);
@@ -181,6 +184,13 @@ async function attempt(request: RestoreRequest, journalBodies: readonly Body[], 
   const fed = caughtUp + (promptTail === null && chains.some(({ fromPrompt }) => fromPrompt) ? request.run.prompt.length : 0);
   const prefillRate = rateOf(fed, request.clock.nowMs() - start);
   return { run, outcome, reason, recomputed: caughtUp, prefillRate, kept: kept(request, chains, promptTail !== null) };
+}
+
+/** What these segments and the rings of as many caches will fill, made present while they are read; null: there is nothing to. */
+export function memoryFor(engine: NativeEngine, { prompt, lengths, memoryLimitBytes }: RunOptions, segments: readonly { readonly bytes: number }[], caches: number): PreparedMemory | null {
+  if (caches === 0) return null;
+  const tokens = lengths.reduce((sum, length) => sum + prompt.length + length, 0);
+  return engine.prepareRestore({ segmentBytes: segments.reduce((sum, { bytes }) => sum + bytes, 0), caches, tokens, memoryLimitBytes });
 }
 
 /** Segments and tails of the chains that go on from them; the rest is written anew when it is due. */

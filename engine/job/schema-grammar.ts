@@ -6,7 +6,7 @@
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { type Rules, literal } from './ebnf.ts';
-import { boundedString, jsonLiteral, otherKey } from './json-rules.ts';
+import { boundedString, distinctArray, jsonLiteral, otherKey } from './json-rules.ts';
 import { type Bounds, FORMATS, integerBody, multiplesBody, numberBody } from './number-rules.ts';
 import { PatternRefusal, patternRule } from './pattern-rules.ts';
 
@@ -21,7 +21,7 @@ const ANNOTATIONS = new Set([
 
 const TYPES: Readonly<Record<TypeName, readonly string[]>> = {
   object: ['properties', 'required', 'additionalProperties'],
-  array: ['items', 'prefixItems', 'minItems', 'maxItems'],
+  array: ['items', 'prefixItems', 'minItems', 'maxItems', 'uniqueItems'],
   string: ['minLength', 'maxLength', 'format', 'pattern'],
   number: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum'],
   integer: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf'],
@@ -111,13 +111,17 @@ class Converter {
   }
 
   #values(values: unknown, schema: Schema, keys: readonly string[], key: 'enum' | 'const', at: string): string {
+    return this.#rules.add('one_of', this.#literals(values, schema, keys, key, at).join(' | '));
+  }
+
+  #literals(values: unknown, schema: Schema, keys: readonly string[], key: 'enum' | 'const', at: string): readonly string[] {
     if (!Array.isArray(values) || values.length === 0) throw this.#refused(`${at}/${key}`, 'must be a list of values');
     const other = keys.find((name) => name !== key && name !== 'type');
     if (other !== undefined) throw this.#refused(at, `has ${other} beside ${key}, which is not supported`);
     const types = this.#typesOf(schema, keys, at);
     const fitting = values.filter((value) => types === null || types.some((type) => isOfType(value, type)));
     if (fitting.length === 0) throw this.#refused(at, `has no value of its type in ${key}`);
-    return this.#rules.add('one_of', [...new Set(fitting.map(jsonLiteral))].join(' | '));
+    return [...new Set(fitting.map(jsonLiteral))];
   }
 
   #combined(list: unknown, key: 'anyOf' | 'oneOf' | 'allOf', at: string, depth: number): string {
@@ -244,6 +248,7 @@ class Converter {
     const more = hasMore ? this.#rule(schema.items ?? true, `${at}/items`, depth + 1) : null;
     const places = prefix.map((item, i) => this.#rule(item, `${at}/prefixItems/${i}`, depth + 1));
     if (most !== null && most < least) throw this.#refused(at, 'has maxItems below its minItems');
+    if (this.#isUnique(schema, at) && (most ?? 2) > 1) return this.#distinct(schema, least, most, at);
     if (more === null && least > places.length) throw this.#refused(at, `must have ${least} items and has schemas for ${places.length}`);
     const last = more === null ? places.length : most;
     // The array after its last item, after its first `length` items: from the end to the beginning.
@@ -263,6 +268,25 @@ class Converter {
     const some = first === null || first === undefined || last === 0 ? [] : [`${first} ${next}`];
     if (empty.length + some.length === 0) throw this.#refused(at, 'allows no value');
     return this.#rules.add('array', `"[" ws (${[...empty, ...some].join(' | ')})`);
+  }
+
+  #isUnique({ uniqueItems: given = false }: Schema, at: string): boolean {
+    if (typeof given !== 'boolean') throw this.#refused(`${at}/uniqueItems`, 'must be true or false');
+    return given;
+  }
+
+  /** Which items were there is remembered of few values only. */
+  #distinct(schema: Schema, least: number, most: number | null, at: string): string {
+    const items = this.#target(schema.items);
+    const values = !isObject(items) ? undefined : items.const !== undefined ? [items.const] : items.enum;
+    const few = Array.isArray(values) && values.length <= LIMITS.SCHEMA_UNIQUE_MAX && values.every((value) => typeof value !== 'object' || value === null);
+    if (!few || !isObject(items) || schema.prefixItems !== undefined) {
+      throw this.#refused(`${at}/uniqueItems`, `needs items that are an enum of at most ${LIMITS.SCHEMA_UNIQUE_MAX} texts, numbers, booleans or null, or a maxItems of 1; others are not supported`);
+    }
+    const keys = Object.keys(items).filter((key) => !ANNOTATIONS.has(key));
+    const literals = this.#literals(values, items, keys, items.const !== undefined ? 'const' : 'enum', `${at}/items`);
+    if (least > literals.length) throw this.#refused(at, `must have ${least} items, no two alike, of ${literals.length} values`);
+    return distinctArray(this.#rules, literals, least, Math.min(most ?? literals.length, literals.length));
   }
 
   #object(schema: Schema, at: string, depth: number): string {

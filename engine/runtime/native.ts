@@ -103,8 +103,11 @@ export interface NativeEngine extends Disposable {
   /**
    * A run that goes on where saved ones stopped; `prefill` then feeds what the tails do not hold. Every byte is verified first, and on
    * failure nothing is left behind. An abort settles at once; what was being restored is freed when it is there.
+   * `memory`: what it is put into as far as that goes; once.
    */
-  restoreRun(options: RestoreOptions, signal?: AbortSignal): Promise<NativeRun>;
+  restoreRun(options: RestoreOptions, signal?: AbortSignal, memory?: PreparedMemory | null): Promise<NativeRun>;
+  /** Begins to make the memory of a restore present, on a thread of its own, while its objects are still to be read. It fails for no lack of memory. */
+  prepareRestore(options: MemoryToPrepare): PreparedMemory;
   /** Reads all weights once, on all threads. One such call or `forward` at a time (ERR_BUSY). */
   identity(signal?: AbortSignal): Promise<EngineIdentity>;
   /** A teacher-forced pass over `ids` on a fresh chain. */
@@ -253,6 +256,24 @@ export interface RestoreOptions extends ObjectSources {
   readonly prefix: RestoreChain | null;
 }
 
+export interface MemoryToPrepare {
+  /** Of the segments that will be restored, as stored: of coded ones a part is prepared. */
+  readonly segmentBytes: number;
+  /** Chains, or prompts, that have a tail. */
+  readonly caches: number;
+  /** That all chains hold together at their longest: no more is prepared, whatever the segments say. */
+  readonly tokens: number;
+  /** Nothing is prepared that would bring the KV of the engine above it. null: none. */
+  readonly memoryLimitBytes: number | null;
+}
+
+/** Closing it (idempotent) gives back what no restore has taken, and stops what is still being prepared. */
+export interface PreparedMemory extends Disposable {
+  /** Settles when all is present, or closed. */
+  readonly done: Promise<void>;
+  close(): void;
+}
+
 export interface RestoreChain {
   /** The journals' chain whose first `tokens` tokens it begins with (-1: all); source -1: it begins with the prompt. */
   readonly source: number;
@@ -395,8 +416,13 @@ class Engine implements NativeEngine {
     return new Run(calling(() => addon().createRun(this.#handle, options)));
   }
 
-  async restoreRun(options: RestoreOptions, signal?: AbortSignal): Promise<NativeRun> {
-    return abandonable(signal, () => addon().restoreRun(this.#handle, options).then((handle) => new Run(handle)), (run) => run.close());
+  async restoreRun(options: RestoreOptions, signal?: AbortSignal, memory: PreparedMemory | null = null): Promise<NativeRun> {
+    const given = { ...options, prepared: memory instanceof Prepared ? memory.handle : null };
+    return abandonable(signal, () => addon().restoreRun(this.#handle, given).then((handle) => new Run(handle)), (run) => run.close());
+  }
+
+  prepareRestore(options: MemoryToPrepare): PreparedMemory {
+    return new Prepared(calling(() => addon().prepareRestore(this.#handle, options)));
   }
 
   async identity(signal?: AbortSignal): Promise<EngineIdentity> {
@@ -409,6 +435,25 @@ class Engine implements NativeEngine {
 
   close(): void {
     calling(() => addon().engineClose(this.#handle));
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+class Prepared implements PreparedMemory {
+  readonly handle: Handle;
+  readonly done: Promise<void>;
+
+  constructor(handle: Handle) {
+    this.handle = handle;
+    // What goes wrong costs the restore time, and is its to tell.
+    this.done = settling(() => addon().preparedWork(handle)).catch(() => undefined);
+  }
+
+  close(): void {
+    calling(() => addon().preparedClose(this.handle));
   }
 
   [Symbol.dispose](): void {
@@ -480,7 +525,10 @@ interface Addon {
   runReport(run: Handle): RunReport;
   runClose(run: Handle): void;
   runSave(run: Handle, options: SaveOptions): Promise<{ readonly report: RunReport; readonly objects: readonly SavedObject[] }>;
-  restoreRun(engine: Handle, options: RestoreOptions): Promise<Handle>;
+  prepareRestore(engine: Handle, options: MemoryToPrepare): Handle;
+  preparedWork(prepared: Handle): Promise<void>;
+  preparedClose(prepared: Handle): void;
+  restoreRun(engine: Handle, options: RestoreOptions & { readonly prepared: Handle | null }): Promise<Handle>;
   engineIdentity(engine: Handle): Promise<EngineIdentity>;
   decodeJournals(options: JournalSources): Promise<JournalReport>;
   verifyObject(options: ObjectToVerify): Promise<{ readonly frames: number; readonly rawBytes: number }>;

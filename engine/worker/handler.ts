@@ -3,7 +3,7 @@
  * its continuation. Every order of these and of crashes between them is safe, because the head alone counts (DESIGN.md 2 and 6).
  */
 import { wallClockMs } from '../core/clock.ts';
-import { ERROR_CODES, EngineError, type ErrorCode } from '../core/errors.ts';
+import { ERROR_CODES, EngineError, type ErrorCode, codeOf } from '../core/errors.ts';
 import { ownerHint } from '../core/owner.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
@@ -27,6 +27,7 @@ import type { Live } from './live.ts';
 import { RemoteReaders } from './remote-readers.ts';
 import { Running } from './running.ts';
 import { shardVerdict, type ShardsOptions } from './shards.ts';
+import type { Speeds } from './speeds.ts';
 import type { Throughput } from './throughput.ts';
 import { type Verdict, verdictOf } from './verdict.ts';
 
@@ -47,6 +48,7 @@ export interface HandlerOptions extends SessionOptions, Omit<ShardsOptions, 'que
   readonly fullMs: number;
   readonly live: Live;
   readonly throughput: Throughput;
+  readonly speeds: Speeds;
   /** How long to wait after so many failures. */
   readonly backoffMs: (failures: number) => number;
   /** Whether nobody has written a running job's head for as long as an owner may be silent. */
@@ -82,7 +84,6 @@ export class Handler implements Disposable {
   readonly #begun = new Set<Running>();
   /** Of batches, in the order in which they came. */
   readonly #batch = new Set<Running>();
-  readonly #rates = new Map<string, number>();
   /** Loads each model once: jobs of one model step together. */
   #session: Session;
   #lookedMs = -Infinity;
@@ -101,10 +102,6 @@ export class Handler implements Disposable {
     return this.#running.has(jobPrefix(where));
   }
 
-  tokensPerSecond(model: string): number | null {
-    return this.#rates.get(model) ?? null;
-  }
-
   /** The job was ended or taken from outside: it stops within a step. */
   interrupt(where: JobKey): void {
     this.#running.get(jobPrefix(where))?.stop('interrupt');
@@ -121,6 +118,11 @@ export class Handler implements Disposable {
     for (const model of names) {
       using _ = await this.#session.open({ model, prompt: '0', budget: { length: 1, width: 1 } }, { ...this.#threads(), ...(signal === undefined ? {} : { signal }) });
     }
+  }
+
+  /** See Speeds: with the engines of this worker. */
+  async probe(model: string, signal: AbortSignal): ReturnType<Speeds['probe']> {
+    return await this.#o.speeds.probe(this.#session, model, { ...this.#threads(), signal });
   }
 
   /** Throws nothing: what cannot be settled comes back by itself. @param drain parks it within a step, also before its job has begun. */
@@ -179,6 +181,7 @@ export class Handler implements Disposable {
     using running = new Running(where, sliceMs, clock, throughput);
     using _slot = throughput.occupy();
     this.#running.set(key, running);
+    using _busy = this.#o.speeds.begin();
     using _ = this.#watch(running, receipt, message);
     using elsewhere = new RemoteReaders(this.#o.store, where, clock);
     const park = () => running.stop('drain');
@@ -192,7 +195,7 @@ export class Handler implements Disposable {
       if (force) await this.#note(where, head, null);
       const outcome = await this.#slice(running, elsewhere, force);
       const { ranMs, tokensPerSecond, tokenMs } = running;
-      if (tokensPerSecond !== null) this.#rates.set(running.model, tokensPerSecond);
+      if (tokensPerSecond !== null) this.#o.speeds.ran(running.model, tokensPerSecond, running.width);
       if (outcome.kind === 'parked') {
         say({ ...outcome, where, why: running.why ?? 'interrupt', ranMs });
         return running.why === 'cancel' ? REMOVE : running.why === 'memory' ? this.#later : AT_ONCE;
@@ -387,8 +390,4 @@ export class Handler implements Disposable {
   [Symbol.dispose](): void {
     this.#session[Symbol.dispose]();
   }
-}
-
-export function codeOf(error: unknown): ErrorCode | undefined {
-  return error instanceof EngineError ? error.code : undefined;
 }

@@ -17,6 +17,7 @@ export class Running implements Disposable {
   #model = '';
   readonly #throughput: Throughput;
   #planned = 0;
+  #width = 0;
   /** Of all chains, as of the last look; null: none yet. */
   #tokens: number | null = null;
   readonly #clock: Clock;
@@ -53,6 +54,12 @@ export class Running implements Disposable {
     if (this.#model === '') this.#throughput.begin(model);
     this.#model = model;
     this.#planned = lengths.reduce((sum, length) => sum + length, 0);
+    this.#width = lengths.length;
+  }
+
+  /** Its chains; 0: its model is not loaded yet. */
+  get width(): number {
+    return this.#width;
   }
 
   /** The job has ended, and with it the rest of its plan. */

@@ -3,7 +3,7 @@
  * it may be killed at any moment, and any number of workers may have the same messages.
  */
 import type { LiveFeed } from '../control/feed.ts';
-import { putRate } from '../control/rates.ts';
+import { type Speed, type StoredRate, putRate } from '../control/rates.ts';
 import { type Clock, systemClock } from '../core/clock.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
@@ -19,6 +19,7 @@ import type { WorkerEvent } from './events.ts';
 import { type Handled, Handler } from './handler.ts';
 import { Live } from './live.ts';
 import { Reconciler } from './reconciler.ts';
+import { Speeds } from './speeds.ts';
 import { Throughput } from './throughput.ts';
 
 export interface WorkerOptions extends SessionOptions {
@@ -64,6 +65,8 @@ const RECONCILE_MS = 60_000;
 const RECEIVE_MS = 20_000;
 /** What others know of a rate may be wrong by so much. */
 const RATE_CHANGE = 0.05;
+/** Between two looks at whether there is time for a probe. */
+const BUSY_MS = 1_000;
 const BACKOFF_MS = 1_000;
 const BACKOFF_MS_MAX = 5 * 60_000;
 
@@ -81,6 +84,7 @@ export class Worker implements LiveFeed {
   readonly #handler: Handler;
   readonly #reconciler: Reconciler;
   readonly #throughput: Throughput;
+  readonly #speeds: Speeds;
   /** Rates as others know them. */
   readonly #told = new Map<string, number>();
   #loops: Promise<unknown> | null = null;
@@ -93,9 +97,10 @@ export class Worker implements LiveFeed {
     const say = (event: WorkerEvent) => this.#say(event);
     const endings = Endings.over(store, options.outbox ?? new Outbox({ store, clock }), { clock, random: options.random });
     const throughput = this.#throughput = new Throughput(clock);
+    const speeds = this.#speeds = new Speeds(clock);
     this.#reconciler = new Reconciler({ store, queue, clock, say, outbox: endings, runs: (where) => this.#handler.has(where) });
     this.#handler = new Handler({
-      store, queue, models, policy, threads, clock, live, throughput, say, endings,
+      store, queue, models, policy, threads, clock, live, throughput, speeds, say, endings,
       prompts: options.prompts,
       loaded: options.loaded,
       keys: options.keys ?? null,
@@ -110,9 +115,9 @@ export class Worker implements LiveFeed {
     });
   }
 
-  /** Idempotent. */
-  start(): void {
-    this.#loops ??= Promise.all([...Array.from({ length: this.#slots }, () => this.#work()), this.#watch()]);
+  /** Idempotent. @param probed models that it loads, if they are not, and whose pace it tells, as soon as it has no job. */
+  start(probed: readonly string[] = []): void {
+    this.#loops ??= Promise.all([...Array.from({ length: this.#slots }, () => this.#work()), this.#watch(), this.#probe(probed)]);
   }
 
   /** Has models loaded before they are asked for. @throws EngineError ERR_MODEL_NOT_FOUND and others of models; ERR_MEMORY; ERR_CANCELLED. */
@@ -162,9 +167,9 @@ export class Worker implements LiveFeed {
     return this.#handler.running;
   }
 
-  /** Of all chains of a job together, as measured last on this model (`countdown@cr8`); null: it has not run yet. */
-  tokensPerSecond(model: string): number | null {
-    return this.#handler.tokensPerSecond(model);
+  /** Of a job with so many chains, all of them together, on this model (`countdown@cr8`); null: it has neither run nor been probed yet. */
+  speed(model: string, width: number): Speed | null {
+    return this.#speeds.speed(model, width);
   }
 
   /** How many slots there are, and for how long, all together, they have had jobs. */
@@ -211,17 +216,41 @@ export class Worker implements LiveFeed {
     }
   }
 
+  /** So that a quote has seconds before any job has run. */
+  async #probe(models: readonly string[]): Promise<void> {
+    const { signal } = this.#stop;
+    for (const name of models) {
+      try {
+        for (;;) {
+          const probed = await this.#handler.probe(name, signal);
+          if (probed !== null) {
+            await this.#tell(probed.model, { tokensPerSecond: probed.pace.wide, one: probed.pace.one, basis: 'probe' }, signal);
+            break;
+          }
+          await untilAborted(this.#clock, BUSY_MS, signal);
+        }
+      } catch (error) {
+        if (!signal.aborted) this.#say({ kind: 'trouble', doing: 'rates', error });
+      }
+    }
+  }
+
   /** For those who have no worker at hand. Not again while it is what they know. */
   async #tellRates(signal: AbortSignal | undefined): Promise<void> {
-    for (const [model, rate] of this.#throughput.rates()) {
+    for (const [model, tokensPerSecond] of this.#throughput.rates()) {
       const told = this.#told.get(model) ?? 0;
-      if (Math.abs(rate - told) <= RATE_CHANGE * told) continue;
-      try {
-        await putRate(this.#o.store, model, rate, { signal });
-        this.#told.set(model, rate);
-      } catch (error) {
-        if (signal?.aborted !== true) this.#say({ kind: 'trouble', doing: 'rates', error });
-      }
+      if (Math.abs(tokensPerSecond - told) <= RATE_CHANGE * told) continue;
+      if (await this.#tell(model, { tokensPerSecond, basis: 'jobs' }, signal)) this.#told.set(model, tokensPerSecond);
+    }
+  }
+
+  async #tell(model: string, rate: StoredRate, signal: AbortSignal | undefined): Promise<boolean> {
+    try {
+      await putRate(this.#o.store, model, rate, { signal });
+      return true;
+    } catch (error) {
+      if (signal?.aborted !== true) this.#say({ kind: 'trouble', doing: 'rates', error });
+      return false;
     }
   }
 

@@ -105,8 +105,9 @@ export const quoteSchema = z.object({
   compression_ratio: z.number(),
   expected: side.openapi({ description: 'By the variant\'s card.' }),
   worst: side.openapi({ description: 'Nothing is evicted.' }),
-  seconds: z.number().nullable().openapi({ description: 'Estimated; null: no worker has run the model yet.' }),
+  seconds: z.number().nullable().openapi({ description: 'Of decoding, estimated; null: no worker has had the model yet.' }),
   seconds_by: z.enum(['this_worker', 'workers']).nullable().openapi({ description: 'Whose speed that is: the worker beside this server, or what workers elsewhere have said of theirs.' }),
-  cost_usd: z.number().nullable(),
+  seconds_basis: z.enum(['jobs', 'probe', 'no_worker_yet']).openapi({ description: 'By what it is known: the last jobs of the model; a few steps that a worker timed when it had loaded it; or not, as no worker of the store has.' }),
+  cost_usd: z.number().nullable().openapi({ description: 'Of `seconds`; null: there are none, or the server was not told what an hour of a worker costs.' }),
   refusal: z.object({ code: z.string(), message: z.string() }).nullable().openapi({ description: 'null: it would be admitted.' }),
 }).openapi('Quote');

@@ -2,7 +2,7 @@
 import type { z } from '@hono/zod-openapi';
 
 import type { BatchEndpoint, LineRequest } from '../../engine/control/batch-lines.ts';
-import type { JobView, ModelView, Platform } from '../../engine/control/platform.ts';
+import type { CallerOptions, JobView, ModelView, Platform } from '../../engine/control/platform.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { failureAsked } from '../asked.ts';
 import { check } from '../endpoint.ts';
@@ -17,13 +17,13 @@ import { responseJob, responseRequest } from './response-request.ts';
 import { textOfJobs } from './text-object.ts';
 import { textJobs, textRequest } from './text-request.ts';
 
-export type BatchPlatform = Pick<Platform, 'models' | 'events'>;
+export type BatchPlatform = Pick<Platform, 'models' | 'events' | 'endedMs'>;
 type Models = () => Promise<readonly ModelView[]>;
 
 interface Made {
   readonly spec: JobSpec;
   /** Of a job that has ended with a result. */
-  answer(view: JobView, waited: Waited): unknown;
+  answer(view: JobView, waited: Waited, options: CallerOptions): unknown;
 }
 
 export const BATCH_URLS = ['/v1/chat/completions', '/v1/completions', '/v1/responses'] as const;
@@ -56,7 +56,7 @@ function batchOfResponses(platform: BatchPlatform): BatchEndpoint {
     if (request.previous_response_id !== undefined) {
       throw new HttpError('invalid_value', 'previous_response_id must not be given in a batch: give all turns as input.', { param: 'previous_response_id' });
     }
-    return { spec: await responseJob(request, models), answer: (view, { transcript }) => endedResponse(view, transcript) };
+    return { spec: await responseJob(request, models), answer: async (view, { transcript }, options) => endedResponse({ view, endedMs: await platform.endedMs(view.id, options) }, transcript) };
   });
 }
 
@@ -78,7 +78,7 @@ function endpointOf(url: (typeof BATCH_URLS)[number], platform: BatchPlatform, m
         async answer(view, options) {
           const transcript = new Transcript();
           for await (const event of platform.events(view.id, options)) transcript.take(event);
-          return answer(view, { transcript, result: endOf(transcript, view.id) });
+          return await answer(view, { transcript, result: endOf(transcript, view.id) }, options);
         },
       };
     },

@@ -4,7 +4,7 @@ import { z } from '@hono/zod-openapi';
 import type { JobView } from '../../engine/control/platform.ts';
 import { callIdOf } from '../../engine/job/call-id.ts';
 import { electedChain } from '../../engine/job/elected.ts';
-import type { JobResult } from '../../engine/job/generate.ts';
+import type { FinishReason, JobResult } from '../../engine/job/generate.ts';
 import type { TokenLogprob } from '../../engine/job/logprobs.ts';
 import { failureOf } from '../errors.ts';
 import { endError } from '../foreground.ts';
@@ -16,24 +16,30 @@ import { repeatedTools, responseToolChoice, responseToolsOf } from './tools.ts';
 import { hyperscaleUsage, outcomeOf, outcomeSchema } from './usage.ts';
 
 const reasoningText = z.object({ type: z.literal('reasoning_text'), text: z.string() });
-const outputText = z.object({ type: z.literal('output_text'), text: z.string(), annotations: emptyList, logprobs: z.array(tokenLogprobSchema) });
+export const outputText = z.object({ type: z.literal('output_text'), text: z.string(), annotations: emptyList, logprobs: z.array(tokenLogprobSchema) });
 const itemStatus = z.enum(['in_progress', 'completed', 'incomplete']);
 
+export const reasoningItem = z.object({ type: z.literal('reasoning'), id: z.string(), summary: emptyList, content: z.array(reasoningText), status: itemStatus });
+export const callItem = z.object({ type: z.literal('function_call'), id: z.string(), call_id: z.string(), name: z.string(), arguments: z.string(), status: itemStatus });
 const itemSchema = z.discriminatedUnion('type', [
-  z.object({ type: z.literal('reasoning'), id: z.string(), summary: emptyList, content: z.array(reasoningText), status: itemStatus }),
+  reasoningItem,
   z.object({ type: z.literal('message'), id: z.string(), role: z.literal('assistant'), status: itemStatus, content: z.array(outputText) }),
-  z.object({ type: z.literal('function_call'), id: z.string(), call_id: z.string(), name: z.string(), arguments: z.string(), status: itemStatus }),
+  callItem,
 ]);
+
+/** OpenAI's word where the chain had as many tokens as it might; what else can cut one has no word there, and goes by ours. */
+const CUT = { length: 'max_output_tokens', kv_read_budget: 'kv_read_budget', memory: 'memory', deadline: 'deadline', cancelled: 'cancelled', early_stop: 'early_stop' } as const satisfies Record<Exclude<FinishReason, 'stop'>, string>;
 
 export const responseSchema = z.object({
   id: z.string().openapi({ example: 'resp_01J9ZK0T9WQ2Y4ZJ4N5T6V7X8Y' }),
   object: z.literal('response'),
   created_at: z.int(),
+  completed_at: z.int().nullable().openapi({ description: 'Unix time, seconds, of one that is `completed`.' }),
   model: z.string(),
   status: z.enum(['queued', 'in_progress', 'completed', 'incomplete', 'failed', 'cancelled']),
   output: z.array(itemSchema),
   error: z.object({ code: z.string(), message: z.string() }).nullable(),
-  incomplete_details: z.object({ reason: z.literal('max_output_tokens') }).nullable(),
+  incomplete_details: z.object({ reason: z.enum(Object.values(CUT)) }).nullable().openapi({ description: 'What cut the chain that is shown; all but `max_output_tokens` are this platform\'s own words.' }),
   usage: z.object({
     input_tokens: z.int(),
     input_tokens_details: z.object({ cached_tokens: z.int() }),
@@ -99,6 +105,7 @@ export function pendingResponse(view: JobView, status: JobStatus): ResponseObjec
     id: responseId(view.id),
     object: 'response',
     created_at: Math.floor(view.createdMs / 1_000),
+    completed_at: null,
     model: view.model,
     status,
     output: [],
@@ -132,11 +139,17 @@ function formatOf({ asked: { format } }: JobView, { format: { name = 'format', d
   return { type: 'json_schema', name, ...(description === undefined ? {} : { description }), schema: format.schema as Record<string, unknown>, strict };
 }
 
+export interface Ended {
+  /** Of a conversation that goes on, as it is now: how much of its prompt was read is known when it has begun. */
+  readonly view: JobView;
+  /** Of the wall clock; null: that is not known. */
+  readonly endedMs: number | null;
+}
+
 /**
  * After the last event. A job that ended without a result is cancelled or failed; of a single chain it keeps what was told of it.
- * @param view of a conversation that goes on, as it is now: how much of its prompt was read is known when it has begun.
  */
-export function endedResponse(view: JobView, transcript: Transcript): ResponseObject {
+export function endedResponse({ view, endedMs }: Ended, transcript: Transcript): ResponseObject {
   const { result, state } = transcript;
   if (result === null) {
     const { code, message } = failureOf(endError(transcript, view.id));
@@ -145,11 +158,13 @@ export function endedResponse(view: JobView, transcript: Transcript): ResponseOb
     return { ...pendingResponse(view, status), output, error: status === 'failed' ? { code, message } : null };
   }
   const elected = electedChain(result);
-  const whole = result.chains[elected]?.finish_reason === 'stop';
+  const finish = result.chains[elected]?.finish_reason ?? 'length';
+  const whole = finish === 'stop';
   return {
     ...pendingResponse(view, whole ? 'completed' : 'incomplete'),
+    completed_at: whole && endedMs !== null ? Math.floor(endedMs / 1_000) : null,
     output: outputOf({ job: view.id, chain: elected }, transcript.chain(elected), whole),
-    incomplete_details: whole ? null : { reason: 'max_output_tokens' },
+    incomplete_details: whole ? null : { reason: CUT[finish] },
     usage: usageOf(view, result, transcript),
     hyperscale: outcomeOf(result, elected),
   };

@@ -34,7 +34,7 @@ const resultItem = z.strictObject({ type: z.literal('function_call_output'), cal
 
 const referenceItem = z.strictObject({ type: z.literal('item_reference'), id: z.string().min(1).max(256) });
 
-const input = z.union([z.string().min(1), z.array(z.union([messageItem, reasoningItem, callItem, resultItem, referenceItem])).min(1).max(LIMITS.MESSAGES_MAX)], {
+const input = z.union([z.string().min(1), z.array(z.discriminatedUnion('type', [messageItem, reasoningItem, callItem, resultItem, referenceItem])).min(1).max(LIMITS.MESSAGES_MAX)], {
   error: 'must be text or a list of messages with a role and text, reasoning, function_call, function_call_output and item_reference; other items are not supported',
 });
 

@@ -11,7 +11,7 @@ import type { TokenLogprob } from '../../engine/job/logprobs.ts';
 import { frame } from '../sse.ts';
 import { Transcript, saidIn } from '../transcript.ts';
 import { openAiLogprobs } from './output.ts';
-import { type ItemPart, type OutputItem, endedResponse, itemOf, pendingResponse } from './response-object.ts';
+import { type Ended, type ItemPart, type OutputItem, endedResponse, itemOf, pendingResponse } from './response-object.ts';
 
 /** No job event becomes more: thinking, and TOOLS_MAX calls with text before and after each, opened, written and closed, and the end. */
 const NUMBERS_PER_EVENT = 2_048;
@@ -20,11 +20,11 @@ const FIRST = 2;
 type Typed = { readonly type: string } & Readonly<Record<string, unknown>>;
 
 /**
- * @param settled the job as it is once it has ended.
+ * @param settled the job as it is once it has ended with a result.
  * @param startingAfter the number of the last event that the reader has; null: none.
  */
 export async function* responseFrames(
-  events: AsyncIterable<JobEvent>, view: JobView, settled: () => Promise<JobView>, startingAfter: number | null,
+  events: AsyncIterable<JobEvent>, view: JobView, settled: () => Promise<Ended>, startingAfter: number | null,
 ): AsyncGenerator<string> {
   const transcript = new Transcript();
   const writer = new ItemWriter(view.id);
@@ -37,21 +37,21 @@ export async function* responseFrames(
     transcript.take(event);
     if (!('seq' in event)) continue;
     last = event.seq;
-    const seen = event.kind === 'result' ? await settled() : view;
-    yield* numbered(FIRST + NUMBERS_PER_EVENT * event.seq, from, become(event, { transcript, writer, live, view: seen }));
+    const ended = event.kind === 'result' ? await settled() : { view, endedMs: null };
+    yield* numbered(FIRST + NUMBERS_PER_EVENT * event.seq, from, become(event, { transcript, writer, live, ended }));
   }
   // The end of a job without a result is no event of its own. Who read along with the run may have come further than was ever committed.
-  if (transcript.result === null) yield* numbered(Math.max(FIRST + NUMBERS_PER_EVENT * (last + 1), from + 1), from, [...writer.close('incomplete'), ...endingOf(view, transcript)]);
+  if (transcript.result === null) yield* numbered(Math.max(FIRST + NUMBERS_PER_EVENT * (last + 1), from + 1), from, [...writer.close('incomplete'), ...endingOf({ view, endedMs: null }, transcript)]);
 }
 
 interface Scene {
   readonly transcript: Transcript;
   readonly writer: ItemWriter;
   readonly live: boolean;
-  readonly view: JobView;
+  readonly ended: Ended;
 }
 
-function* become(event: JobEvent, { transcript, writer, live, view }: Scene): Generator<Typed> {
+function* become(event: JobEvent, { transcript, writer, live, ended }: Scene): Generator<Typed> {
   if ((event.kind === 'token' || event.kind === 'finish') && live) {
     yield* writer.write('reasoning', event.delta.reasoning);
     writer.hold(event.logprobs ?? []);
@@ -73,12 +73,12 @@ function* become(event: JobEvent, { transcript, writer, live, view }: Scene): Ge
     }
   }
   yield* writer.close(event.result.chains[elected]?.finish_reason === 'stop' ? 'completed' : 'incomplete');
-  yield* endingOf(view, transcript);
+  yield* endingOf(ended, transcript);
 }
 
 /** OpenAI has no event for a cancelled response: `failed` ends the stream, and the response in it says `cancelled`. */
-function* endingOf(view: JobView, transcript: Transcript): Generator<Typed> {
-  const response = endedResponse(view, transcript);
+function* endingOf(ended: Ended, transcript: Transcript): Generator<Typed> {
+  const response = endedResponse(ended, transcript);
   const type = response.status === 'completed' || response.status === 'incomplete' ? response.status : 'failed';
   yield { type: `response.${type}`, response };
 }

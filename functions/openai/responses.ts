@@ -13,8 +13,9 @@ import { STATUS, isOver } from '../jobs/views.ts';
 import { frame, sseResponse, sseSchema } from '../sse.ts';
 import { Transcript } from '../transcript.ts';
 import { OPENAI_FAILURES, envelopeOf } from './errors.ts';
+import { inputItemsPage, inputItemsQuery, inputItemsSchema } from './input-items.ts';
 import { resolved } from './references.ts';
-import { type ResponseObject, endedResponse, jobOfResponse, pendingResponse, responseId, responseSchema } from './response-object.ts';
+import { type Ended, type ResponseObject, endedResponse, jobOfResponse, pendingResponse, responseId, responseSchema } from './response-object.ts';
 import { responseJob, responseRequest } from './response-request.ts';
 import { responseFrames } from './response-stream.ts';
 
@@ -65,6 +66,17 @@ export function responses(registry: Registry): void {
   });
 
   endpoint(registry, {
+    method: 'get', path: '/v1/responses/{id}/input_items', tag: TAG, summary: 'List what a response was made of', scope: 'read',
+    description: 'All turns that the model was shown, also those of the responses before it, in pages; not its instructions.',
+    query: inputItemsQuery,
+    responses: { 200: { description: 'Items', content: { 'application/json': { schema: inputItemsSchema } } }, ...OPENAI_FAILURES },
+  }, async ({ c, caller: { tenant }, query, signal, id }) => {
+    const job = jobId(jobOfResponse(id));
+    c.set('job', job);
+    return inputItemsPage(job, await platform.turns(job, { tenant, signal }), query);
+  });
+
+  endpoint(registry, {
     method: 'post', path: '/v1/responses/{id}/cancel', tag: TAG, summary: 'Cancel a response', scope: 'write',
     description: 'One that has ended stays as it ended.', responses: answers,
   }, async ({ c, caller: { tenant }, signal, id }) => {
@@ -90,7 +102,7 @@ export function responses(registry: Registry): void {
   async function readEnded(view: JobView, tenant: string, signal: AbortSignal): Promise<ResponseObject> {
     const transcript = new Transcript();
     for await (const event of platform.events(view.id, { tenant, signal })) transcript.take(event);
-    return endedResponse(view, transcript);
+    return endedResponse({ view, endedMs: await platform.endedMs(view.id, { tenant, signal }) }, transcript);
   }
 
   async function outputOf(job: string, tenant: string, signal: AbortSignal): Promise<ResponseObject['output']> {
@@ -100,8 +112,9 @@ export function responses(registry: Registry): void {
   }
 
   /** How much of a prompt was read and not computed is known once it has begun. */
-  async function settled(view: JobView, tenant: string, signal: AbortSignal): Promise<JobView> {
-    return view.parent?.kind === 'continue' ? await platform.get(view.id, { tenant, signal }) : view;
+  async function settled(view: JobView, tenant: string, signal: AbortSignal): Promise<Ended> {
+    const { id, parent } = view;
+    return { view: parent?.kind === 'continue' ? await platform.get(id, { tenant, signal }) : view, endedMs: await platform.endedMs(id, { tenant, signal }) };
   }
 
   interface Following {

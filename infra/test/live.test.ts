@@ -8,7 +8,7 @@ import { GetQueueAttributesCommand, ReceiveMessageCommand, SendMessageCommand } 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
@@ -115,15 +115,18 @@ describe.skipIf(missing !== null)('the stage verify', () => {
 
   const onDemand = (): Found => stage.all('AWS::ECS::TaskDefinition').find(({ id }) => id.startsWith('OnDemand')) as Found;
 
-  /** As ECS would start it; the folder that is mounted and the port on its own loopback are this machine's. */
-  async function worker(): Promise<ChildProcess & { said: string }> {
+  /** What ECS would start it with; the folder that is mounted and the port on its own loopback are this machine's. */
+  async function workerEnvironment(): Promise<Record<string, string>> {
     const task = onDemand();
-    const [{ Environment, Command }] = task.Properties.ContainerDefinitions;
+    const [{ Environment }] = task.Properties.ContainerDefinitions;
     const variables = emulated.environment(Object.fromEntries(Environment.map(({ Name, Value }: any) => [Name, Value])), task.stack);
+    return { ...variables, ...await elsewhere('worker', roleOf(task, task.Properties.TaskRoleArn)), RUMINATE_CACHE: path.join(folder, 'cache'), RUMINATE_MODELS: path.join(folder, 'none'), RUMINATE_METRICS_PORT: '0' };
+  }
+
+  async function worker(): Promise<ChildProcess & { said: string }> {
+    const [{ Command }] = onDemand().Properties.ContainerDefinitions;
     const child = spawn(process.execPath, ['bin/ruminate.mjs', ...Command as string[]], {
-      cwd: ROOT,
-      env: { PATH: process.env.PATH, ...variables, ...await elsewhere('worker', roleOf(task, task.Properties.TaskRoleArn)), RUMINATE_CACHE: path.join(folder, 'cache'), RUMINATE_MODELS: path.join(folder, 'none'), RUMINATE_METRICS_PORT: '0', RUMINATE_CHECKPOINT_TOKENS: '40' },
-      stdio: ['ignore', 'pipe', 'pipe'],
+      cwd: ROOT, env: { PATH: process.env.PATH, ...await workerEnvironment(), RUMINATE_CHECKPOINT_TOKENS: '40' }, stdio: ['ignore', 'pipe', 'pipe'],
     });
     children.push(child);
     const spoken = Object.assign(child, { said: '' });
@@ -132,12 +135,16 @@ describe.skipIf(missing !== null)('the stage verify', () => {
     return spoken;
   }
 
-  async function command(args: readonly string[], environment: Readonly<Record<string, string>>): Promise<void> {
-    const child = spawn(process.execPath, args, { cwd: ROOT, env: { ...process.env, ...environment }, stdio: ['ignore', 'ignore', 'pipe'] });
-    let said = '';
+  /** What it printed. */
+  async function command(args: readonly string[], environment: Readonly<Record<string, string>>): Promise<string> {
+    const child = spawn(process.execPath, args, { cwd: ROOT, env: { ...process.env, ...environment }, stdio: ['ignore', 'pipe', 'pipe'] });
+    children.push(child);
+    let [told, said] = ['', ''];
+    child.stdout.on('data', (chunk: Buffer) => { told += chunk.toString(); });
     child.stderr.on('data', (chunk: Buffer) => { said += chunk.toString(); });
     const [code] = (await once(child, 'close')) as [number];
-    expect(code, said).toBe(0);
+    expect(code, told + said).toBe(0);
+    return told;
   }
 
   const authorization = `Bearer ${KEY}`;
@@ -265,6 +272,17 @@ describe.skipIf(missing !== null)('the stage verify', () => {
     expect(await invoke(await front('reconciler'), event)).toMatchObject({ work: { waiting: 0, running: 0 } });
     expect(await invoke(await front('collector'), event)).toMatchObject({ complete: true });
   }, 60_000);
+
+  // Its own workers, started with the command and the variables of the task definition and faster rounds, and killed; its own plan of jobs, with one of each kind.
+  test('jobs of workers that are killed end as those that nothing disturbed, with what the task definition hands out', async () => {
+    expect(onDemand().Properties.ContainerDefinitions[0].Command).toEqual(['worker']);
+    const file = path.join(folder, 'worker.env');
+    writeFileSync(file, Object.entries(await workerEnvironment()).map(([name, value]) => `${name}=${JSON.stringify(value)}\n`).join(''));
+    const said = await command(['scripts/chaos.mjs', '--worker-env', file, '--url', api.url, '--seed', '5', '--jobs', '7', '--kills', '3', '--minutes', '0.1', '--workers', '2', '--faults', 'kill'], { ...s3.environment, ...sqs.environment, RUMINATE_API_KEY: KEY });
+    const last = JSON.parse(said.trimEnd().split('\n').at(-1) ?? '');
+    expect(last).toMatchObject({ chaos: 'passed', jobs: 7, broken: 0, done: { kill: 3 } });
+    expect(last.done.interrupted, said).toBeGreaterThan(0);
+  }, 180_000);
 
   test('an erased job leaves the store, and nobody was refused anything that he needed', async () => {
     const job = await submitted(LONG);

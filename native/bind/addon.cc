@@ -5,6 +5,7 @@
 #include "bind/engine_bind.h"
 #include "bind/gguf_bind.h"
 #include "bind/handle.h"
+#include "bind/prepare_bind.h"
 #include "bind/run_bind.h"
 
 namespace rum::bind {
@@ -58,6 +59,9 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
         Export<RunReportNow>(env, "runReport"),
         Export<RunClose>(env, "runClose"),
         Export<RunSave>(env, "runSave"),
+        Export<PrepareRestore>(env, "prepareRestore"),
+        Export<PreparedWork>(env, "preparedWork"),
+        Export<PreparedClose>(env, "preparedClose"),
         Export<RestoreRun>(env, "restoreRun"),
         Export<EngineIdentity>(env, "engineIdentity"),
         Export<DecodeJournals>(env, "decodeJournals"),

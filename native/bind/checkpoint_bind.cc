@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bind/handle.h"
+#include "bind/prepare_bind.h"
 #include "bind/sources.h"
 #include "checkpoint/journal.h"
 #include "checkpoint/model_digest.h"
@@ -96,9 +97,10 @@ class SaveTask final : public Task {
 
 class RestoreTask final : public Task {
  public:
-  RestoreTask(std::shared_ptr<EngineCore> core, RunOptions options, RestoreOptions restore, Sources sources)
-      : core_(std::move(core)), options_(std::move(options)), restore_(std::move(restore)), sources_(std::move(sources)) {
+  RestoreTask(std::shared_ptr<EngineCore> core, RunOptions options, RestoreOptions restore, Sources sources, std::shared_ptr<PreparedMemory> prepared)
+      : core_(std::move(core)), options_(std::move(options)), restore_(std::move(restore)), sources_(std::move(sources)), prepared_(std::move(prepared)) {
     restore_.seals = Borrow(sources_.seals);
+    restore_.prepared = prepared_.get();
   }
   // A run that nobody took holds chains of a backend that another slice may be using.
   ~RestoreTask() override {
@@ -106,6 +108,7 @@ class RestoreTask final : public Task {
   }
   Progress Work(Status& status) override {
     auto run = Run::Restore(core_->backend, core_->model, std::move(options_), restore_);
+    if (prepared_ != nullptr) prepared_->Close();
     memory_ = core_->backend->Memory();
     if (run.ok()) {
       run_ = std::move(*run);
@@ -128,6 +131,7 @@ class RestoreTask final : public Task {
   RunOptions options_;
   RestoreOptions restore_;
   Sources sources_;
+  std::shared_ptr<PreparedMemory> prepared_;
   std::shared_ptr<Run> run_;
   MemoryUse memory_;
 };
@@ -288,13 +292,21 @@ Napi::Value RestoreRun(Napi::Env env, const std::shared_ptr<EngineHandle>& engin
   restore.prompt_segments = Indices(reader, "promptSegments");
   restore.prompt_tail = Index(reader, "promptTail");
   restore.journals = Indices(reader, "journals");
+  std::shared_ptr<PreparedHandle> prepared;
+  if (!reader.IsNull("prepared")) {
+    prepared = Handle<PreparedHandle>::Get(reader.External("prepared"));
+    if (prepared == nullptr) reader.Fail(kErrInternal, "prepared", "must be what prepareRestore gave.");
+  }
   Sources sources;
   ReadSources(env, reader, &sources);
   if (!reader.status().ok()) return Throw(env, reader.status());
   if (engine->core == nullptr) return Throw(env, Error(kErrDisposed, "the engine is closed."));
+  if (prepared != nullptr && prepared->core == nullptr) return Throw(env, Error(kErrDisposed, "the prepared memory is closed."));
+  if (prepared != nullptr && prepared->core != engine->core) return Throw(env, Error(kErrOption, "restore: the prepared memory is another engine's."));
   restore.layout_id = engine->core->layout_id;
   restore.objects = sources.objects;
-  return engine->core->queue->Start(std::make_shared<RestoreTask>(engine->core, std::move(request), std::move(restore), std::move(sources)));
+  return engine->core->queue->Start(
+      std::make_shared<RestoreTask>(engine->core, std::move(request), std::move(restore), std::move(sources), prepared == nullptr ? nullptr : prepared->memory));
 }
 
 Napi::Value EngineIdentity(Napi::Env env, const std::shared_ptr<EngineHandle>& engine, Napi::Value) {

@@ -23,7 +23,6 @@ constexpr size_t kEosMax = 1024;
 constexpr size_t kBiasMax = size_t{1} << 20;
 constexpr size_t kVocabMax = size_t{1} << 22;
 constexpr size_t kPieceBytesMax = size_t{1} << 27;
-constexpr int64_t kExactIntegerMax = int64_t{1} << 53;
 
 const char* PolicyName(const PolicySpec& policy) {
   if (policy.is_baseline()) return baseline::Name(policy);

@@ -18,6 +18,8 @@
 
 namespace rum::bind {
 
+inline constexpr int64_t kExactIntegerMax = int64_t{1} << 53;
+
 // Reads the fields of one object. After the first fault every read returns a default and `status()` says what was wrong, so
 // callers read straight on and check once. A getter of the object may run any JS: read everything before looking at handles.
 class Reader {
@@ -46,6 +48,7 @@ class Reader {
   // A JS array of integers in [min, max].
   std::vector<int32_t> Ints(const char* name, size_t count_max, int32_t min, int32_t max);
   Napi::Value Object(const char* name);
+  Napi::Value External(const char* name);  // a handle, of whatever kind
 
   void Fail(const char* code, const char* name, const std::string& what);
   const Status& status() const { return status_; }

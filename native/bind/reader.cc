@@ -214,6 +214,11 @@ std::vector<int32_t> Reader::Ints(const char* name, size_t count_max, int32_t mi
   return result;
 }
 
+Napi::Value Reader::External(const char* name) {
+  const Napi::Value value = Get(name);
+  return Is(name, value, napi_external, "a handle") ? value : Napi::Value();
+}
+
 Napi::Value Reader::Object(const char* name) {
   const Napi::Value value = Get(name);
   return Is(name, value, napi_object, "an object") ? value : Napi::Value();

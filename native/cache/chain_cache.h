@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "backend/backend.h"
@@ -58,6 +59,8 @@ class ChainCache {
   void DetachPages(int32_t head, int32_t pages);
   // Of a fresh cache, after its sealed pages: room for `slots` survivors of an open page (nullptr: no memory; also if slots is 0).
   uint8_t* AttachOpenPage(int32_t head, int32_t slots);
+  // All rings, side by side.
+  std::span<uint8_t> rings() { return {rings_.data(), static_cast<size_t>(rings_.size())}; }
   // Then the ring: its bytes to fill in, for a head that has seen `length` tokens.
   uint8_t* RestoreRing(int32_t head, int32_t length);
   // Records nothing unless given heads.

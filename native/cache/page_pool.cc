@@ -19,14 +19,6 @@ uintptr_t SystemPageBytes() {
   return bytes;
 }
 
-// One call instead of a fault for each page of the system. A hint: where it is unknown, the faults come.
-void Populate(uint8_t* page, int64_t bytes) {
-#if defined(MADV_POPULATE_WRITE)
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(page) / SystemPageBytes() * SystemPageBytes();
-  (void)madvise(reinterpret_cast<void*>(begin), reinterpret_cast<uintptr_t>(page) + static_cast<uintptr_t>(bytes) - begin, MADV_POPULATE_WRITE);
-#endif
-}
-
 // [begin, end) reads as zeros again, and what whole pages of the system are in it go back.
 void Clear(uint8_t* begin, uint8_t* end) {
   const uintptr_t system = SystemPageBytes();

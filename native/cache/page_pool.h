@@ -26,6 +26,7 @@ class PagePool {
   void Release(uint8_t* page) { Release({&page, 1}); }
   void Release(std::span<uint8_t* const> pages);
   int32_t References(const uint8_t* page) const;
+  int64_t page_bytes() const { return page_bytes_; }
   int64_t allocated_bytes() const;  // pages held by someone, as mapped
 
  private:

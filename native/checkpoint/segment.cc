@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "checkpoint/bytes.h"
+#include "checkpoint/prepared_memory.h"
 
 namespace rum {
 
@@ -12,11 +13,11 @@ std::vector<int32_t> PositionsOf(const CacheLayout& l, const uint8_t* page) {
   return positions;
 }
 
-namespace {
-
 int64_t StoredPageBytes(const CacheLayout& l) {
   return int64_t{2} * l.page_slots * l.head_dim * l.element_bytes + int64_t{4} * l.page_slots;
 }
+
+namespace {
 
 void StorePage(const CacheLayout& l, const uint8_t* page, uint8_t* to) {
   const int64_t e = l.element_bytes, k_row = l.page_slots * e, v_row = l.head_dim * e;
@@ -100,7 +101,8 @@ bool PageSet::Allocate(size_t pages) {
   return true;
 }
 
-Expected<PageSet> LoadSegment(const ObjectReader& reader, const CacheGeometry& geometry, PagePool* pool, const ParallelFor& parallel) {
+Expected<PageSet> LoadSegment(const ObjectReader& reader, const CacheGeometry& geometry, PagePool* pool, const ParallelFor& parallel,
+                              PreparedMemory* prepared) {
   if (reader.frames() != geometry.layers) return CheckpointError(reason::kLayout, "a segment has another number of layers than the model");
   const int64_t page_bytes = StoredPageBytes(geometry.layout), counts_bytes = int64_t{8} * geometry.kv_heads;
   std::vector<size_t> firsts = {0};  // of each layer's pages
@@ -110,7 +112,13 @@ Expected<PageSet> LoadSegment(const ObjectReader& reader, const CacheGeometry& g
     firsts.push_back(firsts.back() + static_cast<size_t>(bytes / page_bytes));
   }
   PageSet set(pool, geometry.heads());
-  if (!set.Allocate(firsts.back())) return Error(kErrMemory, "The system has no memory for the pages of a checkpoint.");
+  std::vector<uint8_t*> there;
+  if (prepared != nullptr) there = prepared->TakePages(firsts.back());
+  if (there.size() == firsts.back()) {
+    set.Take(std::move(there));
+  } else if (!set.Allocate(firsts.back())) {
+    return Error(kErrMemory, "The system has no memory for the pages of a checkpoint.");
+  }
   const Status status = reader.ReadFrames(parallel, [&](int32_t layer, FrameStream& frame) {
     const auto l = static_cast<size_t>(layer);
     return LoadLayer(frame, geometry, layer, set.pages().subspan(firsts[l], firsts[l + 1] - firsts[l]), &set);

@@ -36,6 +36,7 @@ class PageSet {
   ~PageSet() { pool_->Release(pages_); }
 
   bool Allocate(size_t pages);  // once. false: no memory
+  void Take(std::vector<uint8_t*> pages) { pages_ = std::move(pages); }  // instead: of the pool, each held once
   std::span<uint8_t* const> pages() const { return pages_; }
   std::vector<Head>& heads() { return heads_; }
   const std::vector<Head>& heads() const { return heads_; }
@@ -46,8 +47,13 @@ class PageSet {
   std::vector<Head> heads_;
 };
 
-// Verifies every byte. ERR_CHECKPOINT, ERR_MEMORY.
-Expected<PageSet> LoadSegment(const ObjectReader& reader, const CacheGeometry& geometry, PagePool* pool, const ParallelFor& parallel);
+// K, V and positions of a page as they are stored.
+int64_t StoredPageBytes(const CacheLayout& layout);
+
+class PreparedMemory;
+// Verifies every byte. Into pages of `prepared` (nullptr: none) if it has as many, else into fresh ones. ERR_CHECKPOINT, ERR_MEMORY.
+Expected<PageSet> LoadSegment(const ObjectReader& reader, const CacheGeometry& geometry, PagePool* pool, const ParallelFor& parallel,
+                              PreparedMemory* prepared = nullptr);
 
 // Shares the pages with a fresh cache, up to `pages` of each head in all. Those of a chain that went on from an older cut replace what the
 // cache has from there on. ERR_CHECKPOINT(damaged) if pages are missing between, or tokens out of order.

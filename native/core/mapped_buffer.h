@@ -4,6 +4,9 @@
 
 namespace rum {
 
+// One call instead of a fault for each page of the system. Bytes of these pages that lie outside of the range stay as they are.
+void Populate(uint8_t* begin, int64_t bytes);
+
 class MappedBuffer {
  public:
   MappedBuffer() = default;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "cache/chain_cache.h"
+#include "checkpoint/prepared_memory.h"
 
 namespace rum {
 
@@ -24,7 +25,8 @@ Expected<std::unique_ptr<ChainCache>> CheckpointLoader::Cache(const std::vector<
   if (!reader.ok()) return reader.status();
   auto loaded = LoadTailState(*reader, geometry_, model_.config.vocab_size);
   if (!loaded.ok()) return loaded.status();
-  std::unique_ptr<ChainCache> cache = backend_->NewCache();
+  std::unique_ptr<ChainCache> cache = restore_.prepared == nullptr ? nullptr : restore_.prepared->TakeCache();
+  if (cache == nullptr) cache = backend_->NewCache();
   if (cache == nullptr) return Error(kErrMemory, "The system has no memory for another chain's KV cache; use fewer chains.");
   for (size_t s = 0; s < segments.size(); ++s) {
     const size_t segment = segments[s];
@@ -52,7 +54,7 @@ Status CheckpointLoader::Load(size_t segment, PagePool* pool) {
   if (sets_.contains(segment)) return Status::Ok();
   auto reader = Open(segment, ObjectKind::kSegment);
   if (!reader.ok()) return reader.status();
-  auto set = LoadSegment(*reader, geometry_, pool, Parallel());
+  auto set = LoadSegment(*reader, geometry_, pool, Parallel(), restore_.prepared);
   if (!set.ok()) return set.status();
   sets_.emplace(segment, std::move(*set));
   return Status::Ok();

@@ -11,6 +11,7 @@
 #include "backend/backend.h"
 #include "checkpoint/object_reader.h"
 #include "checkpoint/object_writer.h"
+#include "checkpoint/prepared_memory.h"
 #include "run/logprobs.h"
 #include "run/sampler.h"
 
@@ -113,6 +114,8 @@ struct RestoreOptions {
   // The journals are another job's, and the prompt begins as one of its chains did: with its prompt, if source is -1, or with that and
   // tokens of the chain, as far as the tail holds them. Only the rest of the prompt is fed. Every chain then begins with the prompt.
   std::optional<RestoreChain> prefix;
+  // Of this backend's pool and layout; borrowed. nullptr: none.
+  PreparedMemory* prepared = nullptr;
 };
 
 class RunCall;

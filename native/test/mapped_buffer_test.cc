@@ -10,7 +10,7 @@
 namespace rum::test {
 namespace {
 
-constexpr int64_t kPage = 4096;
+constexpr int64_t kPage = 4096, kHuge = int64_t{1} << 21;
 
 bool Holds(const MappedBuffer& buffer, int64_t begin, int64_t end, uint8_t value) {
   for (int64_t at = begin; at < end; at += kPage / 2) {
@@ -32,6 +32,20 @@ void WhatItHoldsStaysAndWhatIsNewIsZero() {
   }
   CHECK(buffer.Grow(1) && buffer.size() == written);
   CHECK(!buffer.Grow(int64_t{1} << 60) && Holds(buffer, 0, written, 7));
+}
+
+// Whatever the size: what is mapped beside it, to begin where a large page of the system does, is gone again.
+void OfAnySizeAllOfItIsThereAndPresentingItChangesNothing() {
+  for (const int64_t bytes : {kPage - 1, kHuge, 2 * kHuge - 1, 2 * kHuge, 2 * kHuge + 1, 3 * kHuge + 5 * kPage + 7}) {
+    MappedBuffer buffer;
+    if (!CHECK(buffer.Allocate(bytes))) return;
+    CHECK(buffer.size() == bytes && (bytes < 2 * kHuge || reinterpret_cast<uintptr_t>(buffer.data()) % kHuge == 0));
+    std::memset(buffer.data(), 5, static_cast<size_t>(bytes / 2));
+    Populate(buffer.data() + bytes / 3, bytes - bytes / 3);
+    CHECK(Holds(buffer, 0, bytes / 2, 5) && Holds(buffer, bytes / 2, bytes, 0));
+    std::memset(buffer.data(), 6, static_cast<size_t>(bytes));
+    CHECK(Holds(buffer, 0, bytes, 6));
+  }
 }
 
 // One thread gets the addresses that another has just left.
@@ -58,6 +72,7 @@ int main() {
   using namespace rum::test;
   return RunAll({
       {"what it holds stays as it grows, and what is new is zero", WhatItHoldsStaysAndWhatIsNewIsZero},
+      {"of any size all of it is there, and presenting it changes nothing", OfAnySizeAllOfItIsThereAndPresentingItChangesNothing},
       {"threads that grow their own share nothing, also in the eyes of a sanitizer", ThreadsThatGrowTheirOwnShareNothing},
   });
 }

@@ -6,6 +6,7 @@ const WINDOW = 512;
 const CR = 8;
 const DELTA_TOKENS = 2_048;
 const TOKENS_PER_SECOND = 60;
+export const ROUNDS = 40;
 const CONTEXTS = [2_048, 4_096, 8_192, 16_384, 32_768] as const;
 
 /** Prefill of T tokens: weights without the embedding, and causal attention over 36 layers of 4,096 (KV.md 6). */
@@ -21,7 +22,7 @@ export interface LargeDelta {
   /** Of each KV head in this delta. */
   readonly survivors: number;
   readonly bytes: number;
-  readonly gb_per_s: Readonly<Record<'memcpyWarm' | 'memcpyFresh' | 'blake3' | 'save' | 'restoreCrc' | 'restoreDigest', number>>;
+  readonly gb_per_s: Readonly<Record<'memcpyWarm' | 'memcpyFresh' | 'blake3' | 'save' | 'restoreCrc' | 'restoreDigest' | 'prepare' | 'preparedCrc' | 'preparedDigest', number>>;
   /** Of generation at 60 tokens/s with a delta every 2,048 tokens. */
   readonly save_share: number;
 }
@@ -63,7 +64,7 @@ export async function measureLargeModel(threads: number): Promise<LargeModel> {
 }
 
 async function delta(variant: string, survivors: number, window: number, threads: number): Promise<LargeDelta> {
-  const args = ['--survivors', `${survivors}`, '--window', `${window}`, '--threads', `${threads}`, '--rounds', '15'];
+  const args = ['--survivors', `${survivors}`, '--window', `${window}`, '--threads', `${threads}`, '--rounds', `${ROUNDS}`];
   const { bytes, gbPerS } = (await nativeBench('restore_bench', args, { show: false })) as unknown as { readonly bytes: number; readonly gbPerS: LargeDelta['gb_per_s'] };
   return { variant, window, survivors, bytes, gb_per_s: gbPerS, save_share: bytes / 1e9 / gbPerS.save / (DELTA_TOKENS / TOKENS_PER_SECOND) };
 }

@@ -4,9 +4,10 @@ import { createHash } from 'node:crypto';
 import { GetObjectCommand, type S3Client } from '@aws-sdk/client-s3';
 
 import { inParallel } from '../../engine/core/waiting.ts';
+import { memoryFor } from '../../engine/job/restore.ts';
 import type { Session } from '../../engine/job/session.ts';
 import type { Body, ObjectStore } from '../../engine/ports/object-store.ts';
-import type { NativeRun, SavedObject } from '../../engine/runtime/native.ts';
+import type { NativeRun, PreparedMemory, SavedObject } from '../../engine/runtime/native.ts';
 import { type StoppedRun, stoppedRun, UNSEALED } from './cuts.ts';
 import { VARIANTS } from './jobs.ts';
 import { median, timed } from './statistics.ts';
@@ -33,7 +34,10 @@ export interface Transfer {
   /** restoreRun of what has been read: verified and in place. */
   readonly restore_crc: number;
   readonly restore_digest: number;
-  /** Read and restored, digests checked: time over that of the plain GETs. */
+  /** Read and restored, digests checked, as a resume does it: into memory that is made present meanwhile; and without that. */
+  readonly read_restore: number;
+  readonly read_restore_unprepared: number;
+  /** Time of the first over that of the plain GETs. */
   readonly over_plain: number | null;
 }
 
@@ -64,6 +68,7 @@ export async function transferOf(session: Session, target: Target, { chains, tok
   const { objects } = await stopped.run.save({ ...UNSEALED, delta: true, epoch: 1, n: 0, codec: 'raw' });
   const bytes = objects.reduce((sum, object) => sum + object.bytes.byteLength, 0);
   const keys = objects.map((_, i) => `transfer/${i}`);
+  const segments = objects.flatMap(({ kind, bytes: { byteLength } }) => (kind === 'segment' ? [{ bytes: byteLength }] : []));
   const room = Buffer.alloc(bytes, 1);
   const rates = new Map<string, number[]>();
   const measure = async <T>(name: string, work: () => Promise<T> | T): Promise<T> => {
@@ -80,10 +85,20 @@ export async function transferOf(session: Session, target: Target, { chains, tok
     const { plain } = target;
     if (plain !== null) await measure('plain_get', () => inParallel(objects.length, READS_AT_ONCE, signal, async (i) => plainGet(plain, keys[i] ?? '', objects[i]?.bytes.byteLength ?? 0)));
     const bodies = await measure('get', () => inParallel(objects.length, READS_AT_ONCE, signal, async (i) => getAll(target.store, keys[i] ?? '', objects[i]?.bytes.byteLength ?? 0)));
-    for (const checkDigests of [false, true]) {
-      using restored = await measure(checkDigests ? 'restore_digest' : 'restore_crc', () => restoreFrom(stopped, objects, bodies, checkDigests));
+    const restoring = async (name: string, restore: () => Promise<NativeRun>) => {
+      using restored = await measure(name, restore);
       await restored.prefill(signal);
       if (restored.report().caughtUp !== 0) throw new Error('the restored run computed tokens again');
+    };
+    for (const checkDigests of [false, true]) {
+      await restoring(checkDigests ? 'restore_digest' : 'restore_crc', () => restoreFrom(stopped, objects, bodies, { checkDigests, memory: null }));
+    }
+    for (const prepares of round % 2 === 0 ? [true, false] : [false, true]) {
+      await restoring(prepares ? 'read_restore' : 'read_restore_unprepared', async () => {
+        using memory = prepares ? memoryFor(stopped.engine, stopped.options, segments, chains) : null;
+        const read = await inParallel(objects.length, READS_AT_ONCE, signal, async (i) => getAll(target.store, keys[i] ?? '', objects[i]?.bytes.byteLength ?? 0));
+        return await restoreFrom(stopped, objects, read, { checkDigests: true, memory });
+      });
     }
   }
   const ms = (name: string) => median(rates.get(name) ?? []);
@@ -93,7 +108,8 @@ export async function transferOf(session: Session, target: Target, { chains, tok
     store: target.name, bytes, objects: objects.length, chains, tokens, threads,
     memcpy: rate('memcpy'), memcpy_to_fresh: rate('memcpy_to_fresh'), sha256: rate('sha256'),
     put: rate('put'), get: rate('get'), plain_get: plain, restore_crc: rate('restore_crc'), restore_digest: rate('restore_digest'),
-    over_plain: plain === null ? null : (ms('get') + ms('restore_digest')) / ms('plain_get'),
+    read_restore: rate('read_restore'), read_restore_unprepared: rate('read_restore_unprepared'),
+    over_plain: plain === null ? null : ms('read_restore') / ms('plain_get'),
   };
 }
 
@@ -121,7 +137,7 @@ async function plainGet({ client, bucket, prefix }: PlainAccess, key: string, by
 }
 
 /** Exactly the run that was saved. */
-function restoreFrom({ engine, options }: StoppedRun, objects: readonly SavedObject[], bodies: readonly Body[], checkDigests: boolean): Promise<NativeRun> {
+function restoreFrom({ engine, options }: StoppedRun, objects: readonly SavedObject[], bodies: readonly Body[], { checkDigests, memory }: { readonly checkDigests: boolean; readonly memory: PreparedMemory | null }): Promise<NativeRun> {
   const indices = (kind: SavedObject['kind'], chain: number) => objects.flatMap((object, i) => (object.kind === kind && object.chain === chain ? [i] : []));
   return engine.restoreRun({
     run: options,
@@ -137,5 +153,5 @@ function restoreFrom({ engine, options }: StoppedRun, objects: readonly SavedObj
     promptTail: null,
     prefix: null,
     journals: indices('journal', -2),
-  });
+  }, undefined, memory);
 }

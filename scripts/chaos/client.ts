@@ -10,12 +10,14 @@ const ANSWER_MS_MAX = 20_000;
 export class Client {
   readonly #url: string;
   readonly #signal: AbortSignal;
+  readonly #headers: Readonly<Record<string, string>>;
   /** Times that a request or a stream had to be begun again. */
   again = 0;
 
-  constructor(url: string, signal: AbortSignal) {
-    this.#url = url;
+  constructor(url: string, signal: AbortSignal, apiKey = '') {
+    this.#url = url.replace(/\/$/, '');
     this.#signal = signal;
+    this.#headers = apiKey === '' ? {} : { authorization: `Bearer ${apiKey}` };
   }
 
   /** What it answered in the end. @throws Error if it refuses, which no fault excuses. */
@@ -33,13 +35,14 @@ export class Client {
     let last: string | null = null;
     for (let isOver = false; !isOver;) {
       try {
-        const headers: Record<string, string> = last === null ? {} : { 'last-event-id': last };
+        const headers = { ...this.#headers, ...(last === null ? {} : { 'last-event-id': last }) };
         const response = await fetch(`${this.#url}/v1/jobs/${job}/events`, { headers, signal: this.#signal });
         if (response.status === 204) return events;
         if (response.status !== 200) throw new Error(`events of ${job}: ${response.status}`);
         await readSse(response, ({ id, event, data }) => {
           isOver = event === 'end';
-          if (id === null || isOver) return isOver;
+          // After its end it is over by itself.
+          if (id === null || isOver) return false;
           last = id;
           events.push(`${id} ${event} ${JSON.stringify(data)}`);
           return false;
@@ -60,7 +63,9 @@ export class Client {
     let status: number;
     let text: string;
     try {
-      const response = await fetch(this.#url + at, { method, signal, ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }) });
+      const response = await fetch(this.#url + at, {
+        method, signal, ...(body === undefined ? { headers: this.#headers } : { body: JSON.stringify(body), headers: { ...this.#headers, 'content-type': 'application/json' } }),
+      });
       [status, text] = [response.status, await response.text()];
     } catch {
       return null;

@@ -31,7 +31,7 @@ export class Faults {
 
   /** Resolves when it is over, and what it took away is there again. */
   async do({ kind, forMs, whom, leadMs }: Fault): Promise<void> {
-    const { s3, sqs, front } = this.#system;
+    const { site, front } = this.#system;
     switch (kind) {
       case 'kill': {
         const victim = await this.#victim(whom, leadMs);
@@ -51,20 +51,20 @@ export class Faults {
         break;
       }
       case 'front': {
-        await this.#replace(front.member, 'SIGKILL');
+        if (front !== null) await this.#replace(front.member, 'SIGKILL');
         break;
       }
       case 'store': {
-        await (this.#servers = this.#servers.then(() => s3.restart(forMs)));
+        await (this.#servers = this.#servers.then(() => site.restartStore(forMs)));
         break;
       }
       case 'queue': {
-        await (this.#servers = this.#servers.then(() => sqs.restart(forMs)));
+        await (this.#servers = this.#servers.then(() => site.restartQueue(forMs)));
         break;
       }
       case 'purge': {
         await (this.#servers = this.#servers.then(async () => {
-          this.#done.messagesDeleted += await this.#system.purge();
+          this.#done.messagesDeleted += await site.purge();
         }));
         break;
       }
@@ -82,15 +82,17 @@ export class Faults {
 
   /** A worker that runs something, if one does before long; never one that is stopped, and never the last that is not. */
   async #victim(whom: number, leadMs: number): Promise<Member> {
+    let lead = leadMs;
     for (const startedMs = performance.now(); ; await sleep(LOOK_MS)) {
       const up = this.#system.workers.map(({ member }) => member).filter((member) => member.isWorking);
       const isLate = performance.now() - startedMs > VICTIM_MS_MAX;
       const busy = up.filter((member) => member.running.size > 0 || isLate);
       const found = busy[Math.floor(whom * busy.length)];
       if (found === undefined || up.length === 1) continue;
-      await sleep(leadMs);
-      // Another fault may have met it meanwhile.
-      if (found.isWorking) return found;
+      await sleep(lead);
+      // Another fault may have met it meanwhile, and it may be through with what it had: the next one is given less time.
+      if (found.isWorking && (found.running.size > 0 || isLate)) return found;
+      lead /= 2;
     }
   }
 
@@ -100,7 +102,8 @@ export class Faults {
   }
 
   #wires(whom: number) {
-    const all = [this.#system.front, ...this.#system.workers];
+    const { front, workers } = this.#system;
+    const all = [...(front === null ? [] : [front]), ...workers];
     return all[Math.floor(whom * all.length)]?.wires ?? [];
   }
 }

@@ -10,6 +10,7 @@ export interface MemberOptions {
   readonly name: string;
   /** Of `ruminate`. */
   readonly args: readonly string[];
+  /** All of it. */
   readonly env: Readonly<Record<string, string>>;
   /** Where its logs go. */
   readonly folder: string;
@@ -24,6 +25,8 @@ const OVER = new Set(['slice ended', 'slice parked', 'slice fenced', 'slice fail
 /** Counted with what they say. */
 const ENDED = 'ended by itself';
 const AGAIN_MS = 500;
+const LOOK_MS = 50;
+const BEGIN_MS_MAX = 60_000;
 const NAMESPACE = ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc'] as const;
 
 /** Whether this machine lets a process have a namespace of its own. */
@@ -43,6 +46,8 @@ export class Member implements AsyncDisposable {
   #asked: ChildProcess | null = null;
   #closed: Promise<void> = Promise.resolve();
   #rest = '';
+  /** The line that it said last. */
+  #last = 'it said nothing';
   #hasBegun = false;
   #starts = 0;
   readonly #end = () => void this.#child?.kill('SIGKILL');
@@ -66,7 +71,7 @@ export class Member implements AsyncDisposable {
     if (this.isUp) return;
     const { args, env, folder, isApart } = this.#o;
     const [command, ...before] = [...(isApart ? NAMESPACE : []), process.execPath, path.join(ROOT, 'bin', 'ruminate.mjs')];
-    const child = this.#child = spawn(command as string, [...before, ...args], { cwd: folder, env: { ...process.env, ...env }, stdio: ['ignore', 'ignore', 'pipe'] });
+    const child = this.#child = spawn(command as string, [...before, ...args], { cwd: folder, env, stdio: ['ignore', 'ignore', 'pipe'] });
     this.running.clear();
     this.#rest = '';
     this.isStopped = false;
@@ -78,6 +83,13 @@ export class Member implements AsyncDisposable {
     });
     this.#closed = new Promise((resolve) => child.once('close', () => resolve()));
     child.once('close', () => void this.#supervise(child));
+  }
+
+  /** Resolves when it takes messages. @throws Error: it does not, with the end of what it said last. */
+  async begun(): Promise<void> {
+    for (const startedMs = performance.now(); !this.#hasBegun; await sleep(LOOK_MS)) {
+      if (performance.now() - startedMs > BEGIN_MS_MAX) throw new Error(`${this.name} takes no messages after ${BEGIN_MS_MAX / 1_000} s: ${this.#last}`);
+    }
   }
 
   /** Resolves when it is gone. */
@@ -119,6 +131,7 @@ export class Member implements AsyncDisposable {
     const lines = (this.#rest + text).split('\n');
     this.#rest = lines.pop() ?? '';
     for (const line of lines) {
+      this.#last = line;
       if (line.includes('working for')) this.#hasBegun = true;
       const said = lineOf(line);
       if (said === null) continue;

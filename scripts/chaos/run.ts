@@ -28,6 +28,7 @@ export interface ChaosFigures extends Verdict {
 
 const SAY_MS = 5_000;
 const LOOK_MS = 500;
+const AGAIN_MS = 2_000;
 /** When the last fault is over, no longer than this passes between two ends; all of them take what the machine takes. */
 const STILL_MS_MAX = 300_000;
 const OVER = ['completed', 'incomplete', 'failed', 'cancelled'];
@@ -39,8 +40,8 @@ export async function runChaos(plan: Plan, { say, signal, ...where }: ChaosOptio
   const quietS = lap();
   await using receiver = await startReceiver();
   await using system = await System.start({ ...where, plan });
-  const client = new Client(system.url, signal);
-  const hook = await client.ask<{ readonly id: string }>('POST', '/v1/webhooks', { url: receiver.url, events: ['job.*'] });
+  const client = new Client(system.url, signal, system.site.apiKey);
+  const hook = system.front === null ? null : { ...await client.ask<{ readonly id: string }>('POST', '/v1/webhooks', { url: receiver.url, events: ['job.*'] }), receiver };
   say(`${plan.workers} workers, ${system.apart} of them in namespaces of their own; ${plan.jobs} jobs, ${plan.kills} kills in ${plan.minutes} min`);
   const faults = new Faults(system);
   const followed = new Map<string, string[]>();
@@ -66,11 +67,11 @@ export async function runChaos(plan: Plan, { say, signal, ...where }: ChaosOptio
     await along(timeline, startMs, signal);
     const chaosS = lap();
     say('calm: nothing is broken any more');
-    await untilAllEnded(plan, client, () => toldOf(receiver), signal);
+    await untilAllEnded(plan, client, { told: () => toldOf(receiver), againMs: system.front === null ? AGAIN_MS : null, signal });
     await Promise.all(readers);
     const calmS = lap();
     sayHow();
-    const verdict = await judge({ plan, system, client, quiet, hook: { id: hook.id, receiver }, followed });
+    const verdict = await judge({ plan, system, client, quiet, hook, followed });
     return {
       ...verdict, done: faults.done, apart: system.apart, said: Object.fromEntries(system.said), again: client.again, followed: followed.size,
       seconds: { quiet: quietS, chaos: chaosS, calm: calmS, judged: lap() },
@@ -97,15 +98,27 @@ async function along(timeline: readonly { readonly atMs: number; readonly act: (
   if (failed.signal.aborted) throw failed.signal.reason;
 }
 
-/** @param told jobs that a webhook has been told of: whether anything moves at all. */
-async function untilAllEnded({ submissions }: Plan, client: Client, told: () => number, signal: AbortSignal): Promise<void> {
-  let moved = { told: told(), atMs: performance.now() };
-  for (const { id } of submissions) {
+interface Ending {
+  /** Jobs that a webhook has been told of: whether anything moves at all. */
+  readonly told: () => number;
+  /** How often whoever waits asks for the job once more, under its name: a hint, as the message of a worker that died is hidden for as long as its queue says. null: never. */
+  readonly againMs: number | null;
+  readonly signal: AbortSignal;
+}
+
+async function untilAllEnded({ submissions, specs }: Plan, client: Client, { told, againMs, signal }: Ending): Promise<void> {
+  for (const { id, spec } of submissions) {
+    let moved = { told: told(), atMs: performance.now() };
+    let askedMs = moved.atMs;
     for (;;) {
       const { state, status } = await client.ask<JobSeen>('GET', `/v1/jobs/${id}`);
       if (OVER.includes(status)) break;
       if (told() !== moved.told) moved = { told: told(), atMs: performance.now() };
       if (performance.now() - moved.atMs > STILL_MS_MAX) throw new Error(`${id} is still ${state}, and nothing has ended for ${STILL_MS_MAX / 1_000} s`);
+      if (againMs !== null && performance.now() - askedMs > againMs) {
+        await client.ask<JobSeen>('PUT', `/v1/jobs/${id}`, specs[spec]);
+        askedMs = performance.now();
+      }
       await sleep(LOOK_MS, undefined, { signal });
     }
   }

@@ -51,9 +51,10 @@ export class Wire implements AsyncDisposable {
     for (const [from, to] of [[near, far], [far, near]] as const) {
       this.#sockets.add(from);
       from.on('error', () => to.destroy());
-      from.once('close', () => {
+      // One that ends in order may have said something that is still held up here: whoever passes that on ends the other side after it.
+      from.once('close', (isBroken) => {
         this.#sockets.delete(from);
-        to.destroy();
+        if (isBroken) to.destroy();
       });
       void this.#pass(from, to).catch(() => to.destroy());
     }

@@ -343,7 +343,7 @@ class Fleet {
     const living = this.#jobs.filter(({ arrival, state }) => arrival.atMs <= this.#nowMs && state !== 'done');
     const work = workOf(living.map(({ arrival, state, committed }) => ({
       head: { state } as Head, markedAtMs: arrival.atMs, plan: { model: MODEL, tokens: arrival.length * arrival.width }, made: tokensAt(arrival, committed),
-    })), modelRates(this.#rate === null ? new Map() : new Map([[MODEL, this.#rate]])), this.#nowMs);
+    })), modelRates(this.#rate === null ? new Map() : new Map([[MODEL, { tokensPerSecond: this.#rate, basis: 'jobs' as const }]])), this.#nowMs);
     const desired = workersFor(work, { targetSeconds, workersMax: machinesMax });
     const staying = this.#machines.filter(({ state }) => state !== 'leaving');
     for (let i = staying.length; i < desired; i++) this.#launch();

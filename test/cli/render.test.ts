@@ -118,6 +118,14 @@ describe('the report', () => {
     expect(text).toContain('chain 2: ended after 3 tokens\nso\n4 * 20');
   });
 
+  test('says how its slices began, and how many tokens were computed again', () => {
+    const slice = (tokens: number, reason: string | null) => ({ slice: 1, outcome: 'restored' as const, reason, from_step: 1050, tokens_recomputed: tokens });
+    const line = (resumed: readonly ReturnType<typeof slice>[]) => report({ ...result, resumed }, { paint: plain, showChains: false }).split('\n').find((text) => text.startsWith('resumed'));
+    expect(line([])).toBeUndefined();
+    expect(line([slice(1, null)])).toMatch(/^resumed +restored at step 1,050; 1 token computed again$/);
+    expect(line([slice(100, null), slice(0, 'damaged')])).toMatch(/^resumed +2 times, last restored at step 1,050 \(damaged\); 100 tokens computed again$/);
+  });
+
   test('says so when there is no answer', () => {
     expect(report({ ...result, answer: null }, { paint: plain, showChains: false })).toMatch(/^No answer/);
   });

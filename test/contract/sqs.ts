@@ -2,9 +2,11 @@
 import { GetQueueAttributesCommand, ReceiveMessageCommand, SendMessageCommand } from '@aws-sdk/client-sqs';
 import { FetchHttpHandler } from '@smithy/fetch-http-handler';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
+import { untilNoticed } from '../../engine/adapters/notices.ts';
 import { createSqsQueue } from '../../engine/adapters/sqs.ts';
+import { systemClock } from '../../engine/core/clock.ts';
 import type { SliceMessage } from '../../engine/ports/queue.ts';
 import { ManualClock } from '../helpers/clock.ts';
 import type { SqsPeer } from '../helpers/sqs-peer.ts';
@@ -37,6 +39,25 @@ export function describeSqs(name: string, start: (() => Promise<SqsPeer>) | null
       await createSqsQueue({ url, batchUrl: null, endpoint: peer.endpoint, region: 'us-east-1', credentials: { accessKeyId: 'test', secretAccessKey: 'test' } }).send(message);
       const { Messages = [] } = await peer.client.send(new ReceiveMessageCommand({ QueueUrl: url, MessageSystemAttributeNames: ['MessageGroupId'] }));
       expect(Messages[0]?.Attributes?.MessageGroupId).toBe('acme');
+    });
+
+    test('a notice of EventBridge reaches the worker that it is about, whoever reads it first; what is about nobody is removed', { timeout: 30_000 }, async () => {
+      const { url } = await peer.urls(RECEIVES);
+      const nowMs = Date.parse('2026-11-25T12:00:00Z');
+      const notice = (instance: string, time: string) => ({ source: 'aws.ec2', 'detail-type': 'EC2 Spot Instance Interruption Warning', time, detail: { 'instance-id': instance, 'instance-action': 'terminate' } });
+      const stop = new AbortController();
+      const listen = (instance: string) => untilNoticed({ client: peer.client, url, self: { instance, task: null }, clock: systemClock, signal: stop.signal, nowMs: () => nowMs });
+      const other = listen('i-1');
+      for (const body of [{ source: 'aws.ec2', 'detail-type': 'EC2 Instance State-change Notification' }, notice('i-3', '2026-11-25T11:50:00Z'), notice('i-2', '2026-11-25T11:59:59Z')]) {
+        await peer.client.send(new SendMessageCommand({ QueueUrl: url, MessageBody: JSON.stringify(body) }));
+      }
+      expect(await listen('i-2')).toEqual({ action: 'terminate', at: '2026-11-25T11:59:59Z', instance: 'i-2', task: null });
+      await vi.waitFor(async () => {
+        const { Attributes = {} } = await peer.client.send(new GetQueueAttributesCommand({ QueueUrl: url, AttributeNames: ['All'] }));
+        expect([Attributes.ApproximateNumberOfMessages, Attributes.ApproximateNumberOfMessagesNotVisible]).toEqual(['0', '0']);
+      }, { timeout: 15_000, interval: 100 });
+      stop.abort();
+      expect(await other).toBeNull();
     });
 
     test('without a queue for batches their messages go with the others', async () => {

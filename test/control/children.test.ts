@@ -107,7 +107,9 @@ describe('a sealed job', () => {
       await resumeStored({ store, where: { ...me, job: id }, keys: keys.provider, threads: 1 });
       const result = await platform.result(id, me);
       expect((await eventsOf(platform.events(id, me))).at(-1)).toMatchObject({ kind: 'result', result });
+      expect(await platform.turns(id, me)).toEqual([{ role: 'user', content: SPEC.prompt }]);
       const { platform: keyless } = platformOn(store, shelf);
+      await expect(keyless.turns(id, me)).rejects.toMatchObject({ code: 'ERR_KEY' });
       await expect(keyless.get(id, me)).rejects.toMatchObject({ code: 'ERR_KEY' });
       await expect(keyless.result(id, me)).rejects.toMatchObject({ code: 'ERR_KEY' });
       await expect(eventsOf(keyless.events(id, me))).rejects.toMatchObject({ code: 'ERR_KEY' });
@@ -140,7 +142,7 @@ test('a list has jobs under keys that are not ours, as far as they show', async 
 });
 
 describe('a quote', () => {
-  const workers = { state: 'ready' as const, running: 0, tokensPerSecond: (model: string) => (model === 'countdown@cr2' ? 100 : null) };
+  const workers = { state: 'ready' as const, running: 0, speed: (model: string) => (model === 'countdown@cr2' ? { tokensPerSecond: 100, basis: 'jobs' as const } : null) };
 
   test('is what the job then uses where nothing is evicted and every chain is as long as it may be', async () => {
     const store = new MemoryStore();
@@ -150,7 +152,7 @@ describe('a quote', () => {
     const { id } = await platform.submit(dense, me);
     await runToEnd(store, id);
     const { usage } = (await platform.result(id, me)) ?? {};
-    expect(quote).toMatchObject({ model: 'countdown@dense', length: 160, width: 2, compression_ratio: 1, prompt_tokens: usage?.prompt_tokens, seconds: null, seconds_by: null, cost_usd: null, refusal: null });
+    expect(quote).toMatchObject({ model: 'countdown@dense', length: 160, width: 2, compression_ratio: 1, prompt_tokens: usage?.prompt_tokens, seconds: null, seconds_by: null, seconds_basis: 'no_worker_yet', cost_usd: null, refusal: null });
     expect(quote.expected).toEqual(quote.worst);
     expect(quote.expected).toMatchObject({ completion_tokens: usage?.completion_tokens, kv_reads: usage?.kv_reads, peak_kv_tokens: usage?.peak_kv_tokens });
   });
@@ -159,7 +161,7 @@ describe('a quote', () => {
     const { platform } = platformOn(new MemoryStore(), shelf, { workers, usdPerHour: 3.6 });
     const quote = await platform.quote(SPEC, me);
     expect(quote.expected.kv_reads).toBeLessThan(quote.worst.kv_reads);
-    expect(quote).toMatchObject({ compression_ratio: 2, seconds: 3.2, seconds_by: 'this_worker' });
+    expect(quote).toMatchObject({ compression_ratio: 2, seconds: 3.2, seconds_by: 'this_worker', seconds_basis: 'jobs' });
     expect(quote.cost_usd).toBeCloseTo(0.0032, 10);
   });
 
@@ -168,18 +170,22 @@ describe('a quote', () => {
     const clock = new ManualClock();
     const { platform } = platformOn(store, shelf, { usdPerHour: 3.6, clock });
     const seconds = async () => {
-      const { seconds: told, seconds_by: by } = await platform.quote(SPEC, me);
-      return [told, by];
+      const { seconds: told, seconds_by: by, seconds_basis: basis } = await platform.quote(SPEC, me);
+      return [told, by, basis];
     };
-    expect(await seconds()).toEqual([null, null]);
-    await putRate(store, 'countdown@cr8', 50);
+    expect(await seconds()).toEqual([null, null, 'no_worker_yet']);
+    await putRate(store, 'countdown@cr8', { tokensPerSecond: 80, one: 10, basis: 'probe' });
     clock.advance(60_000);
-    expect(await seconds()).toEqual([6.4, 'workers']);
-    await putRate(store, 'countdown@cr2', 10);
+    expect(await seconds(), 'two chains, as fast as one each').toEqual([16, 'workers', 'probe']);
+    await putRate(store, 'countdown@cr8', { tokensPerSecond: 50, basis: 'jobs' });
+    await putRate(store, 'countdown@cr8', { tokensPerSecond: 80, one: 10, basis: 'probe' });
     clock.advance(60_000);
-    expect(await seconds()).toEqual([32, 'workers']);
+    expect(await seconds()).toEqual([6.4, 'workers', 'jobs']);
+    await putRate(store, 'countdown@cr2', { tokensPerSecond: 10, basis: 'jobs' });
+    clock.advance(60_000);
+    expect(await seconds()).toEqual([32, 'workers', 'jobs']);
     const broken = platformOn(Object.assign(Object.create(store) as MemoryStore, { list: () => { throw new EngineError('ERR_STORE', 'no'); } }), shelf).platform;
-    expect(await broken.quote(SPEC, me)).toMatchObject({ seconds: null, seconds_by: null });
+    expect(await broken.quote(SPEC, me)).toMatchObject({ seconds: null, seconds_by: null, seconds_basis: 'no_worker_yet' });
   });
 
   test('of what would be refused says why, and stores nothing', async () => {

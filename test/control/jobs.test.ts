@@ -261,7 +261,7 @@ describe('a job that is ended from outside', () => {
 describe('the health of a platform', () => {
   test('says how long the queue is, and what its workers are at', async () => {
     const queue = new SentQueue();
-    const workers = { state: 'draining' as const, running: 2, tokensPerSecond: () => null };
+    const workers = { state: 'draining' as const, running: 2, speed: () => null };
     const { platform } = platformOn(new MemoryStore(), shelf, { queue, workers });
     await platform.submit(SPEC, me);
     expect(await platform.health()).toEqual({ state: 'draining', running: 2, queued: 1, queueAgeMs: 5_000 });

@@ -70,6 +70,22 @@ describe('the KV of a job that has ended', () => {
     file.remove();
   });
 
+  test('goes without changing when the job ended', async () => {
+    let nowMs = wallClockMs();
+    const store = new MemoryStore({ nowMs: () => nowMs });
+    const outbox = new Outbox({ store, retention: WEEK_AND_MONTH });
+    const { platform } = platformOn(store, shelf, { outbox });
+    await platform.submit(SPEC, { ...me, id: 'sums' });
+    expect(await platform.endedMs('sums', me)).toBeNull();
+    await resumeStored({ store, where: where('sums'), threads: 1, outbox });
+    const endMs = nowMs;
+    expect(await platform.endedMs('sums', me)).toBe(endMs);
+    nowMs += 8 * DAY_MS;
+    expect(await expireDue(store, after(8))).toEqual({ trimmed: 1, erased: 0 });
+    // By when that was told, from then on.
+    expect(Math.abs(((await platform.endedMs('sums', me)) ?? NaN) - endMs)).toBeLessThan(DAY_MS);
+  });
+
   test('is let go of by many at once and after dying half way as by one', async () => {
     const { store, platform } = await ended();
     const result = await platform.result('sums', me);

@@ -15,7 +15,7 @@ import { ManualClock } from '../helpers/clock.ts';
 import { through } from '../helpers/through.ts';
 import { content, options, SPEC } from '../kv/support.ts';
 
-const RATES = new Map([['countdown@cr8', 100], ['large', 10]]);
+const RATES = new Map([['countdown@cr8', 100], ['large', 10]].map(([model, tokensPerSecond]) => [model as string, { tokensPerSecond: tokensPerSecond as number, basis: 'jobs' as const }]));
 const where = (job: string) => ({ tenant: 'acme', job });
 const NO_CHAINS = { segments: [], tails: [], finish: null };
 
@@ -130,8 +130,8 @@ describe('a rate', () => {
 
   test('is told in the store, for a model with a variant or without; what is none of ours is left out', async () => {
     const store = new MemoryStore();
-    await putRate(store, 'org/name@cr8', 12.5);
-    await putRate(store, 'org/name@dense', 2.5);
+    await putRate(store, 'org/name@cr8', { tokensPerSecond: 12.5, basis: 'jobs' });
+    await putRate(store, 'org/name@dense', { tokensPerSecond: 2.5, basis: 'jobs' });
     await store.put('rate/0', [utf8Of('{"format":"ruminate-rate/1","model":"org/name@cr8","tokensPerSecond":9999}')]);
     await store.put('rate/1', [utf8Of('none')]);
     const rates = modelRates(await readRates(store));

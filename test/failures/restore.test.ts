@@ -3,7 +3,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { readJob } from '../../engine/kv/create.ts';
-import type { NativeEngine, RestoreOptions } from '../../engine/runtime/native.ts';
+import type { MemoryToPrepare, NativeEngine, PreparedMemory, RestoreOptions } from '../../engine/runtime/native.ts';
+import { changed } from '../resume/jobs.ts';
 import { COMPUTING_IS_CHEAPER, essence, JOB, openTiny, slice, stepTo, toTheEnd, undisturbedRun } from './cut.ts';
 import { begin, errorOf, expectUndisturbed, refused, resume, WHERE } from './support.ts';
 
@@ -24,8 +25,7 @@ beforeEach(async () => {
 /** What `restore` asks of the engine for the job as it is stored. */
 async function asked(): Promise<RestoreOptions> {
   let options: RestoreOptions | null = null;
-  const spy: NativeEngine = Object.assign(Object.create(engine) as NativeEngine, {
-    createRun: (...args: Parameters<NativeEngine['createRun']>) => engine.createRun(...args),
+  const spy: NativeEngine = changed(engine, {
     restoreRun: (given: RestoreOptions) => { options = given; return engine.restoreRun(given); },
   });
   const copy = new MemoryStore();
@@ -73,6 +73,40 @@ test('two restores of one checkpoint in one process: two runs that go on alike',
   await slice(engine, JOB, store, toTheEnd);
 });
 
+test('the memory of a restore is prepared while it is read: of the segments and tails that are, and nothing of it stays if they are damaged', async () => {
+  const prepared: { given: MemoryToPrepare; memory: PreparedMemory }[] = [];
+  const restores: { options: RestoreOptions; memory: PreparedMemory | null | undefined }[] = [];
+  const watched = changed(engine, {
+    prepareRestore: (given) => {
+      const memory = engine.prepareRestore(given);
+      prepared.push({ given, memory });
+      return memory;
+    },
+    restoreRun: async (options, signal, memory) => {
+      await memory?.done;
+      restores.push({ options, memory });
+      return await engine.restoreRun(options, signal, memory);
+    },
+  });
+  const before = engine.memory().kvAllocatedBytes;
+  const damaged = new MemoryStore();
+  for (const [key, bytes] of store.snapshot()) await damaged.put(key, [/\/t\//.test(key) ? damagedDeep([bytes]) : bytes]);
+  const { restored, report } = await slice(watched, JOB, damaged, toTheEnd);
+  expect(restored).toMatchObject({ outcome: 'recomputed' });
+  expect(essence(report)).toEqual(golden);
+  expect(engine.memory().kvAllocatedBytes).toBe(before);
+  const [{ options, memory }] = restores as [(typeof restores)[number]];
+  expect(memory).toBe(prepared[0]?.memory);
+  const segments = new Set([...options.chains.flatMap((chain) => chain.segments), ...options.promptSegments]);
+  expect(segments.size).toBeGreaterThan(1);
+  expect(prepared[0]?.given).toMatchObject({
+    segmentBytes: options.objects.reduce((sum, { bytes }, i) => sum + (segments.has(i) ? bytes : 0), 0),
+    caches: options.chains.filter(({ tail }) => tail !== null).length + (options.promptTail === null ? 0 : 1),
+  });
+  // What computes again from the prompt alone has nothing to prepare.
+  expect(restores.at(-1)?.memory).toBeNull();
+});
+
 test('a restore that is cancelled while it reads, at whichever object, keeps no memory and changes no manifest', async () => {
   const before = engine.memory().kvAllocatedBytes;
   for (let n = 0; ; n++) {
@@ -94,7 +128,7 @@ test('a restore that is cancelled while it reads, at whichever object, keeps no 
 test('one that is cancelled while tokens are fed again keeps no memory either', async () => {
   const before = engine.memory().kvAllocatedBytes;
   const stop = new AbortController();
-  const aborting: NativeEngine = Object.assign(Object.create(engine) as NativeEngine, {
+  const aborting: NativeEngine = changed(engine, {
     restoreRun: async (given: RestoreOptions) => {
       const run = await engine.restoreRun(given);
       stop.abort();

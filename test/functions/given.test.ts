@@ -66,6 +66,17 @@ describe('a field named __proto__', () => {
   });
 });
 
+test('an object with more fields than anything has is refused by name, before a schema looks at any of them', async () => {
+  const fields = Object.fromEntries(Array.from({ length: HTTP_LIMITS.OBJECT_FIELDS_MAX + 1 }, (_, i) => [`k${i}`, 'v']));
+  expect(await post('/v1/chat/completions', { ...CHAT, metadata: fields })).toMatchObject({ status: 400, code: 'invalid_value', param: 'metadata', text: expect.stringContaining('at most 2048 fields') as string });
+  expect(await post('/v1/jobs', fields)).toMatchObject({ status: 400, text: expect.stringContaining('The body must have at most 2048 fields') as string });
+});
+
+test('an item whose type is null is a message, as one without', async () => {
+  expect(await post('/v1/responses', { ...RESPONSE, input: [{ type: null, role: 'user', content: '7 18 17 7 target 35' }] })).toMatchObject({ status: 200 });
+  expect(await post('/v1/responses', { ...RESPONSE, input: [{ type: 'image', role: 'user', content: 'x' }] })).toMatchObject({ status: 400, param: 'input' });
+});
+
 describe('text', () => {
   test.each([
     ['/v1/chat/completions', { ...CHAT, messages: [{ role: 'user', content: 'a \ud83d b' }] }, 'messages.0.content'],

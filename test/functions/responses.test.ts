@@ -50,6 +50,8 @@ describe('a response', () => {
     expect(response.output[0]).toMatchObject({ content: [{ type: 'reasoning_text', text: expect.stringContaining('goal') as string }] });
     expect(response.usage?.total_tokens).toBe((response.usage?.input_tokens ?? 0) + (response.usage?.output_tokens ?? 0));
     expect(response.usage?.output_tokens_details.reasoning_tokens).toBeGreaterThan(10);
+    expect(response.completed_at).toBeGreaterThanOrEqual(response.created_at);
+    expect(response.completed_at).toBeLessThan(response.created_at + 600);
     expect(await api.openai.responses.retrieve(response.id)).toEqual({ ...response });
   });
 
@@ -134,7 +136,12 @@ describe('a response', () => {
   test('that is cut is incomplete, and says by what', async () => {
     const response = await api.openai.responses.create({ ...GREEDY, max_output_tokens: 5 });
     expect(response).toMatchObject({ status: 'incomplete', incomplete_details: { reason: 'max_output_tokens' }, output_text: '' });
+    expect(response.completed_at).toBeNull();
     expect((await streamOf({ ...GREEDY, max_output_tokens: 5 })).at(-1)?.type).toBe('response.incomplete');
+    // OpenAI has no word for the others.
+    const poor = { ...GREEDY, hyperscale: { kv_read_budget: 100 } };
+    expect(await api.openai.responses.create(poor as OpenAI.Responses.ResponseCreateParamsNonStreaming)).toMatchObject({ status: 'incomplete', incomplete_details: { reason: 'kv_read_budget' } });
+    expect((await streamOf(poor)).at(-1)).toMatchObject({ type: 'response.incomplete', response: { incomplete_details: { reason: 'kv_read_budget' } } });
   });
 
   test('in the background is cancelled for good and erased; its stream ends by saying so', async () => {
@@ -269,6 +276,30 @@ describe('a conversation', () => {
     const last = (await streamOf({ ...NEXT, previous_response_id: kept.id, store: false })).at(-1);
     expect(last).toMatchObject({ type: 'response.completed', response: { usage: second.usage } });
     await expect(api.openai.responses.create({ ...FIRST, background: true, store: false })).rejects.toMatchObject({ status: 400, param: 'store' });
+  });
+});
+
+describe('the items of an input', () => {
+  const TALK = { model: 'talker-cr2', input: '7 18 17 7 target 35', seed: 4, max_output_tokens: 200 };
+
+  test('of a next turn are those of the turns before it and their answers, without instructions; of a chat its messages, and of a raw prompt none', async () => {
+    const first = await api.openai.responses.create({ ...TALK, instructions: '9' } as OpenAI.Responses.ResponseCreateParamsNonStreaming);
+    const second = await api.openai.responses.create({ model: 'talker-cr2', input: '1', previous_response_id: first.id, max_output_tokens: 1 });
+    const said = await api.openai.responses.inputItems.list(second.id, { order: 'asc' });
+    expect(said.data.map((item) => ('role' in item ? item.role : item.type))).toEqual(['user', ...(first.output.some(({ type }) => type === 'reasoning') ? ['reasoning'] : []), 'assistant', 'user']);
+    expect(JSON.stringify(said.data)).toContain(JSON.stringify(first.output_text));
+    const chat = await api.openai.chat.completions.create({ model: 'countdown@cr2', messages: [{ role: 'user', content: '1' }], max_tokens: 1 });
+    expect((await api.openai.responses.inputItems.list(chat.id.replace('chatcmpl-', 'resp_'))).data).toMatchObject([{ role: 'user', content: [{ text: '1' }] }]);
+    const raw = await api.openai.completions.create({ model: 'countdown@cr2', prompt: '1', max_tokens: 1 });
+    expect((await api.openai.responses.inputItems.list(raw.id.replace('cmpl-', 'resp_'))).data).toEqual([]);
+  });
+
+  test('are asked for by a page that there is', async () => {
+    const { id } = await api.openai.responses.create({ ...GREEDY, max_output_tokens: 1 });
+    for (const query of [{ limit: 0 }, { limit: 101 }, { order: 'up' }, { after: 'msg_x' }, { include: ['x'] }]) {
+      await expect(api.openai.responses.inputItems.list(id, query as object), JSON.stringify(query)).rejects.toMatchObject({ status: 400, param: expect.stringContaining(Object.keys(query)[0] ?? '') as string });
+    }
+    await expect(api.openai.responses.inputItems.list('resp_nobody')).rejects.toMatchObject({ status: 404 });
   });
 });
 

@@ -3,6 +3,7 @@ import { describe, expect, test, vi } from 'vitest';
 
 import { type Clock, systemClock } from '../../engine/core/clock.ts';
 import { readJson } from '../../functions/body.ts';
+import { HTTP_LIMITS } from '../../functions/limits.ts';
 import { KEEP_ALIVE, frame, sseResponse } from '../../functions/sse.ts';
 
 /** Timers that fire when the test says so. */
@@ -98,6 +99,36 @@ describe('a stream', () => {
     expect((await second)?.value).toBe(KEEP_ALIVE);
     await reader?.cancel();
   });
+});
+
+test('a large body is decoded, parsed and looked at in turns of their own, and others have theirs between', async () => {
+  let turns = 0;
+  let isOver = false;
+  const count = () => {
+    turns++;
+    if (!isOver) setImmediate(count);
+  };
+  const at: Record<string, number> = {};
+  const [decode, parse] = [TextDecoder.prototype.decode, JSON.parse];
+  vi.spyOn(TextDecoder.prototype, 'decode').mockImplementation(function (this: InstanceType<typeof TextDecoder>, ...args) {
+    at.decoded = turns;
+    return decode.apply(this, args);
+  });
+  vi.spyOn(JSON, 'parse').mockImplementation((...args) => {
+    at.parsed = turns;
+    return parse(...args) as unknown;
+  });
+  try {
+    const body = JSON.stringify({ text: 'x'.repeat(HTTP_LIMITS.BODY_TURNS_BYTES) });
+    count();
+    const read = readJson(new Request('http://127.0.0.1/', { method: 'POST', headers: { 'content-type': 'application/json' }, body }), new HandClock());
+    await read.then(() => (at.read = turns));
+    const { decoded = NaN, parsed = NaN, read: seen = NaN } = at;
+    expect([parsed - decoded >= 2, seen - parsed >= 1], JSON.stringify(at)).toEqual([true, true]);
+  } finally {
+    isOver = true;
+    vi.restoreAllMocks();
+  }
 });
 
 test('a body that does not end in time is given up', async () => {

@@ -345,3 +345,24 @@ describe('what is refused', () => {
     }
   });
 });
+
+test('the items of a response are all that the model was shown as turns, the newest first or the oldest, in pages that the client follows by itself', async () => {
+  const call = { type: 'function_call' as const, call_id: 'c1', name: WEATHER.name, arguments: '{"city":"Paris"}' };
+  const result = { type: 'function_call_output' as const, call_id: 'c1', output: 'sunny' };
+  const { id } = await api.openai.responses.create({
+    model: 'weather-hermes', tools: FLAT, input: [
+      { role: 'developer', content: 'Be brief.' }, { role: 'user', content: [{ type: 'input_text', text: 'How is it' }, { type: 'input_text', text: ' in Paris?' }] },
+      { type: 'reasoning', id: 'rs_x', summary: [], content: [{ type: 'reasoning_text', text: 'Hm.' }] }, { role: 'assistant', content: 'I look.' }, call, result,
+    ],
+  });
+  const items: OpenAI.Responses.ResponseItem[] = [];
+  for await (const item of api.openai.responses.inputItems.list(id, { limit: 2, order: 'asc' })) items.push(item);
+  expect(items).toMatchObject([
+    { type: 'message', role: 'system', content: [{ type: 'input_text', text: 'Be brief.' }] }, { type: 'message', role: 'user', content: [{ type: 'input_text', text: 'How is it in Paris?' }] },
+    { type: 'reasoning', content: [{ type: 'reasoning_text', text: 'Hm.' }] }, { type: 'message', role: 'assistant', content: [{ type: 'output_text', text: 'I look.' }] }, call, result,
+  ]);
+  expect(new Set(items.map((item) => item.id)).size).toBe(items.length);
+  const newest = await api.openai.responses.inputItems.list(id);
+  expect([newest.data, newest.has_more]).toEqual([items.toReversed(), false]);
+  expect(await api.openai.responses.inputItems.list(id, { limit: 1, after: items[4]?.id ?? '' })).toMatchObject({ data: [items[3]], has_more: true });
+});

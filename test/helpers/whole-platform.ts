@@ -4,7 +4,7 @@ import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { NativeShelf } from '../../engine/control/native-shelf.ts';
 import type { CallerOptions, JobView, PlatformHealth } from '../../engine/control/platform.ts';
 import { StorePlatform } from '../../engine/control/store-platform.ts';
-import { systemClock } from '../../engine/core/clock.ts';
+import { systemClock, wallClockMs } from '../../engine/core/clock.ts';
 import { Worker } from '../../engine/worker/worker.ts';
 
 const CLOSE_MS = 20_000;
@@ -20,7 +20,7 @@ export class WholePlatform extends StorePlatform implements AsyncDisposable {
 
   constructor() {
     const clock = systemClock;
-    const store = new MemoryStore();
+    const store = new MemoryStore({ nowMs: wallClockMs });
     const queue = createLocalQueue({ clock });
     const worker = new Worker({ store, queue, clock, isQueueNew: true });
     const shelf = new NativeShelf();

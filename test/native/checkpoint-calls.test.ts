@@ -91,6 +91,66 @@ describe('an abort of a restore', () => {
   });
 });
 
+describe('memory prepared for a restore', () => {
+  const NEED = { segmentBytes: 1 << 20, caches: 2, tokens: 400, memoryLimitBytes: null };
+
+  test('is held while objects are read; a restore takes what it needs, gives back the rest and goes on the same', async () => {
+    using engine = await open(CR4, { pageSlots: 4 });
+    const job = runOptions({ checkpointed: true, width: 2, length: 200 });
+    const held = () => engine.memory().kvAllocatedBytes;
+    let objects: readonly SavedObject[];
+    {
+      using run = engine.createRun(job);
+      await run.prefill();
+      await run.step(150);
+      ({ objects } = await run.save(DELTA));
+    }
+    const options = { ...restoring(objects), run: job };
+    using golden = await engine.restoreRun(options);
+    const alone = held();
+    using memory = engine.prepareRestore(NEED);
+    await memory.done;
+    expect(held()).toBeGreaterThan(2 * alone);
+    using restored = await engine.restoreRun(options, undefined, memory);
+    expect(held()).toBe(2 * alone);
+    for (const run of [golden, restored]) {
+      await run.prefill();
+      await run.step(20);
+    }
+    expect(restored.report()).toEqual(golden.report());
+    expect(restored.report().caughtUp).toBe(0);
+  });
+
+  test('goes back when it is closed, prepared or not, and is none of a limit that it does not fit in', async () => {
+    using engine = await open(CR4);
+    for (const wait of [true, false]) {
+      const memory = engine.prepareRestore(NEED);
+      if (wait) await memory.done;
+      memory.close();
+      memory.close();
+      await memory.done;
+      expect(engine.memory().kvAllocatedBytes).toBe(0);
+    }
+    using above = engine.prepareRestore({ ...NEED, memoryLimitBytes: 1000 });
+    await above.done;
+    expect(engine.memory().kvAllocatedBytes).toBe(0);
+  });
+
+  test("another engine's or closed is refused, and outlives its engine", async () => {
+    using engine = await open(CR4);
+    const other = await open(CR4);
+    using run = await prefilled(engine);
+    const options = restoring((await run.save(DELTA)).objects);
+    using theirs = other.prepareRestore(NEED);
+    other.close();
+    await theirs.done;
+    await expectCode('ERR_OPTION', () => engine.restoreRun(options, undefined, theirs));
+    theirs.close();
+    await expectCode('ERR_DISPOSED', () => engine.restoreRun(options, undefined, theirs));
+    await expectCode('ERR_DISPOSED', () => other.prepareRestore(NEED));
+  });
+});
+
 describe('an abort of reading journals', () => {
   test('settles at once', async () => {
     using engine = await open(CR4);

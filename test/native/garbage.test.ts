@@ -84,8 +84,10 @@ test('other arguments that are garbage throw a coded error', async () => {
     await survives(() => inspectModel(value as never, []));
     await survives(() => inspectModel(MODEL, value as never));
     await survives(() => run.end(value as never));
+    await survives(() => engine.prepareRestore(value as never));
     if (typeof value !== 'number') await survives(() => run.step(value as never));
   }
+  for (const { dto } of mutations({ segmentBytes: 4096, caches: 1, tokens: 100, memoryLimitBytes: 1 << 20 })) await survives(() => engine.prepareRestore(dto));
   for (const steps of [NaN, 0, -1, 0.5, 2 ** 31, Infinity]) await expectCode('ERR_OPTION', () => run.step(steps));
 });
 

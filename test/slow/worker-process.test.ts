@@ -1,11 +1,13 @@
 /** `ruminate worker` as an operator has it: a process beside the one that answers, what makes it stop, and what becomes of its jobs then. */
 import { spawn } from 'node:child_process';
+import { SendMessageCommand } from '@aws-sdk/client-sqs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { follow, freshStore, isAt, type Job, LONG as WIDE, OFTEN, removeStores } from '../helpers/followed-job.ts';
+import { startFauxqs } from '../helpers/fauxqs.ts';
 import { serve } from '../helpers/served.ts';
 import type { SseEvent } from '../helpers/sse.ts';
 import { ROOT } from '../helpers/setup.ts';
@@ -90,6 +92,16 @@ describe('a worker beside the server', () => {
     await metadata.close();
   });
 
+  test('stops for a notice of EventBridge that is about its machine', async () => {
+    await using sqs = await startFauxqs();
+    const { url } = await sqs.urls(10);
+    const worker = await work({ store: freshStore(), args: ['--notices', url], env: { ...sqs.environment, RUMINATE_INSTANCE: 'i-1' } });
+    const notice = { source: 'aws.ec2', 'detail-type': 'EC2 Spot Instance Interruption Warning', time: new Date().toISOString(), detail: { 'instance-id': 'i-1', 'instance-action': 'terminate' } };
+    await sqs.client.send(new SendMessageCommand({ QueueUrl: url, MessageBody: JSON.stringify(notice) }));
+    expect(await worker.exited).toEqual({ code: 0, signal: null });
+    expect(worker.log).toContain('EC2 takes this machine back (terminate at ');
+  });
+
   test('stops before its time limit, and when it has grown over its memory limit', async () => {
     const store = freshStore();
     await using server = await serve(store, '--no-worker');
@@ -109,6 +121,7 @@ describe('a configuration', () => {
   test('that is wrong is refused before anything, with all that is wrong', async () => {
     await expect(work({ store: freshStore(), args: ['--slots', '0', '--grace', 'soon'], env: { RUMINATE_SPOT: 'yes' } })).rejects.toThrow(/ERR_OPTION: 3 things.*--grace.*--slots.*RUMINATE_SPOT/s);
     await expect(work({ store: freshStore(), args: ['--queue', 'amqp://x'] })).rejects.toThrow(/ERR_QUEUE_CONFIG.*unknown scheme "amqp:"/);
+    await expect(work({ store: freshStore(), args: ['--notices', 'https://sqs.eu-central-1.amazonaws.com/123456789012/notices'], env: { AWS_EC2_METADATA_SERVICE_ENDPOINT: 'http://127.0.0.1:9' } })).rejects.toThrow(/ERR_OPTION.*RUMINATE_INSTANCE/);
     await expect(work({ store: 'memory:' })).rejects.toThrow(/ERR_OPTION.*--queue or RUMINATE_QUEUE/);
   });
 });

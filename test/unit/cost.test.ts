@@ -73,15 +73,16 @@ describe('a quote of a stage', () => {
 });
 
 describe('a quote', () => {
-  const quoted = async (flags: Partial<Parameters<typeof price>[1]> = {}, measured: number | null = null): Promise<PricedQuote> => {
+  const quoted = async (flags: Partial<Parameters<typeof price>[1]> = {}, measured: number | null = null, basis: 'jobs' | 'probe' = 'jobs'): Promise<PricedQuote> => {
     using session = new Session();
     const job = await session.prepare({ model: 'countdown', prompt: '4 20 8 13 target 59', budget: { width: 4, length: 512 } });
-    return price(job, { machine: 'cpu', ...flags }, measured);
+    return price(job, { machine: 'cpu', ...flags }, measured === null ? null : { tokensPerSecond: measured, basis });
   };
 
   test('goes by what is said, then by what workers have measured, then by an estimate for a GPU, and else has no price', async () => {
     expect(await quoted({ tokensPerSecond: 1_024 }, 7)).toMatchObject({ rate_from: 'option', completion_tokens: 2_048, worker_seconds: 2, usd: (2 * PRICES.machines.cpu.onDemand) / 3_600 });
     expect(await quoted({ spot: true }, 2_048)).toMatchObject({ rate_from: 'workers', worker_seconds: 1, usd: PRICES.machines.cpu.spot / 3_600, machine: { is_spot: true } });
+    expect(await quoted({}, 2_048, 'probe')).toMatchObject({ rate_from: 'probe', worker_seconds: 1 });
     expect(await quoted({ machine: 'gpu' })).toMatchObject({ rate_from: 'estimate', machine: { accelerator: 'L4' }, chains_at_a_time: 64 });
     expect(await quoted()).toMatchObject({ rate_from: null, tokens_per_second: null, usd: null, usd_per_million_tokens: null });
   });
