@@ -108,7 +108,7 @@ export function price(job: PreparedJob, { machine, spot = false, usdPerHour, tok
   const [rate, from] = tokensPerSecond !== undefined ? [tokensPerSecond, 'option'] as const : measuredRate !== null ? [measuredRate.tokensPerSecond, measuredRate.basis === 'probe' ? 'probe' : 'workers'] as const : estimate !== null ? [estimate.tokensPerSecond, 'estimate'] as const : [null, null];
   const said = usdPerHourOf(usdPerHour);
   const perHour = said ?? PRICES.machines[machine][spot ? 'spot' : 'onDemand'];
-  const tokens = quote.lengths.reduce((sum, length) => sum + length, 0);
+  const tokens = quote.expected.completion_tokens;
   const perMillion = rate === null ? null : usdPerMillionTokens(rate, perHour);
   return {
     model: nameOf(job.model),

@@ -80,7 +80,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
   const tracing = await openTracing(process.env, (why) => log.warn({ why }, 'spans could not be sent'));
   const { telemetry } = tracing;
   const slices = new SliceSpans(telemetry);
-  const metrics: Metrics = new Metrics({ health: () => platform.health(), ...(works ? { occupancy: () => worker.occupancy } : {}) });
+  const metrics: Metrics = new Metrics({ health: () => platform.health(), ...(works ? { occupancy: () => worker.occupancy, memoryPressure: () => worker.memoryPressure } : {}) });
   const emf = emfNamespace === null ? null : new Emf({ namespace: emfNamespace, service: 'serve', clock });
   let phaseMs = clock.nowMs();
   metrics.coldStart('process', phaseMs);

@@ -53,7 +53,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   const slices = new SliceSpans(tracing.telemetry);
   const { emfNamespace } = config;
   const emf = emfNamespace === null ? null : new Emf({ namespace: emfNamespace, service: 'worker', clock });
-  const metrics: Metrics = new Metrics({ health: () => platform.health(), occupancy: () => worker.occupancy });
+  const metrics: Metrics = new Metrics({ health: () => platform.health(), occupancy: () => worker.occupancy, memoryPressure: () => worker.memoryPressure });
   metrics.coldStart('process', startMs);
   const store = metrics.store(await openStore(config.store));
   await store.probe({ signal });

@@ -8,7 +8,7 @@ import { timeOf } from '../engine/control/ids.ts';
 import type { PlatformHealth } from '../engine/control/platform.ts';
 import { wallClockMs } from '../engine/core/clock.ts';
 import { EngineError } from '../engine/core/errors.ts';
-import type { JobKey } from '../engine/kv/names.ts';
+import { type JobKey, shardOf } from '../engine/kv/names.ts';
 import type { ObjectStore, StoredBody } from '../engine/ports/object-store.ts';
 import type { DelivererEvent } from '../engine/webhook/deliverer.ts';
 import type { WorkerEvent } from '../engine/worker/events.ts';
@@ -28,6 +28,8 @@ export interface MetricsOptions {
   readonly health: () => Promise<PlatformHealth>;
   /** Of the worker in this process; default: it has none. */
   readonly occupancy?: (() => Worker['occupancy']) | undefined;
+  /** Of that worker, too. */
+  readonly memoryPressure?: (() => Worker['memoryPressure']) | undefined;
 }
 
 export class Metrics {
@@ -63,9 +65,10 @@ export class Metrics {
   readonly #backlog = this.#gauge('backlog_seconds', 'Work of all jobs that have not ended, in seconds of one worker; as of the last walk.');
   readonly #waiting = this.#gauge('waiting_seconds', 'The part of it that no worker has now.');
 
-  constructor({ health, occupancy }: MetricsOptions) {
+  constructor({ health, occupancy, memoryPressure }: MetricsOptions) {
     collectDefaultMetrics({ register: this.#registry, prefix: PREFIX });
     this.#asked('num_requests_running', 'Jobs that a worker runs.', async () => (await health()).running);
+    if (memoryPressure !== undefined) this.#asked('kv_cache_usage_perc', 'Of the memory that KV may take in this process, by what admission counts with, the part that it has: 0 to 1.', async () => memoryPressure());
     if (occupancy !== undefined) {
       this.#asked('worker_slots', 'Jobs that the worker of this process runs at a time, at most.', async () => occupancy().slots);
       this.#asked('worker_occupancy', 'Of its slots, the part that has a job now.', async () => (await health()).running / occupancy().slots);
@@ -103,17 +106,18 @@ export class Metrics {
     }
     switch (event.kind) {
       case 'ended': {
-        this.#jobs.inc({ state: event.state });
         this.#prompt.inc(event.usage.prompt_tokens);
         this.#generated.inc(event.usage.completion_tokens);
         this.#reads.inc(event.usage.kv_reads);
         this.#prefillReads.inc(event.usage.kv_reads_prefill);
-        if (event.finishes.includes('kv_read_budget')) this.#exhausted.inc();
         if (event.tokenMs !== null) this.#tokenSeconds.observe({}, event.tokenMs / 1_000);
-        this.#since(event.where, this.#jobSeconds);
+        // Of a shard its tokens are what was done here; its job ends once, and is `joined` then.
+        if (shardOf(event.where) !== null) return;
+        this.#over(event);
         if (event.margin !== null && event.finishes.length > 1) this.#margin.observe({}, event.margin);
         return;
       }
+      case 'joined': return this.#over(event);
       case 'started': return void (event.slice === 0 && this.#since(event.where, this.#queueSeconds));
       case 'counted': {
         this.#backlog.set(event.work.backlogSeconds);
@@ -121,10 +125,10 @@ export class Metrics {
       }
       case 'begun': return void this.#resumed.inc({ mode: event.mode, result: 'ok' });
       case 'reached': return this.#reached(event);
-      case 'refused': return void this.#jobs.inc({ state: 'failed' });
+      case 'refused': return void (shardOf(event.where) === null && this.#jobs.inc({ state: 'failed' }));
       case 'expired': return void this.#jobs.inc({ state: 'expired' });
       case 'foreign': return void this.#messages.inc({ why: 'foreign' });
-      case 'poisoned': return void this.#jobs.inc({ state: 'poisoned' });
+      case 'poisoned': return void (shardOf(event.where) === null && this.#jobs.inc({ state: 'poisoned' }));
       case 'failed': {
         this.#slices.inc({ outcome: 'failed' });
         // Nothing of the checkpoint could be gone on from.
@@ -136,6 +140,13 @@ export class Metrics {
       case 'trouble': return void this.#trouble.inc({ doing: event.doing });
     }
   };
+
+  /** A job has ended here. */
+  #over({ where, state, finishes }: Pick<Extract<WorkerEvent, { kind: 'joined' }>, 'where' | 'state' | 'finishes'>): void {
+    this.#jobs.inc({ state });
+    if (finishes.includes('kv_read_budget')) this.#exhausted.inc();
+    this.#since(where, this.#jobSeconds);
+  }
 
   #reached({ where, phase, ranMs }: Extract<WorkerEvent, { kind: 'reached' }>): void {
     if (phase === 'loaded') this.#coldStart.observe({ phase: 'load' }, ranMs / 1_000);

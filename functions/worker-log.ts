@@ -7,6 +7,7 @@ import type { WorkerLog } from './context.ts';
 const LEVELS: Readonly<Record<WorkerEvent['kind'], 'debug' | 'info' | 'warn' | 'error'>> = {
   started: 'info',
   ended: 'info',
+  joined: 'info',
   begun: 'debug',
   reached: 'debug',
   parked: 'info',

@@ -1,6 +1,6 @@
 /** What a job would cost, in words for whoever asks. */
 import { EngineError } from '../core/errors.ts';
-import { type Estimate, type Quote, admit } from '../job/budget.ts';
+import { type Estimate, admit } from '../job/budget.ts';
 import type { PreparedJob } from '../job/prepare.ts';
 import { shardJob } from '../job/shards.ts';
 import type { Shelf } from '../ports/shelf.ts';
@@ -34,7 +34,7 @@ export function quoteView(job: PreparedJob, shelf: Shelf, rates: Rates): QuoteVi
   const quote = shelf.quote(refusal?.code === 'ERR_BUDGET' ? { ...job, kvReadBudget: null } : job);
   const { resolved: { name, variant, variantCard }, info } = job.model;
   const model = variant === null ? name : `${name}@${variant}`;
-  const expected = sideOf(quote, quote.expected);
+  const expected = sideOf(quote.expected);
   const { here, elsewhere, usdPerHour } = rates;
   const [mine, theirs] = [here, elsewhere].map((some) => some.speed(model, quote.lengths.length));
   const speed = mine ?? theirs ?? null;
@@ -46,7 +46,7 @@ export function quoteView(job: PreparedJob, shelf: Shelf, rates: Rates): QuoteVi
     width: quote.lengths.length,
     compression_ratio: variantCard?.compression_ratio ?? Math.max(1, info.policy.targetCr),
     expected,
-    worst: sideOf(quote, quote.worst),
+    worst: sideOf(quote.worst),
     seconds,
     seconds_by: speed === null ? null : speed === mine ? 'this_worker' : 'workers',
     seconds_basis: speed?.basis ?? 'no_worker_yet',
@@ -55,8 +55,8 @@ export function quoteView(job: PreparedJob, shelf: Shelf, rates: Rates): QuoteVi
   };
 }
 
-function sideOf({ lengths }: Quote, { kv_reads, peak_kv_tokens, peak_kv_bytes }: Estimate): QuoteSide {
-  return { completion_tokens: lengths.reduce((sum, length) => sum + length, 0), kv_reads, peak_kv_tokens, peak_kv_bytes };
+function sideOf({ completion_tokens, kv_reads, peak_kv_tokens, peak_kv_bytes }: Estimate): QuoteSide {
+  return { completion_tokens, kv_reads, peak_kv_tokens, peak_kv_bytes };
 }
 
 function refusalOf(work: () => void): QuoteView['refusal'] {

@@ -10,6 +10,7 @@ import { type Said, continuationOf, nextTurn, turnsOf } from '../job/conversatio
 import { Endings, type Told } from '../job/endings.ts';
 import type { JobResult } from '../job/generate.ts';
 import { JournalReader, type Progress, endReason, progressOf } from '../job/journals.ts';
+import { plannedTokens } from '../job/prepare.ts';
 import { resultOf } from '../job/run.ts';
 import { type SpecOutline, holds, sealSpec } from '../job/sealed-spec.ts';
 import { type JobSpec, parseSpec } from '../job/spec.ts';
@@ -115,7 +116,7 @@ export class StorePlatform implements Platform {
     const stored = storedSpecOf(parsed, job, modelId, said === null ? null : continuationOf(job, modelId, said));
     const text = JSON.stringify(stored);
     const sealed = await sealSpec(text, where, keys, { signal });
-    const created = await createJob(store, where, sealed, { idempotencyKey, createdMs, via, plan: planOf(stored), shards: parsed.shards, isSame: holds(text, keys, { signal }), signal });
+    const created = await createJob(store, where, sealed, { idempotencyKey, createdMs, via, plan: planOf(stored, plannedTokens(job)), shards: parsed.shards, isSame: holds(text, keys, { signal }), signal });
     return await this.#announced(created.where, traceparent, signal);
   }
 
@@ -260,7 +261,11 @@ export class StorePlatform implements Platform {
       where: parent,
       keys,
       createdMs,
-      admit: async (child) => admitJob(await shelf.restore(child, id, { signal }), shelf),
+      admit: async (child) => {
+        const job = await shelf.restore(child, id, { signal });
+        admitJob(job, shelf);
+        return plannedTokens(job);
+      },
       signal,
     });
     return await this.#announced(made, traceparent, signal);

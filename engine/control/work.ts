@@ -3,7 +3,7 @@
  *
  *   backlog = sum over the jobs that have not ended of (planned - made tokens) / rate of their model
  *
- * - planned: the lengths of all chains of the job, which is what a quote expects. It stands in the job's marker.
+ * - planned: the lengths of all chains of the job as far as its KV-read budget pays for them, which is what a quote expects. It stands in the job's marker.
  * - made: tokens that its last commit has. What is journaled since is not looked at: seconds at most.
  * - rate: planned tokens that a worker retires in a second in which it has work of that model, all of its slots together and loading apart, as workers
  *   have measured it last (rates.ts). A job that ends before its length retires the rest of its plan at its end. So the sum is right for a

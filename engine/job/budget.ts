@@ -162,7 +162,10 @@ export interface PlanInput {
   readonly weightBytes: number;
 }
 
+/** Of what the budget pays for: a run ends before the first step that it does not. */
 export interface Estimate {
+  /** Of all chains. */
+  readonly completion_tokens: number;
   readonly kv_reads: number;
   readonly peak_kv_tokens: number;
   /** Of live entries (DESIGN.md 4). */
@@ -173,7 +176,7 @@ export interface Estimate {
   readonly allocated_bytes: number;
 }
 
-/** A plan with its price. `expected` keeps what the card measured, `worst` keeps everything; both run every chain to its length. */
+/** A plan with its price. `expected` keeps what the card measured, `worst` keeps everything; both run every chain to its length, or as far as the budget pays. */
 export interface Quote {
   readonly prompt_tokens: number;
   readonly lengths: readonly number[];
@@ -221,7 +224,8 @@ export function plan(input: PlanInput): Quote {
 }
 
 function estimate(input: PlanInput, shape: CacheShape): Estimate {
-  const { promptTokens, lengths, bytesPerToken, geometry, kvReadBudget } = input;
+  const { promptTokens, bytesPerToken, geometry } = input;
+  const lengths = paidLengths(input, shape);
   const reads = sum(lengths.map((length) => kvReads(promptTokens, length, shape)));
   const peak = sum(lengths.map((length) => peakTokens(promptTokens, length, shape)));
   // Chains begin when the prompt has been pruned: its dense buffer is never beside them.
@@ -230,7 +234,8 @@ function estimate(input: PlanInput, shape: CacheShape): Estimate {
   const held = shape.pruning !== undefined ? Math.max(promptTokens, ends - shared) : ends - shared;
   const kvAllocated = kvAllocatedBytes(promptTokens, lengths, shape, geometry);
   return {
-    kv_reads: kvReadBudget === null ? reads : Math.min(reads, kvReadBudget),
+    completion_tokens: sum(lengths),
+    kv_reads: reads,
     peak_kv_tokens: peak,
     peak_kv_bytes: Math.ceil(held * bytesPerToken),
     kv_allocated_bytes: kvAllocated,
@@ -238,7 +243,30 @@ function estimate(input: PlanInput, shape: CacheShape): Estimate {
   };
 }
 
-/** A row of logits for each chain, the prompt's tokens and room for all that may be generated. */
+/** How far the budget lets each chain come: together they end at one step, and of a sharded job each when its share is spent, as native/run ends them. */
+function paidLengths({ promptTokens, lengths, kvReadBudget, kvReadShare = null }: PlanInput, shape: CacheShape): readonly number[] {
+  if (kvReadBudget === null) return lengths;
+  const within = (most: number, of: readonly number[]) => {
+    const end = lastPaid(Math.max(...of), (end) => sum(of.map((length) => kvReads(promptTokens, Math.min(length, end), shape))) <= most);
+    return of.map((length) => Math.min(length, end));
+  };
+  if (kvReadShare === null) return within(kvReadBudget, lengths);
+  const more = kvReadBudget - kvReadShare * lengths.length;
+  return lengths.flatMap((length, i) => within(kvReadShare + (i < more ? 1 : 0), [length]));
+}
+
+/** The greatest length up to `longest` that is paid, by halves: a longer chain reads more. One token needs no step. */
+function lastPaid(longest: number, isPaid: (length: number) => boolean): number {
+  let [paid, most] = [1, longest];
+  while (paid < most) {
+    const middle = Math.ceil((paid + most) / 2);
+    if (isPaid(middle)) paid = middle;
+    else most = middle - 1;
+  }
+  return paid;
+}
+
+/** A row of logits for each chain, the prompt's tokens and room for all that may be generated, whatever the budget. */
 function workBytes({ promptTokens, lengths, vocabSize }: PlanInput): number {
   return 4 * (lengths.length * vocabSize + promptTokens + sum(lengths));
 }

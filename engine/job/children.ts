@@ -19,8 +19,8 @@ export interface ChildOptions extends CallOptions {
   readonly keys?: KeyProvider | null | undefined;
   /** Of the wall clock, for the listing. Default: now. */
   readonly createdMs?: number | undefined;
-  /** Asked before anything is stored; what it throws refuses the child. */
-  readonly admit?: ((child: StoredSpec) => Promise<void>) | undefined;
+  /** Asked before anything is stored; what it throws refuses the child. It gives the child's planned tokens (control/work.ts). */
+  readonly admit?: ((child: StoredSpec) => Promise<number>) | undefined;
 }
 
 export interface ForkRequest {
@@ -131,8 +131,8 @@ async function childOf({ store, where, keys = null, createdMs, admit, signal }: 
   // What cannot be run is refused here, and not left in the store.
   const whole = parseStoredSpec(text);
   jobSpecOf(whole, null);
-  await admit?.(whole);
-  const { where: created } = await createJob(store, at, await sealSpec(text, at, keys, { signal }), { isSame: holds(text, keys, { signal }), plan: planOf(whole), createdMs, signal });
+  const tokens = await admit?.(whole);
+  const { where: created } = await createJob(store, at, await sealSpec(text, at, keys, { signal }), { isSame: holds(text, keys, { signal }), plan: planOf(whole, tokens), createdMs, signal });
   return created;
 }
 

@@ -4,7 +4,7 @@
  */
 import { isTerminal } from '../kv/head.ts';
 import { liveHints } from '../kv/hints.ts';
-import { endShards, joinShard } from '../kv/join.ts';
+import { endShards, joinShard, type Sharded } from '../kv/join.ts';
 import { type JobKey, shardOf } from '../kv/names.ts';
 import type { ProtocolOptions } from '../kv/protocol.ts';
 import { readHead } from '../kv/read.ts';
@@ -16,29 +16,39 @@ export interface Told {
   jobEnded(where: JobKey, options?: CallOptions): Promise<void>;
 }
 
+export interface EndingsOptions extends Pick<ProtocolOptions, 'clock' | 'random'> {
+  /** A join here, and none before, has ended the job. */
+  readonly onJoined?: ((where: JobKey, now: Sharded) => void) | undefined;
+}
+
 export class Endings implements Told {
   readonly #store: ObjectStore;
   readonly #told: Told;
-  readonly #protocol: Pick<ProtocolOptions, 'clock' | 'random'>;
+  readonly #o: EndingsOptions;
 
-  constructor(store: ObjectStore, told: Told, protocol: Pick<ProtocolOptions, 'clock' | 'random'> = {}) {
+  constructor(store: ObjectStore, told: Told, options: EndingsOptions = {}) {
     this.#store = store;
     this.#told = told;
-    this.#protocol = protocol;
+    this.#o = options;
   }
 
   /** @param told one of these already knows what follows. */
-  static over(store: ObjectStore, told: Told, protocol: Pick<ProtocolOptions, 'clock' | 'random'> = {}): Endings {
-    return told instanceof Endings ? told : new Endings(store, told, protocol);
+  static over(store: ObjectStore, told: Told, options: EndingsOptions = {}): Endings {
+    return told instanceof Endings ? told : new Endings(store, told, options);
   }
 
   /** @throws EngineError ERR_JOB_NOT_FOUND, ERR_CHECKPOINT, ERR_STORE, ERR_CANCELLED: the marker stays, and the reconciler comes again. */
   async jobEnded(where: JobKey, { signal }: CallOptions = {}): Promise<void> {
     const shard = shardOf(where);
     if (shard === null) return await this.#over(where, signal);
-    const { head } = await joinShard(this.#store, where, { ...this.#protocol, settle, signal });
-    if (isTerminal(head.state)) await this.#over(shard.parent, signal);
+    const now = await joinShard(this.#store, where, { ...this.#protocol, settle, signal });
+    if (now.hasEnded) this.#o.onJoined?.(shard.parent, now);
+    if (isTerminal(now.head.state)) await this.#over(shard.parent, signal);
     await this.#store.delete(liveHints(where), { signal });
+  }
+
+  get #protocol(): Pick<ProtocolOptions, 'clock' | 'random'> {
+    return { clock: this.#o.clock, random: this.#o.random };
   }
 
   async #over(where: JobKey, signal: AbortSignal | undefined): Promise<void> {

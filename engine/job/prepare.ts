@@ -147,6 +147,11 @@ export function quoteOf(job: PreparedJob, weightBytes: number): Quote {
   });
 }
 
+/** What a job that was admitted is expected to make at most, all chains together: its lengths, as far as its budget pays for them. */
+export function plannedTokens(job: PreparedJob): number {
+  return quoteOf(job, 0).expected.completion_tokens;
+}
+
 function lengthsOf({ budget }: JobSpec, promptTokens: number, maxPositions: number): readonly number[] {
   const room = maxPositions - promptTokens;
   if (room < 1) {

@@ -91,9 +91,9 @@ function samplingSpecOf(sampling: Sampling): SamplingSpec {
   };
 }
 
-/** For its marker: what may be made, at most, and of which model. */
-export function planOf({ spec, lengths }: Pick<StoredSpec, 'spec' | 'lengths'>): Plan {
-  return { model: modelName(spec as Pick<JobSpec, 'model' | 'variant'>), tokens: lengths.reduce((sum, length) => sum + length, 0) };
+/** For its marker: what may be made, at most, and of which model. @param tokens as `plannedTokens` says; default: its lengths, where no model is at hand. */
+export function planOf({ spec, lengths }: Pick<StoredSpec, 'spec' | 'lengths'>, tokens = lengths.reduce((sum, length) => sum + length, 0)): Plan {
+  return { model: modelName(spec as Pick<JobSpec, 'model' | 'variant'>), tokens };
 }
 
 /**
@@ -122,7 +122,7 @@ export function jobSpecOf({ spec, seed }: StoredSpec, model: string | null): Job
 /** @throws EngineError ERR_CHECKPOINT model: the job `name` began with another model than the one here. */
 export function checkSame(stored: StoredSpec, job: PreparedJob, modelId: string, name: string): void {
   if (stored.model_id !== modelId) {
-    throw new EngineError('ERR_CHECKPOINT', `model: ${job.model.resolved.name} is not the model that ${name} began with (weights, configuration, tokenizer or template differ).`);
+    throw new EngineError('ERR_CHECKPOINT', `model: ${job.model.resolved.name} is not the model that ${name} began with (weights, configuration, tokenizer or template differ). The model that it began with can be named with --model: a directory, or URL#REVISION of a store that has it.`);
   }
   const same = stored.prompt.length === job.promptIds.length && stored.prompt.every((id, i) => id === job.promptIds[i]);
   if (!same) throw new EngineError('ERR_CHECKPOINT', `model: the prompt of ${name} has other tokens here than when it began.`);

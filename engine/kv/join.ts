@@ -29,18 +29,28 @@ export interface JoinOptions extends ProtocolOptions {
   readonly settle: (all: Manifest) => Pick<ManifestContent, 'chains' | 'ended'> & { readonly state: 'done' | 'incomplete' };
 }
 
+export interface Joined extends Sharded {
+  /** It was this that ended the job, and nobody before. */
+  readonly hasEnded: boolean;
+}
+
 /**
  * What a shard has committed, told to its parent: of one that has ended also that it has. The last one ends the parent. So does one that cannot come
  * to a result: the parent ends as it did.
  * @throws EngineError ERR_JOB_NOT_FOUND, ERR_CHECKPOINT, ERR_STORE, ERR_CANCELLED.
  */
-export async function joinShard(store: ObjectStore, where: JobKey, options: JoinOptions): Promise<Sharded> {
+export async function joinShard(store: ObjectStore, where: JobKey, options: JoinOptions): Promise<Joined> {
   const shard = shardOf(where);
   assert(shard !== null, 'only shards are joined');
   const protocol = protocolOf(store, options);
   // One that is over does not change any more.
   const child = await readJob(store, where, { signal: options.signal, digestKey: options.digestKey });
-  return await tell(protocol, shard.parent, options.signal, (parent) => nextOf(parent, shard.index, child, options.settle));
+  let wasOver = false;
+  const now = await tell(protocol, shard.parent, options.signal, (parent) => {
+    wasOver = isTerminal(parent.head.state);
+    return nextOf(parent, shard.index, child, options.settle);
+  });
+  return { ...now, hasEnded: !wasOver && isTerminal(now.head.state) };
 }
 
 /** It has a worker: from now on it is not too late for it. */

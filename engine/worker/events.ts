@@ -26,6 +26,8 @@ export type WorkerEvent =
   /** `loaded`: its model is there. `prefilled`: the prompt, and whatever was to be computed again, is. `first_token`: of the job, and not of the slice. `load`: of `loaded`. */
   | { readonly kind: 'reached'; readonly where: JobKey; readonly phase: Phase; readonly model: string; readonly ranMs: number; readonly load?: ModelTiming }
   | { readonly kind: 'ended'; readonly where: JobKey; readonly state: JobState; readonly usage: Usage; readonly finishes: readonly string[]; readonly margin: number | null; readonly ranMs: number; readonly tokenMs: number | null }
+  /** The last of a job's shards was joined here, and so ended it; of each shard there is an `ended` too. */
+  | { readonly kind: 'joined'; readonly where: JobKey; readonly state: JobState; readonly finishes: readonly string[] }
   /** `step`, `tokens`: of the whole job. */
   | { readonly kind: 'parked'; readonly where: JobKey; readonly why: StopReason; readonly step: number; readonly tokens: number; readonly ranMs: number }
   /** Someone else has the job, or has ended it. */

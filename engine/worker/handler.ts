@@ -98,6 +98,10 @@ export class Handler implements Disposable {
     return this.#running.size;
   }
 
+  get memoryPressure(): number {
+    return this.#session.memoryPressure;
+  }
+
   has(where: JobKey): boolean {
     return this.#running.has(jobPrefix(where));
   }
@@ -222,12 +226,9 @@ export class Handler implements Disposable {
     const { where, signal } = running;
     const slice = () => resumeStored({
       store, where, keys, policy, signal, clock, outbox: endings,
-      session: this.#session,
-      ...this.#threads(),
-      take: force,
-      waitMs: 0,
-      onOpened: ({ lengths, model: { resolved: { name, variant } } }, load) => {
-        running.opened(variant === null ? name : `${name}@${variant}`, lengths);
+      session: this.#session, ...this.#threads(), take: force, waitMs: 0,
+      onOpened: (job, load) => {
+        running.opened(job);
         say({ kind: 'reached', where, phase: 'loaded', model: running.model, ranMs: running.ranMs, load });
       },
       onBegun: ({ outcome: mode, recomputed }) => say({ kind: 'begun', where, mode, recomputed }),
@@ -255,7 +256,7 @@ export class Handler implements Disposable {
     const nowMs = this.#o.clock.nowMs();
     if (this.#begun.size < 2 || nowMs - this.#lookedMs < PRESSURE_LOOK_MS) return;
     this.#lookedMs = nowMs;
-    if (this.#session.memoryPressure > PRESSURE_MAX) [...this.#begun].at(-1)?.stop('memory');
+    if (this.memoryPressure > PRESSURE_MAX) [...this.#begun].at(-1)?.stop('memory');
   }
 
   get #later(): Next {

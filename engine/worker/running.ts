@@ -1,6 +1,7 @@
 /** One job while it runs here: when it is asked to let go, and why. */
 import type { Clock } from '../core/clock.ts';
 import { unlessCancelled } from '../core/waiting.ts';
+import { type PreparedJob, plannedTokens } from '../job/prepare.ts';
 import type { JobKey } from '../kv/names.ts';
 import type { RunReport } from '../runtime/native.ts';
 import type { Phase, StopReason } from './events.ts';
@@ -49,12 +50,14 @@ export class Running implements Disposable {
     return this.#model;
   }
 
-  /** Its model is loaded. @param lengths of its chains. */
-  opened(model: string, lengths: readonly number[]): void {
+  /** Its model is loaded. */
+  opened(job: PreparedJob): void {
+    const { name, variant } = job.model.resolved;
+    const model = variant === null ? name : `${name}@${variant}`;
     if (this.#model === '') this.#throughput.begin(model);
     this.#model = model;
-    this.#planned = lengths.reduce((sum, length) => sum + length, 0);
-    this.#width = lengths.length;
+    this.#planned = plannedTokens(job);
+    this.#width = job.lengths.length;
   }
 
   /** Its chains; 0: its model is not loaded yet. */

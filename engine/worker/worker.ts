@@ -95,7 +95,10 @@ export class Worker implements LiveFeed {
     const clock = this.#clock = options.clock ?? systemClock;
     const live = this.#live = new Live(clock);
     const say = (event: WorkerEvent) => this.#say(event);
-    const endings = Endings.over(store, options.outbox ?? new Outbox({ store, clock }), { clock, random: options.random });
+    const endings = Endings.over(store, options.outbox ?? new Outbox({ store, clock }), {
+      clock, random: options.random,
+      onJoined: (where, { head: { state }, manifest }) => say({ kind: 'joined', where, state, finishes: (manifest?.chains ?? []).map(({ finish }) => finish ?? 'none') }),
+    });
     const throughput = this.#throughput = new Throughput(clock);
     const speeds = this.#speeds = new Speeds(clock);
     this.#reconciler = new Reconciler({ store, queue, clock, say, outbox: endings, runs: (where) => this.#handler.has(where) });
@@ -175,6 +178,11 @@ export class Worker implements LiveFeed {
   /** How many slots there are, and for how long, all together, they have had jobs. */
   get occupancy(): { readonly slots: number; readonly slotMs: number } {
     return { slots: this.#slots, slotMs: this.#throughput.slotMs };
+  }
+
+  /** Of the memory that KV may take, the part that jobs here have, 0 to 1: what admission counts with; above 1 is more than there is. */
+  get memoryPressure(): number {
+    return this.#handler.memoryPressure;
   }
 
   report(where: JobKey): ReturnType<LiveFeed['report']> {

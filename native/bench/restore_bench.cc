@@ -5,8 +5,10 @@
 // bf16. Every head has that many survivors, sealed in pages, and a full ring. Saving encodes a segment of all pages and a tail into fresh
 // memory; restoring reads both into a fresh cache, with CRCs alone and with digests. memcpy is of as many bytes into memory that is there
 // (warm) and that is not (fresh: what a restore has to fill). `prepare` makes the memory of a restore present, as a resume does while its
-// bytes are on their way, and the prepared restores are what is left then: the sum of both is what a restore costs the processor. All cases run in turn in each round and the best round of each counts; time
-// is the processor's, of all threads, over their number. The last line is one JSON object; GB are 1e9.
+// bytes are on their way, and the prepared restores are what is left then: the sum of both is what a restore costs the processor. All
+// cases run in turn in each round and the median round of each counts: a processor that is shared also makes rounds look short. Time is the
+// processor's, of all threads, over their number. The last line is one JSON object; GB are 1e9.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -92,7 +94,7 @@ class Bench {
       const char* name;
       std::function<void()> run;
       std::function<void()> before = [] {};  // not timed
-      double seconds = INFINITY;
+      std::vector<double> seconds = {};
     };
     std::vector<Case> cases = {
         {"memcpyWarm", [this] { Chunks([this](int64_t at, int64_t n) { std::memcpy(target_.data() + at, source_.data() + at, static_cast<size_t>(n)); }); }},
@@ -122,12 +124,14 @@ class Bench {
         c.before();
         const double start = CpuSeconds();
         c.run();
-        c.seconds = std::min(c.seconds, (CpuSeconds() - start) / static_cast<double>(o_.threads));
+        c.seconds.push_back((CpuSeconds() - start) / static_cast<double>(o_.threads));
         prepared_.reset();
       }
     }
-    const auto rate = [&](size_t i) { return static_cast<double>(bytes_) / cases[i].seconds / 1e9; };
-    std::printf("%lld layers x %lld KV heads x %lld, bf16, window %lld, pages of %lld, %lld survivors: %.1f MB; %lld thread(s), best of %lld rounds\n",
+    for (Case& c : cases) std::ranges::nth_element(c.seconds, c.seconds.begin() + o_.rounds / 2);
+    const auto seconds = [&](size_t i) { return cases[i].seconds[static_cast<size_t>(o_.rounds / 2)]; };
+    const auto rate = [&](size_t i) { return static_cast<double>(bytes_) / seconds(i) / 1e9; };
+    std::printf("%lld layers x %lld KV heads x %lld, bf16, window %lld, pages of %lld, %lld survivors: %.1f MB; %lld thread(s), median of %lld rounds\n",
                 static_cast<long long>(o_.layers), static_cast<long long>(o_.kv_heads), static_cast<long long>(o_.head_dim),
                 static_cast<long long>(o_.window), static_cast<long long>(o_.page), static_cast<long long>(o_.survivors), static_cast<double>(bytes_) / 1e6,
                 static_cast<long long>(o_.threads), static_cast<long long>(o_.rounds));
@@ -140,7 +144,7 @@ class Bench {
       json += text;
     }
     // What a delta every 2,048 tokens costs a chain at 60 tokens a second, if all of it were new.
-    const double share = cases[3].seconds / (2048.0 / 60.0);
+    const double share = seconds(3) / (2048.0 / 60.0);
     std::printf("restore, CRC: %.2f of memcpy into memory that is there, %.2f of memcpy into fresh memory (wanted 0.6); with digests: %.2f of BLAKE3\n",
                 rate(4) / rate(0), rate(4) / rate(1), rate(5) / rate(2));
     std::printf("into memory made present before, CRC: %.2f of memcpy into memory that is there; with digests: %.2f of BLAKE3 (wanted 0.8)\n", rate(7) / rate(0),

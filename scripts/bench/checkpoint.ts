@@ -39,7 +39,7 @@ export const FULL: CheckpointPlan = {
   widths: [1, 8],
   waitTokens: 896,
   rounds: 3,
-  transfer: { chains: 48, tokens: 896, threads: 1, rounds: 5 },
+  transfer: { chains: 48, tokens: 896, threads: 1, rounds: 9 },
 };
 export const QUICK: CheckpointPlan = {
   cutTokens: [64, 256],

@@ -41,7 +41,7 @@ function markdown(checkpoint: CheckpointRun, large: LargeRun): string {
     ...skipped.map((what) => `Skipped: ${what}.`),
     '## Targets',
     targets(checkpoint, large),
-    `A restore fills memory that the kernel has to clear first: at 2 MiB a time that takes about as long as copying. A resume has it cleared (made present) while the bytes are still on\ntheir way, so that nobody waits for it; the processor does it all the same, which is the row "counted". The baselines are of one thread, as the restore is. At this load the\nversitygw row is one sample of a wide spread; the native rows are processor time, best of ${ROUNDS}, and still follow what else uses the memory bus.`,
+    `A restore fills memory that the kernel has to clear first: at 2 MiB a time that takes about as long as copying. A resume has it cleared (made present) while the bytes are still on\ntheir way, so that nobody waits for it; the processor does it all the same, which is the row "counted". The baselines are of one thread, as the restore is. At this load the\nversitygw row is one sample of a wide spread; the native rows are processor time, median of ${ROUNDS}, and still follow what else uses the memory bus.`,
     '## Bytes of a cut',
     'The bundled model (F32 cache, 2,048 B a token dense, window 16 at CR 8), one save of everything. "Live" is K and V that attention still reads.\nBytes per generated token and chain; the journal holds an id, one eviction bit per KV head, and the counters.',
     grid(['variant', 'chains x tokens', 'live KV', 'segments', 'tails', 'journal', 'raw / live', 'lossless / raw', 'raw, B per token and chain'], cuts.map(cutRow)),
@@ -62,7 +62,7 @@ function markdown(checkpoint: CheckpointRun, large: LargeRun): string {
       t.plain_get === null ? '' : gb(t.plain_get), gb(t.get), gb(t.restore_crc), gb(t.restore_digest), `${t.read_restore.toFixed(3)} (${t.read_restore_unprepared.toFixed(3)})`, t.over_plain === null ? '' : t.over_plain.toFixed(2),
     ])),
     '## A shape like Qwen3-8B',
-    `36 layers, 8 KV heads of 128, BF16; synthetic pages, processor time of ${large.threads} thread(s), best of ${ROUNDS}. One chain's delta after 2,048 tokens: pages, and a tail with the whole ring. GB/s.\n"Prepare" makes the memory of a restore present, and "prepared" is what is left to do then; without it a restore does both.`,
+    `36 layers, 8 KV heads of 128, BF16; synthetic pages, processor time of ${large.threads} thread(s), median of ${ROUNDS}. One chain's delta after 2,048 tokens: pages, and a tail with the whole ring. GB/s.\n"Prepare" makes the memory of a restore present, and "prepared" is what is left to do then; without it a restore does both.`,
     grid(['variant', 'window', 'delta', 'memcpy', 'memcpy to fresh', 'BLAKE3', 'save', 'restore, CRC', 'of memcpy (of fresh)', 'restore, digest', 'of BLAKE3', 'prepare', 'prepared, CRC', 'of memcpy', 'prepared, digest', 'of BLAKE3', 'wait at 60 tok/s'], large.deltas.map(({ gb_per_s: r, ...d }) => [
       d.variant, `${d.window}`, mb(d.bytes), gb(r.memcpyWarm), gb(r.memcpyFresh), gb(r.blake3), gb(r.save), gb(r.restoreCrc),
       `${(r.restoreCrc / r.memcpyWarm).toFixed(2)} (${(r.restoreCrc / r.memcpyFresh).toFixed(2)})`, gb(r.restoreDigest), (r.restoreDigest / r.blake3).toFixed(2),

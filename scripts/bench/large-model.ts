@@ -6,7 +6,7 @@ const WINDOW = 512;
 const CR = 8;
 const DELTA_TOKENS = 2_048;
 const TOKENS_PER_SECOND = 60;
-export const ROUNDS = 40;
+export const ROUNDS = 25;
 const CONTEXTS = [2_048, 4_096, 8_192, 16_384, 32_768] as const;
 
 /** Prefill of T tokens: weights without the embedding, and causal attention over 36 layers of 4,096 (KV.md 6). */

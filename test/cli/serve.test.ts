@@ -56,6 +56,7 @@ describe('a server', () => {
     expect(value('kv_reads_total')).toBeGreaterThan(0);
     expect(value('checkpoint_bytes_total{op="write"}')).toBeGreaterThan(1_000);
     for (const gauge of ['num_requests_running', 'num_requests_waiting', 'queue_age_seconds']) expect(value(gauge)).toBe(0);
+    expect(value('kv_cache_usage_perc')).toBeLessThan(1);
     expect(value('nodejs_eventloop_lag_p99_seconds')).toBeGreaterThan(0);
   });
 

@@ -9,6 +9,7 @@ import { generate } from '../../engine/job/generate.ts';
 import { resumeStored } from '../../engine/job/stored.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { readJob } from '../../engine/kv/create.ts';
+import { readMarker } from '../../engine/kv/hints.ts';
 import { ManualClock } from '../helpers/clock.ts';
 import { keyFile } from '../helpers/stored-job.ts';
 import { SPEC, TENANT, eventsOf, fingerprint, numbered, platformOn, runToEnd } from './support.ts';
@@ -155,6 +156,23 @@ describe('a quote', () => {
     expect(quote).toMatchObject({ model: 'countdown@dense', length: 160, width: 2, compression_ratio: 1, prompt_tokens: usage?.prompt_tokens, seconds: null, seconds_by: null, seconds_basis: 'no_worker_yet', cost_usd: null, refusal: null });
     expect(quote.expected).toEqual(quote.worst);
     expect(quote.expected).toMatchObject({ completion_tokens: usage?.completion_tokens, kv_reads: usage?.kv_reads, peak_kv_tokens: usage?.peak_kv_tokens });
+  });
+
+  test('of a budget that ends it early is of what the budget pays for, in seconds and in the backlog too', async () => {
+    const store = new MemoryStore();
+    const { platform } = platformOn(store, shelf);
+    await putRate(store, 'countdown@dense', { tokensPerSecond: 100, basis: 'jobs' });
+    const poor = { ...SPEC, model: 'countdown@dense', budget: { length: 160, width: 2, kv_read_budget: 100 } };
+    const quote = await platform.quote(poor, me);
+    const { id } = await platform.submit(poor, me);
+    expect((await readMarker(store, { tenant: me.tenant, job: id }, {}))?.plan).toEqual({ model: 'countdown@dense', tokens: quote.expected.completion_tokens });
+    await runToEnd(store, id);
+    const { usage } = (await platform.result(id, me)) ?? {};
+    expect(usage).toMatchObject(quote.expected);
+    expect(quote.expected.completion_tokens).toBeLessThan(20);
+    expect(quote.seconds).toBeCloseTo(quote.expected.completion_tokens / 100, 10);
+    const whole = await platform.extend(id, { ...me, kvReadBudget: 100_000 });
+    expect((await readMarker(store, { tenant: me.tenant, job: whole.id }, {}))?.plan?.tokens).toBe(320);
   });
 
   test('says how long it takes, and what it costs, at the rate that was measured', async () => {

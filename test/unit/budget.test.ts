@@ -122,8 +122,28 @@ describe('plans', () => {
     expect(quote.expected.peak_kv_bytes).toBe(Math.ceil((3 * live(100, CR8) - 2 * 8) * 2_048));
   });
 
-  test('a budget caps the expected reads', () => {
-    expect(plan({ ...input, kvReadBudget: 500 }).expected.kv_reads).toBe(500);
+  test('a budget ends the plan at the last step that it pays for: tokens, reads, peaks and bytes are of that', () => {
+    // Eight dense chains after 9 tokens: a step reads 80, then 88.
+    const dense = { ...input, shape: DENSE, lengths: Array.from({ length: 8 }, () => 256) };
+    expect(plan({ ...dense, kvReadBudget: 167 }).expected).toMatchObject({ completion_tokens: 16, kv_reads: 80, peak_kv_tokens: 80, peak_kv_bytes: (80 - 7 * 8) * 2_048 });
+    expect(plan({ ...dense, kvReadBudget: 168 }).expected).toMatchObject({ completion_tokens: 24, kv_reads: 168, peak_kv_tokens: 88 });
+    expect(plan({ ...dense, kvReadBudget: 168 }).expected.kv_allocated_bytes).toBe(plan({ ...dense, lengths: dense.lengths.map(() => 3) }).expected.kv_allocated_bytes);
+    const { expected } = plan(dense);
+    expect(expected.completion_tokens).toBe(8 * 256);
+    expect(plan({ ...dense, kvReadBudget: expected.kv_reads }).expected).toEqual(expected);
+    expect(plan({ ...dense, kvReadBudget: expected.kv_reads - 1 }).expected.completion_tokens).toBe(8 * 255);
+    // The short one is at its end when the long one is cut.
+    expect(plan({ ...input, shape: DENSE, kvReadBudget: 1_666 * 2 }).expected.completion_tokens).toBe(50 + 50);
+    // If nothing is dropped, the budget is spent sooner.
+    const poor = plan({ ...input, kvReadBudget: 1_000 });
+    expect(poor.worst.completion_tokens).toBeLessThan(poor.expected.completion_tokens);
+    expect(poor.worst.kv_reads).toBeLessThanOrEqual(1_000);
+  });
+
+  test('a budget that is divided ends each chain where its own share does', () => {
+    // 10 + 11 reads are two steps: the first chain has one read more than the other.
+    const quote = plan({ ...input, shape: DENSE, lengths: [9, 9], kvReadBudget: 41, kvReadShare: 20 });
+    expect(quote.expected).toMatchObject({ completion_tokens: 3 + 2, kv_reads: 21 + 10, peak_kv_tokens: 11 + 10 });
   });
 
   test('a budget that cannot feed one token to each chain is refused with the numbers', () => {

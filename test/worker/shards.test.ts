@@ -11,6 +11,7 @@ import { isTerminal } from '../../engine/kv/head.ts';
 import { shardKey } from '../../engine/kv/names.ts';
 import { takeJob } from '../../engine/kv/take.ts';
 import { Webhooks } from '../../engine/webhook/webhooks.ts';
+import { Metrics } from '../../functions/metrics.ts';
 import { through } from '../helpers/through.ts';
 import { resultOf } from '../helpers/stored-job.ts';
 import { Bench, deadOwner, quiet, reaches, whereIs } from './support.ts';
@@ -69,6 +70,23 @@ describe('shards', () => {
     await bench[Symbol.asyncDispose]();
     const records = [...bench.store.snapshot()].filter(([key]) => key.includes(id) && key.endsWith('/delivery.json')).map(([, bytes]) => JSON.parse(Buffer.from(bytes).toString()) as object);
     expect(records).toMatchObject([{ type: 'job.completed', subject: 'sums' }]);
+    const metrics = new Metrics({ health: () => Promise.resolve({ state: 'ready', running: 0, queued: 0, queueAgeMs: 0 }) });
+    for (const event of bench.events) metrics.worker(event);
+    expect((await metrics.scrape()).body.split('\n').filter((line) => line.startsWith('ruminate_jobs_ended_total{'))).toEqual(['ruminate_jobs_ended_total{state="done"} 1']);
+    expect(bench.events.filter(({ kind }) => kind === 'ended'), 'of shards').toHaveLength(3);
+  });
+
+  test('that are parked stand where the last of them does', async () => {
+    const stop = new AbortController();
+    const spec: JobSpec = { ...SPEC, vote: 'none', sampling: { temperature: 1, logit_bias: [[2, -100]] }, budget: { length: 900, width: 4 }, shards: 2 };
+    const outcome = await runStored(spec, {
+      store: new MemoryStore(), where: sums, threads: 1, signal: stop.signal,
+      onProgress: ({ chains }) => { if (chains.every(({ tokens }) => tokens >= 20)) stop.abort(); },
+    });
+    expect(outcome).toMatchObject({ kind: 'parked' });
+    const { step, tokens } = outcome as Extract<typeof outcome, { kind: 'parked' }>;
+    expect(step).toBeGreaterThanOrEqual(20);
+    expect(tokens).toBeGreaterThanOrEqual(step * 4);
   });
 
   test('a budget of KV reads is divided equally, in one shard as in eight, and in one run that has them all', async () => {

@@ -1,8 +1,9 @@
 /** Several jobs at once on one worker. */
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 
 import { Session } from '../../engine/job/session.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
+import { Metrics } from '../../functions/metrics.ts';
 import { Bench, LONG, SHORT, quiet, reaches } from './support.ts';
 
 const seeded = (seed: number): JobSpec => ({ ...SHORT, seed: BigInt(seed), budget: { length: 100 + 10 * seed, width: 1 + (seed % 3) } });
@@ -31,6 +32,22 @@ test('a short job is not stuck behind a long one', async () => {
   await bench.event('ended', 'short');
   expect(bench.kinds('long')).toEqual(['started']);
   await bench.event('ended', 'long');
+});
+
+test('what KV has of the memory that admission counts with is told to Prometheus, and nothing when no job runs', async () => {
+  await using bench = new Bench();
+  const worker = bench.worker({ slots: 1 });
+  const metrics = new Metrics({ health: async () => ({ state: 'ready', running: worker.running, queued: 0, queueAgeMs: 0 }), memoryPressure: () => worker.memoryPressure });
+  const usage = async () => Number(/^ruminate_kv_cache_usage_perc (\S+)$/m.exec((await metrics.scrape()).body)?.[1]);
+  expect(await usage()).toBe(0);
+  const where = await bench.submit('long', LONG);
+  await reaches(worker, where, 10);
+  const during = await usage();
+  expect(during).toBeGreaterThan(0);
+  expect(during).toBeLessThan(1);
+  await bench.event('ended', 'long');
+  await vi.waitFor(() => expect(worker.running).toBe(0));
+  expect(await usage()).toBe(0);
 });
 
 test('a job that does not fit beside the others waits for them, and that is no strike', async () => {
