@@ -84,6 +84,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
     threads: config.threads,
     slots: config.slots,
     sliceMs: config.sliceMs,
+    begins: config.begins,
     reconcileMs: config.walkMs,
     clock,
     onEvent: (event) => {

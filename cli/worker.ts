@@ -14,7 +14,7 @@ The worker stops for SIGTERM or Ctrl-C (a second one leaves at once), a Spot not
 it takes nothing more, finishes the step, commits, gives the messages back and exits 0 within the grace. Killed, it loses what it had not
 committed; another worker goes on. Options go before variables: RUMINATE_STORE, _QUEUE, _BATCH_QUEUE, _SLOTS, _THREADS, _SLICE_TIME, _GRACE,
 _TIME_LIMIT, _WORKER_MEMORY, _SPOT, _NOTICES, _WALK_TIME, _CHECKPOINT_TOKENS, _CHECKPOINT_TIME, _JOURNAL_TIME, _LOG_LEVEL, _METRICS_PORT,
-_METRICS_HOST, _EMF, _RETENTION, _RESULT_RETENTION, _PUBLIC_URL (for links in webhooks, which it sends unless RUMINATE_WEBHOOKS=0); AWS's own for credentials and region.
+_METRICS_HOST, _BEGIN (0: goes on with jobs that have begun, and begins none), _EMF, _RETENTION, _RESULT_RETENTION, _PUBLIC_URL (for links in webhooks, which it sends unless RUMINATE_WEBHOOKS=0); AWS's own for credentials and region.
 
 Examples:
   $ ruminate worker --store ./jobs                 (beside \`ruminate serve --store ./jobs --no-worker\`)

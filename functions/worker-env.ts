@@ -47,6 +47,8 @@ export interface WorkerConfig {
   readonly spot: boolean;
   /** Queue of notices of EventBridge; null: none. */
   readonly notices: string | null;
+  /** false: it goes on with jobs that have begun and begins none. */
+  readonly begins: boolean;
   /** Of ECS, which keeps this task while it works; null: it is not a task of ECS. */
   readonly taskAgent: string | null;
   /** Sends webhooks that are due; false where it has no way out: the reconciler does. */
@@ -115,6 +117,7 @@ export function workerConfig(flags: WorkerFlags, environment: Environment): Work
     memoryLimitBytes: read(said(flags.memoryLimit, '--memory-limit', 'RUMINATE_WORKER_MEMORY'), bytesOf, 'a number of bytes, or one such as 900MiB or 6GiB'),
     spot: flags.spot ?? read(said(undefined, '', 'RUMINATE_SPOT'), flagOf, '1 or 0') ?? false,
     notices: said(flags.notices, '--notices', 'RUMINATE_NOTICES')?.text ?? null,
+    begins: read(said(undefined, '', 'RUMINATE_BEGIN'), flagOf, '1 or 0') ?? true,
     taskAgent: read(said(undefined, '', 'ECS_AGENT_URI'), (text) => (isWebAddress(text) ? text : null), 'an address that begins with https:// or http://'),
     delivers: read(said(undefined, '', 'RUMINATE_WEBHOOKS'), flagOf, '1 or 0') ?? true,
     publicUrl: read(said(undefined, '', 'RUMINATE_PUBLIC_URL'), (text) => (isWebAddress(text) ? text : null), 'an address that begins with https:// or http://'),

@@ -98,14 +98,14 @@ export const handler: SqsHandler = async (event, context) => {
 };
 
 async function open(environment: NodeJS.ProcessEnv): Promise<SqsHandler> {
-  const { store: url, policy, threads, sliceMs, graceMs, retention, logLevel } = workerConfig({}, environment);
+  const { store: url, policy, threads, sliceMs, begins, graceMs, retention, logLevel } = workerConfig({}, environment);
   const store = await openStore(url, { environment });
   await store.probe();
   const { queue } = await openQueue(environment.RUMINATE_QUEUE ?? '', { batchUrl: environment.RUMINATE_BATCH_QUEUE || null, environment });
   if (!(queue instanceof SqsQueue)) throw new EngineError('ERR_QUEUE_CONFIG', `RUMINATE_QUEUE must be the address of the SQS queue whose messages this function is given; got ${queue.url}.`);
   const log = consoleLog(logLevel);
   return workerFunction({
-    store, queue, policy, threads, sliceMs, graceMs,
+    store, queue, policy, threads, sliceMs, begins, graceMs,
     outbox: new Outbox({ store, retention }),
     onEvent: (event) => workerLog(log, event),
     keys: await keyProviderOf(),

@@ -2,12 +2,11 @@
  * What becomes of one message: the head of its job decides (verdict.ts), a slice runs, and the message is removed, given back, or replaced by
  * its continuation. Every order of these and of crashes between them is safe, because the head alone counts (DESIGN.md 2 and 6).
  */
-import { type Clock, wallClockMs } from '../core/clock.ts';
+import { wallClockMs } from '../core/clock.ts';
 import { ERROR_CODES, EngineError, type ErrorCode, codeOf } from '../core/errors.ts';
 import { ownerHint } from '../core/owner.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
-import type { Told } from '../job/endings.ts';
 import { Session, type SessionOptions } from '../job/session.ts';
 import { isOfJob } from '../job/slice.ts';
 import { resumeStored, type StoredOutcome } from '../job/stored.ts';
@@ -20,7 +19,7 @@ import { putStrike, readStrikes } from '../kv/strikes.ts';
 import { COMMIT_INTERVAL_MS, takeJob } from '../kv/take.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ModelFinder } from '../ports/models.ts';
-import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
+import type { CallOptions } from '../ports/object-store.ts';
 import { HELD_MS_MAX, type Queue, type ReceivedMessage, type SliceMessage } from '../ports/queue.ts';
 import { Company } from './company.ts';
 import type { WorkerEvent } from './events.ts';
@@ -28,13 +27,12 @@ import type { Live } from './live.ts';
 import { RemoteReaders } from './remote-readers.ts';
 import { expire } from './overdue.ts';
 import { Running } from './running.ts';
-import { shardVerdict } from './shards.ts';
+import { shardVerdict, type ShardsOptions } from './shards.ts';
 import type { Speeds } from './speeds.ts';
 import type { Throughput } from './throughput.ts';
 import { type Verdict, verdictOf } from './verdict.ts';
 
-export interface HandlerOptions extends SessionOptions {
-  readonly store: ObjectStore;
+export interface HandlerOptions extends SessionOptions, Omit<ShardsOptions, 'queue'> {
   readonly queue: Pick<Queue, 'send' | 'sendAll' | 'extend' | 'release' | 'remove' | 'depth'>;
   /** null: jobs are stored in the clear. */
   readonly keys: KeyProvider | null;
@@ -49,12 +47,9 @@ export interface HandlerOptions extends SessionOptions {
   readonly strikesMax: number;
   /** When a job for which there was no room comes again. */
   readonly fullMs: number;
-  readonly clock: Clock;
   readonly live: Live;
   readonly throughput: Throughput;
   readonly speeds: Speeds;
-  /** Who is told that a job has ended. */
-  readonly endings: Told;
   /** How long to wait after so many failures. */
   readonly backoffMs: (failures: number) => number;
   /** Whether nobody has written a running job's head for as long as an owner may be silent. */
@@ -168,7 +163,7 @@ export class Handler implements Disposable {
           say({ ...verdict, kind: 'dropped', where });
           return REMOVE;
         }
-        case 'wait': return { kind: 'again', delayMs: COMMIT_INTERVAL_MS };
+        case 'wait': return { kind: 'again', delayMs: verdict.delayMs ?? COMMIT_INTERVAL_MS };
         case 'expire': return await this.#expire(where);
         case 'poison': return await this.#poison(where, head, verdict.strikes);
         // A second message for what runs here.

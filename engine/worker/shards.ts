@@ -1,6 +1,6 @@
 /**
  * What a worker does for messages of sharded jobs, beside running their shards: a message of the job itself asks for its shards to be there, and one of a
- * shard whose job is over ends the shard.
+ * shard whose job is over ends the shard. And what it leaves alone, where it begins nothing.
  */
 import { inParallel } from '../core/waiting.ts';
 import { bearShards } from '../kv/create.ts';
@@ -16,10 +16,16 @@ import type { Verdict } from './verdict.ts';
 
 export interface ShardsOptions extends OverdueOptions {
   readonly queue: Pick<Queue, 'sendAll'>;
+  /** Whether the worker runs jobs that nobody has begun. Default: true. */
+  readonly begins?: boolean | undefined;
 }
 
+/** A job that is not to be begun here comes back so often: a queue lets a message come a hundred times. */
+const UNBEGUN_MS = 3 * 60_000;
+
 /** What is left of a verdict; null: all is done, and the message is not needed any more. */
-export async function shardVerdict(message: SliceMessage, where: JobKey, head: Head | null, verdict: Verdict, { store, queue, clock, endings, say }: ShardsOptions): Promise<Verdict | null> {
+export async function shardVerdict(message: SliceMessage, where: JobKey, head: Head | null, verdict: Verdict, { store, queue, clock, endings, say, begins = true }: ShardsOptions): Promise<Verdict | null> {
+  if (!begins && verdict.kind === 'run' && (await isUnbegun(where, head, store))) return { kind: 'wait', delayMs: UNBEGUN_MS };
   if (head?.join !== undefined) {
     if (isTerminal(head.state)) await endings.jobEnded(where);
     else await announce(message, head, { store, queue, clock });
@@ -42,11 +48,18 @@ export async function shardVerdict(message: SliceMessage, where: JobKey, head: H
   return null;
 }
 
+/** Whether nobody has begun the job. A shard has begun when any shard of its job has: that one waits for it. */
+async function isUnbegun(where: JobKey, head: Head | null, store: ObjectStore): Promise<boolean> {
+  const shard = shardOf(where);
+  const whole = shard === null ? head : ((await readHead(store, shard.parent))?.head ?? null);
+  return head?.state === 'queued' && whole?.state === 'queued';
+}
+
 /**
  * Its shards are there afterwards. Those of a job that nobody has begun have a message each; later only those that were not born before: all others have
  * been sent, and have markers of their own, by which the walk finds what is lost.
  */
-async function announce({ slice: _s, ...message }: SliceMessage, head: Head, { store, queue, clock }: Omit<ShardsOptions, 'endings' | 'say'>): Promise<void> {
+async function announce({ slice: _s, ...message }: SliceMessage, head: Head, { store, queue, clock }: Omit<ShardsOptions, 'endings' | 'say' | 'begins'>): Promise<void> {
   const shards = Array.from({ length: head.join?.shards ?? 0 }, (_, i) => i).filter((i) => head.join?.joined.includes(i) !== true);
   const found = await inParallel(shards.length, READS_AT_ONCE, undefined, async (i) => await readHead(store, shardKey(head, shards[i] ?? 0)));
   await bearShards(protocolOf(store, { clock }), head, undefined);

@@ -5,8 +5,8 @@ import type { SliceMessage } from '../ports/queue.ts';
 
 export type Verdict =
   | { readonly kind: 'drop'; readonly why: 'no such job' | 'ended' | 'older slice' }
-  /** Its owner may live: look again later. */
-  | { readonly kind: 'wait' }
+  /** Its owner may live, or it is not to be begun here: look again later. */
+  | { readonly kind: 'wait'; readonly delayMs?: number }
   | { readonly kind: 'poison'; readonly strikes: number }
   | { readonly kind: 'expire' }
   /** `force`: its owner is gone. `alone`: it may be what brought down whoever had it, so that nothing else is put at stake. */

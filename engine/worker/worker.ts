@@ -39,6 +39,8 @@ export interface WorkerOptions extends SessionOptions {
   readonly visibilityMs?: number | undefined;
   /** Takes in a row without progress after which a job is poisoned. Default: 5. */
   readonly strikesMax?: number | undefined;
+  /** false: it goes on with jobs that have begun and begins none, as before another engine takes over. Default: true. */
+  readonly begins?: boolean | undefined;
   /** When a job for which there was no room beside others comes again. Default: 15 seconds. */
   readonly fullMs?: number | undefined;
   readonly reconcileMs?: number | undefined;
@@ -109,6 +111,7 @@ export class Worker implements LiveFeed {
       sliceMs: options.sliceMs ?? SLICE_MS,
       visibilityMs: options.visibilityMs ?? VISIBILITY_MS,
       strikesMax: options.strikesMax ?? STRIKES_MAX,
+      begins: options.begins,
       fullMs: options.fullMs ?? FULL_MS,
       backoffMs: (failures) => this.#backoffMs(failures),
       isUnmoved: (where, head) => this.#reconciler.isUnmoved(where, head),

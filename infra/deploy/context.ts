@@ -24,6 +24,8 @@ export interface Options {
   /** `sha256:…` of the image in the stage's repository; null: the one of the last deploy. */
   readonly image: string | null;
   readonly data: boolean;
+  /** How long the workers that are there may take to finish what only they can; 0: it is not waited for. */
+  readonly drainMs: number;
   /** One more worker tries the new image; the others keep theirs. */
   readonly canary: boolean;
 }
@@ -35,6 +37,8 @@ export interface Kept {
   previous?: string;
   /** Of what the workers run. */
   identity?: Identity;
+  /** Of the engine in each image that was deployed, by its digest: a way back is decided by what it goes back to. */
+  engines?: Record<string, Pick<Identity, 'numericsId' | 'layoutId'>>;
 }
 
 export class Context {

@@ -16,6 +16,7 @@ ${STEPS.map(({ name, does }) => `  ${name.padEnd(10)} ${does}`).join('\n')}
   --dry-run            says what would be done, asks what can be asked, and writes nothing
   --image sha256:…     which image workers run; default: that of the last deploy
   --canary             one more worker tries the image beside the others; the same command without it gives it to all
+  --drain TIME         how long the workers that are there may take to finish what only they can go on with, such as 90m; default: 6h; 0s: do not wait
   --rollback           the image of the deploy before, by the same steps and under the same rule
   --destroy            takes the stage away; its models, jobs, keys and images stay
   --destroy --data     the stack of these too; AWS keeps buckets that are not empty until you delete them
@@ -58,7 +59,7 @@ function read(args: readonly string[]): Asked | null {
     args: [...args],
     options: {
       stage: { type: 'string' }, only: { type: 'string' }, from: { type: 'string' }, image: { type: 'string' },
-      'dry-run': { type: 'boolean', default: false }, rollback: { type: 'boolean', default: false }, canary: { type: 'boolean', default: false }, destroy: { type: 'boolean', default: false }, data: { type: 'boolean', default: false }, help: { type: 'boolean', short: 'h', default: false },
+      'dry-run': { type: 'boolean', default: false }, rollback: { type: 'boolean', default: false }, canary: { type: 'boolean', default: false }, drain: { type: 'string', default: '6h' }, destroy: { type: 'boolean', default: false }, data: { type: 'boolean', default: false }, help: { type: 'boolean', short: 'h', default: false },
     },
   });
   if (values.help) return null;
@@ -74,11 +75,18 @@ function read(args: readonly string[]): Asked | null {
   const only = values.only?.split(',').map(named);
   const from = values.from === undefined ? 0 : named(values.from);
   return {
-    options: { stage: values.stage, config: stageOf(values.stage), dryRun: values['dry-run'], image: values.image ?? null, data: values.data, canary: values.canary },
+    options: { stage: values.stage, config: stageOf(values.stage), dryRun: values['dry-run'], image: values.image ?? null, data: values.data, canary: values.canary, drainMs: timeOf(values.drain) },
     steps: STEPS.filter((_, i) => (only === undefined ? i >= from : only.includes(i))),
     isRollback: values.rollback,
     isDestroy: values.destroy,
   };
+}
+
+/** @throws Error: it is no time. */
+function timeOf(text: string): number {
+  const [, digits = '', unit = ''] = /^(\d{1,4})([smh])$/.exec(text) ?? [];
+  if (unit === '') throw new Error(`--drain must be a time such as 90m or 6h; got ${JSON.stringify(text)}.`);
+  return Number(digits) * ({ s: 1, m: 60, h: 3_600 }[unit] ?? 0) * 1_000;
 }
 
 async function runAll(steps: readonly Step[], context: Context): Promise<number> {

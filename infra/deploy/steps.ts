@@ -9,10 +9,11 @@ import { ROOT } from '../lib/bundles.ts';
 import { STORE_PREFIX } from '../lib/data.ts';
 import { buildStage } from '../lib/stage.ts';
 import type { Context } from './context.ts';
+import { drain } from './drain.ts';
 import { localIdentity } from './identity.ts';
 import { pinnedIn } from './pinned.ts';
 import { preflight } from './preflight.ts';
-import { mayShareQueue, rolloutOf, sentenceOf } from './rollout.ts';
+import { type Identity, mayShareQueue, rolloutOf, sentenceOf } from './rollout.ts';
 import { smoke } from './smoke.ts';
 
 export interface Step {
@@ -58,7 +59,7 @@ export const STEPS: readonly Step[] = [
   },
   { name: 'keys', does: 'makes the first API key, if there is none, and says it once', run: firstKey },
   { name: 'image', does: 'looks whether the image is in the repository', run: imageIsThere },
-  { name: 'release', does: 'decides whether parked jobs could go on with this engine and these models; if not, waits for the workers that are there', run: release },
+  { name: 'release', does: 'decides whether parked jobs could go on with this engine and these models; if not, the workers that are there finish them, and begin no others', run: release },
   {
     name: 'diff', does: 'says what would change',
     run: async (context) => await context.run(context.cdk('diff', '--all')),
@@ -67,7 +68,10 @@ export const STEPS: readonly Step[] = [
     name: 'deploy', does: 'makes or changes every stack',
     async run(context) {
       await context.run(context.cdk('deploy', '--all', '--require-approval', 'never', ...await parameters(context)));
-      if (!context.options.canary && context.next !== null) context.keep({ identity: context.next });
+      if (context.options.canary || context.options.dryRun) return;
+      const identity = await identityOf(context);
+      const { numericsId, layoutId } = identity;
+      context.keep({ identity, engines: { ...context.kept.engines, [context.options.image ?? context.kept.image ?? '']: { numericsId, layoutId } } });
     },
   },
   {
@@ -125,17 +129,30 @@ async function release(context: Context): Promise<void> {
   const store = await needed(context, 'StoreUrl');
   if (store === null) return context.say('  nothing is there yet');
   const bucket = new URL(store).hostname;
-  const pinned = await pinnedIn(context.clients.objects, bucket, STORE_PREFIX);
+  const look = async () => await pinnedIn(context.clients.objects, bucket, STORE_PREFIX);
+  const pinned = await look();
   if (context.options.canary) {
     const { identity } = context.kept;
-    context.next = await localIdentity(context);
-    if (identity !== undefined && !mayShareQueue(identity, context.next)) throw new Error('A canary takes from the queue of the others, and could not go on with what they park, or they with what it parks: deploy without one.');
+    const next = await identityOf(context);
+    if (identity !== undefined && !mayShareQueue(identity, next)) throw new Error('A canary takes from the queue of the others, and could not go on with what they park, or they with what it parks: deploy without one.');
   }
   const jobs = pinned.reduce((sum, one) => sum + one.jobs, 0);
   if (jobs === 0) return context.say('  no job has begun and not ended: workers may be exchanged at once');
-  const rollout = rolloutOf(context.next ??= await localIdentity(context), pinned);
-  context.say(`  ${jobs} jobs have begun: ${sentenceOf(rollout)}`);
-  if (rollout.kind === 'drain') throw new Error('The workers that are there have to finish first. Run this step again until it says so; to take no new work meanwhile, turn away requests at the functions (reserved concurrency 0).');
+  const to = await identityOf(context);
+  const rollout = rolloutOf(to, pinned);
+  context.say(`  ${jobs} job${jobs === 1 ? ' has' : 's have'} begun: ${sentenceOf(rollout)}`);
+  if (rollout.kind === 'roll') return;
+  const { dryRun, drainMs } = context.options;
+  if (dryRun) return context.say('  would wait for them');
+  if (drainMs === 0) throw new Error('The workers that are there have to finish first: without --drain 0s this step waits for them.');
+  await drain(context, { to, deadlineMs: drainMs, look });
+}
+
+/** Of the image that is to run, with the models of this checkout, which are pushed before. An image that was never deployed from here is taken to be of this checkout. */
+async function identityOf(context: Context): Promise<Identity> {
+  const { kept, options } = context;
+  const engine = kept.engines?.[options.image ?? kept.image ?? ''];
+  return (context.next ??= { ...await localIdentity(context), ...engine });
 }
 
 /** What CloudFormation cannot know: which image, and which version of the keys. */
@@ -150,6 +167,8 @@ async function parameters(context: Context): Promise<readonly string[]> {
   return [
     '--parameters', `${context.stackName('Workers')}:ImageDigest=${isTried ? kept.previous : digest}`,
     ...(workers.pool === null ? [] : ['--parameters', `${context.stackName('Workers')}:CanaryDigest=${isTried ? digest : ''}`]),
+    // Whatever a drain before it said.
+    '--parameters', `${context.stackName('Workers')}:Begin=1`,
     '--parameters', control.host === 'lambda' ? `${context.stackName('Control')}:ApiKeysVersion=${version ?? '…'}` : `${context.stackName('Control')}:ImageDigest=${digest}`,
   ];
 }

@@ -47,11 +47,12 @@ export function serverEnvironment({ config: { usdPerHour }, places, publicUrl }:
 }
 
 /** Of a worker that takes messages itself. */
-export function workerEnvironment({ stage, config, places, pool, isSpot, publicUrl }: { readonly stage: string; readonly config: StageConfig; readonly places: Places; readonly pool: PoolConfig; readonly isSpot: boolean; readonly publicUrl: string }): Environment {
+export function workerEnvironment({ stage, config, places, pool, isSpot, publicUrl, begin }: { readonly stage: string; readonly config: StageConfig; readonly places: Places; readonly pool: PoolConfig; readonly isSpot: boolean; readonly publicUrl: string; readonly begin: string }): Environment {
   return {
     ...common(places),
     RUMINATE_SLOTS: String(pool.slots),
     RUMINATE_SLICE_TIME: pool.sliceTime,
+    RUMINATE_BEGIN: begin,
     RUMINATE_GRACE: `${GRACE_SECONDS}s`,
     RUMINATE_SPOT: isSpot ? '1' : '0',
     RUMINATE_CACHE: CACHE,
@@ -66,8 +67,8 @@ export function workerEnvironment({ stage, config, places, pool, isSpot, publicU
 }
 
 /** Of the worker that Lambda gives its messages. */
-export function lambdaWorkerEnvironment({ places }: { readonly places: Places }): Environment {
-  return { ...common(places), RUMINATE_GRACE: '60s', RUMINATE_SLICE_TIME: '13m', RUMINATE_CACHE: '/tmp' };
+export function lambdaWorkerEnvironment({ places, begin }: { readonly places: Places; readonly begin: string }): Environment {
+  return { ...common(places), RUMINATE_GRACE: '60s', RUMINATE_SLICE_TIME: '13m', RUMINATE_BEGIN: begin, RUMINATE_CACHE: '/tmp' };
 }
 
 /** Of the reconciler, which asks nobody for a key: it has no door. */

@@ -19,12 +19,14 @@ export interface LambdaWorkerOptions {
   readonly images: ecr.IRepository;
   /** `sha256:…` of the image. */
   readonly digest: CfnParameter;
+  /** `1` or `0`: whether it begins jobs. */
+  readonly begin: string;
 }
 
 export class LambdaWorker extends Construct {
   readonly made: lambda.DockerImageFunction;
 
-  constructor(scope: Construct, id: string, { config, places, queues, images, digest }: LambdaWorkerOptions) {
+  constructor(scope: Construct, id: string, { config, places, queues, images, digest, begin }: LambdaWorkerOptions) {
     super(scope, id);
     const { memoryMiB, concurrency } = config.workers.lambda;
     const logGroup = logGroupOf(this, 'Log', config, places.dataKey);
@@ -42,7 +44,7 @@ export class LambdaWorker extends Construct {
         rights: [...workerRights(places), ownEnvironment(this, places), writeLogs(logGroup)],
       }),
       logGroup,
-      environment: lambdaWorkerEnvironment({ places }),
+      environment: lambdaWorkerEnvironment({ places, begin }),
       environmentEncryption: places.dataKey,
     });
     // The image of all workers, whose command speaks Lambda's runtime API. By its digest: CDK takes a parameter for a tag.

@@ -33,17 +33,19 @@ export class WorkersStack extends Stack {
     const { config, places, queues, images, network } = options;
     // Never a tag: what runs is what was tried.
     const digest = new CfnParameter(this, 'ImageDigest', { description: 'Of the image that workers run', allowedPattern: DIGEST });
+    // 0 while a deploy waits for what these workers have begun (deploy/drain.ts).
+    const begin = new CfnParameter(this, 'Begin', { description: 'Whether workers begin jobs; 0: they go on with those that have begun', default: '1', allowedValues: ['0', '1'] }).valueAsString;
     const { lambda, pool } = config.workers;
-    this.lambda = lambda === null ? null : new LambdaWorker(this, 'Lambda', { config: config as LambdaWorkerOptions['config'], places, queues, images, digest });
-    if (pool !== null && network !== null) this.#pools(pool, digest, { ...options, network });
+    this.lambda = lambda === null ? null : new LambdaWorker(this, 'Lambda', { config: config as LambdaWorkerOptions['config'], places, queues, images, digest, begin });
+    if (pool !== null && network !== null) this.#pools(pool, digest, begin, { ...options, network });
   }
 
-  #pools(pool: PoolConfig, digest: CfnParameter, options: WorkersOptions & { readonly network: NonNullable<WorkersOptions['network']> }): void {
+  #pools(pool: PoolConfig, digest: CfnParameter, begin: string, options: WorkersOptions & { readonly network: NonNullable<WorkersOptions['network']> }): void {
     const { stage, queues, images } = options;
     const parts = this.#parts(options);
     const imageOf = (parameter: CfnParameter) => `${images.repositoryUri}@${parameter.valueAsString}`;
     const made = (name: string, capacity: Capacity, desired: number, image: string, provider = providerOf(parts.cluster, `${name}Machines`, { ...parts, pool, capacity })): Pool =>
-      new Pool(this, name, { ...parts, pool, capacity, image, desired, provider, environment: workerEnvironment({ stage, config: options.config, places: options.places, pool, isSpot: capacity === 'SPOT', publicUrl: options.publicUrl }) });
+      new Pool(this, name, { ...parts, pool, capacity, image, desired, provider, environment: workerEnvironment({ stage, config: options.config, places: options.places, pool, isSpot: capacity === 'SPOT', publicUrl: options.publicUrl, begin }) });
     const onDemandMachines = providerOf(parts.cluster, 'OnDemandMachines', { ...parts, pool, capacity: 'ON_DEMAND' });
     const spot = pool.spot ? made('Spot', 'SPOT', 0, imageOf(digest)) : null;
     const onDemand = made('OnDemand', 'ON_DEMAND', 0, imageOf(digest), onDemandMachines);

@@ -7,7 +7,7 @@ describe('a configuration', () => {
   test('takes options before the environment, and the environment before defaults', () => {
     const environment = { RUMINATE_STORE: 's3://bucket', RUMINATE_SLOTS: '3', RUMINATE_GRACE: '20s', RUMINATE_WORKER_MEMORY: '6GiB', RUMINATE_SPOT: '1', RUMINATE_TIME_LIMIT: '' };
     expect(workerConfig({ slots: '2', timeLimit: '14m' }, environment)).toEqual({
-      store: 's3://bucket', models: [], slots: 2, threads: undefined, sliceMs: undefined, graceMs: 20_000, timeLimitMs: 840_000, memoryLimitBytes: 6 * 2 ** 30, spot: true, notices: null, taskAgent: null, delivers: true, publicUrl: null, walkMs: undefined, policy: {}, webhooksToLoopback: false, retention: { kvMs: 7 * 86_400_000, resultMs: null }, metrics: null, emfNamespace: null, logLevel: 'info',
+      store: 's3://bucket', models: [], slots: 2, threads: undefined, sliceMs: undefined, graceMs: 20_000, timeLimitMs: 840_000, memoryLimitBytes: 6 * 2 ** 30, spot: true, notices: null, begins: true, taskAgent: null, delivers: true, publicUrl: null, walkMs: undefined, policy: {}, webhooksToLoopback: false, retention: { kvMs: 7 * 86_400_000, resultMs: null }, metrics: null, emfNamespace: null, logLevel: 'info',
     });
   });
 

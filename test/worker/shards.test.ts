@@ -47,6 +47,19 @@ describe('shards', () => {
     await expectWhole(bench, shards);
   });
 
+  test('are taken by a worker that begins nothing where one of them has begun, and left alone where none has', async () => {
+    await using bench = new Bench();
+    await bench.submit('sums', { ...SPEC, shards: 2 });
+    const first = bench.worker({ slots: 1 });
+    await reaches(first, shardKey(sums, 0), 10);
+    await first.drain({ deadlineMs: 60_000 });
+    await bench.submit('other', { ...SPEC, shards: 2 });
+    bench.worker({ begins: false });
+    await over(bench);
+    expect(await bench.result('sums')).toEqual(expected);
+    expect((await bench.head('other')).state).toBe('queued');
+  });
+
   test('tell of their job once, when it is over, and of themselves nothing', async () => {
     await using bench = new Bench();
     const webhooks = new Webhooks({ store: bench.store, keys: null, allowLoopback: true });

@@ -53,6 +53,24 @@ describe('turns', () => {
     for (const job of ['b1', 'b2', 'b3']) expect(await bench.result(job)).toEqual(expectedLong);
   });
 
+  test('a worker that begins nothing goes on with what has begun, and leaves the rest to others', async () => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    const begun = await bench.submit('begun', LONG);
+    const first = bench.worker({ slots: 1, reconcileMs: 1e9 });
+    await reaches(first, begun, 50);
+    await first.drain({ deadlineMs: 60_000 });
+    const last = bench.worker({ slots: 2, reconcileMs: 1e9, begins: false });
+    await bench.submit('fresh', SHORT);
+    await bench.event('ended', 'begun');
+    expect(await bench.result('begun')).toEqual(expectedLong);
+    expect((await bench.head('fresh')).state).toBe('queued');
+    await last.drain({ deadlineMs: 60_000 });
+    bench.worker({ slots: 1, reconcileMs: 1e9 });
+    clock.advance(3 * 60_000);
+    await bench.event('ended', 'fresh');
+  });
+
   test('a job of a batch that nothing waits behind is not disturbed', async () => {
     const clock = new ManualClock();
     await using bench = new Bench(clock);
