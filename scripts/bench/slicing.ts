@@ -10,17 +10,23 @@ import { ensurePeer } from '../peers/build.mjs';
 import { ROOT } from './conditions.ts';
 import { FrontProcess } from './front-process.ts';
 import { median } from './statistics.ts';
-import { SMALL_SHAPE, writeSyntheticModel } from './synthetic-model.ts';
+import { LARGE_SHAPE, SMALL_SHAPE, type SyntheticShape, writeSyntheticModel } from './synthetic-model.ts';
 import { WorkerProcess } from './worker-process.ts';
 
 export interface SlicingPlan {
   readonly sliceMs: number;
-  readonly width: number;
+  readonly shape: SyntheticShape;
   readonly length: number;
+  /** The job has as many chains as last that many slices on this machine. */
+  readonly slices: number;
   readonly rounds: number;
 }
-export const FULL_SLICING: SlicingPlan = { sliceMs: 10_000, width: 16, length: 900, rounds: 2 };
-export const QUICK_SLICING: SlicingPlan = { sliceMs: 1_000, width: 8, length: 900, rounds: 1 };
+export const FULL_SLICING: SlicingPlan = { sliceMs: 10_000, shape: LARGE_SHAPE, length: 900, slices: 2.5, rounds: 2 };
+export const QUICK_SLICING: SlicingPlan = { sliceMs: 1_000, shape: SMALL_SHAPE, length: 900, slices: 2.5, rounds: 1 };
+
+/** Short jobs tell how long a step of so many chains takes on this machine; by the processor's time, which company does not make longer. */
+const TRIAL_LENGTH = 100;
+const TRIAL_WIDTHS = [4, 8, 16, 32, 64];
 
 export interface Slicing {
   readonly place: string;
@@ -46,14 +52,16 @@ interface Place {
   readonly env: NodeJS.ProcessEnv;
 }
 
-export async function measureSlicing(plan: SlicingPlan, say: (line: string) => void, signal: AbortSignal): Promise<{ readonly slice_ms: number; readonly tokens: number; readonly places: readonly Slicing[] }> {
+export async function measureSlicing(plan: SlicingPlan, say: (line: string) => void, signal: AbortSignal): Promise<{ readonly slice_ms: number; readonly chains: number; readonly tokens: number; readonly places: readonly Slicing[] }> {
   const folder = mkdtempSync(path.join(tmpdir(), 'ruminate-bench-'));
   try {
-    writeSyntheticModel(folder, 'synthetic', SMALL_SHAPE);
+    writeSyntheticModel(folder, 'synthetic', plan.shape);
     const env = { ...process.env, RUMINATE_MODELS: folder };
     const [gateway, jars] = [ensurePeer('versitygw'), ensurePeer('elasticmq')];
     const local: Place = { name: 'directory', env, args: (round) => ['--store', path.join(folder, `store-${round}`)] };
-    const places = [await measureAt(local, plan, say, signal)];
+    const width = await widthFor({ ...local, args: (trial) => ['--store', path.join(folder, `trial-${trial}`)] }, plan, say, signal);
+    const job = { ...plan, width };
+    const places = [await measureAt(local, job, say, signal)];
     if (!('missing' in gateway) && !('missing' in jars)) {
       await using s3 = await startVersitygw(gateway.binary);
       await using sqs = await startElasticmq(jars.binary);
@@ -61,15 +69,30 @@ export async function measureSlicing(plan: SlicingPlan, say: (line: string) => v
         name: 'S3 and SQS', env: { ...env, ...s3.environment, ...sqs.environment },
         args: (round) => ['--store', `s3://${s3.bucket}/jobs-${round}`, '--queue', sqs.standing.url, '--batch-queue', sqs.standing.batchUrl],
       };
-      places.push(await measureAt(there, plan, say, signal));
+      places.push(await measureAt(there, job, say, signal));
     }
-    return { slice_ms: plan.sliceMs, tokens: plan.width * plan.length, places };
+    return { slice_ms: plan.sliceMs, chains: width, tokens: width * plan.length, places };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
 }
 
-async function measureAt(place: Place, plan: SlicingPlan, say: (line: string) => void, signal: AbortSignal): Promise<Slicing> {
+/** The fewest chains of the trials with which the job lasts for the slices that the plan wants. */
+async function widthFor(place: Place, plan: SlicingPlan, say: (line: string) => void, signal: AbortSignal): Promise<number> {
+  const wantedMs = plan.slices * plan.sliceMs;
+  for (const [i, width] of TRIAL_WIDTHS.entries()) {
+    signal.throwIfAborted();
+    const { cpuMs } = await one(place, { ...plan, width, length: TRIAL_LENGTH }, 3_600_000, i);
+    const lastsMs = (cpuMs * plan.length) / TRIAL_LENGTH;
+    say(`${width} chains: ${TRIAL_LENGTH} steps in ${(cpuMs / 1_000).toFixed(2)} s of a core, so about ${(lastsMs / 1_000).toFixed(0)} s for ${plan.length}`);
+    if (lastsMs >= wantedMs) return width;
+  }
+  return TRIAL_WIDTHS.at(-1) ?? 1;
+}
+
+type SlicedJob = SlicingPlan & { readonly width: number };
+
+async function measureAt(place: Place, plan: SlicedJob, say: (line: string) => void, signal: AbortSignal): Promise<Slicing> {
   const [sliced, whole]: [One[], One[]] = [[], []];
   for (let round = 0; round < plan.rounds; round++) {
     // In turns, so that both meet the same machine.
@@ -81,6 +104,7 @@ async function measureAt(place: Place, plan: SlicingPlan, say: (line: string) =>
     if (!isDeepStrictEqual(a?.result, b?.result)) throw new Error('the job in slices has another result than the one in one');
     say(`${place.name}, round ${round + 1} of ${plan.rounds}: ${((a?.tookMs ?? 0) / 1_000).toFixed(1)} s in one, ${((b?.tookMs ?? 0) / 1_000).toFixed(1)} s in ${b?.periodsMs.length ?? 0} slices and the rest`);
   }
+  if (sliced.every(({ periodsMs }) => periodsMs.length === 0)) throw new Error(`the job ended within its first slice of ${plan.sliceMs} ms: there is nothing between slices to measure`);
   const betweenMs = median(sliced.flatMap(({ periodsMs }) => periodsMs)) - plan.sliceMs;
   const seconds = (values: readonly number[]) => Math.round(median(values) / 100) / 10;
   return {
@@ -104,7 +128,7 @@ interface One {
   readonly result: unknown;
 }
 
-async function one({ args, env }: Place, { width, length }: SlicingPlan, sliceMs: number, round: number): Promise<One> {
+async function one({ args, env }: Place, { width, length }: SlicedJob, sliceMs: number, round: number): Promise<One> {
   await using front = await FrontProcess.start([path.join(ROOT, 'bin', 'ruminate.mjs'), 'serve', '--no-worker', '--port', '0', '--log-level', 'warn', ...args(round)], env);
   const job = { model: 'synthetic', prompt: '4 20 8 13 target 59', seed: 7, vote: 'none', early_stop: false, sampling: { logit_bias: [[2, -100]] }, budget: { width, length } };
   const made = await front.post<{ readonly id?: string }>('/v1/jobs', job);
