@@ -19,7 +19,11 @@ const reasoningText = z.object({ type: z.literal('reasoning_text'), text: z.stri
 export const outputText = z.object({ type: z.literal('output_text'), text: z.string(), annotations: emptyList, logprobs: z.array(tokenLogprobSchema) });
 const itemStatus = z.enum(['in_progress', 'completed', 'incomplete']);
 
-export const reasoningItem = z.object({ type: z.literal('reasoning'), id: z.string(), summary: emptyList, content: z.array(reasoningText), status: itemStatus });
+const summaryText = z.object({ type: z.literal('summary_text'), text: z.string() });
+/** However much of one is asked for, it is the text: no model here writes another. */
+export const summaryKind = z.enum(['auto', 'concise', 'detailed']);
+
+export const reasoningItem = z.object({ type: z.literal('reasoning'), id: z.string(), summary: z.array(summaryText), content: z.array(reasoningText), status: itemStatus });
 export const callItem = z.object({ type: z.literal('function_call'), id: z.string(), call_id: z.string(), name: z.string(), arguments: z.string(), status: itemStatus });
 const itemSchema = z.discriminatedUnion('type', [
   reasoningItem,
@@ -57,7 +61,7 @@ export const responseSchema = z.object({
   top_p: z.number().nullable(),
   max_output_tokens: z.int().openapi({ description: 'What was asked for, or what it came to.' }),
   instructions: z.string().nullable(),
-  reasoning: z.object({ effort: effort.nullable(), summary: z.null() }),
+  reasoning: z.object({ effort: effort.nullable(), summary: summaryKind.nullable() }),
   text: z.object({ format: textFormat }),
   top_logprobs: z.int(),
   background: z.boolean(),
@@ -75,6 +79,7 @@ const repeatedFields = z.object({
   background: z.boolean(),
   store: z.boolean(),
   effort,
+  summary: summaryKind,
   format: z.object({ name: z.string(), description: z.string(), strict: z.boolean().nullable() }).partial(),
   tool_choice: z.literal('none'),
   parallel_tool_calls: z.boolean(),
@@ -97,10 +102,14 @@ export function jobOfResponse(id: string): string {
   return id.startsWith(ID) ? id.slice(ID.length) : '';
 }
 
+function repeatedOf({ asked }: JobView): Repeated {
+  return repeatedFields.safeParse(asked.repeated ?? {}).data ?? {};
+}
+
 /** While it has not ended. */
 export function pendingResponse(view: JobView, status: JobStatus): ResponseObject {
   const { temperature, topP, instructions, logprobs } = view.asked;
-  const repeated = repeatedFields.safeParse(view.asked.repeated ?? {}).data ?? {};
+  const repeated = repeatedOf(view);
   return {
     id: responseId(view.id),
     object: 'response',
@@ -121,7 +130,7 @@ export function pendingResponse(view: JobView, status: JobStatus): ResponseObjec
     top_p: topP,
     max_output_tokens: view.length,
     instructions,
-    reasoning: { effort: repeated.effort ?? null, summary: null },
+    reasoning: { effort: repeated.effort ?? null, summary: repeated.summary ?? null },
     text: { format: formatOf(view, repeated) },
     top_logprobs: logprobs ?? 0,
     background: repeated.background ?? false,
@@ -154,7 +163,7 @@ export function endedResponse({ view, endedMs }: Ended, transcript: Transcript):
   if (result === null) {
     const { code, message } = failureOf(endError(transcript, view.id));
     const status = STATUS[state] === 'cancelled' ? 'cancelled' : 'failed';
-    const output = view.chains.length === 1 ? outputOf({ job: view.id, chain: 0 }, transcript.chain(0), false) : [];
+    const output = view.chains.length === 1 ? outputOf(whoseOf(view), transcript.chain(0), false) : [];
     return { ...pendingResponse(view, status), output, error: status === 'failed' ? { code, message } : null };
   }
   const elected = electedChain(result);
@@ -163,7 +172,7 @@ export function endedResponse({ view, endedMs }: Ended, transcript: Transcript):
   return {
     ...pendingResponse(view, whole ? 'completed' : 'incomplete'),
     completed_at: whole && endedMs !== null ? Math.floor(endedMs / 1_000) : null,
-    output: outputOf({ job: view.id, chain: elected }, transcript.chain(elected), whole),
+    output: outputOf({ ...whoseOf(view), chain: elected }, transcript.chain(elected), whole),
     incomplete_details: whole ? null : { reason: CUT[finish] },
     usage: usageOf(view, result, transcript),
     hyperscale: outcomeOf(result, elected),
@@ -174,6 +183,12 @@ export function endedResponse({ view, endedMs }: Ended, transcript: Transcript):
 export interface Whose {
   readonly job: string;
   readonly chain: number;
+  /** What was thought is said as a summary too, for clients that show nothing else. */
+  readonly summarizes: boolean;
+}
+
+export function whoseOf(view: JobView): Whose {
+  return { job: view.id, chain: 0, summarizes: repeatedOf(view).summary !== undefined };
 }
 
 function outputOf(whose: Whose, { reasoning, said, logprobs }: ChainText, whole: boolean): OutputItem[] {
@@ -189,10 +204,14 @@ export type ItemPart =
   | { readonly kind: 'text'; readonly index: number; readonly text: string | null; readonly logprobs?: readonly TokenLogprob[] }
   | { readonly kind: 'call'; readonly index: number; readonly name: string; readonly arguments: string };
 
-export function itemOf({ job, chain }: Whose, part: ItemPart, status: OutputItem['status']): OutputItem {
+export function itemOf({ job, chain, summarizes }: Whose, part: ItemPart, status: OutputItem['status']): OutputItem {
   switch (part.kind) {
     case 'reasoning':
-      return { id: `rs_${job}`, type: 'reasoning', summary: [], content: part.text === null ? [] : [{ type: 'reasoning_text', text: part.text }], status };
+      return {
+        id: `rs_${job}`, type: 'reasoning', status,
+        summary: part.text === null || !summarizes ? [] : [{ type: 'summary_text', text: part.text }],
+        content: part.text === null ? [] : [{ type: 'reasoning_text', text: part.text }],
+      };
     case 'text': {
       const content = part.text === null ? [] : [{ type: 'output_text' as const, text: part.text, annotations: [], logprobs: openAiLogprobs(part.logprobs ?? []) }];
       return { id: part.index === 0 ? `msg_${job}` : `msg_${job}_${part.index}`, type: 'message', role: 'assistant', status, content };

@@ -6,9 +6,9 @@ import { LIMITS } from '../../engine/core/limits.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { HttpError } from '../errors.ts';
 import { type ChosenBudget, budgetOf } from './budget.ts';
-import { content, effort, emptyList, hyperscale, labelsOf, length, modelName, openaiLabels, sampling, samplingOf, seed, serviceTier, textOf } from './fields.ts';
+import { content, effort, hyperscale, labelsOf, length, modelName, openaiLabels, sampling, samplingOf, seed, serviceTier, textOf } from './fields.ts';
 import { formatSpec, textFormat, topLogprobs } from './output.ts';
-import type { Repeated } from './response-object.ts';
+import { type Repeated, summaryKind } from './response-object.ts';
 import { call, callId, checkAnswers, responseToolChoice, responseTools, toolsSpec } from './tools.ts';
 
 /** Of an item that a response gave and a client hands back. */
@@ -23,7 +23,7 @@ const messageItem = z.strictObject({
 
 const reasoningItem = z.strictObject({
   type: z.literal('reasoning'),
-  summary: emptyList,
+  summary: z.array(z.strictObject({ type: z.literal('summary_text'), text: z.string() })),
   content: z.array(z.strictObject({ type: z.literal('reasoning_text'), text: z.string() })).optional(),
   ...handedBack,
 });
@@ -49,7 +49,10 @@ export const responseRequest = z.strictObject({
   max_output_tokens: length.optional(),
   ...sampling,
   seed: seed.optional(),
-  reasoning: z.strictObject({ effort: effort.optional() }).optional(),
+  reasoning: z.strictObject({
+    effort: effort.optional(),
+    summary: summaryKind.optional().openapi({ description: 'Any: what was thought is said as a summary too, whole.' }),
+  }).optional(),
   hyperscale: hyperscale.optional(),
   tools: responseTools.optional().openapi({ description: 'Functions that the model may call.' }),
   tool_choice: responseToolChoice.optional(),
@@ -108,6 +111,7 @@ function repeatedOf({ background, store, reasoning, text, tools = [], tool_choic
     background: background === true ? true : undefined,
     store: store === false ? false : undefined,
     effort: reasoning?.effort,
+    summary: reasoning?.summary,
     format: format?.type === 'json_schema' ? { name: format.name, description: format.description, strict: format.strict } : undefined,
     // Of tools the job itself says it.
     tool_choice: tools.length === 0 && choice === 'none' ? choice : undefined,
@@ -122,7 +126,8 @@ function messagesOf(items: Exclude<ResponseRequest['input'], string>): Messages 
   for (const item of items) {
     if (item.type === 'item_reference') throw new HttpError('invalid_value', 'input must not have an item_reference here: give the item itself.', { param: 'input' });
     if (item.type === 'reasoning') {
-      thought = (item.content ?? []).map(({ text }) => text).join('');
+      // A summary is the same text again; clients that know nothing else hand back it alone.
+      thought = (item.content === undefined || item.content.length === 0 ? item.summary : item.content).map(({ text }) => text).join('');
       continue;
     }
     if (item.type === 'function_call') {

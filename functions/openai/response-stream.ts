@@ -11,7 +11,7 @@ import type { TokenLogprob } from '../../engine/job/logprobs.ts';
 import { frame } from '../sse.ts';
 import { Transcript, saidIn } from '../transcript.ts';
 import { openAiLogprobs } from './output.ts';
-import { type Ended, type ItemPart, type OutputItem, endedResponse, itemOf, pendingResponse } from './response-object.ts';
+import { type Ended, type ItemPart, type OutputItem, endedResponse, type Whose, itemOf, pendingResponse, whoseOf } from './response-object.ts';
 
 /** No job event becomes more: thinking, and TOOLS_MAX calls with text before and after each, opened, written and closed, and the end. */
 const NUMBERS_PER_EVENT = 2_048;
@@ -27,7 +27,7 @@ export async function* responseFrames(
   events: AsyncIterable<JobEvent>, view: JobView, settled: () => Promise<Ended>, startingAfter: number | null,
 ): AsyncGenerator<string> {
   const transcript = new Transcript();
-  const writer = new ItemWriter(view.id);
+  const writer = new ItemWriter(whoseOf(view));
   const live = view.chains.length === 1;
   const from = startingAfter ?? -1;
   yield* numbered(0, from, [{ type: 'response.created', response: pendingResponse(view, 'queued') }]);
@@ -94,9 +94,7 @@ function* numbered(first: number, from: number, events: Iterable<Typed>): Genera
 
 /** The items of the output, one after the other: opened by what comes first to them, closed when another begins. */
 class ItemWriter {
-  readonly #job: string;
-  /** Whose text it is. */
-  chain = 0;
+  #whose: Whose;
   #part: ItemPart | null = null;
   #index = -1;
   readonly #counts = { text: 0, call: 0 };
@@ -104,8 +102,13 @@ class ItemWriter {
   readonly #logprobs: TokenLogprob[] = [];
   readonly #waiting: TokenLogprob[] = [];
 
-  constructor(job: string) {
-    this.#job = job;
+  constructor(whose: Whose) {
+    this.#whose = whose;
+  }
+
+  /** Whose text it is. Before the first item. */
+  set chain(chain: number) {
+    this.#whose = { ...this.#whose, chain };
   }
 
   /** They belong to the text that comes next, or that is there when it ends. */
@@ -125,6 +128,7 @@ class ItemWriter {
     this.#logprobs.push(...told);
     this.#part = { ...part, text: (part.text ?? '') + delta };
     yield { type: `response.${wordOf(part)}.delta`, ...this.#place(part), delta, ...logprobsOf(part, told) };
+    if (this.#summarizes(part)) yield { type: 'response.reasoning_summary_text.delta', ...this.#summaryPlace(part), delta };
   }
 
   /** @param name of the one that begins; undefined: more of the one before. */
@@ -149,6 +153,10 @@ class ItemWriter {
     } else {
       yield { type: `response.${wordOf(part)}.done`, ...this.#place(part), text: part.text ?? '', ...logprobsOf(part, this.#logprobs) };
       yield { type: 'response.content_part.done', ...this.#place(part), part: contentOf(item) };
+      if (item.type === 'reasoning' && this.#summarizes(part)) {
+        yield { type: 'response.reasoning_summary_text.done', ...this.#summaryPlace(part), text: part.text ?? '' };
+        yield { type: 'response.reasoning_summary_part.done', ...this.#summaryPlace(part), part: item.summary[0] };
+      }
     }
     yield { type: 'response.output_item.done', output_index: this.#index, item };
     this.#part = null;
@@ -159,14 +167,23 @@ class ItemWriter {
     this.#index += 1;
     yield { type: 'response.output_item.added', output_index: this.#index, item: this.#item(part) };
     if (part.kind !== 'call') yield { type: 'response.content_part.added', ...this.#place(part), part: contentOf(this.#item({ ...part, text: '' })) };
+    if (this.#summarizes(part)) yield { type: 'response.reasoning_summary_part.added', ...this.#summaryPlace(part), part: { type: 'summary_text', text: '' } };
   }
 
   #item(part: ItemPart, status: OutputItem['status'] = 'in_progress'): OutputItem {
-    return itemOf({ job: this.#job, chain: this.chain }, part, status);
+    return itemOf(this.#whose, part, status);
   }
 
   #place(part: ItemPart): object {
     return { item_id: this.#item(part).id, output_index: this.#index, content_index: 0 };
+  }
+
+  #summarizes({ kind }: ItemPart): boolean {
+    return kind === 'reasoning' && this.#whose.summarizes;
+  }
+
+  #summaryPlace(part: ItemPart): object {
+    return { item_id: this.#item(part).id, output_index: this.#index, summary_index: 0 };
   }
 }
 

@@ -306,7 +306,7 @@ describe('the items of an input', () => {
 describe('what is refused', () => {
   test.each([
     ['tools', [{ type: 'web_search' }]], ['previous_response_id', 3], ['metadata', { a: 2 }], ['include', ['reasoning.encrypted_content']], ['store', 3],
-    ['truncation', 'auto'], ['text', { format: { type: 'grammar' } }], ['reasoning', { summary: 'auto' }], ['conversation', 'c'], ['prompt', { id: 'p' }],
+    ['truncation', 'auto'], ['text', { format: { type: 'grammar' } }], ['reasoning', { summary: 'brief' }], ['conversation', 'c'], ['prompt', { id: 'p' }],
     ['input', []], ['input', [{ type: 'function_call_output', call_id: 'x', output: 'y' }]], ['max_output_tokens', -1], ['nonsense', true],
   ])('%s = %j: 400, by name', async (param, value) => {
     const asked = api.openai.responses.create({ ...GREEDY, [param]: value } as OpenAI.Responses.ResponseCreateParamsNonStreaming);
