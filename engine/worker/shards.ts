@@ -10,6 +10,7 @@ import { beginSharded } from '../kv/join.ts';
 import { type JobKey, shardKey, shardOf } from '../kv/names.ts';
 import { protocolOf } from '../kv/protocol.ts';
 import { readHead } from '../kv/read.ts';
+import type { ObjectStore } from '../ports/object-store.ts';
 import type { Queue, SliceMessage } from '../ports/queue.ts';
 import { expire, type OverdueOptions } from './overdue.ts';
 import type { Verdict } from './verdict.ts';
