@@ -60,6 +60,22 @@ export function usdPerMillionTokens(tokensPerSecond: number, usdPerHour: number)
   return (usdPerHour / 3_600 / tokensPerSecond) * 1e6;
 }
 
+/** The worked example of docs/COST.md: Qwen3-8B in BF16, whose embeddings are held but not read, dense and with a window of 512 at CR 8. */
+export const EXAMPLE = {
+  name: 'Qwen3-8B',
+  width: 8,
+  promptTokens: 1_024,
+  length: 31_744,
+  bytesPerToken: 147_456,
+  weights: { readBytes: 15.14e9, heldBytes: 16.4e9 },
+  shapes: { 1: { window: 0, keptFraction: 1 }, 8: { window: 512, keptFraction: 1 / 8 } },
+} as const satisfies Omit<Decoding, 'shape'> & { readonly name: string; readonly width: number; readonly shapes: Readonly<Record<1 | 8, CacheShape>> };
+
+/** A job of the example with all chains at their length. Bytes. */
+export function exampleParkedBytes(cr: 1 | 8): number {
+  return EXAMPLE.width * peakTokens(EXAMPLE.promptTokens, EXAMPLE.length, EXAMPLE.shapes[cr]) * EXAMPLE.bytesPerToken;
+}
+
 /**
  * Requests of one round of the reconciler (functions/reconciler.ts) over a store in which nothing lives: what a deployment asks for each minute while
  * nobody asks it for anything. test/functions/reconciler.test.ts counts them.

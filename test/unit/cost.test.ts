@@ -7,20 +7,21 @@ import { type PricedQuote, price } from '../../cli/quote.ts';
 import { quoteStage, stageText } from '../../cli/quote-stage.ts';
 import { AS_OF, PRICES } from '../../engine/core/prices.ts';
 import { kvReads, peakTokens } from '../../engine/job/budget.ts';
-import { ACCELERATORS, decodeRate, IDLE_ROUND, usdPerMillionTokens } from '../../engine/job/cost.ts';
+import { ACCELERATORS, decodeRate, EXAMPLE, exampleParkedBytes, IDLE_ROUND, usdPerMillionTokens } from '../../engine/job/cost.ts';
 import { Session } from '../../engine/job/session.ts';
 import { ROOT } from '../helpers/setup.ts';
 
 const page = readFileSync(path.join(ROOT, 'docs', 'COST.md'), 'utf8');
-const PROMPT = 1_024;
-const LENGTH = 31_744;
-const WIDTH = 8;
-const BYTES_PER_TOKEN = 147_456;
-const SHAPES = { 1: { window: 0, keptFraction: 1 }, 8: { window: 512, keptFraction: 1 / 8 } } as const;
+const { promptTokens: PROMPT, length: LENGTH, width: WIDTH, bytesPerToken: BYTES_PER_TOKEN, shapes: SHAPES } = EXAMPLE;
 const count = (n: number) => Math.floor(n).toString().replace(/\B(?=(\d{3})+$)/g, ',');
-const rate = (machine: 'gpu' | 'gpu48', cr: 1 | 8) => decodeRate({ weights: { readBytes: 15.14e9, heldBytes: 16.4e9 }, bytesPerToken: BYTES_PER_TOKEN, shape: SHAPES[cr], promptTokens: PROMPT, length: LENGTH }, ACCELERATORS[machine]);
+const rate = (machine: 'gpu' | 'gpu48', cr: 1 | 8) => decodeRate({ ...EXAMPLE, shape: SHAPES[cr] }, ACCELERATORS[machine]);
 
 describe('docs/COST.md', () => {
+  test('says of what job its example is', () => {
+    const { readBytes, heldBytes } = EXAMPLE.weights;
+    expect(page).toContain(`${EXAMPLE.name} in BF16 (${count(BYTES_PER_TOKEN)} bytes of KV a token, ${readBytes / 1e9} GB of weights read in a step and ${heldBytes / 1e9} GB held), a prompt of ${count(PROMPT)} tokens and chains of ${count(LENGTH)}, window ${SHAPES[8].window}:`);
+  });
+
   test('has the prices of the table, of its date', () => {
     expect(page).toContain(`as of ${AS_OF}`);
   });
@@ -43,7 +44,8 @@ describe('docs/COST.md', () => {
 
   test('has what a parked job costs, and how long it takes to park', () => {
     const of = (cr: 1 | 8) => {
-      const bytes = WIDTH * peakTokens(PROMPT, LENGTH, SHAPES[cr]) * BYTES_PER_TOKEN;
+      const bytes = exampleParkedBytes(cr);
+      expect(bytes).toBe(WIDTH * peakTokens(PROMPT, LENGTH, SHAPES[cr]) * BYTES_PER_TOKEN);
       return { gib: (bytes / 2 ** 30).toFixed(1), usd: ((bytes / 2 ** 30) * PRICES.s3.gibMonth).toFixed(2), seconds: ((bytes * 8) / 2.5e9).toFixed(0) };
     };
     const [dense, small] = [of(1), of(8)];
@@ -65,6 +67,16 @@ describe('a quote of a stage', () => {
     expect(page).toContain(`**${Math.round(prod.private_usd_per_month)} more**`);
     expect(stageText(prod)).toContain(`with network.access 'private' ${prod.private_usd_per_month.toFixed(2)} more, for 9 interface endpoints in each of 2 zones`);
     expect(stageText(quoteStage('dev'))).toContain('none: Lambda runs its workers');
+  });
+
+  test('has the price of a million tokens of the worked example, dense and compressed, and of a month in which it is parked', () => {
+    const { example } = quoteStage('prod');
+    expect(example.prices.map(({ machine, compression_ratio: cr }) => `${machine} ${cr}`)).toEqual(['gpu 1', 'gpu 8', 'gpu48 1', 'gpu48 8']);
+    for (const { machine, compression_ratio: cr, usd_per_million_tokens: list, spot_usd_per_million_tokens: spot } of example.prices) {
+      expect(page).toMatch(new RegExp(`\\| ${machine} \\| ${cr} \\| \\d+ \\| \\d+ \\| ${list?.toFixed(2)} \\| ${spot?.toFixed(2)} \\|`));
+    }
+    expect(example.parked.map(({ usd_per_month: usd }) => usd.toFixed(2))).toEqual(['0.83', '0.11']);
+    expect(stageText(quoteStage('prod'))).toMatch(/gpu48 +8 +0\.67 +0\.27/);
   });
 
   test('that is not there names those that are', () => {
