@@ -229,7 +229,7 @@ export class Worker implements LiveFeed {
     const { signal } = this.#stop;
     for (const name of models) {
       try {
-        for (;;) {
+        while (!signal.aborted) {
           const probed = await this.#handler.probe(name, signal);
           if (probed !== null) {
             await this.#tell(probed.model, { tokensPerSecond: probed.pace.wide, one: probed.pace.one, basis: 'probe' }, signal);

@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import type { Browser, Page } from 'playwright-core';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { hashOf } from '../../functions/auth.ts';
 import { browserPath, openBrowser } from '../helpers/browser.ts';
@@ -101,12 +101,15 @@ describe.skipIf(executable === null)('the page of the API', () => {
   test('finds operations by what they are called', async () => {
     const { page } = await open(`${api.url}/docs`);
     await page.getByRole('searchbox').fill('checkpoint');
-    const shown = await page.locator('details.operation:visible .path').allTextContents();
-    expect(shown.length).toBeGreaterThan(3);
-    expect(shown.every((path) => path.startsWith('/v1/checkpoints'))).toBe(true);
+    // The page answers what is typed in a turn of its own.
+    await vi.waitFor(async () => {
+      const shown = await page.locator('details.operation:visible .path').allTextContents();
+      expect(shown.length).toBeGreaterThan(3);
+      expect(shown.filter((path) => !path.startsWith('/v1/checkpoints'))).toEqual([]);
+    }, { timeout: 10_000 });
     await page.getByRole('searchbox').fill('');
     await page.locator('#index a', { hasText: 'What a job would cost' }).click();
-    expect(await operation(page, 'post/v1/quotes').getAttribute('open')).not.toBeNull();
+    await vi.waitFor(async () => expect(await operation(page, 'post/v1/quotes').getAttribute('open')).not.toBeNull(), { timeout: 10_000 });
     await page.context().close();
   });
 

@@ -7,7 +7,7 @@ import { Session } from '../../engine/job/session.ts';
 import { Speeds } from '../../engine/worker/speeds.ts';
 import { Worker } from '../../engine/worker/worker.ts';
 import { ManualClock } from '../helpers/clock.ts';
-import { Bench, quiet, SHORT } from './support.ts';
+import { Bench, LONG, quiet, SHORT } from './support.ts';
 
 const MODEL = 'countdown@cr2';
 
@@ -66,6 +66,16 @@ test('a worker that drains waits for no probe', async () => {
   worker.start([MODEL, 'countdown@cr4', 'countdown@cr8', 'countdown@dense']);
   expect(await worker.drain({ deadlineMs: 20_000 })).toBe(true);
   expect((await readRates(bench.store)).size).toBeLessThan(4);
+});
+
+test('a worker that drains while its probe waits for a job to end parks that job', async () => {
+  await using bench = new Bench();
+  await bench.submit('long', LONG);
+  const worker = new Worker({ store: bench.store, queue: bench.queue, threads: 1, policy: { deltaTokens: 40 } });
+  worker.start([MODEL]);
+  while ((await bench.head('long')).state !== 'running') await new Promise((resolve) => setTimeout(resolve, 5));
+  expect(await worker.drain({ deadlineMs: 20_000 })).toBe(true);
+  expect((await bench.head('long')).state).toBe('parked');
 });
 
 test('of jobs that ran, the last one says how fast the machine is, and the probe how that goes with the number of chains', async () => {
