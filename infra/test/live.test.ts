@@ -63,7 +63,7 @@ describe.skipIf(missing !== null)('the stage verify', () => {
       settings = new S3Client({ endpoint: moto.endpoint, forcePathStyle: true, region: 'us-east-1', credentials: { accessKeyId: 'test', secretAccessKey: 'testtest' } });
     }
     [s3, sqs] = await Promise.all([startVersitygw('binary' in versitygw ? versitygw.binary : ''), startElasticmq('binary' in elasticmq ? elasticmq.binary : '')]);
-    emulated = await Emulated.create(stage, { objects: s3.client, settings, queues: sqs.client }, { ImageDigest: DIGEST, CanaryDigest: '', ApiKeysVersion: 'v'.repeat(32) });
+    emulated = await Emulated.create(stage, { objects: s3.client, settings, queues: sqs.client }, { ImageDigest: DIGEST, CanaryDigest: '', Begin: '1', ApiKeysVersion: 'v'.repeat(32) });
     kms = await startFakeKms(stage.all('AWS::KMS::Key').map((key) => emulated.text({ 'Fn::GetAtt': [key.id, 'Arn'] }, key.stack)));
     open.push(s3, sqs, kms);
     // By whoever deploys, whose rights are another matter.
