@@ -18,7 +18,6 @@ namespace rum::test {
 namespace {
 
 constexpr size_t kPrompt = 96;  // of the fixtures
-std::string fixtures, models;   // set once by main
 
 std::shared_ptr<const Model> Tiny(const PolicyOverrides& overrides) { return Open(fixtures + "/models/tiny_qwen3", overrides); }
 
@@ -314,10 +313,7 @@ void BadParametersAreRefused() {
 
 int main(int argc, char** argv) {
   using namespace rum::test;
-  if (argc < 3) Abort("usage: baseline_test FIXTURES_DIR MODELS_DIR");
-  fixtures = argv[1];
-  models = argv[2];
-  return RunAll({
+  return RunAllWithDirs(argc, argv, {
       {"TOVA and H2O keep the oracle's tokens at every step and give its logits", OnlineEvictionEqualsTheOracle},
       {"Quest scores and selects the oracle's pages and reads what it says", QuestEqualsTheOracle},
       {"kvpress scorers give the oracle's scores and keep its tokens", KvpressScorersEqualTheOracle},

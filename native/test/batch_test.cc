@@ -18,7 +18,6 @@
 namespace rum::test {
 namespace {
 
-std::string models;  // set once by main
 
 const std::vector<int32_t> kPrompt = {1, 6, 28, 39, 38, 28, 8, 56, 4};  // "<s> user 7 18 17 7 target 35 <think>"
 
@@ -201,8 +200,7 @@ void MemoryThatRunsOutInCompanyCutsNobodyShort() {
 
 int main(int argc, char** argv) {
   using namespace rum::test;
-  models = argc > 2 ? argv[2] : "models";
-  return RunAll({
+  return RunAllWithDirs(argc, argv, {
       {"runs that share their steps generate what each would alone", CompanyChangesNothing},
       {"a run that is cancelled leaves the others alone, and goes on later", WhoIsCancelledLeavesTheOthersAloneAndGoesOnLater},
       {"a budget is its job's own", ABudgetIsItsJobsOwn},

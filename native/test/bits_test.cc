@@ -15,7 +15,6 @@
 namespace rum::test {
 namespace {
 
-std::string fixtures, models;  // set once by main
 
 template <class T>
 bool SameBytes(const std::vector<T>& a, const std::vector<T>& b) {
@@ -271,10 +270,7 @@ void SharedPagesAreCountedWhileShared() {
 
 int main(int argc, char** argv) {
   using namespace rum::test;
-  if (argc < 3) Abort("usage: bits_test FIXTURES_DIR MODELS_DIR");
-  fixtures = argv[1];
-  models = argv[2];
-  return RunAll({
+  return RunAllWithDirs(argc, argv, {
       {"decode, one-shot and chunked prefill give the same bytes of K, V and logits", BatchingChangesNoByte},
       {"other chains in the batch change no byte", OtherChainsInTheBatchChangeNoByte},
       {"forks that keep and drop the last prompt token equal chains of their own", ForksDecideAboutTheLastPromptToken},

@@ -5,6 +5,7 @@
 #pragma once
 #include <cstdio>
 #include <initializer_list>
+#include <string>
 
 #include "core/status.h"
 
@@ -51,6 +52,20 @@ inline int RunAll(std::initializer_list<Test> tests) {
   }
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed == 0 ? 0 : 1;
+}
+
+// What a test program of this project is given; set by RunAllWithDirs.
+inline std::string fixtures, models;
+
+// main of a test that reads them: FIXTURES_DIR MODELS_DIR.
+inline int RunAllWithDirs(int argc, char** argv, std::initializer_list<Test> tests) {
+  if (argc != 3) {
+    std::fprintf(stderr, "usage: %s FIXTURES_DIR MODELS_DIR\n", argv[0]);
+    return 2;
+  }
+  fixtures = argv[1];
+  models = argv[2];
+  return RunAll(tests);
 }
 
 }  // namespace rum::test

@@ -14,7 +14,6 @@
 
 namespace rum::test {
 
-inline std::string models;  // set once by main
 
 inline const std::vector<int32_t> kPrompt = {1, 6, 28, 39, 38, 28, 8, 56, 4};  // "<s> user 7 18 17 7 target 35 <think>"
 

@@ -15,7 +15,7 @@
 namespace rum::test {
 namespace {
 
-fs::path GgufPath(const std::string& name) { return fixtures_dir.parent_path() / "fixtures-own/gguf" / (name + ".gguf"); }
+fs::path GgufPath(const std::string& name) { return fs::path(fixtures).parent_path() / "fixtures-own/gguf" / (name + ".gguf"); }
 
 // logits [ids, vocab] of the reference backend.
 std::vector<float> Logits(const std::shared_ptr<const Model>& model, int32_t ids) {
@@ -108,7 +108,7 @@ void DirectoriesAreSearched() {
   fs::copy(GgufPath("tiny_qwen2"), dir.path / "b.gguf");
   CHECK(Names(OpenModel(dir.path.string(), {}).status(), kErrModelFile, "several GGUF files"));
   for (const char* name : {"config.json", "generation_config.json", "model.safetensors"}) {
-    fs::copy(fixtures_dir / "models/tiny_qwen3" / name, dir.path / name);
+    fs::copy(fs::path(fixtures) / "models/tiny_qwen3" / name, dir.path / name);
   }
   opened = OpenModel(dir.path.string(), {});
   if (CHECK_OK(opened)) CHECK((*opened)->config.model_type == "qwen3");

@@ -48,12 +48,12 @@ void AHostileSurrogateIsRefused() {
   fs::remove(weights);
   CHECK(Names(OpenWith(dir.path), kErrModelFile, "model.safetensors"));
   CHECK(Names(OpenWith(dir.path / "nowhere"), kErrModelFile, "nowhere"));
-  CHECK(Names(OpenWith(fixtures_dir / "models/tiny_qwen3"), kErrModelConfig, "model_type"));
+  CHECK(Names(OpenWith(fs::path(fixtures) / "models/tiny_qwen3"), kErrModelConfig, "model_type"));
 }
 
 // No prefix and no changed byte of a config brings the parser down; what it accepts is within its bounds.
 void AMutatedConfigIsRefusedOrBounded() {
-  const std::string text = ReadFile(fixtures_dir / "models/kvzap_mlp/config.json");
+  const std::string text = ReadFile(fs::path(fixtures) / "models/kvzap_mlp/config.json");
   const auto look = [](const std::string& json) {
     auto config = ParseKvzapConfig(json, "config.json");
     if (config.ok()) CHECK(config->input_dim >= 1 && config->output_dim >= 1 && config->hidden_dim >= 0 && config->modules >= 1);
@@ -69,7 +69,7 @@ void AMutatedConfigIsRefusedOrBounded() {
 }
 
 void BadParametersAreRefused() {
-  const std::string surrogate = (fixtures_dir / "models/kvzap_linear").string();
+  const std::string surrogate = (fs::path(fixtures) / "models/kvzap_linear").string();
   const auto refused = [&](const PolicyOverrides& more, const char* word) {
     PolicyOverrides overrides = {{"policy", "kvzap"}};
     overrides.insert(overrides.end(), more.begin(), more.end());

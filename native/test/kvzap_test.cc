@@ -16,12 +16,12 @@ namespace {
 
 constexpr size_t kPrompt = 96;  // of the fixtures
 
-std::string SurrogateOf(const std::string& kind) { return (fixtures_dir / ("models/kvzap_" + kind)).string(); }
+std::string SurrogateOf(const std::string& kind) { return (fs::path(fixtures) / ("models/kvzap_" + kind)).string(); }
 
 // --- The oracle ----------------------------------------------------------------------------------------------------------------------
 
 void FixtureEqualsTheOracle(const std::string& kind, bool decode) {
-  const std::string name = (fixtures_dir / ("kvzap_" + kind + (decode ? "_decode" : "_prefill"))).string();
+  const std::string name = (fs::path(fixtures) / ("kvzap_" + kind + (decode ? "_decode" : "_prefill"))).string();
   const Fixture fixture(name + ".safetensors");
   const JsonFile numbers(name + ".json");
   const std::vector<int32_t> ids = fixture.Ints("all_ids");
@@ -33,7 +33,7 @@ void FixtureEqualsTheOracle(const std::string& kind, bool decode) {
                                      {"decode", decode ? "true" : "false"}};
   for (const BackendFactory& factory : Factories()) {
     for (const size_t chunk : {size_t{17}, kPrompt}) {
-      Fed fed(factory, Open((fixtures_dir / "models/tiny_qwen3").string(), overrides));
+      Fed fed(factory, Open((fs::path(fixtures) / "models/tiny_qwen3").string(), overrides));
       Recorder recorder(fed.model->config, ids.size());
       fed.backend->SetTrace(&recorder);
       std::vector<float> logits;
@@ -273,10 +273,10 @@ void ForksShareThePrunedPages() {
 
 void RunsSpendWhatTheyPlan() {
   for (const char* decode : {"true", "false"}) {
-    const auto model = Open((fixtures_dir / "models/tiny_qwen3").string(),
+    const auto model = Open((fs::path(fixtures) / "models/tiny_qwen3").string(),
                             {{"policy", "kvzap"}, {"surrogate", SurrogateOf("mlp")}, {"threshold", "0.7"}, {"window", "8"}, {"decode", decode}});
     RunOptions options;
-    options.prompt = Fixture((fixtures_dir / "kvzap_mlp_decode.safetensors").string()).Ints("prompt_ids");
+    options.prompt = Fixture((fs::path(fixtures) / "kvzap_mlp_decode.safetensors").string()).Ints("prompt_ids");
     options.width = 3;
     options.lengths = {20, 20, 20};
     options.sampling.temperature = 1.0f;

@@ -86,9 +86,7 @@ void LogprobsAreThoseOfTheLogitsBeforeSampling() {
 
 int main(int argc, char** argv) {
   using namespace rum::test;
-  if (argc < 3) Abort("usage: masks_test FIXTURES_DIR MODELS_DIR");
-  models = argv[2];
-  return RunAll({
+  return RunAllWithDirs(argc, argv, {
       {"a mask binds the next token of its chain and of no other", MasksBindTheirChainsAndNoOther},
       {"a mask of another size, or that allows nothing, is refused and changes nothing", BadMasksAreRefusedAndChangeNothing},
       {"log-probabilities are those of the model's logits, before anything of sampling, and change no token", LogprobsAreThoseOfTheLogitsBeforeSampling},

@@ -62,7 +62,7 @@ void LyingHeadersAreRefused() {
 }
 
 void EveryTruncationIsRefused() {
-  const std::string file = ReadFile(fixtures_dir / "models/tiny_qwen3/model.safetensors");
+  const std::string file = ReadFile(fs::path(fixtures) / "models/tiny_qwen3/model.safetensors");
   const size_t data_begin = 8 + HeaderOf(file).size();
   CHECK_OK(ParseHeader(file));
   for (size_t size = 0; size < data_begin; ++size) {
@@ -180,7 +180,7 @@ void AMissingHeadIsTiedUnlessConfigDenies() {
 
 void NonFiniteWeightsAreNamed() {
   for (const char* fixture : {"tiny_qwen3", "tiny_qwen3_tied_bf16"}) {
-    const std::string file = ReadFile(fixtures_dir / "models" / fixture / "model.safetensors");
+    const std::string file = ReadFile(fs::path(fixtures) / "models" / fixture / "model.safetensors");
     auto header = ParseHeader(file);
     if (!CHECK_OK(header)) return;
     const int64_t element = std::string_view(fixture) == "tiny_qwen3" ? 4 : 2;
@@ -227,7 +227,7 @@ std::string Mutate(std::string text, std::mt19937& random) {
 }
 
 void MutatedHeadersNeverCrash() {
-  const std::string file = ReadFile(fixtures_dir / "models/tiny_qwen3_dms_separate/model.safetensors");
+  const std::string file = ReadFile(fs::path(fixtures) / "models/tiny_qwen3_dms_separate/model.safetensors");
   const std::string header = HeaderOf(file);
   const std::string data = file.substr(8 + header.size());
   const std::vector<TensorEntry> original = ParseHeader(file)->tensors;
@@ -251,8 +251,8 @@ void MutatedHeadersNeverCrash() {
 }
 
 void MutatedConfigsNeverCrash() {
-  const std::string qwen = ReadFile(fixtures_dir / "models/tiny_qwen3_dms_separate/config.json");
-  const std::string llama = ReadFile(fixtures_dir / "models/tiny_llama31/config.json");
+  const std::string qwen = ReadFile(fs::path(fixtures) / "models/tiny_qwen3_dms_separate/config.json");
+  const std::string llama = ReadFile(fs::path(fixtures) / "models/tiny_llama31/config.json");
   const std::string yarn = R"({"model_type": "qwen2", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
       "num_attention_heads": 2, "rope_scaling": {"type": "yarn", "factor": 4, "beta_fast": 32, "mscale": 1, "mscale_all_dim": 1}})";
   const std::string dms = R"({"config": {"window_size": 8, "alpha_scale": 100, "dms_alpha_offset": 5, "target_cr": 4, "context_len": 64}})";

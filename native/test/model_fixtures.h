@@ -20,8 +20,6 @@ namespace rum::test {
 
 namespace fs = std::filesystem;
 
-inline fs::path fixtures_dir;  // set once by main
-inline fs::path models_dir;
 
 inline std::string ReadFile(const fs::path& path) {
   std::ifstream in(path, std::ios::binary);
@@ -39,7 +37,7 @@ struct TempDir {
     std::string pattern = (fs::temp_directory_path() / "ruminate_model_test_XXXXXX").string();
     path = mkdtemp(pattern.data());
     if (!fixture) return;
-    for (const auto& file : fs::directory_iterator(fixtures_dir / "models" / fixture)) {
+    for (const auto& file : fs::directory_iterator(fs::path(fixtures) / "models" / fixture)) {
       fs::copy(file, path / file.path().filename());
     }
   }
@@ -47,7 +45,7 @@ struct TempDir {
 };
 
 inline Expected<std::shared_ptr<const Model>> OpenFixture(const char* name, const PolicyOverrides& overrides = {}) {
-  return OpenModel((fixtures_dir / "models" / name).string(), overrides);
+  return OpenModel((fs::path(fixtures) / "models" / name).string(), overrides);
 }
 
 // Whether the status is an error with this code whose message has this word in it; prints the message if not.
@@ -66,7 +64,7 @@ inline std::string Replace(std::string text, const std::string& from, const std:
   return text.replace(at, from.size(), to);
 }
 
-inline std::string QwenConfig() { return ReadFile(fixtures_dir / "models/tiny_qwen3/config.json"); }
+inline std::string QwenConfig() { return ReadFile(fs::path(fixtures) / "models/tiny_qwen3/config.json"); }
 
 // tiny_qwen3's config with `"key": old` replaced by `"key": value`.
 inline std::string WithValue(const std::string& key, const std::string& value) {
@@ -116,17 +114,6 @@ inline std::string WithHeader(const std::string& file, const std::string& header
 inline bool SameBytes(const TensorView& a, const TensorView& b) {
   if (a.dtype != b.dtype || a.rows != b.rows || a.cols != b.cols || !a.data != !b.data) return false;
   return !a.data || std::memcmp(a.data, b.data, static_cast<size_t>(a.rows * a.cols * ElementBytes(a.dtype))) == 0;
-}
-
-// main of a loader test: FIXTURES_DIR MODELS_DIR.
-inline int RunAllWithDirs(int argc, char** argv, std::initializer_list<Test> tests) {
-  if (argc != 3) {
-    std::fprintf(stderr, "usage: %s FIXTURES_DIR MODELS_DIR\n", argv[0]);
-    return 2;
-  }
-  fixtures_dir = argv[1];
-  models_dir = argv[2];
-  return RunAll(tests);
 }
 
 }  // namespace rum::test

@@ -21,7 +21,7 @@ void TinyQwen3Opens() {
   CHECK(c.eos_ids == std::vector<int32_t>{2} && c.bos_id == 1);
   CHECK(c.policy.kind == PolicyKind::kDense && c.policy.window == 0 && !c.policy.reason.empty());
   CHECK(model.layers.size() == 3 && model.parameter_count == 127520 && model.dtype == DType::kF32);
-  CHECK(model.file_bytes == static_cast<int64_t>(fs::file_size(fixtures_dir / "models/tiny_qwen3/model.safetensors")));
+  CHECK(model.file_bytes == static_cast<int64_t>(fs::file_size(fs::path(fixtures) / "models/tiny_qwen3/model.safetensors")));
   CHECK(model.layers[2].down_proj.rows == 64 && model.layers[2].down_proj.cols == 128 && model.layers[2].q_norm.rows == 1);
   CHECK(!model.layers[0].alpha_proj && model.lm_head.data != model.embed.data);
 }
@@ -61,7 +61,7 @@ void DmsFlavoursAreDetected() {
 
 void CountdownModelsOpen() {
   for (const char* name : {"dense", "cr2", "cr4", "cr8"}) {
-    auto opened = OpenModel((models_dir / "countdown" / name).string(), {});
+    auto opened = OpenModel((fs::path(models) / "countdown" / name).string(), {});
     if (!CHECK_OK(opened)) continue;
     const bool dense = std::string_view(name) == "dense";
     CHECK((*opened)->config.policy.kind == (dense ? PolicyKind::kDense : PolicyKind::kDmsBorrowed));

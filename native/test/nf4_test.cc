@@ -62,7 +62,7 @@ struct Checkpoint {
 };
 
 void MatricesEqualBitsandbytes() {
-  const fs::path path = fixtures_dir / "nf4_matrices.safetensors";
+  const fs::path path = fs::path(fixtures) / "nf4_matrices.safetensors";
   const Checkpoint checkpoint(path);
   const Fixture fixture(path.string());
   const struct {
@@ -106,8 +106,8 @@ void ModelsEqualTheOracle() {
   const std::pair<const char*, const char*> cases[] = {
       {"tiny_qwen3_nf4", "tiny_qwen3_nf4"}, {"tiny_qwen3_nf4_single", "tiny_qwen3_nf4_single"}, {"dms_nf4_w8", "tiny_qwen3_dms_nf4"}};
   for (const auto& [fixture_name, directory] : cases) {
-    const Fixture fixture((fixtures_dir / (std::string(fixture_name) + ".safetensors")).string());
-    const auto model = Open((fixtures_dir / "models" / directory).string());
+    const Fixture fixture((fs::path(fixtures) / (std::string(fixture_name) + ".safetensors")).string());
+    const auto model = Open((fs::path(fixtures) / "models" / directory).string());
     CHECK(model->dtype == DType::kNf4 && model->embed.dtype == DType::kF32 && model->nf4_scales.size() == 3 * 7);
     CHECK(model->parameter_count == 127520);
     const std::vector<int32_t> ids = fixture.Ints("all_ids");

@@ -95,7 +95,7 @@ void FilesAreFoundBesideTheWeightsAndOneLevelUp() {
   for (const char* fixture : {"tiny_llama31", "tiny_qwen2", "tiny_qwen3"}) {
     TempDir run;
     const fs::path model = run.path / "final";
-    fs::copy(fixtures_dir / "models" / fixture, model);
+    fs::copy(fs::path(fixtures) / "models" / fixture, model);
     const auto policy = [&](const PolicyOverrides& overrides = {}) {
       auto opened = OpenModel(model.string(), overrides);
       return CHECK_OK(opened) ? (*opened)->config.policy : PolicySpec{};

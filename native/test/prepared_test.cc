@@ -1,5 +1,5 @@
 // Memory that is made present before a restore: what is restored into it is what is restored anywhere, it stays within its bounds, and
-// what nobody takes goes back, whoever is faster. Usage: prepared_test FIXTURES_DIR
+// what nobody takes goes back, whoever is faster.
 #include <thread>
 
 #include "checkpoint/prepared_memory.h"
@@ -9,7 +9,6 @@
 namespace rum::test {
 namespace {
 
-std::string fixtures;  // set once by main
 
 constexpr int64_t kNoLimit = INT64_MAX;
 
@@ -162,9 +161,7 @@ void WhatIsDamagedLeavesNothingThere() {
 
 int main(int argc, char** argv) {
   using namespace rum::test;
-  if (argc < 2) return 2;
-  fixtures = argv[1];
-  return RunAll({
+  return RunAllWithDirs(argc, argv, {
       {"what nobody takes goes back", WhatNobodyTakesGoesBack},
       {"nothing is prepared beyond what the chains can hold, or the limit", NothingIsPreparedBeyondWhatChainsCanHoldOrTheLimit},
       {"whoever is faster, no byte is lost", WhoeverIsFasterNoByteIsLost},

@@ -17,7 +17,6 @@
 namespace rum::test {
 namespace {
 
-std::string fixtures;  // set once by main
 
 constexpr DType kGgufTypes[] = {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ4_K, DType::kQ6_K};
 
@@ -151,9 +150,7 @@ void PackedWeightsAreAsSmallAsTheFormat() {
 
 int main(int argc, char** argv) {
   using namespace rum::test;
-  if (argc < 2) Abort("usage: quant_test FIXTURES_DIR MODELS_DIR");
-  fixtures = argv[1];
-  return RunAll({
+  return RunAllWithDirs(argc, argv, {
       {"GGUF blocks mean, bit for bit, what the gguf package says", GgufBlocksMeanWhatTheGgufPackageSays},
       {"a block with an infinite or NaN scale is found", ABlockWithAnInfiniteScaleIsFound},
       {"cpu gives the bytes of the reference for every block format, level, chunk and company", CpuGivesTheBytesOfTheReference},

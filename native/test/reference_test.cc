@@ -20,7 +20,6 @@ namespace {
 
 constexpr float kLogitTolerance = 1e-3f;
 
-std::string fixtures;  // set once by main
 
 struct Outcome {
   std::unique_ptr<Backend> backend;
@@ -183,9 +182,7 @@ void SeparatePerLayer() { CheckDms("dms_separate_layer_w8", "tiny_qwen3_dms_sepa
 
 int main(int argc, char** argv) {
   using namespace rum::test;
-  if (argc < 2) Abort("usage: reference_test FIXTURES_DIR MODELS_DIR");
-  fixtures = argv[1];
-  return RunAll({
+  return RunAllWithDirs(argc, argv, {
       {"dense Qwen3 gives the logits and greedy tokens of transformers on every backend", DenseQwen3},
       {"dense Llama 3.1 with its scaled RoPE gives them too", DenseLlama31},
       {"dense Qwen2 with its biases gives them too", DenseQwen2},

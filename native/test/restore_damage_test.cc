@@ -8,7 +8,6 @@
 namespace rum::test {
 namespace {
 
-std::string fixtures;  // set once by main
 
 Setting Small(int32_t prompt = 40) {
   BackendOptions small;
@@ -219,9 +218,7 @@ void NoFlipCrashesOrLeaks() {
 
 int main(int argc, char** argv) {
   using namespace rum::test;
-  if (argc < 2) return 2;
-  fixtures = argv[1];
-  return RunAll({
+  return RunAllWithDirs(argc, argv, {
       {"a tail that lies is refused", ATailThatLiesIsRefused},
       {"a segment that lies is refused", ASegmentThatLiesIsRefused},
       {"a journal that lies is refused", AJournalThatLiesIsRefused},

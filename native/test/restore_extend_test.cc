@@ -5,7 +5,6 @@
 namespace rum::test {
 namespace {
 
-std::string fixtures;  // set once by main
 
 std::vector<Setting> Settings() {
   BackendOptions small;
@@ -197,9 +196,7 @@ void AForkRepeatsItsParentUnlessItsSeedDiffers() {
 
 int main(int argc, char** argv) {
   using namespace rum::test;
-  if (argc < 2) return 2;
-  fixtures = argv[1];
-  return RunAll({
+  return RunAllWithDirs(argc, argv, {
       {"a job that is made longer is the job asked for at once", ALongerJobIsTheJobAskedForAtOnce},
       {"more chains begin with the prompt while the others wait", MoreChainsBeginWithThePrompt},
       {"a budget is neither exceeded nor forgotten by going on", ABudgetIsNeitherExceededNorForgotten},

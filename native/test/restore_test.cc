@@ -6,7 +6,6 @@
 namespace rum::test {
 namespace {
 
-std::string fixtures, models;  // set once by main
 
 BackendOptions Small(KvType kv) {
   BackendOptions options;
@@ -286,10 +285,7 @@ void SavingTwiceWritesNothingTheSecondTime() {
 
 int main(int argc, char** argv) {
   using namespace rum::test;
-  if (argc < 3) return 2;
-  fixtures = argv[1];
-  models = argv[2];
-  return RunAll({
+  return RunAllWithDirs(argc, argv, {
       {"every cut goes on as if nothing had happened, byte by byte", EveryCutGoesOnAsIfNothingHadHappened},
       {"the cut itself is restored byte by byte", TheCutItselfIsRestoredByteByByte},
       {"older tails, the prompt's tail and no tail at all give the same", OlderTailsThePromptsTailAndNoTailGiveTheSame},

@@ -16,7 +16,6 @@ namespace {
 
 constexpr double kTolerance = 1e-6;  // relative
 
-std::string fixtures;  // set once by main
 
 bool Near(double value, double expected) { return std::fabs(value - expected) <= kTolerance * std::fabs(expected); }
 
@@ -135,9 +134,7 @@ void TheAttentionFactorIsPartOfCosAndSin() {
 
 int main(int argc, char** argv) {
   using namespace rum::test;
-  if (argc < 2) Abort("usage: rope_test FIXTURES_DIR MODELS_DIR");
-  fixtures = argv[1];
-  return RunAll({
+  return RunAllWithDirs(argc, argv, {
       {"Qwen3, R1-Distill-Qwen and Llama 3.1 have the oracle's frequencies", RealModelsHaveTheOraclesFrequencies},
       {"default, linear, llama3 and yarn are computed as in transformers, in both config dialects",
        EveryTypeIsComputedAsInTransformersInBothDialects},

@@ -5,7 +5,6 @@
 namespace rum::test {
 namespace {
 
-std::string fixtures;  // set once by main
 
 std::vector<Setting> Settings() {
   BackendOptions small;
@@ -138,9 +137,7 @@ void KvzapGoesOnFromNothing() {
 
 int main(int argc, char** argv) {
   using namespace rum::test;
-  if (argc < 2) return 2;
-  fixtures = argv[1];
-  return RunAll({
+  return RunAllWithDirs(argc, argv, {
       {"a prompt goes on from any tail of a chain that began so", APromptGoesOnFromAnyTail},
       {"another prompt is refused and leaves nothing behind", AnotherPromptIsRefused},
       {"under kvzap a prompt goes on from nothing", KvzapGoesOnFromNothing},

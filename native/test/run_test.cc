@@ -322,9 +322,7 @@ void BadOptionsAreRefused() {
 
 int main(int argc, char** argv) {
   using namespace rum::test;
-  if (argc < 3) Abort("usage: run_test FIXTURES_DIR MODELS_DIR");
-  models = argv[2];
-  return RunAll({
+  return RunAllWithDirs(argc, argv, {
       {"greedy runs give the published tokens, live counts, KV reads and peaks", PublishedOutputs},
       {"the size of steps and prefill chunks changes no token and no number", StepsAndChunksChangeNothing},
       {"a chain is the same at any width and in any shard", WidthAndShardsChangeNoChain},
