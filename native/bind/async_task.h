@@ -18,6 +18,7 @@
 #include <optional>
 #include <vector>
 
+#include "bind/reclaimer.h"
 #include "core/status.h"
 
 namespace rum::bind {
@@ -25,6 +26,7 @@ namespace rum::bind {
 // Of one environment (main thread or worker); no state of this addon is process-wide.
 struct AddonData {
   bool stopping = false;  // set by the clean-up hook
+  Reclaimer reclaimer;
 };
 
 // Throws a JS Error with `.code`, unless an exception (of a getter, say) is already on its way. Returns an empty value for the

@@ -36,6 +36,17 @@ RestoreChain ReadRestoreChain(Reader& item) {
   return chain;
 }
 
+// An object's bytes, of which an array of JS has the use.
+struct Lent {
+  std::shared_ptr<AddonData> addon;
+  MappedBuffer bytes;
+
+  static void Return(Napi::Env env, void*, Lent* lent) {
+    const std::unique_ptr<Lent> back(lent);
+    if (!back->addon->stopping) back->addon->reclaimer.Take(env, std::move(back->bytes));
+  }
+};
+
 class SaveTask final : public Task {
  public:
   SaveTask(std::shared_ptr<RunHandle> run, SaveOptions options, OwnedSeal seal) : run_(std::move(run)), options_(std::move(options)), seal_(std::move(seal)) {
@@ -60,6 +71,7 @@ class SaveTask final : public Task {
     run_->core->memory = memory_;
   }
   Napi::Value Result(Napi::Env env) override {
+    const auto addon = *env.GetInstanceData<std::shared_ptr<AddonData>>();
     Napi::Array objects = Napi::Array::New(env, parts_.size());
     for (uint32_t i = 0; i < parts_.size(); ++i) {
       const Napi::HandleScope scope(env);
@@ -71,10 +83,9 @@ class SaveTask final : public Task {
       out.Set("generated", part.generated);
       out.Set("digest", Hex(part.object.digest));
       // Its bytes stay where they are and go with the array.
-      auto owner = std::make_unique<MappedBuffer>(std::move(part.object.bytes));
+      auto owner = std::make_unique<Lent>(addon, std::move(part.object.bytes));
       const auto size = static_cast<size_t>(part.object.size);
-      const auto free = [](Napi::Env, void*, MappedBuffer* hint) { delete hint; };
-      const auto buffer = Napi::ArrayBuffer::New(env, owner->data(), size, free, owner.get());
+      const auto buffer = Napi::ArrayBuffer::New(env, owner->bytes.data(), size, Lent::Return, owner.get());
       if (buffer.IsEmpty()) return buffer;
       owner.release();
       out.Set("bytes", Napi::Uint8Array::New(env, size, buffer, 0));
