@@ -41,9 +41,9 @@ struct Lent {
   std::shared_ptr<AddonData> addon;
   MappedBuffer bytes;
 
-  static void Return(Napi::Env env, void*, Lent* lent) {
+  static void Return(Napi::Env, void*, Lent* lent) {
     const std::unique_ptr<Lent> back(lent);
-    if (!back->addon->stopping) back->addon->reclaimer.Take(env, std::move(back->bytes));
+    if (!back->addon->stopping) back->addon->reclaimer.Take(std::move(back->bytes));
   }
 };
 
