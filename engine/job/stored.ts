@@ -15,7 +15,7 @@ import { beginSharded } from '../kv/join.ts';
 import type { Manifest } from '../kv/manifest.ts';
 import { type JobKey, rootOf, shardKey, shardOf } from '../kv/names.ts';
 import { protocolOf } from '../kv/protocol.ts';
-import { readSpec } from '../kv/read.ts';
+import { isMissing, readSpec } from '../kv/read.ts';
 import { openKeys } from '../kv/seal.ts';
 import { takeJob } from '../kv/take.ts';
 import { modelIdOf } from '../model/identity.ts';
@@ -23,6 +23,7 @@ import { Outbox } from '../webhook/outbox.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import { type EngineIdentity, type NativeEngine, decodeJournals, nativeInfo } from '../runtime/native.ts';
+import { readAncestors } from './ancestry.ts';
 import { type CheckpointPolicy, DEFAULT_POLICY, commitIntervalMs } from './checkpointer.ts';
 import { Endings, type Told } from './endings.ts';
 import type { GenerateOptions, ModelTiming } from './generate.ts';
@@ -183,7 +184,7 @@ async function goOn({ head, manifest }: Awaited<ReturnType<typeof readJob>>, sto
     return { ...(await resultInStore(opened, options)), where };
   }
   const policy = { ...DEFAULT_POLICY, ...options.policy };
-  await checkBefore(stored, manifest, identity, options);
+  await checkBefore(stored, opened.job, manifest, identity, options);
   const taken = takeJob(store, where, {
     owner: ownerHint(),
     commitIntervalMs: commitIntervalMs(policy),
@@ -253,12 +254,21 @@ function isWorthCollecting({ state, version, gc }: Head): boolean {
 }
 
 /** As last seen, before the job is taken: a wrong key or model, or a key service that is down, is no fault of the job and costs it no strike. */
-async function checkBefore({ parent, model_id: modelId }: StoredSpec, manifest: Manifest | null, identity: EngineIdentity, { store, where, keys, signal }: StoredOptions): Promise<void> {
+async function checkBefore({ parent, model_id: modelId }: StoredSpec, job: PreparedJob, manifest: Manifest | null, identity: EngineIdentity, { store, where, keys, signal }: StoredOptions): Promise<void> {
   // A conversation goes on without its last turn, if need be.
-  const ancestor = manifest === null && parent !== null && parent.kind !== 'continue' ? { ...where, job: parent.job } : where;
-  const read = ancestor === where ? manifest : (await readJob(store, ancestor, { signal })).manifest;
-  (await openKeys(keys ?? null, ancestor, read, { signal }))[Symbol.dispose]();
-  if (read !== null) checkIdentity(read, { identity, modelId });
+  const inherits = manifest === null && parent !== null && parent.kind !== 'continue';
+  const from = inherits ? await readAncestors(store, where.tenant, parent, job, { signal }).then(({ parts }) => parts, orNone) : manifest === null ? [] : [{ where, manifest }];
+  if (from.length === 0) (await openKeys(keys ?? null, where, null, { signal }))[Symbol.dispose]();
+  for (const each of from) {
+    (await openKeys(keys ?? null, each.where, each.manifest, { signal }))[Symbol.dispose]();
+    checkIdentity(each.manifest, { identity, modelId });
+  }
+}
+
+/** Without ancestors it is the slice that fails: that is a fault of the job. */
+function orNone(error: unknown): readonly [] {
+  if (isMissing(error)) return [];
+  throw error;
 }
 
 /** A deadline counts the time that the job ran, in all its slices. */
