@@ -8,7 +8,6 @@ import type { Head } from '../kv/head.ts';
 import type { Manifest, ObjectRef } from '../kv/manifest.ts';
 import { type JobKey, shardKey, shardOf } from '../kv/names.ts';
 import { readSpec } from '../kv/read.ts';
-import { checkpointError } from '../kv/reason.ts';
 import { JobKeys, openKeys } from '../kv/seal.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { NewObject } from '../kv/uploads.ts';
@@ -28,6 +27,8 @@ export interface Ancestor {
 }
 
 export interface Ancestors {
+  /** false: the parent has nothing to go on from, or was erased. */
+  readonly isThere: boolean;
   /** In order of their chains; none: of a sharded job, those that have these chains have not begun. */
   readonly parts: readonly Ancestor[];
   /** Tokens of a chain that count, where its shard has more; null: all that there are. */
@@ -36,14 +37,13 @@ export interface Ancestors {
 
 /**
  * @param job of the child: the part of it that is run.
- * @throws EngineError ERR_CHECKPOINT missing: the parent has nothing to go on from, or was erased; ERR_JOB_NOT_FOUND; ERR_STORE; ERR_CANCELLED.
+ * @throws EngineError ERR_JOB_NOT_FOUND; ERR_CHECKPOINT; ERR_STORE; ERR_CANCELLED.
  */
 export async function readAncestors(store: ObjectStore, tenant: string, parent: Parent, job: PreparedJob, options: CallOptions = {}): Promise<Ancestors> {
   const where = { tenant, job: parent.job };
   const { head, manifest } = await readJob(store, where, options);
   if (head.join === undefined || head.state === 'erased') {
-    if (manifest === null) throw checkpointError('missing', `${parent.job} has nothing to go on from`);
-    return { parts: [ancestorOf(where, head, manifest)], official: () => null };
+    return { isThere: manifest !== null, parts: manifest === null ? [] : [ancestorOf(where, head, manifest)], official: () => null };
   }
   const { shards } = head.join;
   const width = outlineOf(await readSpec(store, where, head.spec, options)).lengths.length;
@@ -54,7 +54,7 @@ export async function readAncestors(store: ObjectStore, tenant: string, parent: 
     const found = await readJob(store, shardKey(where, index), options);
     if (found.manifest !== null) parts.push(ancestorOf(shardKey(where, index), found.head, found.manifest));
   }
-  return { parts, official: (chain) => (hasSettled(head) ? (manifest?.chains[chain]?.tokens ?? null) : null) };
+  return { isThere: true, parts, official: (chain) => (hasSettled(head) ? (manifest?.chains[chain]?.tokens ?? null) : null) };
 }
 
 /** Its chains end where its vote was decided, also where a shard went further before it heard of it. */

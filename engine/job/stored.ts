@@ -15,7 +15,7 @@ import { beginSharded } from '../kv/join.ts';
 import type { Manifest } from '../kv/manifest.ts';
 import { type JobKey, rootOf, shardKey, shardOf } from '../kv/names.ts';
 import { protocolOf } from '../kv/protocol.ts';
-import { isMissing, readSpec } from '../kv/read.ts';
+import { readSpec } from '../kv/read.ts';
 import { openKeys } from '../kv/seal.ts';
 import { takeJob } from '../kv/take.ts';
 import { modelIdOf } from '../model/identity.ts';
@@ -257,18 +257,12 @@ function isWorthCollecting({ state, version, gc }: Head): boolean {
 async function checkBefore({ parent, model_id: modelId }: StoredSpec, job: PreparedJob, manifest: Manifest | null, identity: EngineIdentity, { store, where, keys, signal }: StoredOptions): Promise<void> {
   // A conversation goes on without its last turn, if need be.
   const inherits = manifest === null && parent !== null && parent.kind !== 'continue';
-  const from = inherits ? await readAncestors(store, where.tenant, parent, job, { signal }).then(({ parts }) => parts, orNone) : manifest === null ? [] : [{ where, manifest }];
+  const from = inherits ? (await readAncestors(store, where.tenant, parent, job, { signal })).parts : manifest === null ? [] : [{ where, manifest }];
   if (from.length === 0) (await openKeys(keys ?? null, where, null, { signal }))[Symbol.dispose]();
   for (const each of from) {
     (await openKeys(keys ?? null, each.where, each.manifest, { signal }))[Symbol.dispose]();
     checkIdentity(each.manifest, { identity, modelId });
   }
-}
-
-/** Without ancestors it is the slice that fails: that is a fault of the job. */
-function orNone(error: unknown): readonly [] {
-  if (isMissing(error)) return [];
-  throw error;
 }
 
 /** A deadline counts the time that the job ran, in all its slices. */

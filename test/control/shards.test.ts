@@ -5,7 +5,7 @@ import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { NativeShelf } from '../../engine/control/native-shelf.ts';
 import { generate } from '../../engine/job/generate.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
-import { resumeStored } from '../../engine/job/stored.ts';
+import { type StoredOptions, resumeStored } from '../../engine/job/stored.ts';
 import { readJob } from '../../engine/kv/create.ts';
 import { shardKey } from '../../engine/kv/names.ts';
 import { takeJob } from '../../engine/kv/take.ts';
@@ -26,7 +26,7 @@ async function platform() {
 }
 
 /** Shard by shard, as workers do that have one slot, the last one first. */
-async function runShards(store: MemoryStore, shards: number, { job = 'sums', ...options }: object & { readonly job?: string } = {}): Promise<void> {
+async function runShards(store: MemoryStore, shards: number, { job = 'sums', ...options }: Partial<StoredOptions> & { readonly job?: string } = {}): Promise<void> {
   for (let i = shards - 1; i >= 0; i--) await resumeStored({ store, where: shardKey({ tenant: TENANT, job }, i), threads: 1, policy: { deltaTokens: 40 }, ...options });
 }
 
