@@ -115,15 +115,15 @@ async function runSharded(job: PreparedJob, head: Head, options: StoredOptions &
   if (!isTerminal(head.state)) {
     await bearShards(protocolOf(store, {}), head, signal);
     await beginSharded(store, where, { signal });
-    await runShards(shards, async (index) => {
+    await runShards(shards, signal, async (index, signal) => {
       const at = shardKey(where, index);
       const { head: own } = await readJob(store, at, { signal });
       if (isTerminal(own.state)) return await endingsOf(options).jobEnded(at, { signal });
       const { onProgress: _, ...rest } = options;
-      const slice = resumeStored({ ...rest, where: at, ...(picture === null ? {} : { onProgress: (progress) => picture(index, progress) }) });
+      const slice = resumeStored({ ...rest, signal, where: at, ...(picture === null ? {} : { onProgress: (progress) => picture(index, progress) }) });
       const outcome = await slice.catch((error: unknown) => {
         // Interrupted before it ran: it is as parked as the others.
-        if (signal?.aborted === true && error instanceof EngineError && error.code === 'ERR_CANCELLED') return null;
+        if (signal.aborted && error instanceof EngineError && error.code === 'ERR_CANCELLED') return null;
         throw error;
       });
       if (outcome?.kind === 'ended') resumed.push(...outcome.result.resumed);
