@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
+import { sharedBy } from '../../engine/core/listeners.ts';
 import { Session } from '../../engine/job/session.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { ROOT } from './conditions.ts';
@@ -83,6 +84,7 @@ const against = (rates: Rates, slots: number): Together => ({
 async function inSession({ jobs, slots, length, rounds }: BatchingPlan, say: (line: string) => void, signal: AbortSignal): Promise<Rates> {
   const specOf = (seed: number): JobSpec => ({ ...jobOf(length), seed: BigInt(seed), threads: 1 });
   using session = new Session();
+  sharedBy(Math.max(...slots), signal);
   const answers = new Map<number, string>();
   const run = async (seed: number): Promise<void> => {
     const { chains } = await session.generate(specOf(seed), { signal });
