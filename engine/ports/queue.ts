@@ -14,6 +14,8 @@ export interface SliceMessage {
   readonly priority?: 'batch' | undefined;
   /** Of the wall clock: who has not begun by then need not. Absent: never. */
   readonly expiresMs?: number | undefined;
+  /** Slices before it, in a row, that the place where they ran has ended (a full store, say): it waits the longer. Absent: none. */
+  readonly failures?: number | undefined;
   /** Of what asked for the job, for whoever traces: slices are linked to it. Of W3C's form. */
   readonly traceparent?: string | undefined;
 }

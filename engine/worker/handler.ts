@@ -63,7 +63,7 @@ export type Handled = 'done' | 'again';
 type OurMessage = ReceivedMessage & { readonly message: SliceMessage };
 
 /** What becomes of a message. */
-type Next = { readonly kind: 'remove' } | { readonly kind: 'again'; readonly delayMs: number };
+type Next = { readonly kind: 'remove' } | { readonly kind: 'again'; readonly delayMs: number; readonly failures?: number };
 
 const REMOVE: Next = { kind: 'remove' };
 const AT_ONCE: Next = { kind: 'again', delayMs: 0 };
@@ -304,7 +304,7 @@ export class Handler implements Disposable {
     };
   }
 
-  async #failed({ received }: ReceivedMessage, where: JobKey, error: unknown): Promise<Next> {
+  async #failed({ message, received }: OurMessage, where: JobKey, error: unknown): Promise<Next> {
     const code = codeOf(error);
     if (code === 'ERR_JOB_NOT_FOUND') return REMOVE;
     // Someone took it between our look and ours: the next look says what that means for the message.
@@ -316,9 +316,11 @@ export class Handler implements Disposable {
     }
     if (code !== undefined && FINAL.includes(code) && (await this.#refuse(where, code, error))) return REMOVE;
     if (isOfJob(error)) await this.#note(where, await this.#headOf(where).catch(() => null), error);
-    const delayMs = this.#o.backoffMs(received);
+    // Also where a slice had written something, and another message goes on from there.
+    const failures = received + (message.failures ?? 0);
+    const delayMs = this.#o.backoffMs(failures);
     this.#o.say({ kind: 'failed', where, error, delayMs });
-    return { kind: 'again', delayMs };
+    return { kind: 'again', delayMs, failures };
   }
 
   /** What is known of the take that a head shows. Only evidence: that it cannot be stored changes nothing. */
@@ -379,8 +381,9 @@ export class Handler implements Disposable {
         await queue.release(receipt, next.delayMs);
         return 'again';
       }
-      const { expiresMs: _, ...rest } = message;
-      if (!isTerminal(head.state)) await queue.send({ ...rest, slice: head.slice }, { delayMs: next.delayMs });
+      const { expiresMs: _, failures: _before, ...rest } = message;
+      const { delayMs, failures } = next;
+      if (!isTerminal(head.state)) await queue.send({ ...rest, slice: head.slice, ...(failures === undefined ? {} : { failures }) }, { delayMs });
     }
     await queue.remove(receipt);
     return 'done';

@@ -59,6 +59,30 @@ describe('faults', () => {
     expect([...bench.store.snapshot().keys()].filter((key) => !/^(idx|expire)\//.test(key)), 'erased with the job').toEqual(['kv/acme/sums/HEAD']);
   });
 
+  test('a store that takes small objects and no large ones, as a full disk, is no strike, and is tried again later each time', async () => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    await bench.submit('sums', LONG);
+    let isFull = true;
+    const store = through(bench.store as ObjectStore, {
+      put: (key, body, options) => (isFull && key.includes('/s/') ? Promise.reject(new EngineError('ERR_STORE', 'The disk is full.')) : bench.store.put(key, body, options)),
+    });
+    bench.worker({ store, strikesMax: 3, reconcileMs: 1e9, random: () => 1 - 2 ** -53 });
+    const delays = () => bench.events.flatMap((event) => (event.kind === 'failed' ? [Math.round(event.delayMs)] : []));
+    while (delays().length < 4) {
+      clock.advance(1_000);
+      await clock.settle();
+    }
+    expect(delays()).toEqual([2_000, 4_000, 8_000, 16_000]);
+    expect(await bench.head('sums')).toMatchObject({ state: 'parked', strikes: 0 });
+    isFull = false;
+    while (!bench.kinds('sums').includes('ended')) {
+      clock.advance(1_000);
+      await clock.settle();
+    }
+    expect(await bench.result('sums')).toEqual(expectedLong);
+  });
+
   test('a machine that is taken back is never a strike against the job that it ran, however little it had done', async () => {
     await using bench = new Bench();
     await bench.submit('sums', LONG);
