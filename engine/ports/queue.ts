@@ -12,7 +12,7 @@ export interface SliceMessage {
   readonly slice: number;
   /** Absent: interactive. */
   readonly priority?: 'batch' | undefined;
-  /** Of the wall clock: who has not begun by then need not. Absent: never. */
+  /** Of the wall clock: who has not begun by then need not, if its spec says so too. Absent: never. */
   readonly expiresMs?: number | undefined;
   /** Slices before it, in a row, that the place where they ran has ended (a full store, say): it waits the longer. Absent: none. */
   readonly failures?: number | undefined;
@@ -43,6 +43,8 @@ export interface ClassDepth {
 /** Of interactive messages; those of batches apart, because waiting is what they are for. */
 export interface QueueDepth extends ClassDepth {
   readonly batch: ClassDepth;
+  /** The queue does not tell one class from the other: messages of batches are counted among the others. Absent: it does. */
+  readonly isMixed?: boolean;
 }
 
 const EMPTY: ClassDepth = { visible: 0, inFlight: 0, oldestAgeMs: 0 };

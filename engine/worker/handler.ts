@@ -25,7 +25,7 @@ import { Company } from './company.ts';
 import type { WorkerEvent } from './events.ts';
 import type { Live } from './live.ts';
 import { RemoteReaders } from './remote-readers.ts';
-import { expire } from './overdue.ts';
+import { expire, isOverdue } from './overdue.ts';
 import { Running } from './running.ts';
 import { shardVerdict, type ShardsOptions } from './shards.ts';
 import type { Speeds } from './speeds.ts';
@@ -155,7 +155,10 @@ export class Handler implements Disposable {
     let head: Head | null = null;
     try {
       head = await this.#headOf(where);
-      const first = verdictOf(received.message, head, { received: received.received, strikesMax, isUnmoved: (running) => isUnmoved(where, running), nowMs: wallClockMs() });
+      const { message: { expiresMs = Infinity } } = received;
+      // A message only says when to look.
+      const isLate = head?.state === 'queued' && expiresMs <= wallClockMs() && (await isOverdue(where, head, this.#o));
+      const first = verdictOf(received.message, head, { received: received.received, strikesMax, isUnmoved: (running) => isUnmoved(where, running), isLate });
       const verdict = await shardVerdict(received.message, where, head, first, this.#o);
       if (verdict === null) return REMOVE;
       switch (verdict.kind) {
@@ -291,9 +294,9 @@ export class Handler implements Disposable {
       this.#batch.add(running);
       void every(TURN_MS, 'depth', async () => {
         if (this.#running.size < slots) return;
-        const { visible } = await queue.depth({ signal: done.signal });
-        // As many as there are to make room for, the last to come first.
-        if (visible > 0 && [...this.#batch].slice(-visible).includes(running)) running.end('turn');
+        const { visible, isMixed = false } = await queue.depth({ signal: done.signal });
+        // As many as there are to make room for, the last to come first. Where it may be for one of its own batch, jobs would only park for each other, again and again.
+        if (!isMixed && visible > 0 && [...this.#batch].slice(-visible).includes(running)) running.end('turn');
       });
     }
     return {

@@ -64,7 +64,7 @@ export function describeSqs(name: string, start: (() => Promise<SqsPeer>) | null
       const queue = await peer.queue(RECEIVES, { batchUrl: null });
       await queue.send({ ...message, priority: 'batch' });
       expect(await queue.receive(ONCE)).toMatchObject([{ message: { priority: 'batch' } }]);
-      expect(await queue.depth()).toMatchObject({ inFlight: 1, batch: { inFlight: 0 } });
+      expect(await queue.depth()).toMatchObject({ inFlight: 1, batch: { inFlight: 0 }, isMixed: true });
     });
 
     test('what is none of ours is handed out as such, and redriving leaves it where it is', async () => {

@@ -1,6 +1,7 @@
 /** Retries by cause: what can never run fails once, what may pass is tried again, what strikes is poisoned, and a machine's end is nobody's fault. */
 import { beforeAll, describe, expect, test } from 'vitest';
 
+import { jobIds } from '../../engine/control/ids.ts';
 import { EngineError } from '../../engine/core/errors.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import { readStrikes } from '../../engine/kv/strikes.ts';
@@ -11,6 +12,8 @@ import type { Worker } from '../../engine/worker/worker.ts';
 import { ManualClock } from '../helpers/clock.ts';
 import { through } from '../helpers/through.ts';
 import { Bench, deadOwner, LONG, quiet, reaches, SHORT, whereIs } from './support.ts';
+
+const anHourAgo = jobIds();
 
 let expectedLong: unknown;
 beforeAll(async () => {
@@ -127,18 +130,21 @@ describe('faults', () => {
     for (const job of ['a', 'b']) expect(await bench.result(job)).toEqual(expectedLong);
   });
 
-  test('a job that waited longer than it was to wait is expired, and one that has begun is not', async () => {
+  test('a job that waited longer than it was to wait is expired, and one that has begun is not; nor is one of which only a message says so', async () => {
     await using bench = new Bench();
-    await bench.submit('late', SHORT, { send: false });
-    await bench.submit('begun', SHORT, { send: false });
-    const lease = await takeJob(bench.store, whereIs('begun'), { owner: 'me' });
+    const [late, begun, forged, patient] = Array.from({ length: 4 }, () => anHourAgo(Date.now() - 3_600_000)) as [string, string, string, string];
+    for (const job of [late, begun]) await bench.submit(job, { ...SHORT, wait_ms_max: 1_000 }, { send: false });
+    await bench.submit(forged, SHORT, { send: false });
+    await bench.submit(patient, { ...SHORT, wait_ms_max: 86_400_000 }, { send: false });
+    const lease = await takeJob(bench.store, whereIs(begun), { owner: 'me' });
     await lease.commit({ state: 'parked', manifest: null, objects: [] });
-    for (const [job, slice] of [['late', 0], ['begun', 1]] as const) await bench.queue.send({ v: 1, tenant: 'acme', job, slice, expiresMs: 1 });
-    bench.worker();
-    await bench.event('expired', 'late');
-    await bench.event('ended', 'begun');
-    expect(await bench.head('late')).toMatchObject({ state: 'expired', epoch: 1 });
-    expect(bench.kinds('late')).toEqual(['expired']);
+    for (const job of [late, begun, forged, patient]) await bench.queue.send({ v: 1, tenant: 'acme', job, slice: job === begun ? 1 : 0, expiresMs: 1 });
+    // No walk comes before it.
+    bench.worker({ store: through(bench.store as ObjectStore, { list: async function* () { /* Nothing lives. */ } }) });
+    await bench.event('expired', late);
+    for (const job of [begun, forged, patient]) await bench.event('ended', job);
+    expect(await bench.head(late)).toMatchObject({ state: 'expired', epoch: 1 });
+    expect(bench.kinds(late)).toEqual(['expired']);
   });
 
   test('a message that is none of ours is left for the dead letters, and the next one is taken', async () => {
