@@ -70,8 +70,8 @@ export interface DeadLetters {
   list(options: CallOptions & { readonly max: number }): Promise<readonly DeadMessage[]>;
   /** Sends them again, as if they were new. How many. */
   redrive(options?: CallOptions): Promise<number>;
-  /** Forgets them; their jobs stay what they are. How many; null: the queue does not tell. */
-  purge(options?: CallOptions): Promise<number | null>;
+  /** Forgets them; their jobs stay what they are. How many. */
+  purge(options?: CallOptions): Promise<number>;
 }
 
 /**
