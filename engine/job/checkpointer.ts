@@ -47,6 +47,8 @@ export interface CheckpointerOptions {
   readonly isFollowed?: (() => boolean) | undefined;
   /** What the manifest says before the first save; of a job that begins, nothing but its identity. */
   readonly base: Checkpoint;
+  /** The store has all of the run as it begins: nothing is written before there is more. Default: false. */
+  readonly isSaved?: boolean | undefined;
   /** Asked at each commit. */
   readonly slices: () => Checkpoint['slices'];
   /** Objects of an ancestor that `base` names and the first commit copies, with the references they have there. */
@@ -82,7 +84,8 @@ export class Checkpointer {
     const used = new Set(options.base.journal.map(({ name }) => name));
     this.#forgotten = new Set(options.lease.head.journal.map(({ name }) => name).filter((name) => !used.has(name)));
     this.#startMs = options.clock.nowMs();
-    this.#last = { ...this.#last, deltaMs: this.#startMs, journalMs: this.#startMs };
+    const savedStep = options.isSaved === true && this.#forgotten.size === 0 ? options.base.step : -1;
+    this.#last = { deltaStep: savedStep, deltaMs: this.#startMs, journalMs: this.#startMs, journalStep: savedStep };
   }
 
   get elapsedMs(): number {

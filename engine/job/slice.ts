@@ -136,6 +136,7 @@ async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | nu
     policy: context.policy,
     isFollowed: context.isFollowed,
     base,
+    isSaved: origin.where === null && begun.outcome === 'restored' && begun.recomputed === 0,
     slices: slicesNow,
     adopted: origin.where === null ? [] : adopt(origin.where, contentOf(base).objects),
     elapsedMs: origin.elapsedMs,
