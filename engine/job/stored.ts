@@ -56,6 +56,7 @@ export interface StoredOptions extends GenerateOptions {
   readonly isFollowed?: SliceContext['isFollowed'];
   /** See SliceContext. */
   readonly isEnding?: SliceContext['isEnding'];
+  readonly isNearEnd?: SliceContext['isNearEnd'];
   /** Keeps models loaded between jobs. Default: one for this call. */
   readonly session?: Session | undefined;
   /** Who is told that it has ended. Default: one over `store`. */
@@ -230,6 +231,7 @@ async function goOn(seen: SeenJob, stored: StoredSpec, opened: OpenedJob, identi
     onReport: options.onReport,
     isFollowed: options.isFollowed,
     isEnding: () => over.signal.aborted || options.isEnding?.() === true,
+    isNearEnd: options.isNearEnd,
     vote,
     cancelled: stop.signal,
     deadline: deadline?.signal ?? null,

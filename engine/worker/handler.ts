@@ -249,6 +249,7 @@ export class Handler implements Disposable {
       },
       isFollowed: () => live.isFollowed(where) || elsewhere.areThere,
       isEnding: () => running.why === 'cancel',
+      isNearEnd: () => running.isNearEnd,
     });
     try {
       return await slice(seen);
