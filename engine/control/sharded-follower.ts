@@ -71,8 +71,10 @@ export class ShardedFollower implements Following {
     if (part === null || part.isOver) return false;
     const { state, report } = await part.follower.look();
     part.isOver = isTerminal(state);
-    if (report === null) return false;
-    part.report = part.isOver ? { report: closed(report), ended: endReason(state, part.follower.found.manifest) } : { report, ended: null };
+    const { manifest } = part.follower.found;
+    // Its first commit says what chains of an extension have begun with: until then nobody can tell where a vote ends them.
+    if (report === null || (manifest === null && this.#record.spec.parent?.kind === 'extend')) return false;
+    part.report = { ...(part.isOver ? { report: closed(report), ended: endReason(state, manifest) } : { report, ended: null }), begun: manifest?.vote?.begun };
     return true;
   }
 

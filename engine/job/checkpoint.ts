@@ -68,7 +68,11 @@ export function contentOf(checkpoint: Checkpoint): ManifestContent {
 
 /** The prompt's pages, which its chains share. */
 export function promptSegments(checkpoint: Checkpoint): readonly ObjectRef[] {
-  return checkpoint.chains.map(({ segments }) => segments.filter(({ name }) => chainOf(name) === PROMPT_CHAIN)).find((segments) => segments.length > 0) ?? [];
+  return checkpoint.chains.map(({ segments }) => segments.filter(isOfPrompt)).find((segments) => segments.length > 0) ?? [];
+}
+
+export function isOfPrompt({ name }: ObjectRef): boolean {
+  return chainOf(name) === PROMPT_CHAIN;
 }
 
 /** After a save: `saved` as they came, `refs` as they are called in the store, index by index. @param firstChain of the run, within the job: objects are named by it. */

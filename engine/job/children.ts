@@ -2,13 +2,16 @@
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { createJob, readJob } from '../kv/create.ts';
-import type { JobKey } from '../kv/names.ts';
+import type { Head } from '../kv/head.ts';
+import { type JobKey, shardKey } from '../kv/names.ts';
 import { readHead, readSpec } from '../kv/read.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { type Progress, progressOf } from './journals.ts';
+import { hasSettled } from './ancestry.ts';
 import { type SpecOutline, holds, openSpec, outlineOf, sealSpec } from './sealed-spec.ts';
 import { shardOfChain } from './shards.ts';
+import type { JobSpec } from './spec.ts';
 import { type Parent, type StoredSpec, jobSpecOf, parseStoredSpec, planOf } from './stored-spec.ts';
 
 export interface ChildOptions extends CallOptions {
@@ -58,8 +61,7 @@ async function homeOf(chain: number, { store, where, signal }: ChildOptions): Pr
   const { head, manifest } = await readJob(store, where, { signal });
   if (head.join === undefined) return { at: where, chain, tokens: Infinity };
   const { lengths } = outlineOf(await readSpec(store, where, head.spec, { signal }));
-  const isOver = head.state === 'done' || head.state === 'incomplete';
-  return { ...shardOfChain(where, lengths.length, head.join.shards, chain), tokens: (isOver ? manifest?.chains[chain]?.tokens : undefined) ?? Infinity };
+  return { ...shardOfChain(where, lengths.length, head.join.shards, chain), tokens: (hasSettled(head) ? manifest?.chains[chain]?.tokens : undefined) ?? Infinity };
 }
 
 export interface ExtendRequest {
@@ -73,9 +75,6 @@ export interface ExtendRequest {
 /** A new job that goes on from all chains of one that has ended or is parked, with more budget. */
 export async function extendJob({ length, width, kvReadBudget, as }: ExtendRequest, options: ChildOptions): Promise<JobKey> {
   if (length === undefined && width === undefined && kvReadBudget === undefined) throw new EngineError('ERR_OPTION', 'Say with what to extend the job: length, width or kv_read_budget.');
-  if ((await readHead(options.store, options.where, options))?.head.join !== undefined) {
-    throw new EngineError('ERR_OPTION', `The job ${options.where.job} is sharded, and cannot be extended: fork one of its chains, or ask for the longer job anew.`);
-  }
   return await childOf(options, as, (stored, _, version) => {
     const chains = widthOf(width, stored.lengths.length);
     checkWidth(chains);
@@ -86,8 +85,17 @@ export async function extendJob({ length, width, kvReadBudget, as }: ExtendReque
     if (chains < stored.lengths.length) throw new EngineError('ERR_OPTION', `width must be at least ${stored.lengths.length}, the chains that there are; got ${chains}.`);
     const lengths = Array.from({ length: chains }, (_unused, i) => length ?? stored.lengths[i] ?? Math.max(...stored.lengths));
     if (stored.lengths.some((before, i) => (lengths[i] ?? 0) < before)) throw new EngineError('ERR_OPTION', `length must be at least ${Math.max(...stored.lengths)}, which the job has already.`);
+    checkShares(stored, kvReadBudget ?? before, chains);
     return { lengths, seed: BigInt(stored.seed), kvReadBudget, parent: { job: options.where.job, version, kind: 'extend', chain: null, at: null } };
   });
+}
+
+/** Shares of a KV-read budget are spent chain by chain: with smaller ones than before, what chains have read already and what new ones may could be more than all of it. */
+function checkShares({ spec, lengths }: StoredSpec, budget: number | undefined, width: number): void {
+  const { shards, budget: { kv_read_budget: before } = {} } = spec as Pick<JobSpec, 'shards' | 'budget'>;
+  if (shards === undefined || before === undefined || budget === undefined) return;
+  const least = before + (width - lengths.length) * Math.floor(before / lengths.length);
+  if (budget < least) throw new EngineError('ERR_OPTION', `kv_read_budget must be at least ${least} for ${width} chains: that of a job in shards is divided equally, and no chain may have less than before; got ${budget}.`);
 }
 
 function checkWidth(width: number): void {
@@ -110,19 +118,21 @@ interface Child {
 async function childOf({ store, where, keys = null, createdMs, admit, signal }: ChildOptions, as: string, plan: (stored: StoredSpec, progress: Progress, version: number) => Child): Promise<JobKey> {
   const { head, manifest } = await readJob(store, where, { signal });
   if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} was erased.`);
-  if (manifest === null) throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${head.state} and has no checkpoint yet; run it first.`);
+  if (manifest === null && !(await hasBegunShard(store, head, signal))) throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${head.state} and has no checkpoint yet; run it first.`);
   const stored = parseStoredSpec(await openSpec(await readSpec(store, where, head.spec, { signal }), where, keys, { signal }));
   // The parent's version when it is read first; the same child asked for again is the same child.
   const at = { ...where, job: as };
   const existing = await outlineAt(store, at, signal);
-  const { lengths, seed, kvReadBudget, parent } = plan(stored, await progressOf(store, where, keys, { head, manifest }, { signal }), existing?.parent?.version ?? head.version);
+  const progress = manifest === null ? { step: 0, chains: [] } : await progressOf(store, where, keys, { head, manifest }, { signal });
+  const { lengths, seed, kvReadBudget, parent } = plan(stored, progress, existing?.parent?.version ?? head.version);
   const { length: _, width: _w, lengths: _l, ...budget } = (stored.spec.budget ?? {}) as Record<string, unknown>;
   // How the parent waited for its worker, and what its caller said about it, say nothing of the child.
-  // And a fork is one chain's.
-  const { priority: _p, wait_ms_max: _m, metadata: _d, user: _u, repeated: _r, shards: _s, ...spec } = stored.spec;
+  const { priority: _p, wait_ms_max: _m, metadata: _d, user: _u, repeated: _r, shards: before, ...spec } = stored.spec as Record<string, unknown> & Pick<JobSpec, 'shards'>;
+  // A fork is one chain's.
+  const shards = parent.kind === 'extend' ? before : undefined;
   const child: StoredSpec = {
     ...stored,
-    spec: { ...spec, budget: { ...budget, lengths, ...(kvReadBudget === undefined ? {} : { kv_read_budget: kvReadBudget }) } },
+    spec: { ...spec, ...(shards === undefined ? {} : { shards }), budget: { ...budget, lengths, ...(kvReadBudget === undefined ? {} : { kv_read_budget: kvReadBudget }) } },
     seed: seed.toString(),
     lengths: [...lengths],
     parent,
@@ -132,8 +142,15 @@ async function childOf({ store, where, keys = null, createdMs, admit, signal }: 
   const whole = parseStoredSpec(text);
   jobSpecOf(whole, null);
   const tokens = await admit?.(whole);
-  const { where: created } = await createJob(store, at, await sealSpec(text, at, keys, { signal }), { isSame: holds(text, keys, { signal }), plan: planOf(whole, tokens), createdMs, signal });
+  const { where: created } = await createJob(store, at, await sealSpec(text, at, keys, { signal }), { isSame: holds(text, keys, { signal }), plan: planOf(whole, tokens), shards, createdMs, signal });
   return created;
+}
+
+async function hasBegunShard(store: ObjectStore, head: Head, signal: AbortSignal | undefined): Promise<boolean> {
+  for (let index = 0; index < (head.join?.shards ?? 0); index++) {
+    if ((await readHead(store, shardKey(head, index), { signal }))?.head.manifest != null) return true;
+  }
+  return false;
 }
 
 /** null: there is no such job, or it was erased. */

@@ -86,7 +86,7 @@ export class JournalReader implements Disposable {
       try {
         const report = await shard.reader.read(shardJob(job, index), head, manifest, signal);
         if (manifest !== null) shard.known = { head, manifest };
-        const said = { report: isTerminal(head.state) ? closed(report) : report, ended: endReason(head.state, manifest) };
+        const said = { report: isTerminal(head.state) ? closed(report) : report, ended: endReason(head.state, manifest), begun: manifest?.vote?.begun };
         if (isTerminal(head.state)) shard.over = said;
         return said;
       } catch (error) {

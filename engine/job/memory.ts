@@ -15,22 +15,25 @@ export function availableMemory(environment: NodeJS.ProcessEnv = process.env, re
   return limits.length === 0 ? Number.MAX_SAFE_INTEGER : Math.max(0, Math.min(...limits));
 }
 
-/** Page cache counts as usage there but is given back under pressure. */
 function cgroupV2(read: ReadText): number | null {
-  const cached = Number(/^inactive_file (\d+)$/m.exec(read('/sys/fs/cgroup/memory.stat') ?? '')?.[1] ?? 0);
-  return headroom(read('/sys/fs/cgroup/memory.max'), read('/sys/fs/cgroup/memory.current'), cached);
+  const folder = '/sys/fs/cgroup';
+  return headroom(read, `${folder}/memory.max`, `${folder}/memory.current`, { path: `${folder}/memory.stat`, line: /^inactive_file (\d+)$/m });
 }
 
 function cgroupV1(read: ReadText): number | null {
-  const cached = Number(/^total_inactive_file (\d+)$/m.exec(read('/sys/fs/cgroup/memory/memory.stat') ?? '')?.[1] ?? 0);
-  return headroom(read('/sys/fs/cgroup/memory/memory.limit_in_bytes'), read('/sys/fs/cgroup/memory/memory.usage_in_bytes'), cached);
+  const folder = '/sys/fs/cgroup/memory';
+  return headroom(read, `${folder}/memory.limit_in_bytes`, `${folder}/memory.usage_in_bytes`, { path: `${folder}/memory.stat`, line: /^total_inactive_file (\d+)$/m });
 }
 
-/** "max" (v2) or a number near 2^63 (v1) means no limit. */
-function headroom(limit: string | null, usage: string | null, cached: number): number | null {
-  const most = bytes(limit);
-  const used = bytes(usage);
-  return most === null || used === null || most > Number.MAX_SAFE_INTEGER ? null : most - Math.max(0, used - cached);
+/**
+ * "max" (v2) or a number near 2^63 (v1) means no limit; then nothing more is read: a machine's statistics take the system most of a millisecond.
+ * Page cache counts as usage but is given back under pressure.
+ */
+function headroom(read: ReadText, limit: string, usage: string, cached: { readonly path: string; readonly line: RegExp }): number | null {
+  const most = bytes(read(limit));
+  if (most === null || most > Number.MAX_SAFE_INTEGER) return null;
+  const used = bytes(read(usage));
+  return used === null ? null : most - Math.max(0, used - Number(cached.line.exec(read(cached.path) ?? '')?.[1] ?? 0));
 }
 
 function memAvailable(read: ReadText): number | null {

@@ -2,6 +2,7 @@
  * One report of a sharded job, from those of its shards: as the run would have it that has all its chains. A decided vote ends every chain at s*, the
  * least step at which it is (DESIGN.md 3); what shards generated beyond it, before they heard of it, is neither shown nor billed.
  */
+import type { Vote } from '../kv/manifest.ts';
 import type { ChainReport, RunReport } from '../runtime/native.ts';
 import { castBallot } from './ballots.ts';
 import { cutChain, shortened } from './cut.ts';
@@ -10,6 +11,7 @@ import type { FinishReason } from './generate.ts';
 import { NO_TOKENS, headCountOf } from './no-tokens.ts';
 import type { PreparedJob } from './prepare.ts';
 import { shardRange } from './shards.ts';
+import { endOf } from './shard-vote.ts';
 import { type CastBallot, type KnownChain, decidedStep } from './vote.ts';
 
 /** What is known of one shard. */
@@ -17,6 +19,8 @@ export interface ShardReport {
   readonly report: RunReport;
   /** Why chains were ended that did not finish by themselves; null: none was, or it goes on. */
   readonly ended: FinishReason | null;
+  /** As its manifest says. */
+  readonly begun?: Vote['begun'];
 }
 
 /** Of one job: texts are made and read once for each chain that finishes. */
@@ -43,7 +47,8 @@ export function officialReport(job: PreparedJob, parts: readonly (ShardReport | 
   const whole = together(job, parts);
   const step = decidedAt(job, whole, ballots);
   if (step === null) return whole;
-  return withChains(whole, whole.chains.map((chain) => (isCut(chain, step) ? { ...shortened(chain, step), ended: 'early_stop' as const } : chain)));
+  const ends = endsOf(job, parts, step);
+  return withChains(whole, whole.chains.map((chain, i) => (isCut(chain, ends(i)) ? { ...shortened(chain, ends(i)), ended: 'early_stop' as const } : chain)));
 }
 
 /** As `officialReport`, with what the chains had used there. @param decisions of the shard's journals. @throws EngineError ERR_CHECKPOINT, ERR_STORE, ERR_KEY, ERR_CANCELLED. */
@@ -52,29 +57,42 @@ export async function billed(job: PreparedJob, parts: readonly (ShardReport | nu
   const step = decidedAt(job, whole, ballots);
   if (step === null) return whole;
   const chains = [...whole.chains];
+  const ends = endsOf(job, parts, step);
   for (const shard of parts.keys()) {
     const { first, end } = shardRange(chains.length, parts.length, shard);
     let known: Decisions | null = null;
     for (let i = first; i < end; i++) {
       const chain = chains[i];
-      if (chain === undefined || !isCut(chain, step)) continue;
+      const end = ends(i);
+      if (chain === undefined || !isCut(chain, end)) continue;
       // Stopped there, as others were: nothing has to be taken off.
-      const isThere = chain.tokens.length === step && (chain.finish === 'ended' || chain.finish === null);
+      const isThere = chain.tokens.length === end && (chain.finish === 'ended' || chain.finish === null);
       known ??= isThere ? null : await decisions(shard);
-      const cut = isThere || known === null ? shortened(chain, step) : cutChain(chain, step, i, known, whole.headCount, job.model.info.policy);
+      const cut = isThere || known === null ? shortened(chain, end) : cutChain(chain, end, i, known, whole.headCount, job.model.info.policy);
       chains[i] = { ...cut, ended: 'early_stop' };
     }
   }
   return withChains(whole, chains);
 }
 
+/** Where each chain ends at the latest. */
+function endsOf(job: PreparedJob, parts: readonly (ShardReport | null)[], step: number): (chain: number) => number {
+  return (i) => {
+    const { part, at } = partOf(job, parts, i);
+    return endOf(step, part?.begun?.[at]);
+  };
+}
+
+function partOf(job: PreparedJob, parts: readonly (ShardReport | null)[], chain: number): { readonly part: ShardReport | null; readonly at: number } {
+  const shard = parts.findIndex((_, s) => chain < shardRange(job.lengths.length, parts.length, s).end);
+  return { part: parts[shard] ?? null, at: chain - shardRange(job.lengths.length, parts.length, shard).first };
+}
+
 function together(job: PreparedJob, parts: readonly (ShardReport | null)[]): RunReport {
   const reports = parts.flatMap((part) => (part === null ? [] : [part.report]));
   const chains = job.lengths.map((_, i): ChainReport => {
-    const shard = parts.findIndex((_part, s) => i < shardRange(job.lengths.length, parts.length, s).end);
-    const { first } = shardRange(job.lengths.length, parts.length, shard);
-    const part = parts[shard] ?? null;
-    const chain = part?.report.chains[i - first] ?? NO_TOKENS;
+    const { part, at } = partOf(job, parts, i);
+    const chain = part?.report.chains[at] ?? NO_TOKENS;
     return part === null || part.ended === null ? chain : { ...chain, ended: part.ended };
   });
   return withChains({

@@ -86,16 +86,15 @@ async function decode(job: PreparedJob, run: NativeRun, interrupt: AbortSignal, 
     }
     const running = unfinished(report);
     if (running.length === 0) return null;
-    // The call before this look returned at a finish, so all finishes of this step are in and none of a later one: this is s*.
-    // Chains of an extension may have finished further on than those that are new have come.
-    const cast = [...ballots.values()].filter(({ step }) => step <= report.step);
-    const stopAt = context.stopAt?.(report) ?? null;
-    const isOver = context.stopAt === undefined ? job.earlyStop && isDecided(job.vote, cast, report.chains.length - cast.length) : stopAt !== null && report.step >= stopAt;
+    // Chains of an extension may be further on than those that are new: a step is over when all that run have come to it.
+    const step = Math.min(...running.map((index) => report.chains[index]?.tokens.length ?? 0));
+    const stopAt = context.stopAt === undefined ? null : (context.stopAt(report) ?? Infinity);
+    const isOver = stopAt === null ? isDecidedAt(step, job, ballots, report) : step >= stopAt;
     if (isOver) {
       run.end(running);
       return 'early_stop';
     }
-    const most = stopAt === null ? Infinity : stopAt - report.step;
+    const most = (stopAt ?? nextBallot(step, ballots)) - step;
     await context.onBoundary?.(report);
     if (!(await settle(() => stepped(run, report, context.constraint, pace, most, interrupt), interrupt))) {
       const left = unfinished(run.report());
@@ -105,6 +104,16 @@ async function decode(job: PreparedJob, run: NativeRun, interrupt: AbortSignal, 
       return why;
     }
   }
+}
+
+/** Every call ends at a finish, and at the next ballot of a chain that is further on: all finishes up to this step are in, so that the first one decided is s*. */
+function isDecidedAt(step: number, job: PreparedJob, ballots: ReadonlyMap<number, CastBallot>, { chains }: RunReport): boolean {
+  const cast = [...ballots.values()].filter((ballot) => ballot.step <= step);
+  return job.earlyStop && isDecided(job.vote, cast, chains.length - cast.length);
+}
+
+function nextBallot(step: number, ballots: ReadonlyMap<number, CastBallot>): number {
+  return Math.min(...[...ballots.values()].map((ballot) => (ballot.step > step ? ballot.step : Infinity)));
 }
 
 /** What each token of a constrained chain may be is known when the one before it is. */

@@ -20,6 +20,8 @@ export interface RestoreRequest {
   readonly engine: NativeEngine;
   readonly run: RunOptions;
   readonly checkpoint: Checkpoint;
+  /** Those of each, where the checkpoint is that of several shards. Default: it is of one. */
+  readonly journals?: readonly (readonly ObjectRef[])[] | undefined;
   readonly chains: readonly ChainSource[];
   readonly read: (ref: ObjectRef, signal: AbortSignal | undefined) => Promise<Body>;
   readonly sealOf: (origin: string) => Seal;
@@ -155,7 +157,7 @@ async function attempt(request: RestoreRequest, journalBodies: readonly Body[], 
   const caches = chains.filter(({ tail }) => tail !== null).length + (promptTail === null ? 0 : 1);
   using memory = memoryFor(engine, request.run, refs.filter((_, i) => segments.has(i)), caches);
   const pages = await inParallel(refs.length, READS_AT_ONCE, signal, async (i, stop) => request.read(refs[i] as ObjectRef, stop));
-  const journals = checkpoint.journal.map(index);
+  const [journals = [], ...shardJournals] = (request.journals ?? [checkpoint.journal]).map((list) => list.map(index));
   const bodies = [...pages, ...journalBodies];
   const origins = [...new Set(refs.map(({ origin }) => origin))];
   const run = await engine.restoreRun({
@@ -169,6 +171,7 @@ async function attempt(request: RestoreRequest, journalBodies: readonly Body[], 
     promptSegments: promptPages,
     promptTail,
     journals,
+    shardJournals,
     prefix: null,
   }, undefined, memory);
   const start = request.clock.nowMs();

@@ -1,5 +1,7 @@
 /** A sharded job run by one process: all shards together, as memory allows, in the steps of one engine. What a fleet does with them one by one. */
 import { EngineError } from '../core/errors.ts';
+import { sharedBy } from '../core/listeners.ts';
+import { linkSignals } from '../core/waiting.ts';
 import type { Progress } from './generate.ts';
 import { shardRange } from './shards.ts';
 
@@ -7,10 +9,12 @@ import { shardRange } from './shards.ts';
  * Runs every shard once: until it has ended or was asked to let go. One that finds no room beside the others comes again when they are through.
  * @throws what the first of them threw that failed, when all others have come to their end.
  */
-export async function runShards(shards: number, run: (index: number) => Promise<unknown>): Promise<void> {
+export async function runShards(shards: number, signal: AbortSignal | undefined, run: (index: number, signal: AbortSignal) => Promise<unknown>): Promise<void> {
+  using interrupt = linkSignals(signal);
+  sharedBy(shards, interrupt.signal);
   let left = Array.from({ length: shards }, (_, i) => i);
   for (;;) {
-    const outcomes = await Promise.allSettled(left.map(async (index) => await run(index)));
+    const outcomes = await Promise.allSettled(left.map(async (index) => await run(index, interrupt.signal)));
     const failures = outcomes.flatMap((outcome, i) => (outcome.status === 'rejected' ? [{ index: left[i] as number, error: outcome.reason as unknown }] : []));
     const other = failures.find(({ error }) => !(error instanceof EngineError && error.code === 'ERR_MEMORY'));
     if (other !== undefined) throw other.error;

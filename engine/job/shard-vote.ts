@@ -39,16 +39,22 @@ export class ShardVote {
   readonly #cast = new Map<number, Ballot>();
   /** Of the parent, when it was last asked. */
   #parent: Manifest | null = null;
+  #begun: Vote['begun'];
 
   constructor(options: ShardVoteOptions) {
     this.#o = options;
     this.#rule = options.job.earlyStop ? options.job.vote : 'none';
   }
 
+  /** Of an extension: what its chains had when it was made, of each. undefined: it is none. */
+  begins(begun: Vote['begun']): void {
+    this.#begun = begun;
+  }
+
   /** For the manifest of this report: what the others need to know. */
   of(report: RunReport): Vote {
     const { width, first } = this.#o.shard;
-    return { rule: this.#rule, width, first, ballots: report.chains.map((_, i) => this.#ballot(report, i)) };
+    return { rule: this.#rule, width, first, ballots: report.chains.map((_, i) => this.#ballot(report, i)), ...(this.#begun === undefined ? {} : { begun: this.#begun }) };
   }
 
   /** The step at which the chains here end, as far as is known; null: none yet. */
@@ -118,16 +124,21 @@ export const settle: JoinOptions['settle'] = (all) => {
   // All shards are over: one that says nothing of a chain was ended before its prompt was fed.
   const chains = all.chains.map((chain): ManifestChain => ({ ...chain, finish: chain.finish ?? 'deadline' }));
   const decided = rule === 'none' ? null : decidedStep(rule, chains.map((_, i) => knownTo(i, { ...all, chains })));
-  const official = chains.map((chain): ManifestChain => {
+  const official = chains.map((chain, i): ManifestChain => {
     const isNatural = chain.finish !== null && NATURAL.includes(chain.finish);
-    if (decided === null || chain.tokens < decided.step || (isNatural && chain.tokens === decided.step)) return chain;
-    return { ...chain, tokens: decided.step, finish: 'early_stop' };
+    const end = endOf(decided?.step ?? Infinity, all.vote?.begun?.[i]);
+    return chain.tokens < end || (isNatural && chain.tokens === end) ? chain : { ...chain, tokens: end, finish: 'early_stop' };
   });
   const reasons = official.map(({ finish }) => finish ?? '').filter((finish) => !NATURAL.includes(finish));
   const ended = ['deadline', 'memory', 'kv_read_budget', 'cancelled', 'early_stop'].find((reason) => reasons.includes(reason)) ?? null;
   const isWhole = official.every(({ finish }) => finish === 'stop' || finish === 'length' || finish === 'early_stop');
   return { state: isWhole ? 'done' : 'incomplete', ended, chains: official.map((chain) => ({ ...chain, finish: NATURAL.includes(chain.finish ?? '') ? chain.finish : 'ended' })) };
 };
+
+/** Where a chain ends that goes on at the step at which the vote is decided. @param begun tokens that it had when its job was made, of an extension. */
+export function endOf(decided: number, begun = 0): number {
+  return Math.max(decided, begun);
+}
 
 /** Of chains that came to an end of their own, and vote. */
 const NATURAL: readonly string[] = ['stop', 'length', 'kv_read_budget', 'memory'];

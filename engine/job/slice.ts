@@ -2,17 +2,16 @@
 import type { Clock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { linkSignals } from '../core/waiting.ts';
-import { adopt } from '../kv/adopt.ts';
 import type { JobState } from '../kv/head.ts';
 import type { Lease } from '../kv/lease.ts';
 import type { Manifest } from '../kv/manifest.ts';
 import type { JobKey } from '../kv/names.ts';
-import { readJob } from '../kv/create.ts';
 import { readObject } from '../kv/read.ts';
 import { type JobKeys, forkKeys, openKeys } from '../kv/seal.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import type { EngineIdentity, RunOptions, RunReport } from '../runtime/native.ts';
+import { type Ancestry, adoptedBy, ancestorKeys, ancestryOf, readAncestors } from './ancestry.ts';
 import { type Checkpoint, checkpointOf, contentOf } from './checkpoint.ts';
 import { Checkpointer, type CheckpointPolicy, commitIntervalMs } from './checkpointer.ts';
 import type { FinishReason, JobResult } from './generate.ts';
@@ -20,7 +19,7 @@ import { keepAlive } from './heartbeat.ts';
 import { type Played, play, tokensOf } from './play.ts';
 import type { PreparedJob } from './prepare.ts';
 import { restorePrefix } from './prefix.ts';
-import { type ChainSource, type RestoredRun, rateOf, restore } from './restore.ts';
+import { type RestoredRun, rateOf, restore } from './restore.ts';
 import type { ShardVote } from './shard-vote.ts';
 import { type RunContext, resultOf, runOptions, timingOf } from './run.ts';
 import type { Parent } from './stored-spec.ts';
@@ -102,7 +101,7 @@ export function isOfJob(error: unknown): boolean {
 
 async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | null, context: SliceContext): Promise<SliceOutcome> {
   const { clock, identity, vote = null } = context;
-  const origin = await orPark(lease, null, () => originOf(lease, parent, context));
+  const origin = await orPark(lease, null, () => originOf(job, lease, parent, context));
   if ('kind' in origin) return origin;
   using keys = origin.keys;
   const begun = await orPark(lease, origin.checkpoint, () => begin(job, lease, parent, origin, context));
@@ -110,7 +109,8 @@ async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | nu
   using run = begun.run;
   context.onBegun?.({ outcome: begun.outcome, recomputed: begun.recomputed });
   let { prefillRate } = begun;
-  const from = run.report().step;
+  const { step: from, chains } = run.report();
+  vote?.begins(origin.ancestry === null ? lease.manifest?.vote?.begun : chains.map(({ tokens }) => tokens.length));
   const slicesNow = (): Manifest['slices'] => [...origin.slices, {
     slice: lease.head.slice,
     epoch: lease.head.epoch,
@@ -141,7 +141,7 @@ async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | nu
     base,
     isSaved: origin.where === null && begun.outcome === 'restored' && begun.recomputed === 0,
     slices: slicesNow,
-    adopted: origin.where === null ? [] : adopt(origin.where, contentOf(base).objects),
+    adopted: origin.ancestry === null ? [] : adoptedBy(contentOf(base).objects, origin.ancestry),
     elapsedMs: origin.elapsedMs,
     onCommit: context.onCommit,
     vote,
@@ -189,35 +189,37 @@ async function orPark<T extends object>(lease: Lease, checkpoint: Checkpoint | n
   }
 }
 
-/** What the job goes on from: its own manifest, an ancestor's, or nothing. */
+/** What the job goes on from: its own manifest, those of ancestors, or nothing. */
 interface Origin {
   readonly checkpoint: Checkpoint | null;
-  /** Of an ancestor; null: the job's own. */
-  readonly where: JobKey | null;
+  /** null: the job's own. */
+  readonly ancestry: Ancestry | null;
   readonly keys: JobKeys;
   readonly ancestorKeys: JobKeys | null;
   readonly slices: Manifest['slices'];
   readonly elapsedMs: number;
 }
 
-async function originOf(lease: Lease, parent: Parent | null, { store, keys: provider, cancelled }: SliceContext): Promise<Origin> {
+async function originOf(job: PreparedJob, lease: Lease, parent: Parent | null, context: SliceContext): Promise<Origin> {
+  const { store, keys: provider, cancelled, identity } = context;
   const options = { signal: cancelled ?? undefined };
   const { manifest, where } = lease;
   if (manifest !== null) {
     const flushed = lease.head.journal.map((ref) => ({ ...ref, origin: where.job }));
     const keys = await openKeys(provider, where, manifest, options);
-    return { checkpoint: checkpointOf(manifest, flushed), where: null, keys, ancestorKeys: null, slices: manifest.slices, elapsedMs: manifest.elapsedMs };
+    return { checkpoint: checkpointOf(manifest, flushed), ancestry: null, keys, ancestorKeys: null, slices: manifest.slices, elapsedMs: manifest.elapsedMs };
   }
+  const nothing = async (): Promise<Origin> => ({ checkpoint: null, ancestry: null, keys: await openKeys(provider, where, null, options), ancestorKeys: null, slices: [], elapsedMs: 0 });
   // The next turn of a conversation is a job of its own, which may save some of its prefill.
-  if (parent === null || parent.kind === 'continue') return { checkpoint: null, where: null, keys: await openKeys(provider, where, null, options), ancestorKeys: null, slices: [], elapsedMs: 0 };
-  const ancestor = { tenant: where.tenant, job: parent.job };
-  const read = await readJob(store, ancestor, options);
-  if (read.manifest === null) throw new EngineError('ERR_CHECKPOINT', `missing: ${parent.job} has nothing to go on from.`);
-  const flushed = read.head.journal.map((ref) => ({ ...ref, origin: parent.job }));
-  const checkpoint = checkpointOf(read.manifest, flushed);
-  const ancestorKeys = await openKeys(provider, ancestor, read.manifest, options);
-  const keys = await forkKeys(provider, where, ancestorKeys, contentOf(checkpoint).objects, options);
-  return { checkpoint, where: ancestor, keys, ancestorKeys, slices: [], elapsedMs: 0 };
+  if (parent === null || parent.kind === 'continue') return await nothing();
+  const ancestors = await readAncestors(store, where.tenant, parent, job, options);
+  if (!ancestors.isThere) throw new EngineError('ERR_CHECKPOINT', `missing: ${parent.job} has nothing to go on from.`);
+  for (const { checkpoint } of ancestors.parts) checkIdentity(checkpoint, context);
+  const ancestry = ancestryOf(ancestors, parent, job, identity.numericsId);
+  if (ancestry === null) return await nothing();
+  const theirs = await ancestorKeys(provider, where, ancestors, options);
+  const keys = await forkKeys(provider, where, theirs, contentOf(ancestry.checkpoint).objects, options);
+  return { checkpoint: ancestry.checkpoint, ancestry, keys, ancestorKeys: theirs, slices: [], elapsedMs: 0 };
 }
 
 async function begin(
@@ -225,22 +227,22 @@ async function begin(
 ): Promise<Omit<RestoredRun, 'outcome'> & { readonly outcome: RestoredRun['outcome'] | 'started' }> {
   const { engine, memoryLimitBytes, identity, store } = context;
   const options = runOptions(job, memoryLimitBytes, true);
-  const { checkpoint } = origin;
+  const { checkpoint, ancestry } = origin;
   if (checkpoint === null && parent?.kind === 'continue') return await continued(job, { ...lease.where, job: parent.job }, parent, options, context);
   if (checkpoint === null) {
     return { run: engine.createRun(options), outcome: 'started', reason: null, recomputed: 0, prefillRate: null, kept: empty(job, context) };
   }
   checkIdentity(checkpoint, context);
-  const { where } = origin;
   try {
     return await restore({
       engine,
       run: options,
       checkpoint,
-      chains: sourcesOf(job, checkpoint, parent, where !== null),
-      read: where === null ? (ref, signal) => lease.read(ref, { signal }) : (ref, signal) => readObject(store, where, ref, { signal }),
+      journals: ancestry?.journals,
+      chains: ancestry?.chains ?? job.lengths.map((_, i) => ({ source: i, tokens: null, reopen: false })),
+      read: ancestry === null ? (ref, signal) => lease.read(ref, { signal }) : (ref, signal) => readObject(store, ancestry.whereOf(ref), ref, { signal }),
       sealOf: (of) => (origin.ancestorKeys ?? origin.keys).of(of),
-      own: where === null,
+      own: ancestry === null,
       replay: checkpoint.numericsId !== identity.numericsId,
       prefillTokensPerSecond: origin.slices.findLast(({ prefillRate }) => prefillRate !== null)?.prefillRate ?? null,
       clock: context.clock,
@@ -269,15 +271,6 @@ async function continued(job: PreparedJob, where: JobKey, { chain, at }: Parent,
 export function checkIdentity({ layoutId, modelId }: Pick<Checkpoint, 'layoutId' | 'modelId'>, { identity, modelId: own }: Pick<SliceContext, 'identity' | 'modelId'>): void {
   if (modelId !== own) throw new EngineError('ERR_CHECKPOINT', 'model: the checkpoint is of another model than this one (weights, configuration, tokenizer or template).');
   if (layoutId !== identity.layoutId) throw new EngineError('ERR_CHECKPOINT', 'layout: the checkpoint has another cache layout (KV type or page size) than this engine.');
-}
-
-/** Chain by chain: itself; of a fork, the one chain that is forked; of an extension, itself as far as the ancestor had it. */
-function sourcesOf(job: PreparedJob, checkpoint: Checkpoint, parent: Parent | null, inherits: boolean): readonly ChainSource[] {
-  return job.lengths.map((_, i) => {
-    if (!inherits || parent === null) return { source: i, tokens: null, reopen: false };
-    if (parent.kind === 'fork') return { source: parent.chain ?? 0, tokens: parent.at ?? 0, reopen: true };
-    return i < checkpoint.chains.length ? { source: i, tokens: null, reopen: true } : { source: null, tokens: null, reopen: false };
-  });
 }
 
 function empty(job: PreparedJob, { identity, modelId }: SliceContext): Checkpoint {

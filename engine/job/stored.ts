@@ -23,6 +23,7 @@ import { Outbox } from '../webhook/outbox.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import { type EngineIdentity, type NativeEngine, decodeJournals, nativeInfo } from '../runtime/native.ts';
+import { readAncestors } from './ancestry.ts';
 import { type CheckpointPolicy, DEFAULT_POLICY, commitIntervalMs } from './checkpointer.ts';
 import { Endings, type Told } from './endings.ts';
 import type { GenerateOptions, ModelTiming } from './generate.ts';
@@ -125,15 +126,15 @@ async function runSharded(job: PreparedJob, head: Head, options: StoredOptions &
   if (!isTerminal(head.state)) {
     await bearShards(protocolOf(store, {}), head, signal);
     await beginSharded(store, where, { signal });
-    await runShards(shards, async (index) => {
+    await runShards(shards, signal, async (index, signal) => {
       const at = shardKey(where, index);
       const { head: own } = await readJob(store, at, { signal });
       if (isTerminal(own.state)) return await endingsOf(options).jobEnded(at, { signal });
       const { onProgress: _, seen: _whole, ...rest } = options;
-      const slice = resumeStored({ ...rest, where: at, ...(picture === null ? {} : { onProgress: (progress) => picture(index, progress) }) });
+      const slice = resumeStored({ ...rest, signal, where: at, ...(picture === null ? {} : { onProgress: (progress) => picture(index, progress) }) });
       const outcome = await slice.catch((error: unknown) => {
         // Interrupted before it ran: it is as parked as the others.
-        if (signal?.aborted === true && error instanceof EngineError && error.code === 'ERR_CANCELLED') return null;
+        if (signal.aborted && error instanceof EngineError && error.code === 'ERR_CANCELLED') return null;
         throw error;
       });
       if (outcome?.kind === 'ended') resumed.push(...outcome.result.resumed);
@@ -192,7 +193,7 @@ async function goOn(seen: SeenJob, stored: StoredSpec, opened: OpenedJob, identi
   const { stored: { head }, manifest } = seen;
   if (isTerminal(head.state)) return await resultInStore(head, opened, options);
   const policy = { ...DEFAULT_POLICY, ...options.policy };
-  await checkBefore(stored, manifest, identity, options);
+  await checkBefore(stored, opened.job, manifest, identity, options);
   const taken = takeJob(store, where, {
     owner: ownerHint(),
     commitIntervalMs: commitIntervalMs(policy),
@@ -264,12 +265,15 @@ function isWorthCollecting({ state, version, gc }: Head): boolean {
 }
 
 /** As last seen, before the job is taken: a wrong key or model, or a key service that is down, is no fault of the job and costs it no strike. */
-async function checkBefore({ parent, model_id: modelId }: StoredSpec, manifest: Manifest | null, identity: EngineIdentity, { store, where, keys, signal }: StoredOptions): Promise<void> {
+async function checkBefore({ parent, model_id: modelId }: StoredSpec, job: PreparedJob, manifest: Manifest | null, identity: EngineIdentity, { store, where, keys, signal }: StoredOptions): Promise<void> {
   // A conversation goes on without its last turn, if need be.
-  const ancestor = manifest === null && parent !== null && parent.kind !== 'continue' ? { ...where, job: parent.job } : where;
-  const read = ancestor === where ? manifest : (await readJob(store, ancestor, { signal })).manifest;
-  (await openKeys(keys ?? null, ancestor, read, { signal }))[Symbol.dispose]();
-  if (read !== null) checkIdentity(read, { identity, modelId });
+  const inherits = manifest === null && parent !== null && parent.kind !== 'continue';
+  const from = inherits ? (await readAncestors(store, where.tenant, parent, job, { signal })).parts : manifest === null ? [] : [{ where, manifest }];
+  if (from.length === 0) (await openKeys(keys ?? null, where, null, { signal }))[Symbol.dispose]();
+  for (const each of from) {
+    (await openKeys(keys ?? null, each.where, each.manifest, { signal }))[Symbol.dispose]();
+    checkIdentity(each.manifest, { identity, modelId });
+  }
 }
 
 /** A deadline counts the time that the job ran, in all its slices. */

@@ -173,6 +173,8 @@ function withShard(before: Manifest | null, shard: Manifest): ManifestContent | 
   if (vote === undefined) throw checkpointError('damaged', 'a shard says nothing of its ballots');
   const chains = before === null ? Array.from({ length: vote.width }, () => ({ tokens: 0, finish: null as string | null })) : before.chains.map(({ tokens, finish }) => ({ tokens, finish }));
   const ballots: (Vote['ballots'][number])[] = before?.vote === undefined ? chains.map(() => null) : [...before.vote.ballots];
+  const begun = before?.vote?.begun === undefined ? chains.map(() => 0) : [...before.vote.begun];
+  vote.begun?.forEach((tokens, i) => (begun[vote.first + i] = tokens));
   let isNew = before === null;
   for (const [i, { tokens, finish }] of shard.chains.entries()) {
     const at = vote.first + i;
@@ -188,7 +190,7 @@ function withShard(before: Manifest | null, shard: Manifest): ManifestContent | 
   const whole = chains.map((chain) => ({ ...chain, segments: [], tails: [] }));
   return {
     layoutId, modelId, numericsId, step: stepOf(whole), elapsedMs: Math.max(before?.elapsedMs ?? 0, shard.elapsedMs), ended: null, slices: vote.first === 0 ? shard.slices : (before?.slices ?? []), promptTokens, promptTail: null,
-    chains: whole, objects: [], journal: [], keys: null, vote: { ...vote, first: 0, ballots },
+    chains: whole, objects: [], journal: [], keys: null, vote: { rule: vote.rule, width: vote.width, first: 0, ballots, ...(begun.some((tokens) => tokens > 0) ? { begun } : {}) },
   };
 }
 

@@ -52,6 +52,8 @@ const voteSchema = z.strictObject({
   first: count,
   /** By chain here; null: it has not ended, or was ended. */
   ballots: z.array(ballotSchema.nullable()).max(LIMITS.WIDTH_MAX),
+  /** Only of an extension: tokens that each chain here had from the beginning, which no vote takes away. */
+  begun: z.array(count).max(LIMITS.WIDTH_MAX).optional(),
 });
 
 const manifestSchema = z.strictObject({
@@ -113,7 +115,8 @@ export function parseManifest(text: string, where: JobKey): Manifest {
 /** What is wrong with it beyond the shape of its fields, or null. A writer asks too, before it publishes. */
 export function manifestProblem(manifest: Manifest): string | null {
   const { objects, chains, keys, vote } = manifest;
-  if (vote !== undefined && (vote.ballots.length !== chains.length || vote.first + chains.length > vote.width)) return 'has ballots of other chains than its own';
+  const isOfChains = vote === undefined || [vote.ballots, vote.begun ?? chains].every(({ length }) => length === chains.length);
+  if (!isOfChains || (vote !== undefined && vote.first + chains.length > vote.width)) return 'has ballots of other chains than its own';
   const names = objects.map((object) => parseName(object.name));
   if (new Set(objects.map((object) => object.name)).size !== objects.length) return 'lists an object twice';
   if (names.some((parsed) => parsed === null || !('version' in parsed) || parsed.version > manifest.version)) return 'lists an object of a newer generation than its own';

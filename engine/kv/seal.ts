@@ -43,6 +43,16 @@ export class JobKeys implements Disposable {
     this.#keys = keys;
   }
 
+  /** Of several jobs, as one's: takes them over. */
+  static joined(where: JobKey, all: readonly JobKeys[]): JobKeys {
+    const keys = new Map<string, DataKey>();
+    for (const [origin, key] of all.flatMap((one) => [...(one.#keys ?? [])])) {
+      if (keys.has(origin)) wipe(key);
+      else keys.set(origin, key);
+    }
+    return new JobKeys(where, keys.size === 0 ? null : keys);
+  }
+
   /** For objects that this job seals. */
   get own(): Seal {
     return this.of(this.#where.job);
@@ -66,11 +76,13 @@ export class JobKeys implements Disposable {
 
   [Symbol.dispose](): void {
     this.#disposed = true;
-    for (const { seal } of this.#keys?.values() ?? []) {
-      seal.dataKey?.fill(0);
-      seal.digestKey?.fill(0);
-    }
+    for (const key of this.#keys?.values() ?? []) wipe(key);
   }
+}
+
+function wipe({ seal }: DataKey): void {
+  seal.dataKey?.fill(0);
+  seal.digestKey?.fill(0);
 }
 
 /**

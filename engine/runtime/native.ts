@@ -249,6 +249,8 @@ export interface RestoreOptions extends ObjectSources {
   readonly promptSegments: readonly number[];
   readonly promptTail: number | null;
   readonly journals: readonly number[];
+  /** Of other shards of the job that `journals` are of: of one prompt, and of other chains. Default: none. */
+  readonly shardJournals?: readonly (readonly number[])[] | undefined;
   /**
    * The journals are another job's, and the prompt begins as its chain `source` did (-1: with its prompt alone), as far as the tail holds it:
    * `report().chains[i].fed` tokens. Only the rest of the prompt is fed.
@@ -417,7 +419,8 @@ class Engine implements NativeEngine {
   }
 
   async restoreRun(options: RestoreOptions, signal?: AbortSignal, memory: PreparedMemory | null = null): Promise<NativeRun> {
-    const given = { ...options, prepared: memory instanceof Prepared ? memory.handle : null };
+    const shardJournals = (options.shardJournals ?? []).map((journals) => ({ journals }));
+    const given = { ...options, shardJournals, prepared: memory instanceof Prepared ? memory.handle : null };
     return abandonable(signal, () => addon().restoreRun(this.#handle, given).then((handle) => new Run(handle)), (run) => run.close());
   }
 
@@ -528,7 +531,7 @@ interface Addon {
   prepareRestore(engine: Handle, options: MemoryToPrepare): Handle;
   preparedWork(prepared: Handle): Promise<void>;
   preparedClose(prepared: Handle): void;
-  restoreRun(engine: Handle, options: RestoreOptions & { readonly prepared: Handle | null }): Promise<Handle>;
+  restoreRun(engine: Handle, options: Omit<RestoreOptions, 'shardJournals'> & { readonly shardJournals: readonly { readonly journals: readonly number[] }[]; readonly prepared: Handle | null }): Promise<Handle>;
   engineIdentity(engine: Handle): Promise<EngineIdentity>;
   decodeJournals(options: JournalSources): Promise<JournalReport>;
   verifyObject(options: ObjectToVerify): Promise<{ readonly frames: number; readonly rawBytes: number }>;

@@ -5,6 +5,7 @@
 import type { LiveFeed } from '../control/feed.ts';
 import { type Speed, type StoredRate, putRate } from '../control/rates.ts';
 import { type Clock, systemClock } from '../core/clock.ts';
+import { sharedBy } from '../core/listeners.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
 import { Endings } from '../job/endings.ts';
@@ -91,6 +92,8 @@ export class Worker implements LiveFeed {
 
   constructor(options: WorkerOptions) {
     this.#o = options;
+    // Every slot waits for a message or for the end of its job; beside them are the walk and the probe.
+    sharedBy(this.#slots + 2, this.#stop.signal);
     const { store, queue, models, policy, threads } = options;
     const clock = this.#clock = options.clock ?? systemClock;
     const live = this.#live = new Live(clock);

@@ -22,6 +22,43 @@ void ClearException(Napi::Env env) {
 
 }  // namespace
 
+// With which the pool thread calls the JS thread in the middle of a slice. It belongs to the environment, which may end before its queue or after.
+class Bell {
+ public:
+  // nullptr if there is none to be had.
+  static Bell* New(napi_env env, SerialQueue* queue) {
+    auto bell = std::make_unique<Bell>(queue);
+    napi_value name = nullptr;
+    if (napi_create_string_utf8(env, "ruminate", NAPI_AUTO_LENGTH, &name) != napi_ok) return nullptr;
+    if (napi_create_threadsafe_function(env, nullptr, nullptr, name, 0, 1, bell.get(), Destroy, bell.get(), Answer, &bell->function_) != napi_ok) return nullptr;
+    napi_unref_threadsafe_function(env, bell->function_);  // the slice keeps the environment awake
+    return bell.release();
+  }
+  explicit Bell(SerialQueue* queue) : queue_(queue) {}
+
+  void Ring() { (void)napi_call_threadsafe_function(function_, nullptr, napi_tsfn_nonblocking); }
+  // The queue dies.
+  void Drop() {
+    queue_ = nullptr;
+    (void)napi_release_threadsafe_function(function_, napi_tsfn_abort);
+  }
+
+ private:
+  // The environment is nullptr when it ends; then the bell is gone too.
+  static void Answer(napi_env env, napi_value, void* context, void*) {
+    if (env == nullptr) return;
+    SerialQueue* const queue = static_cast<Bell*>(context)->queue_;
+    if (queue != nullptr) queue->SettleLeft();
+  }
+  static void Destroy(napi_env, void* data, void*) {
+    const std::unique_ptr<Bell> bell(static_cast<Bell*>(data));
+    if (bell->queue_ != nullptr) bell->queue_->bell_ = nullptr;
+  }
+
+  SerialQueue* queue_;
+  napi_threadsafe_function function_ = nullptr;
+};
+
 Napi::Value Throw(Napi::Env env, const Status& status) {
   if (!env.IsExceptionPending()) MakeError(env, status).ThrowAsJavaScriptException();
   return {};
@@ -62,6 +99,23 @@ void SharedSlice::Done(Task& task, Status status) {
   task.progress_ = Progress::kDone;
 }
 
+bool SharedSlice::may_be_left() const { return queue_.bell_ != nullptr; }
+
+void SharedSlice::Leave(std::shared_ptr<Task> task, Status status) {
+  Done(*task, std::move(status));
+  {
+    const std::lock_guard lock(queue_.mutex_);
+    queue_.active_.erase(std::ranges::find(queue_.active_, task));
+    --admitted_;
+    queue_.left_.push_back(std::move(task));
+  }
+  queue_.bell_->Ring();
+}
+
+SerialQueue::~SerialQueue() {
+  if (bell_ != nullptr) bell_->Drop();
+}
+
 Napi::Value SerialQueue::Start(std::shared_ptr<Task> task) {
   const Napi::Promise::Deferred& deferred = task->deferred_.emplace(env_);
   // It does not say whether it is there, and is uninitialised if not. It is, if JS may run afterwards: an end is for good.
@@ -77,7 +131,11 @@ Napi::Value SerialQueue::Start(std::shared_ptr<Task> task) {
     }
   }
   waiting_.push_back(std::move(task));
-  if (idle()) Next();
+  if (idle()) {
+    Next();
+  } else {
+    over_.store(true, std::memory_order_relaxed);  // a shared slice would go on for as long as its clock lets it
+  }
   return promise;
 }
 
@@ -113,10 +171,15 @@ bool SerialQueue::Submit() {
   const Napi::Value name = Napi::String::New(env_, "ruminate");
   if (addon_->stopping || napi_create_async_work(env_, nullptr, name, Execute, Complete, this, &work_) != napi_ok) return false;
   shared_ = active_[0]->joins();
+  if (shared_) {
+    shared_work_ = active_[0]->Together();
+    if (bell_ == nullptr) bell_ = Bell::New(env_, this);
+  }
   over_.store(false, std::memory_order_relaxed);
   self_ = shared_from_this();
   if (napi_queue_async_work(env_, work_) == napi_ok) return true;
   shared_ = false;
+  shared_work_ = nullptr;
   self_ = nullptr;
   napi_delete_async_work(env_, std::exchange(work_, nullptr));
   return false;
@@ -124,12 +187,8 @@ bool SerialQueue::Submit() {
 
 void SerialQueue::Execute(napi_env, void* data) {
   SerialQueue& queue = *static_cast<SerialQueue*>(data);
-  std::shared_ptr<Task> task;
-  {
-    const std::lock_guard lock(queue.mutex_);
-    task = queue.active_[0];
-  }
-  if (task->joins()) return queue.ExecuteTogether(*task);
+  if (queue.shared_work_ != nullptr) return queue.ExecuteTogether();
+  const std::shared_ptr<Task>& task = queue.active_[0];
   if (task->cancelled()) {
     task->status_ = Error(kErrCancelled, "the call was cancelled");
     return;
@@ -141,11 +200,11 @@ void SerialQueue::Execute(napi_env, void* data) {
   }
 }
 
-void SerialQueue::ExecuteTogether(Task& first) {
+void SerialQueue::ExecuteTogether() {
   Status status = Status::Ok();
   try {
     SharedSlice slice(*this);
-    first.WorkTogether(slice);
+    shared_work_->WorkTogether(slice);
   } catch (...) {
     status = Caught();
   }
@@ -160,9 +219,15 @@ void SerialQueue::Complete(napi_env env, napi_status status, void* data) {
   SerialQueue& queue = *static_cast<SerialQueue*>(data);
   const std::shared_ptr<SerialQueue> keep = std::move(queue.self_);
   queue.shared_ = false;  // a slice that was never begun
+  queue.shared_work_ = nullptr;
   const std::vector<std::shared_ptr<Task>> tasks = std::exchange(queue.active_, {});
   napi_delete_async_work(env, std::exchange(queue.work_, nullptr));
-  queue.AfterSlice(tasks, status == napi_cancelled);
+  queue.SettleLeft();
+  for (const std::shared_ptr<Task>& task : tasks) {
+    if (status == napi_cancelled && task->status_.ok()) task->status_ = Error(kErrCancelled, "the environment is shutting down");
+    queue.Publish(*task);
+  }
+  queue.RunDeferred(tasks);
   const bool lives = queue.CanRunJs();
   for (const std::shared_ptr<Task>& task : tasks) {
     bool done = !task->status_.ok() || task->progress_ == Progress::kDone;
@@ -184,22 +249,34 @@ void SerialQueue::Complete(napi_env env, napi_status status, void* data) {
   }
 }
 
-// What the slice did is published before anyone is told.
-void SerialQueue::AfterSlice(const std::vector<std::shared_ptr<Task>>& tasks, bool cancelled) {
-  for (const std::shared_ptr<Task>& task : tasks) {
-    if (cancelled && task->status_.ok()) task->status_ = Error(kErrCancelled, "the environment is shutting down");
-    try {
-      task->AfterSlice();
-    } catch (...) {
-      if (task->status_.ok()) task->status_ = Caught();
-    }
+// What a slice did is published before anyone is told.
+void SerialQueue::Publish(Task& task) {
+  try {
+    task.AfterSlice();
+  } catch (...) {
+    if (task.status_.ok()) task.status_ = Caught();
   }
+}
+
+void SerialQueue::RunDeferred(const std::vector<std::shared_ptr<Task>>& tasks) {
   try {
     for (const auto& function : std::exchange(deferred_, {})) function();
   } catch (...) {
     for (const std::shared_ptr<Task>& task : tasks) {
       if (task->status_.ok()) task->status_ = Caught();
     }
+  }
+}
+
+void SerialQueue::SettleLeft() {
+  std::vector<std::shared_ptr<Task>> left;
+  {
+    const std::lock_guard lock(mutex_);
+    left = std::exchange(left_, {});
+  }
+  for (const std::shared_ptr<Task>& task : left) {
+    Publish(*task);
+    Settle(*task);
   }
 }
 

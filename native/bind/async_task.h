@@ -38,8 +38,16 @@ Status Caught();
 
 enum class Progress { kDone, kMore };
 
+class Bell;
 class SerialQueue;
 class SharedSlice;
+
+// What works for all tasks of a slice that join. Created and destroyed on the JS thread, of which no task is: those leave in the middle.
+class SharedWork {
+ public:
+  virtual ~SharedWork() = default;
+  virtual void WorkTogether(SharedSlice&) = 0;  // pool thread
+};
 
 class Task {
  public:
@@ -47,10 +55,10 @@ class Task {
   // Pool thread. kMore: call again. A failure goes to `status`; then the result is kDone whatever is returned.
   virtual Progress Work(Status& /*status*/) { return Progress::kDone; }
   // Tasks that join share their slices with all others of the queue that do, also with those that start while a slice is in flight:
-  // in place of Work, WorkTogether of one of them does the work of all.
+  // in place of Work, what one of them gives does the work of all.
   virtual bool joins() const { return false; }
-  virtual void WorkTogether(SharedSlice&) {}
-  // JS thread, after each slice and before the promise settles: publish what the slice did.
+  virtual std::shared_ptr<SharedWork> Together() { return nullptr; }
+  // JS thread, after each slice (or, having left it, at once) and before the promise settles: publish what the slice did.
   virtual void AfterSlice() {}
   // JS thread, once, after success: the value of the promise.
   virtual Napi::Value Result(Napi::Env env) = 0;
@@ -83,6 +91,10 @@ class SharedSlice {
   bool IsOver() const;
   // A task that is not said to be done goes on in the next slice.
   void Done(Task& task, Status status);
+  // Done too, and settled now, while the others go on: the queue has the only hold of it from here on. A slice that may not be left ends
+  // instead, and whoever is the last in it ends it.
+  bool may_be_left() const;
+  void Leave(std::shared_ptr<Task> task, Status status);
 
  private:
   SerialQueue& queue_;
@@ -90,10 +102,12 @@ class SharedSlice {
 };
 
 // Runs the tasks of one backend one at a time, or together those that join, slice by slice in turn. A waiting task holds no pool
-// thread. JS thread only, except for what a SharedSlice takes in (mutex_); it is kept alive by the tasks.
+// thread. JS thread only, except for what a SharedSlice takes in and lets go (mutex_); it is kept alive by the tasks.
 class SerialQueue : public std::enable_shared_from_this<SerialQueue> {
  public:
   explicit SerialQueue(Napi::Env env) : env_(env), addon_(*env.GetInstanceData<std::shared_ptr<AddonData>>()) {}
+  ~SerialQueue();
+  SerialQueue(const SerialQueue&) = delete;
   // Returns a promise (empty with a JS exception if there is none to be had).
   Napi::Value Start(std::shared_ptr<Task> task);
   // Runs now, or when the slice in flight has ended. For the few cheap things that touch the backend outside a task.
@@ -102,15 +116,18 @@ class SerialQueue : public std::enable_shared_from_this<SerialQueue> {
   Napi::Env env() const { return env_; }
 
  private:
+  friend class Bell;
   friend class Task;
   friend class SharedSlice;
   static void Execute(napi_env env, void* data);
   static void Complete(napi_env env, napi_status status, void* data);
-  void ExecuteTogether(Task& first);
+  void ExecuteTogether();
   void Next();
   bool Submit();
   bool IsActive(const Task* task);
-  void AfterSlice(const std::vector<std::shared_ptr<Task>>& tasks, bool cancelled);
+  void Publish(Task& task);
+  void RunDeferred(const std::vector<std::shared_ptr<Task>>& tasks);
+  void SettleLeft();
   void SettleWaiting(Task* task);
   void Settle(Task& task);
   bool CanRunJs() const;
@@ -118,9 +135,12 @@ class SerialQueue : public std::enable_shared_from_this<SerialQueue> {
   Napi::Env env_;
   std::shared_ptr<AddonData> addon_;
   std::mutex mutex_;
-  std::vector<std::shared_ptr<Task>> active_;   // of the slice in flight; if it is shared, guarded by mutex_ and only added to
+  std::vector<std::shared_ptr<Task>> active_;   // of the slice in flight; if it is shared, guarded by mutex_
+  std::vector<std::shared_ptr<Task>> left_;     // the slice in flight, and are to be settled; by mutex_
+  std::shared_ptr<SharedWork> shared_work_;     // of the slice in flight, if it is shared
   bool shared_ = false;                         // whether it still takes tasks in, by mutex_
   std::atomic<bool> over_{false};               // whether it should end, since functions are deferred until then
+  Bell* bell_ = nullptr;                        // nullptr: none yet, or none to be had
   napi_async_work work_ = nullptr;              // the slice in flight
   std::shared_ptr<SerialQueue> self_;           // while there is one
   std::deque<std::shared_ptr<Task>> waiting_;

@@ -41,9 +41,9 @@ struct Lent {
   std::shared_ptr<AddonData> addon;
   MappedBuffer bytes;
 
-  static void Return(Napi::Env env, void*, Lent* lent) {
+  static void Return(Napi::Env, void*, Lent* lent) {
     const std::unique_ptr<Lent> back(lent);
-    if (!back->addon->stopping) back->addon->reclaimer.Take(env, std::move(back->bytes));
+    if (!back->addon->stopping) back->addon->reclaimer.Take(std::move(back->bytes));
   }
 };
 
@@ -303,6 +303,7 @@ Napi::Value RestoreRun(Napi::Env env, const std::shared_ptr<EngineHandle>& engin
   restore.prompt_segments = Indices(reader, "promptSegments");
   restore.prompt_tail = Index(reader, "promptTail");
   restore.journals = Indices(reader, "journals");
+  EachObject(reader, "shardJournals", static_cast<size_t>(kRunWidthMax), [&](Reader& item) { restore.shard_journals.push_back(Indices(item, "journals")); });
   std::shared_ptr<PreparedHandle> prepared;
   if (!reader.IsNull("prepared")) {
     prepared = Handle<PreparedHandle>::Get(reader.External("prepared"));

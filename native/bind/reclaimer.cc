@@ -1,33 +1,43 @@
 #include "bind/reclaimer.h"
 
+#include <system_error>
 #include <utility>
 
 namespace rum::bind {
 
-void Reclaimer::Take(napi_env env, MappedBuffer buffer) {
-  waiting_.push_back(std::move(buffer));
-  if (work_ == nullptr) Start(env);
-}
-
-// Where no work is to be had, as at the end of an environment, it goes here and now.
-void Reclaimer::Start(napi_env env) {
-  going_ = std::exchange(waiting_, {});
-  napi_value name = nullptr;
-  if (napi_create_string_utf8(env, "ruminate", NAPI_AUTO_LENGTH, &name) == napi_ok &&
-      napi_create_async_work(env, nullptr, name, Execute, Complete, this, &work_) == napi_ok) {
-    if (napi_queue_async_work(env, work_) == napi_ok) return;
-    napi_delete_async_work(env, std::exchange(work_, nullptr));
+Reclaimer::~Reclaimer() {
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
   }
-  going_.clear();
+  news_.notify_one();
+  if (thread_.joinable()) thread_.join();
 }
 
-void Reclaimer::Execute(napi_env, void* data) { static_cast<Reclaimer*>(data)->going_.clear(); }
+// Where no thread is to be had, it goes here and now.
+void Reclaimer::Take(MappedBuffer buffer) {
+  try {
+    if (!thread_.joinable()) thread_ = std::thread([this] { Work(); });
+  } catch (const std::system_error&) {
+    return;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    waiting_.push_back(std::move(buffer));
+  }
+  news_.notify_one();
+}
 
-void Reclaimer::Complete(napi_env env, napi_status, void* data) {
-  Reclaimer& reclaimer = *static_cast<Reclaimer*>(data);
-  napi_delete_async_work(env, std::exchange(reclaimer.work_, nullptr));
-  reclaimer.going_.clear();  // of a work that was never begun
-  if (!reclaimer.waiting_.empty()) reclaimer.Start(env);
+void Reclaimer::Work() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    news_.wait(lock, [this] { return ending_ || !waiting_.empty(); });
+    if (waiting_.empty()) return;
+    std::vector<MappedBuffer> going = std::exchange(waiting_, {});
+    lock.unlock();
+    going.clear();
+    lock.lock();
+  }
 }
 
 }  // namespace rum::bind

@@ -1,27 +1,31 @@
-// Gives memory back to the system on a pool thread. The collector finalizes the objects of several checkpoints at once, a mapping for
+// Gives memory back to the system on a thread of its own. The collector finalizes the objects of several checkpoints at once, a mapping for
 // each of them and for each chain: in one turn of the JS thread that took 100 to 200 ms.
 #pragma once
-#include <napi.h>
-
+#include <condition_variable>
+#include <mutex>
+#include <thread>
 #include <vector>
 
 #include "core/mapped_buffer.h"
 
 namespace rum::bind {
 
-// JS thread, of one environment. What comes while a pool thread is at work waits for it, and then goes together.
+// Of one environment. No work of Node's: an environment that ends finalizes what is left before it says so, and work that is queued then
+// completes when there is no environment any more.
 class Reclaimer {
  public:
-  void Take(napi_env env, MappedBuffer buffer);
+  // All of it has gone afterwards.
+  ~Reclaimer();
+  void Take(MappedBuffer buffer);
 
  private:
-  static void Execute(napi_env env, void* data);
-  static void Complete(napi_env env, napi_status status, void* data);
-  void Start(napi_env env);
+  void Work();
 
+  std::mutex mutex_;
+  std::condition_variable news_;
   std::vector<MappedBuffer> waiting_;
-  std::vector<MappedBuffer> going_;  // the pool thread's while there is work
-  napi_async_work work_ = nullptr;
+  bool ending_ = false;
+  std::thread thread_;  // from the first buffer on
 };
 
 }  // namespace rum::bind

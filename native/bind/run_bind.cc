@@ -27,28 +27,25 @@ class RunTask final : public Task {
   }
 
   bool joins() const override { return true; }
+  std::shared_ptr<SharedWork> Together() override;
 
-  void WorkTogether(SharedSlice& slice) override {
-    EngineCore& core = *handle_->core;
-    std::vector<std::shared_ptr<Task>> tasks;
-    std::vector<RunTask*> runs;
-    std::vector<RunCall*> calls;
-    std::atomic<bool> over{false};
-    {
-      const SliceClock::Scope scope(core.clock, [&over] { over.store(true, std::memory_order_relaxed); });
-      // Whoever is done goes back to JS at once, and comes again while the others' next slice is under way.
-      for (bool any_done = false; !any_done && !slice.IsOver() && !over.load(std::memory_order_relaxed);) {
-        slice.Admit(&tasks);
-        for (size_t i = runs.size(); i < tasks.size(); ++i) {
-          runs.push_back(static_cast<RunTask*>(tasks[i].get()));
-          calls.push_back(runs.back()->Begin());
-        }
-        core.batch.Advance(calls);
-        any_done = std::ranges::any_of(calls, &RunCall::done);
-      }
-    }
-    const MemoryUse memory = core.backend->Memory();
-    for (RunTask* run : runs) run->Pause(memory, slice);
+  // Pool thread.
+  RunCall* Begin() {
+    if (call_.has_value()) return &*call_;
+    Run& run = *handle_->run;
+    // Cleared first, then looked at: a Cancel() after the look finds the flag for the run to see.
+    run.ClearCancel();
+    if (cancelled()) run.RequestCancel();
+    call_ = steps_ == kPrefill ? RunCall::Prefill(run) : RunCall::Step(run, steps_, std::move(masks_));
+    return &*call_;
+  }
+
+  // Pool thread. How far it has come, for when it is told.
+  const RunCall& Pause(const MemoryUse& memory) {
+    report_ = handle_->run->Report();
+    memory_ = memory;
+    worked_ = true;
+    return *call_;
   }
 
   void AfterSlice() override {
@@ -62,23 +59,6 @@ class RunTask final : public Task {
   void Interrupt() override { handle_->run->RequestCancel(); }
 
  private:
-  RunCall* Begin() {
-    if (call_.has_value()) return &*call_;
-    Run& run = *handle_->run;
-    // Cleared first, then looked at: a Cancel() after the look finds the flag for the run to see.
-    run.ClearCancel();
-    if (cancelled()) run.RequestCancel();
-    call_ = steps_ == kPrefill ? RunCall::Prefill(run) : RunCall::Step(run, steps_, std::move(masks_));
-    return &*call_;
-  }
-
-  void Pause(const MemoryUse& memory, SharedSlice& slice) {
-    report_ = handle_->run->Report();
-    memory_ = memory;
-    worked_ = true;
-    if (call_->done()) slice.Done(*this, call_->status());
-  }
-
   std::shared_ptr<RunHandle> handle_;
   const int32_t steps_;
   std::vector<TokenMask> masks_;
@@ -87,6 +67,59 @@ class RunTask final : public Task {
   MemoryUse memory_;
   bool worked_ = false;
 };
+
+class RunsTogether final : public SharedWork {
+ public:
+  explicit RunsTogether(std::shared_ptr<EngineCore> core) : core_(std::move(core)) {}
+
+  void WorkTogether(SharedSlice& slice) override {
+    std::atomic<bool> over{false};
+    {
+      const SliceClock::Scope scope(core_->clock, [&over] { over.store(true, std::memory_order_relaxed); });
+      do {
+        Admit(slice);
+        core_->batch.Advance(calls_);
+      } while (LetGo(slice) && !slice.IsOver() && !over.load(std::memory_order_relaxed));
+    }
+    const MemoryUse memory = core_->backend->Memory();
+    for (const std::shared_ptr<Task>& task : tasks_) {
+      const RunCall& call = RunOf(task).Pause(memory);
+      if (call.done()) slice.Done(*task, call.status());
+    }
+    tasks_.clear();
+  }
+
+ private:
+  static RunTask& RunOf(const std::shared_ptr<Task>& task) { return static_cast<RunTask&>(*task); }
+
+  void Admit(SharedSlice& slice) {
+    slice.Admit(&tasks_);
+    for (size_t i = calls_.size(); i < tasks_.size(); ++i) calls_.push_back(RunOf(tasks_[i]).Begin());
+  }
+
+  // Whoever is done goes back to JS at once, and comes again while the others go on. false: the slice is at its end.
+  bool LetGo(SharedSlice& slice) {
+    const auto done = static_cast<size_t>(std::ranges::count_if(calls_, &RunCall::done));
+    if (done == 0) return true;
+    if (done == calls_.size() || !slice.may_be_left()) return false;
+    const MemoryUse memory = core_->backend->Memory();
+    for (size_t i = calls_.size(); i-- > 0;) {
+      if (!calls_[i]->done()) continue;
+      const Status status = RunOf(tasks_[i]).Pause(memory).status();
+      std::shared_ptr<Task> task = std::move(tasks_[i]);
+      tasks_.erase(tasks_.begin() + static_cast<std::ptrdiff_t>(i));
+      calls_.erase(calls_.begin() + static_cast<std::ptrdiff_t>(i));
+      slice.Leave(std::move(task), status);
+    }
+    return true;
+  }
+
+  const std::shared_ptr<EngineCore> core_;
+  std::vector<std::shared_ptr<Task>> tasks_;
+  std::vector<RunCall*> calls_;  // of each
+};
+
+std::shared_ptr<SharedWork> RunTask::Together() { return std::make_shared<RunsTogether>(handle_->core); }
 
 Napi::Value StartTask(Napi::Env env, const std::shared_ptr<RunHandle>& run, int32_t steps, std::vector<TokenMask> masks = {}) {
   const Status status = CheckUsable(*run);

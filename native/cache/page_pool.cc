@@ -53,14 +53,24 @@ PagePool::Location PagePool::Find(const uint8_t* page) const {
 
 uint8_t* PagePool::Allocate() {
   std::unique_lock<std::mutex> lock(mutex_);
-  const auto it = std::find_if(slabs_.begin(), slabs_.end(), [](const Slab& s) { return !s.free_indices.empty(); });
-  Slab* const slab = it != slabs_.end() ? &*it : AddSlab(static_cast<int32_t>(std::max<int64_t>(1, kSlabBytes / page_bytes_)));
-  if (slab == nullptr) return nullptr;
-  const int32_t index = slab->free_indices.back();
-  slab->free_indices.pop_back();
+  const bool ready = ready_ > 0;
+  const auto it = std::find_if(slabs_.begin(), slabs_.end(), [ready](const Slab& s) { return !(ready ? s.ready_indices : s.free_indices).empty(); });
+  Slab* slab = it != slabs_.end() ? &*it : nullptr;
+  if (slab == nullptr) {
+    slab = AddSlab(static_cast<int32_t>(std::max<int64_t>(1, kSlabBytes / page_bytes_)));
+    if (slab == nullptr) return nullptr;
+    slab->one_by_one = true;
+  }
+  std::vector<int32_t>& indices = ready ? slab->ready_indices : slab->free_indices;
+  const int32_t index = indices.back();
+  indices.pop_back();
   slab->references[static_cast<size_t>(index)] = 1;
   ++used_;
   uint8_t* const page = slab->base() + page_bytes_ * index;
+  if (ready) {
+    --ready_;
+    return page;
+  }
   lock.unlock();
   Populate(page, page_bytes_);
   return page;
@@ -92,10 +102,16 @@ void PagePool::Release(std::span<uint8_t* const> pages) {
     const Location at = Find(page);
     Slab& slab = slabs_[at.slab];
     if (--slab.references[static_cast<size_t>(at.index)] > 0) continue;
-    slab.free_indices.push_back(at.index);
-    gone.push_back(page);
+    --used_;
+    if (slab.one_by_one && (ready_ + 1) * page_bytes_ <= kReserveBytes) {
+      std::memset(page, 0, static_cast<size_t>(page_bytes_));
+      slab.ready_indices.push_back(at.index);
+      ++ready_;
+    } else {
+      slab.free_indices.push_back(at.index);
+      gone.push_back(page);
+    }
   }
-  used_ -= static_cast<int64_t>(gone.size());
   std::ranges::sort(gone);
   for (size_t i = 0; i < gone.size();) {
     const auto slab = slabs_.begin() + static_cast<std::ptrdiff_t>(Find(gone[i]).slab);
@@ -121,6 +137,11 @@ int32_t PagePool::References(const uint8_t* page) const {
 int64_t PagePool::allocated_bytes() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return used_ * page_bytes_;
+}
+
+int64_t PagePool::reserved_bytes() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return ready_ * page_bytes_;
 }
 
 }  // namespace rum

@@ -1,4 +1,5 @@
-// Pages of one size, from slabs mapped straight from the system: a freed page's memory really goes back.
+// Pages of one size, from slabs mapped straight from the system: a freed page's memory really goes back, but for two MiB that are kept at
+// hand, since jobs that come and go would otherwise have the system take and clear the same memory again and again.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -28,12 +29,16 @@ class PagePool {
   int32_t References(const uint8_t* page) const;
   int64_t page_bytes() const { return page_bytes_; }
   int64_t allocated_bytes() const;  // pages held by someone, as mapped
+  int64_t reserved_bytes() const;   // free pages whose memory is kept at hand: kReserveBytes at most
+  static constexpr int64_t kReserveBytes = int64_t{2} << 20;
 
  private:
   struct Slab {
     MappedBuffer memory;
-    std::vector<int32_t> references;    // of each page
-    std::vector<int32_t> free_indices;
+    std::vector<int32_t> references;      // of each page
+    std::vector<int32_t> free_indices;    // the system has their memory
+    std::vector<int32_t> ready_indices;   // free too: zeroed, and their memory is there
+    bool one_by_one = false;              // its pages were not allocated all at once
     uint8_t* base() const { return memory.data(); }
   };
   struct Location {
@@ -47,6 +52,7 @@ class PagePool {
   mutable std::mutex mutex_;
   std::vector<Slab> slabs_;  // sorted by base
   int64_t used_ = 0;
+  int64_t ready_ = 0;  // of all slabs
 };
 
 }  // namespace rum

@@ -185,4 +185,17 @@ Status Fold(const Journal& next, Journal* journal) {
   return Status::Ok();
 }
 
+Status Join(Journal shard, Journal* journal) {
+  JournalJob& job = journal->job;
+  const JournalJob& other = shard.job;
+  const bool same = other.prompt == job.prompt && other.prompt_tokens == job.prompt_tokens && other.decision_heads == job.decision_heads &&
+                    other.prompt_decisions.bits == job.prompt_decisions.bits && other.prefill_read_sum == job.prefill_read_sum &&
+                    other.prefill_peak_sum == job.prefill_peak_sum;
+  if (!same) return Damaged("of a shard has another prompt than that of another");
+  job.step = std::max(job.step, other.step);
+  job.shared_sum = std::max(job.shared_sum, other.shared_sum);
+  journal->chains.merge(shard.chains);
+  return shard.chains.empty() ? Status::Ok() : Damaged("of a shard is about a chain that another has");
+}
+
 }  // namespace rum

@@ -40,5 +40,7 @@ Expected<SavedObject> SaveJournal(const Journal& journal, ObjectHeader header, c
 Expected<Journal> LoadJournal(const ObjectReader& reader, int32_t vocab);
 // ERR_CHECKPOINT(damaged) unless `next` goes on where `journal` ends.
 Status Fold(const Journal& next, Journal* journal);
+// What another shard of the same job says, folded. ERR_CHECKPOINT(damaged) if its prompt came out otherwise, or a chain is in both.
+Status Join(Journal shard, Journal* journal);
 
 }  // namespace rum

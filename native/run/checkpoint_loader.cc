@@ -9,8 +9,19 @@
 namespace rum {
 
 Expected<Journal> CheckpointLoader::Journals() {
+  auto journal = Folded(restore_.journals);
+  for (const std::vector<size_t>& journals : restore_.shard_journals) {
+    if (!journal.ok()) return journal.status();
+    auto shard = Folded(journals);
+    if (!shard.ok()) return shard.status();
+    if (Status status = Join(std::move(*shard), &*journal); !status.ok()) return status;
+  }
+  return journal;
+}
+
+Expected<Journal> CheckpointLoader::Folded(const std::vector<size_t>& journals) {
   Journal journal;
-  for (const size_t index : restore_.journals) {
+  for (const size_t index : journals) {
     auto reader = Open(index, ObjectKind::kJournal);
     if (!reader.ok()) return reader.status();
     auto next = LoadJournal(*reader, model_.config.vocab_size);

@@ -19,12 +19,13 @@ class CheckpointLoader {
   CheckpointLoader(Backend* backend, const Model& model, const RestoreOptions& restore, const CacheGeometry& geometry)
       : backend_(backend), model_(model), restore_(restore), geometry_(geometry) {}
 
-  // All journals, folded.
+  // All journals, folded; those of several shards as if one job had written them.
   Expected<Journal> Journals();
   // A chain's cache from its segments and tail.
   Expected<std::unique_ptr<ChainCache>> Cache(const std::vector<size_t>& segments, size_t tail, TailState* state);
 
  private:
+  Expected<Journal> Folded(const std::vector<size_t>& journals);
   Expected<ObjectReader> Open(size_t index, ObjectKind kind);
   Status Load(size_t segment, PagePool* pool);
   ParallelFor Parallel();

@@ -111,6 +111,8 @@ struct RestoreOptions {
   std::vector<size_t> prompt_segments;
   std::optional<size_t> prompt_tail;
   std::vector<size_t> journals;  // in order
+  // Of other shards of the job that they are of, each list in order: of one prompt, and of other chains.
+  std::vector<std::vector<size_t>> shard_journals;
   // The journals are another job's, and the prompt begins as one of its chains did: with its prompt, if source is -1, or with that and
   // tokens of the chain, as far as the tail holds them. Only the rest of the prompt is fed. Every chain then begins with the prompt.
   std::optional<RestoreChain> prefix;

@@ -148,6 +148,65 @@ void ChainsThatWereEndedGoOn() {
   CHECK(Same(ToTheEnd(*fourth.Resume(job, Onward(again, 3, 3, true))), whole));
 }
 
+// Two chains of a job of four, run to the end of `job`.
+Vault ShardToItsEnd(const Setting& s, RunOptions job, int32_t first) {
+  job.first_chain = first, job.job_width = 4;
+  Bench bench(s);
+  Vault vault(bench.layout_id);
+  vault.first = first;
+  auto run = bench.Start(job);
+  vault.Save(*run, true, job.width);
+  StepTo(*run, 9);
+  vault.Save(*run, true, job.width);
+  ToTheEnd(*run);
+  vault.Save(*run, true, job.width);
+  return vault;
+}
+
+// The plan of one run that has the chains of both.
+RestoreOptions Together(Vault& left, const Vault& right, bool tails) {
+  RestoreOptions plan = Onward(left, 2, 4, false, tails);
+  const size_t base = plan.objects.size();
+  for (const SavedObject& object : right.objects) plan.objects.push_back(right.Stored(object));
+  plan.shard_journals.emplace_back();
+  for (const size_t journal : right.journals) plan.shard_journals[0].push_back(base + journal);
+  for (const auto& [chain, held] : right.chains) {
+    RestoreChain& onward = plan.chains[static_cast<size_t>(chain)];
+    onward.source = chain;
+    if (!tails) continue;
+    onward.tail = base + held.tails.back().second;
+    for (const size_t segment : held.segments) onward.segments.push_back(base + segment);
+  }
+  return plan;
+}
+
+void ChainsOfTwoShardsGoOnInOneRun() {
+  for (const Setting& s : Settings()) {
+    const RunOptions longer = Longer(Job(s, 4), 40, 4);
+    const RunReport whole = AtOnce(s, longer);
+    const RunOptions half = Longer(longer, 24, 2);
+    Vault left = ShardToItsEnd(s, half, 0), right = ShardToItsEnd(s, half, 2);
+    for (const bool tails : {true, false}) {
+      Bench bench(s);
+      CHECK(Same(ToTheEnd(*bench.Resume(longer, Together(left, right, tails))), whole));
+    }
+    Bench bench(s);
+    const auto refuses = [&](const RestoreOptions& plan) {
+      const auto run = Run::Restore(bench.backend, bench.model, longer, plan);
+      CHECK(!run.ok() && run.status().code == kErrCheckpoint && bench.backend->Memory().kv_allocated_bytes == 0);
+    };
+    RestoreOptions twice = Together(left, right, true);
+    twice.shard_journals.push_back(twice.shard_journals[0]);
+    refuses(twice);
+    RestoreOptions half_way = Together(left, right, true);
+    half_way.shard_journals[0].erase(half_way.shard_journals[0].begin());
+    refuses(half_way);
+    RunOptions elsewhere = half;
+    elsewhere.prompt[0] += 1;
+    refuses(Together(left, ShardToItsEnd(s, elsewhere, 2), true));
+  }
+}
+
 void AForkRepeatsItsParentUnlessItsSeedDiffers() {
   for (const Setting& s : Settings()) {
     const RunOptions job = Longer(Job(s, 2), 30, 2);
@@ -201,6 +260,7 @@ int main(int argc, char** argv) {
       {"more chains begin with the prompt while the others wait", MoreChainsBeginWithThePrompt},
       {"a budget is neither exceeded nor forgotten by going on", ABudgetIsNeitherExceededNorForgotten},
       {"chains that were ended from outside go on", ChainsThatWereEndedGoOn},
+      {"chains of two shards go on in one run", ChainsOfTwoShardsGoOnInOneRun},
       {"a fork repeats its parent unless its seed differs", AForkRepeatsItsParentUnlessItsSeedDiffers},
   });
 }

@@ -181,7 +181,7 @@ void AFreedPageGivesItsMemoryBackWhileItsNeighboursLive() {
   return;  // resident bytes are the sanitizer's own
 #endif
   if (ResidentBytes() == 0) return;  // no /proc
-  constexpr int64_t kPageBytes = 16384, kPages = 2000;
+  constexpr int64_t kPageBytes = 16384, kPages = 4000;
   PagePool pool(kPageBytes);
   const int64_t before = ResidentBytes();
   std::vector<uint8_t*> pages;
@@ -197,6 +197,25 @@ void AFreedPageGivesItsMemoryBackWhileItsNeighboursLive() {
   CHECK(pool.allocated_bytes() == 0 && ResidentBytes() - before < full / 10);
 }
 
+void PagesKeptAtHandAreFewAndZeroed() {
+  constexpr int64_t kPageBytes = 16384, kPages = 1000;
+  PagePool pool(kPageBytes);
+  std::vector<uint8_t*> pages;
+  for (int64_t i = 0; i < kPages; ++i) {
+    pages.push_back(pool.Allocate());
+    std::fill_n(pages.back(), kPageBytes, uint8_t{1});
+  }
+  CHECK(pool.reserved_bytes() == 0);
+  pool.Release(pages);
+  CHECK(pool.allocated_bytes() == 0 && pool.reserved_bytes() == PagePool::kReserveBytes);
+  for (uint8_t*& page : pages) {
+    page = pool.Allocate();
+    CHECK(std::all_of(page, page + kPageBytes, [](uint8_t byte) { return byte == 0; }));
+  }
+  CHECK(pool.allocated_bytes() == kPages * kPageBytes && pool.reserved_bytes() == 0);
+  pool.Release(pages);
+}
+
 }  // namespace
 }  // namespace rum::test
 
@@ -210,5 +229,6 @@ int main() {
       {"memory that runs out cuts a step as a budget does, and fails a prefill", MemoryThatRunsOutCutsAStepAndFailsAPrefill},
       {"logits that are not finite are refused on both backends", LogitsThatAreNotNumbersAreRefused},
       {"a freed page gives its memory back while its neighbours live", AFreedPageGivesItsMemoryBackWhileItsNeighboursLive},
+      {"pages kept at hand are few and zeroed", PagesKeptAtHandAreFewAndZeroed},
   });
 }

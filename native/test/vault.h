@@ -34,6 +34,7 @@ struct Vault {
   LayoutId layout_id{};
   uint32_t cuts = 0;
   Codec codec = Codec::kRaw;
+  int32_t first = 0;  // index within the job of a shard's first chain
 
   explicit Vault(const LayoutId& id) : layout_id(id) {}
 
@@ -52,7 +53,7 @@ struct Vault {
       } else if (chain == kPromptChain) {
         prompt_segments.push_back(index);
         for (int32_t i = 0; i < width; ++i) {
-          if (chains[i].segments.empty()) chains[i].segments.push_back(index);
+          if (chains[first + i].segments.empty()) chains[first + i].segments.push_back(index);
         }
       } else {
         chains[chain].segments.push_back(index);

@@ -1,7 +1,18 @@
-/** `npm run bench -- batching`: jobs of one model one at a time against the same jobs in slots of one session, which step together. */
+/**
+ * `npm run bench -- batching`: jobs of one model one at a time against the same jobs in slots, which step together: in one session, which is the engine's share;
+ * and in `ruminate worker`, from its queue to its results, with a slot and with eight.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
+import { sharedBy } from '../../engine/core/listeners.ts';
 import { Session } from '../../engine/job/session.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
+import { ROOT } from './conditions.ts';
+import { FrontProcess } from './front-process.ts';
 import { median } from './statistics.ts';
+import { WorkerProcess } from './worker-process.ts';
 
 export interface BatchingPlan {
   readonly jobs: number;
@@ -19,7 +30,16 @@ export interface BatchingFigures {
   readonly one_at_a_time_tokens_per_s: number;
   readonly one_at_a_time_core_us_per_token: number;
   /** ratio, core_ratio: of the medians, by the wall clock and by the processor's time, which company changes less; all results were compared with those of the jobs one at a time. */
-  readonly together: readonly { readonly slots: number; readonly tokens_per_s: number; readonly ratio: number; readonly core_us_per_token: number; readonly core_ratio: number }[];
+  readonly together: readonly Together[];
+  readonly worker: Together & { readonly one_at_a_time_tokens_per_s: number; readonly one_at_a_time_core_us_per_token: number };
+}
+
+interface Together {
+  readonly slots: number;
+  readonly tokens_per_s: number;
+  readonly ratio: number;
+  readonly core_us_per_token: number;
+  readonly core_ratio: number;
 }
 
 interface Rate {
@@ -29,12 +49,42 @@ interface Rate {
 
 const MODEL = 'countdown@cr8';
 const EOS = 2;
+const WORKER_SLOTS = 8;
 
-export async function measureBatching({ jobs, slots, length, rounds }: BatchingPlan, say: (line: string) => void, signal: AbortSignal): Promise<BatchingFigures> {
-  const specOf = (seed: number): JobSpec => ({
-    model: MODEL, prompt: '4 20 8 13 target 59', seed: BigInt(seed), threads: 1, vote: 'none', sampling: { logit_bias: [[EOS, -100]] }, budget: { length, width: 1 },
-  });
+/** Of exactly `length` tokens. */
+const jobOf = (length: number): Omit<JobSpec, 'seed'> => ({ model: MODEL, prompt: '4 20 8 13 target 59', vote: 'none', sampling: { logit_bias: [[EOS, -100]] }, budget: { length, width: 1 } });
+
+export async function measureBatching(plan: BatchingPlan, say: (line: string) => void, signal: AbortSignal): Promise<BatchingFigures> {
+  const session = await inSession(plan, say, signal);
+  const rates = new Map([1, WORKER_SLOTS].map((count): [number, Rate[]] => [count, []]));
+  for (let round = 0; round < plan.rounds; round++) {
+    for (const [slots, seen] of rates) seen.push(await inWorker(plan, slots, signal));
+    say(`worker, ${told(rates, round, plan)}`);
+  }
+  return {
+    model: MODEL, jobs: plan.jobs, tokens_a_job: plan.length,
+    one_at_a_time_tokens_per_s: perSOf(session, 1), one_at_a_time_core_us_per_token: tenths(coreUsOf(session, 1)), together: plan.slots.map((slots) => against(session, slots)),
+    worker: { one_at_a_time_tokens_per_s: perSOf(rates, 1), one_at_a_time_core_us_per_token: tenths(coreUsOf(rates, 1)), ...against(rates, WORKER_SLOTS) },
+  };
+}
+
+type Rates = ReadonlyMap<number, Rate[]>;
+
+const perSOf = (rates: Rates, slots: number): number => Math.round(median((rates.get(slots) ?? []).map(({ perS }) => perS)));
+const coreUsOf = (rates: Rates, slots: number): number => median((rates.get(slots) ?? []).map(({ coreUs }) => coreUs));
+const tenths = (us: number): number => Math.round(us * 10) / 10;
+const told = (rates: Rates, round: number, { rounds }: BatchingPlan): string =>
+  `round ${round + 1} of ${rounds}: ${[...rates].map(([count, seen]) => `${count} at a time ${Math.round(seen.at(-1)?.perS ?? 0)}/s`).join(', ')}`;
+
+const against = (rates: Rates, slots: number): Together => ({
+  slots, tokens_per_s: perSOf(rates, slots), ratio: Number((perSOf(rates, slots) / perSOf(rates, 1)).toFixed(2)),
+  core_us_per_token: tenths(coreUsOf(rates, slots)), core_ratio: Number((coreUsOf(rates, 1) / coreUsOf(rates, slots)).toFixed(2)),
+});
+
+async function inSession({ jobs, slots, length, rounds }: BatchingPlan, say: (line: string) => void, signal: AbortSignal): Promise<Rates> {
+  const specOf = (seed: number): JobSpec => ({ ...jobOf(length), seed: BigInt(seed), threads: 1 });
   using session = new Session();
+  sharedBy(Math.max(...slots), signal);
   const answers = new Map<number, string>();
   const run = async (seed: number): Promise<void> => {
     const { chains } = await session.generate(specOf(seed), { signal });
@@ -56,14 +106,29 @@ export async function measureBatching({ jobs, slots, length, rounds }: BatchingP
   // In turns, so that all of them meet the same machine.
   for (let round = 0; round < rounds; round++) {
     for (const [count, seen] of rates) seen.push(await rate(count));
-    say(`round ${round + 1} of ${rounds}: ${[...rates].map(([count, seen]) => `${count} at a time ${Math.round(seen.at(-1)?.perS ?? 0)}/s`).join(', ')}`);
+    say(told(rates, round, { rounds, jobs, slots, length }));
   }
-  const of = (count: number): number => Math.round(median((rates.get(count) ?? []).map(({ perS }) => perS)));
-  const coreOf = (count: number): number => median((rates.get(count) ?? []).map(({ coreUs }) => coreUs));
-  const tenths = (us: number): number => Math.round(us * 10) / 10;
-  const together = slots.map((count) => ({
-    slots: count, tokens_per_s: of(count), ratio: Number((of(count) / of(1)).toFixed(2)),
-    core_us_per_token: tenths(coreOf(count)), core_ratio: Number((coreOf(1) / coreOf(count)).toFixed(2)),
-  }));
-  return { model: MODEL, jobs, tokens_a_job: length, one_at_a_time_tokens_per_s: of(1), one_at_a_time_core_us_per_token: tenths(coreOf(1)), together };
+  return rates;
+}
+
+/** All wait before the worker starts; counted from when it has its model. */
+async function inWorker({ jobs, length }: BatchingPlan, slots: number, signal: AbortSignal): Promise<Rate> {
+  const folder = mkdtempSync(path.join(tmpdir(), 'ruminate-bench-'));
+  try {
+    {
+      await using front = await FrontProcess.start([path.join(ROOT, 'bin', 'ruminate.mjs'), 'serve', '--no-worker', '--port', '0', '--store', folder, '--log-level', 'warn']);
+      for (let seed = 0; seed < jobs; seed++) {
+        const made = await front.post<{ readonly id?: string }>('/v1/jobs', { ...jobOf(length), seed, priority: 'batch' });
+        if (made.id === undefined) throw new Error(`a job was refused: ${JSON.stringify(made)}`);
+      }
+    }
+    await using worker = new WorkerProcess(['--store', folder, '--model', MODEL, '--slots', String(slots), '--threads', '1'], { keep: ({ msg }) => msg === 'worker started' });
+    await worker.says('worker started');
+    const [startMs, cpuMs] = [performance.now(), worker.cpuMs];
+    await worker.counts('slice ended', jobs, signal);
+    const [tookMs, usedMs] = [performance.now() - startMs, worker.cpuMs - cpuMs];
+    return { perS: (jobs * length * 1_000) / tookMs, coreUs: (usedMs * 1_000) / (jobs * length) };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 }

@@ -71,6 +71,15 @@ export class WorkerProcess implements AsyncDisposable {
     }
   }
 
+  /** When it has said that so often. @throws Error if the process ends before. */
+  async counts(msg: string, times: number, signal: AbortSignal): Promise<void> {
+    while (this.count(msg) < times) {
+      signal.throwIfAborted();
+      if (this.#child.exitCode !== null || this.#child.signalCode !== null) throw new Error(`the worker ended: ${this.#said}`);
+      await new Promise<void>((resolve) => this.#watchers.add(resolve));
+    }
+  }
+
   get rssMib(): number {
     return Math.round(Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${this.#child.pid}/status`, 'utf8'))?.[1]) / 1_024);
   }

@@ -5,7 +5,7 @@ import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { NativeShelf } from '../../engine/control/native-shelf.ts';
 import { generate } from '../../engine/job/generate.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
-import { resumeStored } from '../../engine/job/stored.ts';
+import { type StoredOptions, resumeStored } from '../../engine/job/stored.ts';
 import { readJob } from '../../engine/kv/create.ts';
 import { shardKey } from '../../engine/kv/names.ts';
 import { takeJob } from '../../engine/kv/take.ts';
@@ -26,8 +26,8 @@ async function platform() {
 }
 
 /** Shard by shard, as workers do that have one slot, the last one first. */
-async function runShards(store: MemoryStore, shards: number, options: object = {}): Promise<void> {
-  for (let i = shards - 1; i >= 0; i--) await resumeStored({ store, where: shardKey(sums, i), threads: 1, policy: { deltaTokens: 40 }, ...options });
+async function runShards(store: MemoryStore, shards: number, { job = 'sums', ...options }: Partial<StoredOptions> & { readonly job?: string } = {}): Promise<void> {
+  for (let i = shards - 1; i >= 0; i--) await resumeStored({ store, where: shardKey({ tenant: TENANT, job }, i), threads: 1, policy: { deltaTokens: 40 }, ...options });
 }
 
 describe('a sharded job', () => {
@@ -113,7 +113,7 @@ describe('a sharded job', () => {
     await asked.erase('sums', me);
   });
 
-  test('can be forked from any chain, and what it is extended by is refused', async () => {
+  test('can be forked from any chain, as far as the job has it', async () => {
     const one = await platform();
     await one.platform.submit(SPEC, { ...me, id: 'sums' });
     await runToEnd(one.store, 'sums');
@@ -129,7 +129,29 @@ describe('a sharded job', () => {
     const { chains } = await asked.get('sums', me);
     // What its shard had generated beyond the vote is none of the job's.
     await expect(asked.fork('sums', { ...me, at: (chains[3]?.tokens ?? 0) + 1, chain: 3, width: 1 })).rejects.toMatchObject({ code: 'ERR_OPTION' });
-    await expect(asked.extend('sums', { ...me, length: 300 })).rejects.toMatchObject({ code: 'ERR_OPTION', message: expect.stringMatching(/sharded, and cannot be extended/) as string });
+  });
+
+  test('can be extended, by more chains and tokens, and is told as the extension of the job that is not', async () => {
+    const one = await platform();
+    await one.platform.submit(SPEC, { ...me, id: 'sums' });
+    await runToEnd(one.store, 'sums');
+    const more = { ...me, length: 260, width: 6, as: 'larger' };
+    await one.platform.extend('sums', more);
+    await runToEnd(one.store, 'larger');
+    const { store, platform: asked, queue } = await platform();
+    await asked.submit({ ...SPEC, shards: 2 }, { ...me, id: 'sums' });
+    await expect(asked.extend('sums', more)).rejects.toMatchObject({ code: 'ERR_JOB_CONFLICT', message: expect.stringContaining('no checkpoint yet') as string });
+    await runShards(store, 2);
+    queue.sent.length = 0;
+    expect(await asked.extend('sums', more)).toMatchObject({ state: 'queued', parent: { job: 'sums', kind: 'extend' }, chains: Array.from({ length: 6 }, () => ({ tokens: 0 })) });
+    expect(queue.sent).toEqual([0, 1].map((i) => ({ v: 1, tenant: TENANT, job: `larger/${i}`, slice: 0 })));
+    const reading = eventsOf(asked.events('larger', me));
+    await runShards(store, 2, { job: 'larger' });
+    expect(await asked.result('larger', me)).toEqual(await one.platform.result('larger', me));
+    const events = numbered(await reading);
+    expect(events).toEqual(numbered(await eventsOf(one.platform.events('larger', me))));
+    expect(events).toEqual(await eventsOf(asked.events('larger', me)));
+    expect(await asked.extend('sums', more), 'asked for again').toMatchObject({ id: 'larger', state: 'done' });
   });
 
   test('can be answered to: the next turn begins with the cache of the chain that was elected', async () => {

@@ -7,7 +7,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { nativeInfo } from '../../engine/runtime/native.ts';
 import { bundledModel, open, runOptions } from './setup.ts';
 
-export type Mode = 'info' | 'use' | 'step' | 'step-then-exit' | 'prefill-then-exit' | 'open-then-exit' | 'throw';
+export type Mode = 'info' | 'use' | 'save' | 'step' | 'step-then-exit' | 'prefill-then-exit' | 'open-then-exit' | 'throw';
 
 const mode = (parentPort === null ? process.argv[2] : workerData) as Mode;
 
@@ -32,6 +32,12 @@ if (mode === 'info') {
   await run.prefill();
   await run.step(8);
   say(run.report().chains.map((chain) => [...chain.tokens]));
+} else if (mode === 'save') {
+  const engine = await open(bundledModel('cr4'));
+  const run = engine.createRun(runOptions({ checkpointed: true }));
+  await run.prefill();
+  const { objects } = await run.save({ delta: true, epoch: 0, n: 0, codec: 'raw', dataKey: null, digestKey: null, context: '' });
+  say(objects.length > 0);
 } else {
   // The reference backend: minutes of work if nobody stops it.
   const engine = await open(bundledModel('cr4'), { backend: 'reference' });

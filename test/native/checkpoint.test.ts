@@ -173,7 +173,7 @@ describe('what cannot be restored', () => {
     const wrong: readonly Record<string, unknown>[] = [
       { objects: 7 }, { objects: [7] }, { objects: [{ ...good.objects[0], chunks: [new Float32Array(4)] }] }, { objects: [{ ...good.objects[0], digest: 'zz' }] },
       { objects: [{ ...good.objects[0], bytes: -1 }] }, { seals: null }, { seals: [{ ...SEAL, digestKey: new Uint8Array(31) }] }, { chains: {} },
-      { chains: [{ ...good.chains[0], tail: 'x' }] }, { journals: [0.5] }, { journals: [-1] }, { promptTail: undefined }, { replay: 1 }, { run: null },
+      { chains: [{ ...good.chains[0], tail: 'x' }] }, { journals: [0.5] }, { journals: [-1] }, { shardJournals: [[-1]] }, { promptTail: undefined }, { replay: 1 }, { run: null },
       { prefix: undefined }, { prefix: 7 }, { prefix: {} }, { prefix: { ...good.chains[0], segments: [99] }, ownJournal: false }, { prefix: { ...good.chains[0], tail: 99 }, ownJournal: false }, { prefix: good.chains[0] },
     ];
     for (const change of wrong) {

@@ -55,7 +55,7 @@ describe('worker threads', () => {
 });
 
 describe('processes', () => {
-  test.each<Mode>(['use', 'open-then-exit', 'step-then-exit', 'prefill-then-exit'])('a process in mode %s exits promptly with code 0', async (mode) => {
+  test.each<Mode>(['use', 'save', 'open-then-exit', 'step-then-exit', 'prefill-then-exit'])('a process in mode %s exits promptly with code 0', async (mode) => {
     const startedMs = performance.now();
     const { code, signal, stderr } = await runProcess(mode);
     expect({ code, signal, stderr }).toEqual({ code: 0, signal: null, stderr: '' });

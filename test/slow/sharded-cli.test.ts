@@ -36,6 +36,19 @@ test('with a store or without one, in one shard or in eight, it is the same job'
   }
 });
 
+test('extended it is what the job without shards is when it is extended so', { timeout: 300_000 }, async () => {
+  const extended = async (...shards: readonly string[]) => {
+    const store = folder();
+    await ruminate(['run', ...ASKED, ...shards, '--store', store, '--job', 'sums'], ENV);
+    const { stdout, status, stderr } = await ruminate(['extend', 'sums', '--length', '800', '--width', '+3', '--store', store, '--json'], ENV);
+    expect([status, stderr]).toEqual([0, '']);
+    expect((await ruminate(['checkpoint', 'verify', 'sums-extend-800-plus3', '--store', store], ENV)).stdout).toMatch(/: right,/);
+    return said(stdout);
+  };
+  const whole = await extended();
+  expect(await extended('--shards', '3')).toEqual(whole);
+});
+
 test('Ctrl-C parks every shard, and the same command goes on', { timeout: 300_000 }, async () => {
   const store = folder();
   const args = ['run', ...ASKED.filter((arg) => arg !== '--json'), '--no-early-stop', '--shards', '3', '--store', store, '--job', 'sums', '--checkpoint-tokens', '20', '--json'];

@@ -21,6 +21,16 @@ test('a container without a limit leaves the machine, in both versions of cgroup
   expect(availableMemory({}, files({ ...v1, '/sys/fs/cgroup/memory/memory.limit_in_bytes': '105\n' }))).toBe(100);
 });
 
+test('where there is no limit, the statistics of the whole machine are not asked for: they take long', () => {
+  const asked: string[] = [];
+  const read = (path: string) => {
+    asked.push(path);
+    return files({ ...V2, '/sys/fs/cgroup/memory.max': 'max\n' })(path);
+  };
+  availableMemory({}, read);
+  expect(asked.filter((path) => path.endsWith('memory.stat'))).toEqual([]);
+});
+
 test('a machine that says nothing refuses nothing', () => {
   expect(availableMemory({}, files({}))).toBe(Number.MAX_SAFE_INTEGER);
 });

@@ -1,10 +1,12 @@
 /** Several jobs at once on one worker. */
-import { afterEach, expect, test, vi } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 
+import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { Session } from '../../engine/job/session.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
+import { runStored } from '../../engine/job/stored.ts';
 import { Metrics } from '../../functions/metrics.ts';
-import { Bench, LONG, SHORT, quiet, reaches } from './support.ts';
+import { Bench, LONG, SHORT, quiet, reaches, whereIs } from './support.ts';
 
 const seeded = (seed: number): JobSpec => ({ ...SHORT, seed: BigInt(seed), budget: { length: 100 + 10 * seed, width: 1 + (seed % 3) } });
 
@@ -85,4 +87,36 @@ test('when jobs take more than they were expected to, the youngest makes room an
   await Promise.all([bench.event('ended', 'first'), bench.event('ended', 'second')]);
   expect(bench.kinds('first')).toEqual(['started', 'ended']);
   expect(await bench.result('second')).toEqual(await quiet({ ...LONG, seed: 8n }));
+});
+
+describe('is no leak of listeners to Node', () => {
+  /** Of which it tells in a turn of its own. */
+  async function warned(work: () => Promise<void>): Promise<readonly Error[]> {
+    const warnings: Error[] = [];
+    const hear = (warning: Error) => void warnings.push(warning);
+    process.on('warning', hear);
+    try {
+      await work();
+      await new Promise((resolve) => setImmediate(resolve));
+      return warnings;
+    } finally {
+      process.off('warning', hear);
+    }
+  }
+
+  test('a worker with 32 slots, of which some have jobs and the others wait', async () => {
+    expect(await warned(async () => {
+      await using bench = new Bench();
+      for (let job = 0; job < 12; job++) await bench.submit(`job-${job}`, { ...SHORT, budget: { length: 20, width: 1 } });
+      bench.worker({ slots: 32 });
+      for (let job = 0; job < 12; job++) await bench.event('ended', `job-${job}`);
+    })).toEqual([]);
+  });
+
+  test('a job in twelve shards that one process runs', async () => {
+    expect(await warned(async () => {
+      const { signal } = new AbortController();
+      await runStored({ ...SHORT, early_stop: false, shards: 12, budget: { length: 20, width: 12 } }, { store: new MemoryStore(), where: whereIs('sums'), threads: 1, signal });
+    })).toEqual([]);
+  });
 });
