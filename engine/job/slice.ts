@@ -139,7 +139,7 @@ async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | nu
     isFollowed: context.isFollowed,
     isNearEnd: context.isNearEnd,
     base,
-    isSaved: origin.where === null && begun.outcome === 'restored' && begun.recomputed === 0,
+    isSaved: origin.ancestry === null && begun.outcome === 'restored' && begun.recomputed === 0,
     slices: slicesNow,
     adopted: origin.ancestry === null ? [] : adoptedBy(contentOf(base).objects, origin.ancestry),
     elapsedMs: origin.elapsedMs,

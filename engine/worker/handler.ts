@@ -160,10 +160,9 @@ export class Handler implements Disposable {
 
   async #nextOf(received: OurMessage, where: JobKey, drain: AbortSignal): Promise<Next> {
     const { strikesMax, isUnmoved, say } = this.#o;
-    let head: Head | null = null;
     try {
       const stored = await this.#headOf(where);
-      head = stored?.head ?? null;
+      const head = stored?.head ?? null;
       const first = verdictOf(received.message, head, { received: received.received, strikesMax, isUnmoved: (running) => isUnmoved(where, running), nowMs: wallClockMs() });
       const verdict = await shardVerdict(received.message, where, head, first, this.#o);
       if (verdict === null) return REMOVE;

@@ -4,7 +4,6 @@ import { plannedFaults } from '../../engine/adapters/memory-faults.ts';
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { createJob, listJobs, readJob } from '../../engine/kv/create.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
-import { readNamed, requireHead, type SeenJob } from '../../engine/kv/read.ts';
 import type { ObjectStore } from '../../engine/ports/object-store.ts';
 import { ManualClock } from '../helpers/clock.ts';
 import { code, commitSteps, content, createdJob, HEAD_KEY, headOf, onTop, options, SPEC, step, stepsOf, storeWith, takenJob, WHERE } from './support.ts';
@@ -124,30 +123,6 @@ describe('taking', () => {
     lives = false;
     expect((await takenJob(second, { commitIntervalMs: 1_000 })).head.epoch).toBe(2);
     await expect(commitSteps(first, n)).rejects.toMatchObject(code('ERR_FENCED'));
-  });
-
-  test('what the taker has just read is not read again; if the head has moved since, it is, and nothing of what was seen is believed', async () => {
-    const store = new MemoryStore();
-    await createdJob(store);
-    const look = async (): Promise<SeenJob> => {
-      const stored = await requireHead(store, WHERE);
-      return { stored, ...((await readNamed(store, WHERE, stored)) ?? { manifest: null, spec: '' }) };
-    };
-    const before = await look();
-    const calls = store.log.length;
-    const first = await takenJob(store, { seen: before });
-    expect(store.log.slice(calls).map(({ kind, key }) => `${kind} ${key}`)).toEqual([`put ${HEAD_KEY}`]);
-    expect(first.spec).toBe(SPEC);
-    await commitSteps(first, 0);
-    // As it was before anyone took it: it is neither queued nor without a manifest now.
-    await expect(takenJob(store, { seen: before, waitMs: 0 })).rejects.toMatchObject(code('ERR_JOB_CONFLICT'));
-    expect((await headOf(store)).epoch).toBe(1);
-    const second = await takenJob(store, { seen: before, force: true });
-    expect(second.head.epoch).toBe(2);
-    expect(second.manifest).toEqual(first.manifest);
-    const seen = await look();
-    await second.commit({ state: 'done', manifest: null, objects: [] });
-    await expect(takenJob(store, { seen, force: true })).rejects.toMatchObject({ ...code('ERR_JOB_CONFLICT'), message: expect.stringContaining('done') as string });
   });
 
   test('an owner that commits every 2.9 intervals keeps its job, one that is still for 4 has lost it', async () => {
