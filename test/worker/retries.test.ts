@@ -2,7 +2,8 @@
 import { beforeAll, describe, expect, test } from 'vitest';
 
 import { jobIds } from '../../engine/control/ids.ts';
-import { EngineError } from '../../engine/core/errors.ts';
+import { readLive } from '../../engine/control/record.ts';
+import { codeOf, EngineError } from '../../engine/core/errors.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import { readStrikes } from '../../engine/kv/strikes.ts';
 import { takeJob } from '../../engine/kv/take.ts';
@@ -60,6 +61,44 @@ describe('faults', () => {
     expect(evidence.map(({ epoch, code }) => [epoch, code])).toEqual([[1, 'ERR_INTERNAL'], [2, 'ERR_INTERNAL'], [3, 'ERR_INTERNAL']]);
     await eraseJob(bench.store, where);
     expect([...bench.store.snapshot().keys()].filter((key) => !/^(idx|expire)\//.test(key)), 'erased with the job').toEqual(['kv/acme/sums/HEAD']);
+  });
+
+  test.each([['spec', /\/spec-/], ['manifest', /\/m\//]])('a job whose %s is damaged for good is poisoned, with the evidence, though nobody can take it', async (_, damaged) => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    const where = await bench.submit('sums', LONG);
+    const first = bench.worker({ slots: 1, reconcileMs: 1e9 });
+    await reaches(first, where, 50);
+    await first.drain({ deadlineMs: 60_000 });
+    for (const key of bench.store.snapshot().keys()) if (damaged.test(key)) await bench.store.put(key, [Buffer.from('{}')]);
+    bench.events.length = 0;
+    bench.worker({ strikesMax: 3, reconcileMs: 1e9 });
+    while (!bench.kinds('sums').includes('poisoned')) {
+      clock.advance(1_000);
+      await clock.settle();
+    }
+    expect(bench.kinds('sums')).toEqual(['started', 'failed', 'started', 'failed', 'started', 'poisoned']);
+    const { evidence } = await bench.event('poisoned', 'sums');
+    expect(evidence).toMatchObject([{ epoch: 2, code: 'ERR_CHECKPOINT', message: expect.stringMatching(/^(damaged|truncated):/) as unknown }]);
+    expect(await readLive(bench.store, where).catch(codeOf), 'whoever asks for it is told').toMatchObject({ head: { state: 'poisoned', strikes: 0 } });
+  });
+
+  test('a shard whose spec is damaged for good ends its job as poisoned, and the others with it', async () => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    await bench.submit('sums', { ...SHORT, shards: 2 });
+    for (const key of bench.store.snapshot().keys()) if (key.includes('/spec-')) await bench.store.put(key, [Buffer.from('{}')]);
+    bench.worker({ strikesMax: 3, reconcileMs: 1e9, slots: 1 });
+    while ((await bench.head('sums')).state !== 'poisoned') {
+      clock.advance(1_000);
+      await clock.settle();
+    }
+    expect(await readStrikes(bench.store, whereIs('sums'))).toMatchObject([{ code: 'ERR_CHECKPOINT' }]);
+    expect([await bench.head('sums'), await bench.head('sums/0'), await bench.head('sums/1')].map(({ state }) => state).toSorted()).toEqual(['cancelled', 'poisoned', 'poisoned']);
+    while ([...bench.store.snapshot().keys()].some((key) => key.startsWith('live/'))) {
+      clock.advance(1_000);
+      await clock.settle();
+    }
   });
 
   test('a store that takes small objects and no large ones, as a full disk, is no strike, and is tried again later each time', async () => {
