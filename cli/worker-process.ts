@@ -1,18 +1,17 @@
-/** The parts of `ruminate worker`, put together, and what makes it stop. */
+/** The parts of `ruminate worker`, put together. */
 import pino from 'pino';
 
 import { keyProviderOf } from '../engine/adapters/key-url.ts';
 import type { NoticesOptions } from '../engine/adapters/notices.ts';
 import { PromptThreads } from '../engine/adapters/prompt-threads.ts';
 import { openNotices } from '../engine/adapters/queue-url.ts';
-import { type Interruption, untilInterrupted, whoami } from '../engine/adapters/spot.ts';
+import { whoami } from '../engine/adapters/spot.ts';
 import { openStore } from '../engine/adapters/store-url.ts';
 import { protectWhileBusy } from '../engine/adapters/task-protection.ts';
 import { NativeShelf } from '../engine/control/native-shelf.ts';
 import { StorePlatform } from '../engine/control/store-platform.ts';
-import { type Clock, systemClock } from '../engine/core/clock.ts';
+import { systemClock } from '../engine/core/clock.ts';
 import { EngineError } from '../engine/core/errors.ts';
-import { untilAborted } from '../engine/core/waiting.ts';
 import { LoadedModels } from '../engine/job/loaded-models.ts';
 import { SliceSpans } from '../engine/telemetry/slices.ts';
 import { Worker } from '../engine/worker/worker.ts';
@@ -26,8 +25,9 @@ import type { WorkerConfig } from '../functions/worker-env.ts';
 import { workerLog } from '../functions/worker-log.ts';
 import { Chores } from './chores.ts';
 import { modelFinder } from './finder.ts';
-import { openTracing } from './tracing.ts';
 import { type QueueFlags, depthFreshMs, requireQueueFor } from './queue-options.ts';
+import { type Notices, checkMemory, tooLittleMemory, untilStopped } from './stopping.ts';
+import { openTracing } from './tracing.ts';
 
 export interface WorkerHost {
   /** SIGTERM or Ctrl-C. */
@@ -35,9 +35,7 @@ export interface WorkerHost {
   readonly say: (line: string) => void;
 }
 
-const LOOK_MS = 1_000;
-
-/** Resolves when it has stopped. @throws EngineError ERR_STORE_CONFIG, ERR_STORE, ERR_QUEUE_CONFIG, ERR_QUEUE, ERR_KEY, ERR_MODEL_…, ERR_CANCELLED: before it takes a message. */
+/** Resolves when it has stopped. @throws EngineError ERR_OPTION: its memory limit leaves no room for a job; ERR_STORE_CONFIG, ERR_STORE, ERR_QUEUE_CONFIG, ERR_QUEUE, ERR_KEY, ERR_MODEL_…, ERR_CANCELLED: before it takes a message. */
 export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signal, say }: WorkerHost): Promise<{ readonly isDrained: boolean; readonly parked: number }> {
   const clock = systemClock;
   const startMs = clock.nowMs();
@@ -71,6 +69,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   const chores = new Chores({ store, keys, publicUrl: config.publicUrl, webhooksToLoopback: config.webhooksToLoopback, delivers: config.delivers, retention: config.retention, collects: false, log, clock, onWebhook: metrics.webhook });
   const { outbox } = chores;
   let parked = 0;
+  let hasBegun = false;
   const worker: Worker = new Worker({
     store,
     queue,
@@ -89,6 +88,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
     clock,
     onEvent: (event) => {
       if (event.kind === 'parked' && event.why === 'drain') parked++;
+      if (event.kind === 'begun') hasBegun = true;
       if (event.kind === 'counted') emf?.counted(event.work, worker.occupancy);
       metrics.worker(event);
       workerLog(log, event);
@@ -106,6 +106,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   passed('models_ms');
   metrics.coldStart('models', began.models_ms);
   log.info(began, 'worker started');
+  checkMemory(config);
   worker.start(config.models);
   chores.start(openBatches({ store, keys, platform, outbox, log, clock }).batches);
   say(`working for ${store.url} from ${queue.url}${config.models.length === 0 ? '' : `, with ${config.models.join(', ')} loaded`}`);
@@ -114,18 +115,18 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   const protection = taskAgent === null ? null : protectWhileBusy({
     clock, agent: taskAgent, signal: released.signal, longestMs: config.sliceMs, isBusy: () => worker.running > 0, onTrouble: (error) => log.warn({ err: error }, 'this task is not protected while it works'),
   });
-  const why = await whyToStop(config, { clock, startMs, signal, notices, onTrouble: (error, of) => log.warn({ err: error }, `the ${of} does not answer`) });
-  if (why !== null) say(`stopping: ${why}; handing back what runs`);
+  const stopped = await untilStopped(config, { clock, startMs, signal, notices, onTrouble: (error, of) => log.warn({ err: error }, `the ${of} does not answer`) });
+  if (stopped !== null) say(`stopping: ${stopped.why}; handing back what runs`);
   released.abort();
   const [isDrained] = await Promise.all([worker.drain({ deadlineMs: config.graceMs }), chores.stop(config.graceMs), protection]);
   if (!isDrained) say(`the grace of ${config.graceMs} ms was too short; what is committed stays, and another worker goes on`);
   slices.close();
   await tracing.close();
   lines.flushSync();
+  // Whoever starts it again would only see the same again.
+  if (stopped !== null && stopped.residentBytes !== null && !hasBegun) throw tooLittleMemory(config, stopped.residentBytes);
   return { isDrained, parked };
 }
-
-type Notices = (options: Pick<NoticesOptions, 'signal' | 'onTrouble'>) => Promise<Interruption | null>;
 
 /** @throws EngineError ERR_QUEUE_CONFIG; ERR_OPTION: it does not know about whom to listen. */
 async function noticesOf(url: string, { clock, signal }: Pick<NoticesOptions, 'clock' | 'signal'>): Promise<Notices> {
@@ -135,45 +136,4 @@ async function noticesOf(url: string, { clock, signal }: Pick<NoticesOptions, 'c
   // The SDK is loaded only where there are notices.
   const { untilNoticed } = await import('../engine/adapters/notices.ts');
   return (options) => untilNoticed({ client, url: address, self, clock, ...options });
-}
-
-/** null: it was told to. */
-async function whyToStop(
-  { timeLimitMs, graceMs, memoryLimitBytes, spot }: WorkerConfig,
-  { clock, startMs, signal, notices, onTrouble }: { readonly clock: Clock; readonly startMs: number; readonly signal: AbortSignal; readonly notices: Notices | null; readonly onTrouble: (error: unknown, of: string) => void },
-): Promise<string | null> {
-  const found = new AbortController();
-  const over = AbortSignal.any([signal, found.signal]);
-  let why: string | null = null;
-  const stop = (reason: string) => {
-    why ??= reason;
-    found.abort();
-  };
-  const noticed = (notice: Interruption | null) => {
-    if (notice !== null) stop(`EC2 takes this machine back (${notice.action}${notice.at === null ? '' : ` at ${notice.at}`})`);
-  };
-  const watches: Promise<void>[] = [];
-  if (timeLimitMs !== null) {
-    watches.push(untilAborted(clock, timeLimitMs - graceMs - (clock.nowMs() - startMs), over).then(() => {
-      if (!over.aborted) stop(`its time limit of ${timeLimitMs} ms is near`);
-    }));
-  }
-  if (memoryLimitBytes !== null) {
-    watches.push((async () => {
-      while (!over.aborted) {
-        const bytes = process.memoryUsage.rss();
-        if (bytes > memoryLimitBytes) stop(`it has ${bytes} bytes resident, above its limit of ${memoryLimitBytes}`);
-        else await untilAborted(clock, LOOK_MS, over);
-      }
-    })());
-  }
-  if (spot) {
-    watches.push(untilInterrupted({ clock, signal: over, onTrouble: (error) => onTrouble(error, 'metadata service') }).then(noticed));
-  }
-  if (notices !== null) watches.push(notices({ signal: over, onTrouble: (error) => onTrouble(error, 'queue of notices') }).then(noticed));
-  // No timer is longer than 24.8 days; a worker without a limit is.
-  while (!over.aborted) await untilAborted(clock, 2 ** 31 - 1, over);
-  found.abort();
-  await Promise.all(watches);
-  return why;
 }

@@ -33,7 +33,7 @@ export function workerCommand(): Command {
     .optionsGroup('Stopping:')
     .option('--grace <time>', `how long handing back may take (default: ${GRACE_MS / 1_000}s)`)
     .option('--time-limit <time>', 'exits before it has run for so long, grace included')
-    .option('--memory-limit <bytes>', 'exits when it has more than that resident, such as 6GiB')
+    .option('--memory-limit <bytes>', 'exits when it has more than that resident, such as 6GiB; an error before any job has begun')
     .option('--spot', 'asks this EC2 machine every 5 s whether it is about to be taken back')
     .option('--notices <queue>', 'an SQS queue of notices of EventBridge, where this machine cannot be asked (docs/QUEUE.md)')
     .optionsGroup('Checkpoints:')
