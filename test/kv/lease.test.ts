@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 
 import { plannedFaults } from '../../engine/adapters/memory-faults.ts';
 import { MemoryStore } from '../../engine/adapters/memory.ts';
+import { sha256 } from '../../engine/kv/canonical.ts';
 import { createJob, listJobs, readJob } from '../../engine/kv/create.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import type { ObjectStore } from '../../engine/ports/object-store.ts';
@@ -37,6 +38,23 @@ describe('creating', () => {
     expect(second?.where).toEqual(first?.where);
     expect([...store.snapshot().keys()].filter((key) => key.endsWith('/HEAD'))).toHaveLength(1);
     await expect(createJob(store, { tenant: 'acme', job: 'z' }, '{}', once)).rejects.toMatchObject(code('ERR_JOB_CONFLICT'));
+  });
+
+  test.each([['x', SPEC], ['x', '{}'], [WHERE.job, '{}']])('who loses the race for a key, as %s with %s, leaves no prompt behind', async (job, spec) => {
+    const once = { ...options(), idempotencyKey: 'k' };
+    let first = true;
+    const store: MemoryStore = new MemoryStore({
+      before: async ({ kind, key }) => {
+        if (!first || kind !== 'put' || !key.startsWith('idem/')) return;
+        first = false;
+        await createJob(store, WHERE, SPEC, { ...once, ...options() });
+      },
+    });
+    const late = createJob(store, { ...WHERE, job }, spec, once);
+    if (spec === SPEC) expect((await late).where).toEqual(WHERE);
+    else await expect(late).rejects.toMatchObject({ ...code('ERR_JOB_CONFLICT'), why: 'other' });
+    expect([...store.snapshot().keys()].filter((key) => key.startsWith('kv/')).sort()).toEqual([HEAD_KEY, `kv/acme/sums/spec-${sha256(SPEC)}.json`]);
+    expect((await takenJob(store)).spec).toBe(SPEC);
   });
 
   test('who loses the race against a creator, even one that was erased again, leaves no prompt behind', async () => {
