@@ -78,7 +78,7 @@ const TURN_MS = 5_000;
 /** A message that is none of ours comes back so often until it is with the dead letters. */
 const FOREIGN_MS = 15 * 60_000;
 /** Wrong on every machine and at every time. */
-const FINAL: readonly ErrorCode[] = ['ERR_OPTION', 'ERR_TOOLS', 'ERR_FORMAT', 'ERR_BUDGET', 'ERR_PROMPT_TOO_LONG', 'ERR_TEMPLATE', 'ERR_TOKENIZER'];
+const FINAL: readonly ErrorCode[] = ['ERR_OPTION', 'ERR_TOOLS', 'ERR_FORMAT', 'ERR_BUDGET', 'ERR_PROMPT_TOO_LONG', 'ERR_TEMPLATE', 'ERR_TOKENIZER', 'ERR_PARENT_ERASED'];
 
 export class Handler implements Disposable {
   readonly #o: HandlerOptions;

@@ -4,6 +4,8 @@ import { beforeAll, describe, expect, test } from 'vitest';
 import { jobIds } from '../../engine/control/ids.ts';
 import { readLive } from '../../engine/control/record.ts';
 import { codeOf, EngineError } from '../../engine/core/errors.ts';
+import { extendJob, forkJob } from '../../engine/job/children.ts';
+import { runStored } from '../../engine/job/stored.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import { readStrikes } from '../../engine/kv/strikes.ts';
 import { takeJob } from '../../engine/kv/take.ts';
@@ -211,6 +213,22 @@ describe('faults', () => {
     await bench.submit('next', SHORT);
     await bench.event('ended', 'next');
     expect(bench.kinds('vast')).toEqual(['started', 'refused']);
+  });
+
+  test.each(['a fork', 'an extension'] as const)('%s whose parent is erased before it begins fails once, and says why', async (kind) => {
+    await using bench = new Bench();
+    const { store } = bench;
+    const where = whereIs('parent');
+    await runStored(SHORT, { store, where, threads: 1 });
+    if (kind === 'a fork') await forkJob({ at: 2, chain: 0, width: 1, seed: undefined, length: undefined, as: 'child' }, { store, where });
+    else await extendJob({ length: undefined, width: '4', kvReadBudget: undefined, as: 'child' }, { store, where });
+    await eraseJob(store, where);
+    bench.worker();
+    await bench.send('child');
+    expect((await bench.event('refused', 'child')).error).toMatchObject({ code: 'ERR_PARENT_ERASED' });
+    expect(await bench.head('child')).toMatchObject({ state: 'failed' });
+    expect(await readStrikes(store, whereIs('child'))).toMatchObject([{ code: 'ERR_PARENT_ERASED' }]);
+    expect(bench.kinds('child')).toEqual(['started', 'refused']);
   });
 
   test('what may pass is tried again, later each time, and costs the job nothing', async () => {
