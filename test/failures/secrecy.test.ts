@@ -39,7 +39,7 @@ describe('a fork', () => {
     const store = await parked();
     await forkJob(FORK, options({ store }));
     await eraseJob(store, WHERE);
-    expect(await errorOf(resume({ store, where: CHILD }))).toMatchObject({ code: 'ERR_CHECKPOINT', message: expect.stringMatching(/^missing: /) as string });
+    expect(await errorOf(resume({ store, where: CHILD }))).toMatchObject({ code: 'ERR_PARENT_ERASED' });
     expect([...store.snapshot().keys()].filter((key) => /\/child\/[stjm]\//.test(key))).toEqual([]);
   });
 });
