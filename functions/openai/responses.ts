@@ -32,16 +32,16 @@ export function responses(registry: Registry): void {
   const { platform } = services;
 
   endpoint(registry, {
-    method: 'post', path: '/v1/responses', tag: TAG, summary: 'Make a response', scope: 'write', loads: true,
+    method: 'post', path: '/v1/responses', tag: TAG, summary: 'Make a response', scope: 'write', loads: 'named',
     description: 'In the foreground a client that goes away cancels it, unless it gave an Idempotency-Key. Several chains show the elected one at the end.',
     body: responseRequest, headers: idempotencyHeaders, responses: answers,
-  }, async ({ c, caller: { tenant }, body, signal, hold }) => {
+  }, async ({ c, caller: { tenant }, body, signal, admit, hold }) => {
     const key = idempotencyKey(c.req.raw);
     const spec = await responseJob(await resolved(body, (job) => outputOf(job, tenant, signal)), () => platform.models({ tenant, signal }));
     refuseUnstored(body.store, { key, background: body.background });
     const asked = body.previous_response_id;
     const previous = asked === undefined ? undefined : { job: jobOfResponse(asked), param: 'previous_response_id' };
-    const view = await submit(services, spec, { tenant, key, previous, via: body.background === true ? 'response' : undefined, trace: c.get('trace') });
+    const view = await submit(services, spec, { tenant, key, admit, previous, via: body.background === true ? 'response' : undefined, trace: c.get('trace') });
     const keep = body.background === true || key !== undefined;
     if (body.stream === true) return streamed(c, view, { tenant, startingAfter: null, release: hold(), keep, store: body.store });
     c.set('job', view.id);
