@@ -1,6 +1,6 @@
 /** Writing to S3: one conditional attempt, or unconditional until the deadline, in parts when large. */
 import {
-  AbortMultipartUploadCommand, CompleteMultipartUploadCommand, CreateMultipartUploadCommand, HeadObjectCommand, PutObjectCommand, UploadPartCommand,
+  AbortMultipartUploadCommand, CompleteMultipartUploadCommand, CreateMultipartUploadCommand, HeadObjectCommand, PutObjectCommand, UploadPartCommand, type S3Client,
 } from '@aws-sdk/client-s3';
 
 import type { Body, CallOptions, Condition, PutOutcome } from '../ports/object-store.ts';
@@ -16,8 +16,19 @@ export const SINGLE_BYTES_MAX = 64 << 20;
 /** S3's bound. */
 const PARTS_MAX = 10_000;
 const PARTS_AT_ONCE = 4;
+/** What is larger is not hashed for its signature, which would cost as much as all else that is done to it here. */
+const HASHED_BYTES_MAX = 64 << 10;
 /** Metadata by which a multipart upload knows its own object again. */
 const MARK = 'ruminate-upload';
+
+/** The signature of a large body is over its CRC32 and not over itself: the store checks that one, and readers check digests of their own. */
+export function leaveLargeBodiesUnhashed(client: S3Client): void {
+  client.middlewareStack.add((next) => async (args) => {
+    const { body, headers } = args.request as { readonly body?: unknown; readonly headers: Record<string, string> };
+    if (body instanceof Uint8Array && body.byteLength > HASHED_BYTES_MAX) headers['x-amz-content-sha256'] = 'UNSIGNED-PAYLOAD';
+    return await next(args);
+  }, { step: 'build', name: 'leaveLargeBodiesUnhashed' });
+}
 
 export async function putObject(calls: S3Calls, key: string, body: Body, { signal }: CallOptions): Promise<PutOutcome> {
   try {

@@ -14,7 +14,7 @@ import { probeConditions } from './probe.ts';
 import { insist, unexpected, type S3Calls } from './s3-calls.ts';
 import { OddAnswer, verdictOn } from './s3-errors.ts';
 import { getObject, headObject } from './s3-get.ts';
-import { putConditionally, putObject } from './s3-put.ts';
+import { leaveLargeBodiesUnhashed, putConditionally, putObject } from './s3-put.ts';
 import { requestHandler } from './s3-transport.ts';
 
 export interface S3StoreOptions {
@@ -61,6 +61,7 @@ export class S3Store implements ObjectStore {
       responseChecksumValidation: 'WHEN_REQUIRED',
       requestHandler: requestHandler(),
     });
+    leaveLargeBodiesUnhashed(client);
     this.#calls = { client, bucket, url: this.url, keyOf: (key) => this.#prefix + key, clock, random, deadlineMs };
   }
 

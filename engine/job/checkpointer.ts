@@ -27,6 +27,9 @@ export const DEFAULT_POLICY: CheckpointPolicy = { deltaTokens: 2_048, deltaMs: 1
 /** A journal alone, while somebody reads along (DESIGN.md 3). */
 const FOLLOWED_JOURNAL_MS = 1_000;
 
+/** A delta that is younger than this leaves little to write ahead of the slice's end. */
+const AHEAD_MS_MIN = 3_000;
+
 /** However short a policy's times are, the store is not written more often for nothing. */
 const INTERVAL_MS_MIN = 200;
 
@@ -45,8 +48,12 @@ export interface CheckpointerOptions {
   readonly policy: CheckpointPolicy;
   /** Somebody reads along: what there is is written more often. */
   readonly isFollowed?: (() => boolean) | undefined;
+  /** See SliceContext. */
+  readonly isNearEnd?: (() => boolean) | undefined;
   /** What the manifest says before the first save; of a job that begins, nothing but its identity. */
   readonly base: Checkpoint;
+  /** The store has all of the run as it begins: nothing is written before there is more. Default: false. */
+  readonly isSaved?: boolean | undefined;
   /** Asked at each commit. */
   readonly slices: () => Checkpoint['slices'];
   /** Objects of an ancestor that `base` names and the first commit copies, with the references they have there. */
@@ -74,6 +81,7 @@ export class Checkpointer {
   #failure: unknown = null;
   #last = { deltaStep: -1, deltaMs: 0, journalMs: 0, journalStep: -1 };
   #waitedMs = 0;
+  #hasWrittenAhead = false;
 
   constructor(options: CheckpointerOptions) {
     this.#o = options;
@@ -82,7 +90,8 @@ export class Checkpointer {
     const used = new Set(options.base.journal.map(({ name }) => name));
     this.#forgotten = new Set(options.lease.head.journal.map(({ name }) => name).filter((name) => !used.has(name)));
     this.#startMs = options.clock.nowMs();
-    this.#last = { ...this.#last, deltaMs: this.#startMs, journalMs: this.#startMs };
+    const savedStep = options.isSaved === true && this.#forgotten.size === 0 ? options.base.step : -1;
+    this.#last = { deltaStep: savedStep, deltaMs: this.#startMs, journalMs: this.#startMs, journalStep: savedStep };
   }
 
   get elapsedMs(): number {
@@ -108,7 +117,9 @@ export class Checkpointer {
     const deltaDue =
       report.step - this.#last.deltaStep >= policy.deltaTokens * stretch || now - this.#last.deltaMs >= policy.deltaMs * stretch || (journalDue && journalFull);
     const isNews = now - this.#last.deltaMs >= INTERVAL_MS_MIN && this.#o.vote?.isNews(report, this.#checkpoint.chains) === true;
-    if (first || deltaDue || isNews) await this.#delta('running', 'raw', null);
+    const isAhead = !this.#hasWrittenAhead && now - this.#last.deltaMs >= AHEAD_MS_MIN && this.#o.isNearEnd?.() === true;
+    this.#hasWrittenAhead ||= isAhead;
+    if (first || deltaDue || isNews || isAhead) await this.#delta('running', 'raw', null);
     else if (journalDue) await this.#journal();
     this.#waitedMs += clock.nowMs() - now;
   }

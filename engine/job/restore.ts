@@ -51,7 +51,7 @@ export interface RestoredRun {
 const FALLBACKS = ['newest tails', 'older tails', 'the prompt', 'the spec'] as const;
 type Fallback = (typeof FALLBACKS)[number];
 
-export const READS_AT_ONCE = 8;
+export const READS_AT_ONCE = 16;
 
 /**
  * @throws EngineError ERR_CHECKPOINT (layout, model, identity, format, numerics_drift: nothing to fall back on), ERR_KEY, ERR_FENCED,

@@ -66,6 +66,8 @@ export interface SliceContext extends Omit<RunContext, 'parks' | 'onBoundary' | 
   readonly vote?: ShardVote | null | undefined;
   /** Why it is interrupted: the job is about to be ended, and nobody will go on with it. */
   readonly isEnding?: (() => boolean) | undefined;
+  /** It will soon be interrupted, to be gone on with: what is written before then need not be waited for. */
+  readonly isNearEnd?: (() => boolean) | undefined;
 }
 
 /**
@@ -135,7 +137,9 @@ async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | nu
     clock,
     policy: context.policy,
     isFollowed: context.isFollowed,
+    isNearEnd: context.isNearEnd,
     base,
+    isSaved: origin.ancestry === null && begun.outcome === 'restored' && begun.recomputed === 0,
     slices: slicesNow,
     adopted: origin.ancestry === null ? [] : adoptedBy(contentOf(base).objects, origin.ancestry),
     elapsedMs: origin.elapsedMs,

@@ -15,7 +15,7 @@ import { beginSharded } from '../kv/join.ts';
 import type { Manifest } from '../kv/manifest.ts';
 import { type JobKey, rootOf, shardKey, shardOf } from '../kv/names.ts';
 import { protocolOf } from '../kv/protocol.ts';
-import { readSpec } from '../kv/read.ts';
+import { readNamed, requireHead, type SeenJob, type StoredHead } from '../kv/read.ts';
 import { openKeys } from '../kv/seal.ts';
 import { takeJob } from '../kv/take.ts';
 import { modelIdOf } from '../model/identity.ts';
@@ -57,15 +57,19 @@ export interface StoredOptions extends GenerateOptions {
   readonly isFollowed?: SliceContext['isFollowed'];
   /** See SliceContext. */
   readonly isEnding?: SliceContext['isEnding'];
+  readonly isNearEnd?: SliceContext['isNearEnd'];
   /** Keeps models loaded between jobs. Default: one for this call. */
   readonly session?: Session | undefined;
   /** Who is told that it has ended. Default: one over `store`. */
   readonly outbox?: Told | undefined;
   /** How long to watch a running job whose owner may be alive (see takeJob). */
   readonly waitMs?: number | undefined;
+  /** Its head, which the caller has just read. */
+  readonly seen?: StoredHead | undefined;
 }
 
-export type StoredOutcome = SliceOutcome & { readonly where: JobKey };
+/** `head`: as this slice has left it; null: there was none here. */
+export type StoredOutcome = SliceOutcome & { readonly where: JobKey; readonly head: Head | null };
 
 /**
  * Begins the job, or goes on with it if it is there with the same spec; of one that has ended, its result.
@@ -82,16 +86,15 @@ export async function runStored(spec: JobSpec, options: StoredOptions): Promise<
   const { store, where, keys = null, signal } = options;
   const { head } = await createJob(store, where, await sealSpec(text, where, keys, { signal }), { isSame: holds(text, keys, { signal }), plan: planOf(stored, plannedTokens(whole)), shards, signal });
   if (head.join !== undefined) return await runSharded(whole, head, { ...options, session: held.session });
-  return await goOn(await readJob(store, where, { signal }), parseStoredSpec(text), opened, identity, options);
+  return await goOn(await lookAt(options), parseStoredSpec(text), opened, identity, options);
 }
 
 /** @throws EngineError ERR_JOB_NOT_FOUND, ERR_CHECKPOINT model (the model here is another), and as `runStored`. */
 export async function resumeStored(options: StoredOptions): Promise<StoredOutcome> {
-  const { store, where, keys = null, signal } = options;
-  const { head, manifest } = await readJob(store, where, { signal });
-  if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} was erased.`);
-  const specText = await readSpec(store, where, head.spec, { signal });
-  const stored = parseStoredSpec(await openSpec(specText, where, keys, { signal }));
+  const { where, keys = null, signal } = options;
+  const seen = await lookAt(options);
+  const { head } = seen.stored;
+  const stored = parseStoredSpec(await openSpec(seen.spec, where, keys, { signal }));
   using held = sessionOf(options);
   if (head.join !== undefined) {
     const spec = jobSpecOf(stored, options.model ?? null);
@@ -102,8 +105,16 @@ export async function resumeStored(options: StoredOptions): Promise<StoredOutcom
   const identity = await identityOf(opened.engine);
   checkSame(stored, opened.job, modelIdOf(opened.job.model, identity.weightsDigest), where.job);
   options.onOpened?.(opened.job, opened.timing);
-  const ballotKey = shard === undefined ? undefined : await ballotKeyOf(specText, where, keys, { signal });
-  return await goOn({ head, manifest }, stored, opened, identity, options, ballotKey);
+  const ballotKey = shard === undefined ? undefined : await ballotKeyOf(seen.spec, where, keys, { signal });
+  return await goOn(seen, stored, opened, identity, options, ballotKey);
+}
+
+async function lookAt({ store, where, seen, signal }: StoredOptions): Promise<SeenJob> {
+  for (let stored = seen ?? (await requireHead(store, where, { signal })); ; stored = await requireHead(store, where, { signal })) {
+    if (stored.head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} was erased.`);
+    const named = await readNamed(store, where, stored, { signal });
+    if (named !== null) return { stored, ...named };
+  }
 }
 
 /** All shards in this process, and then what has become of the job. */
@@ -119,7 +130,7 @@ async function runSharded(job: PreparedJob, head: Head, options: StoredOptions &
       const at = shardKey(where, index);
       const { head: own } = await readJob(store, at, { signal });
       if (isTerminal(own.state)) return await endingsOf(options).jobEnded(at, { signal });
-      const { onProgress: _, ...rest } = options;
+      const { onProgress: _, seen: _whole, ...rest } = options;
       const slice = resumeStored({ ...rest, signal, where: at, ...(picture === null ? {} : { onProgress: (progress) => picture(index, progress) }) });
       const outcome = await slice.catch((error: unknown) => {
         // Interrupted before it ran: it is as parked as the others.
@@ -132,11 +143,11 @@ async function runSharded(job: PreparedJob, head: Head, options: StoredOptions &
   // Whoever interrupted it as it ended is told its result all the same.
   const { signal: _signal, ...whole } = options;
   const { head: now, manifest } = await readJob(store, where);
-  if (!isTerminal(now.state)) return { kind: 'parked', ...(await standingOf(store, where, shards, manifest?.step ?? 0)), where };
+  if (!isTerminal(now.state)) return { kind: 'parked', ...(await standingOf(store, where, shards, manifest?.step ?? 0)), where, head: null };
   if (now.state !== 'done' && now.state !== 'incomplete') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${now.state}.`);
   const { isas, ...none } = { isas: nativeInfo().isas, prefill_ms: 0, decode_ms: 0, tokens_per_second: 0, save_ms: 0, kv_allocated_bytes: 0, weight_bytes: 0 };
   const timing = { load_ms: 0, ...none, threads: options.threads ?? availableParallelism(), isa: isas.at(-1) ?? '' };
-  return { kind: 'ended', state: now.state, result: { ...(await readResult(job, whole)), timing, resumed }, where };
+  return { kind: 'ended', state: now.state, result: { ...(await readResult(job, whole)), timing, resumed }, where, head: null };
 }
 
 /** What all shards have generated, as committed, and how far the last of those is that go on. @param joined as far as the job has heard of them. */
@@ -175,14 +186,12 @@ async function identityOf(engine: NativeEngine): Promise<EngineIdentity> {
   }
 }
 
-async function goOn({ head, manifest }: Awaited<ReturnType<typeof readJob>>, stored: StoredSpec, opened: OpenedJob, identity: EngineIdentity, options: StoredOptions, ballotKey?: Uint8Array): Promise<StoredOutcome> {
+async function goOn(seen: SeenJob, stored: StoredSpec, opened: OpenedJob, identity: EngineIdentity, options: StoredOptions, ballotKey?: Uint8Array): Promise<StoredOutcome> {
   const { store, where, signal } = options;
   const clock = options.clock ?? systemClock;
   const keys = options.keys ?? null;
-  if (isTerminal(head.state)) {
-    if (head.state !== 'done' && head.state !== 'incomplete') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${head.state}.`);
-    return { ...(await resultInStore(opened, options)), where };
-  }
+  const { stored: { head }, manifest } = seen;
+  if (isTerminal(head.state)) return await resultInStore(head, opened, options);
   const policy = { ...DEFAULT_POLICY, ...options.policy };
   await checkBefore(stored, opened.job, manifest, identity, options);
   const taken = takeJob(store, where, {
@@ -190,6 +199,7 @@ async function goOn({ head, manifest }: Awaited<ReturnType<typeof readJob>>, sto
     commitIntervalMs: commitIntervalMs(policy),
     waitMs: options.waitMs,
     force: options.take === true || isOwnerGone(head.owner),
+    seen,
     clock,
     signal,
   });
@@ -200,7 +210,7 @@ async function goOn({ head, manifest }: Awaited<ReturnType<typeof readJob>>, sto
     // Its owner may have ended it while we waited.
     const now = await readJob(store, where, { signal });
     if (!isTerminal(now.head.state)) throw error;
-    return await goOn(now, stored, opened, identity, options, ballotKey);
+    return await resultInStore(now.head, opened, options);
   }
   const over = new AbortController();
   const { shard } = opened.job;
@@ -222,6 +232,7 @@ async function goOn({ head, manifest }: Awaited<ReturnType<typeof readJob>>, sto
     onReport: options.onReport,
     isFollowed: options.isFollowed,
     isEnding: () => over.signal.aborted || options.isEnding?.() === true,
+    isNearEnd: options.isNearEnd,
     vote,
     cancelled: stop.signal,
     deadline: deadline?.signal ?? null,
@@ -233,7 +244,7 @@ async function goOn({ head, manifest }: Awaited<ReturnType<typeof readJob>>, sto
   });
   if (outcome.kind === 'ended' && shard !== null) await collectOfParent(options, clock).catch(() => undefined);
   if (options.isEnding?.() !== true && isWorthCollecting(lease.head)) await collectGarbage(store, where, { clock, deadlineMs: GC_MS_MAX }).catch(() => undefined);
-  return { ...outcome, where };
+  return { ...outcome, where, head: lease.head };
 }
 
 const GC_MS_MAX = 10_000;
@@ -271,8 +282,9 @@ function deadlineOf({ deadlineMs }: PreparedJob, lease: Lease, clock: Clock) {
 }
 
 /** The result of a job that has ended, from its journals. */
-async function resultInStore({ job, engine, threads, loadMs }: OpenedJob, options: StoredOptions): Promise<SliceOutcome> {
+async function resultInStore({ state }: Head, { job, engine, threads, loadMs }: OpenedJob, options: StoredOptions): Promise<StoredOutcome> {
   const { store, where, signal } = options;
+  if (state !== 'done' && state !== 'incomplete') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${state}.`);
   const { head, manifest } = await readJob(store, where, { signal });
   const timing = {
     load_ms: loadMs,
@@ -285,7 +297,7 @@ async function resultInStore({ job, engine, threads, loadMs }: OpenedJob, option
     threads,
     isa: engine.isa,
   };
-  return { kind: 'ended', state: head.state, result: { ...(await readResult(job, options)), timing, resumed: resumptions(manifest?.slices ?? []) } };
+  return { kind: 'ended', state: head.state, result: { ...(await readResult(job, options)), timing, resumed: resumptions(manifest?.slices ?? []) }, where, head };
 }
 
 async function readResult(job: PreparedJob, { store, where, keys, signal }: StoredOptions): Promise<Omit<StoredResult, 'timing' | 'resumed'>> {

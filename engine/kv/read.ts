@@ -14,6 +14,14 @@ export interface StoredHead {
   readonly etag: string;
 }
 
+/** A job at one moment: its head, and what that names. */
+export interface SeenJob {
+  readonly stored: StoredHead;
+  readonly manifest: Manifest | null;
+  /** The text. */
+  readonly spec: string;
+}
+
 export interface ReadOptions extends CallOptions {
   /** The one that the job was written with. */
   readonly digestKey?: Uint8Array | undefined;
@@ -64,6 +72,17 @@ export async function readSpec(store: ObjectStore, where: JobKey, digest: string
   const text = textOf(found.chunks, 'the spec');
   if (digestOf(text, digestKey) !== digest) throw checkpointError('damaged', 'the spec has another digest than the head says');
   return text;
+}
+
+/** Manifest and spec, both at once. null: one of them is gone, and the head is another by now. @throws EngineError ERR_CHECKPOINT, ERR_STORE, ERR_CANCELLED. */
+export async function readNamed(store: ObjectStore, where: JobKey, { head, etag }: StoredHead, options: ReadOptions = {}): Promise<Omit<SeenJob, 'stored'> | null> {
+  try {
+    const [manifest, spec] = await Promise.all([readManifest(store, where, head, options), readSpec(store, where, head.spec, options)]);
+    return { manifest, spec };
+  } catch (error) {
+    if (isMissing(error) && (await readHead(store, where, options))?.etag !== etag) return null;
+    throw error;
+  }
 }
 
 /** Exactly `ref.bytes` bytes. What they are worth is for the digest to say, which native code checks. @throws EngineError ERR_CHECKPOINT. */

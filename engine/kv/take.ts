@@ -4,10 +4,9 @@ import { pause } from '../core/waiting.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import { isOwnerText, isTerminal, type Head } from './head.ts';
 import { Lease } from './lease.ts';
-import type { Manifest } from './manifest.ts';
 import type { JobKey } from './names.ts';
 import { protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
-import { isMissing, readHead, readManifest, readSpec, requireHead, type StoredHead } from './read.ts';
+import { readNamed, requireHead, type SeenJob, type StoredHead } from './read.ts';
 import { decided, swapHead } from './swap.ts';
 
 export interface TakeOptions extends ProtocolOptions {
@@ -19,6 +18,8 @@ export interface TakeOptions extends ProtocolOptions {
   readonly waitMs?: number | undefined;
   /** Takes a running job without watching it: the caller knows that its owner is gone, or wants it gone. */
   readonly force?: boolean | undefined;
+  /** What the caller has just read of it, and need not be read again: a head that has moved since is not swapped. */
+  readonly seen?: SeenJob | undefined;
 }
 
 export const COMMIT_INTERVAL_MS = 15_000;
@@ -36,13 +37,14 @@ export async function takeJob(store: ObjectStore, where: JobKey, options: TakeOp
   const { signal } = options;
   const mayTake = watcher(protocol, where, options);
   const writeNonce = protocol.nonce();
-  for (;;) {
-    const stored = await requireHead(store, where, { signal });
+  for (let { seen } = options; ; seen = undefined) {
+    const stored = seen?.stored ?? (await requireHead(store, where, { signal }));
     const { head } = stored;
     if (isTerminal(head.state)) throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${head.state}; it cannot be taken.`);
     if (head.join !== undefined) throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is sharded; its shards are taken, one by one.`);
     if (head.state === 'running' && !(await mayTake(head))) continue;
-    const content = await load(protocol, where, stored, signal);
+    // Before the take, so that a job that cannot be read is left as it is.
+    const content = seen ?? (await readNamed(store, where, stored, { signal, digestKey: protocol.digestKey }));
     if (content === null) continue;
     const taken = await take(protocol, where, stored, writeNonce, { owner, signal });
     if (taken !== null) return new Lease(protocol, where, taken, content.manifest, content.spec);
@@ -93,18 +95,6 @@ async function take(protocol: Protocol, where: JobKey, from: StoredHead, writeNo
   } catch (error) {
     if (hasMoved) return null;
     throw decided(error);
-  }
-}
-
-/** Before the take, so that a job that cannot be read is left as it is. null: the head has moved. */
-async function load(
-  { store, digestKey }: Protocol, where: JobKey, { head, etag }: StoredHead, signal: AbortSignal | undefined,
-): Promise<{ readonly manifest: Manifest | null; readonly spec: string } | null> {
-  try {
-    return { manifest: await readManifest(store, where, head, { signal, digestKey }), spec: await readSpec(store, where, head.spec, { signal, digestKey }) };
-  } catch (error) {
-    if (isMissing(error) && (await readHead(store, where, { signal }))?.etag !== etag) return null;
-    throw error;
   }
 }
 

@@ -8,7 +8,8 @@ import type { ObjectRef } from './manifest.ts';
 import { jobPrefix, objectName, type JobKey, type ObjectName } from './names.ts';
 import { checkpointError } from './reason.ts';
 
-const AT_ONCE = 4;
+/** Of a slice's end there may be two for each chain, and a slot waits for them. */
+const AT_ONCE = 16;
 
 /** Another job's object, by its whole key: copied within the store. */
 export interface CopyOf {

@@ -14,7 +14,7 @@ import { marginOf } from '../job/vote.ts';
 import { endJob } from '../kv/end.ts';
 import { isTerminal, type Head } from '../kv/head.ts';
 import { isJobName, isNamePart, jobPrefix, shardOf, type JobKey } from '../kv/names.ts';
-import { readHead } from '../kv/read.ts';
+import { readHead, type StoredHead } from '../kv/read.ts';
 import { putStrike, readStrikes } from '../kv/strikes.ts';
 import { COMMIT_INTERVAL_MS, takeJob } from '../kv/take.ts';
 import type { KeyProvider } from '../ports/keys.ts';
@@ -60,13 +60,18 @@ export interface HandlerOptions extends SessionOptions, Omit<ShardsOptions, 'que
 /** `again`: this very message comes back; else it is done with, and the job has ended or another message. */
 export type Handled = 'done' | 'again';
 
+/** Nothing is left to do for a message but to tell the queue that it is done with: what comes next need not wait for that. Never rejects. */
+export interface Settling {
+  readonly settled: Promise<Handled>;
+}
+
 type OurMessage = ReceivedMessage & { readonly message: SliceMessage };
 
-/** What becomes of a message. */
-type Next = { readonly kind: 'remove' } | { readonly kind: 'again'; readonly delayMs: number };
+/** What becomes of a message. `head`: as this worker has left it; absent: it is to be read. */
+type Next = { readonly kind: 'remove' } | { readonly kind: 'again'; readonly delayMs: number; readonly head?: Head | null };
 
 const REMOVE: Next = { kind: 'remove' };
-const AT_ONCE: Next = { kind: 'again', delayMs: 0 };
+const AT_ONCE = { kind: 'again', delayMs: 0 } as const;
 /** Of the memory that KV may take; from there on the youngest job makes room (DESIGN.md 4). */
 const PRESSURE_MAX = 0.9;
 const PRESSURE_LOOK_MS = 100;
@@ -131,19 +136,22 @@ export class Handler implements Disposable {
   }
 
   /** Throws nothing: what cannot be settled comes back by itself. @param drain parks it within a step, also before its job has begun. */
-  async handle({ message, receipt, received }: ReceivedMessage, drain: AbortSignal): Promise<Handled> {
+  async handle({ message, receipt, received }: ReceivedMessage, drain: AbortSignal): Promise<Settling> {
+    const { queue, say } = this.#o;
     if (message === null) {
-      this.#o.say({ kind: 'foreign', received });
-      return await this.#settled(() => this.#o.queue.release(receipt, FOREIGN_MS), 'again');
+      say({ kind: 'foreign', received });
+      return { settled: this.#settled('again', queue.release(receipt, FOREIGN_MS)) };
     }
     const where = { tenant: message.tenant, job: message.job };
     const next = drain.aborted ? AT_ONCE : await this.#nextOf({ message, receipt, received }, where, drain);
-    return await this.#settled(() => this.#settle(message, receipt, where, next));
+    const continued = await this.#settled('done', this.#goOn(message, receipt, where, next));
+    return { settled: continued === 'done' ? this.#settled('done', queue.remove(receipt)) : Promise.resolve(continued) };
   }
 
-  async #settled(settle: () => Promise<Handled | void>, otherwise: Handled = 'done'): Promise<Handled> {
+  /** What it gives, else `otherwise`; `again` if it fails. */
+  async #settled(otherwise: Handled, settling: Promise<Handled | void>): Promise<Handled> {
     try {
-      return (await settle()) ?? otherwise;
+      return (await settling) ?? otherwise;
     } catch (error) {
       this.#o.say({ kind: 'trouble', doing: 'settle', error });
       return 'again';
@@ -152,9 +160,9 @@ export class Handler implements Disposable {
 
   async #nextOf(received: OurMessage, where: JobKey, drain: AbortSignal): Promise<Next> {
     const { strikesMax, isUnmoved, say } = this.#o;
-    let head: Head | null = null;
     try {
-      head = await this.#headOf(where);
+      const stored = await this.#headOf(where);
+      const head = stored?.head ?? null;
       const first = verdictOf(received.message, head, { received: received.received, strikesMax, isUnmoved: (running) => isUnmoved(where, running), nowMs: wallClockMs() });
       const verdict = await shardVerdict(received.message, where, head, first, this.#o);
       if (verdict === null) return REMOVE;
@@ -167,19 +175,18 @@ export class Handler implements Disposable {
         case 'expire': return await this.#expire(where);
         case 'poison': return await this.#poison(where, head, verdict.strikes);
         // A second message for what runs here.
-        case 'run': return this.has(where) ? { kind: 'again', delayMs: COMMIT_INTERVAL_MS } : await this.#run(received, where, head, verdict, drain);
+        case 'run': return this.has(where) ? { kind: 'again', delayMs: COMMIT_INTERVAL_MS } : await this.#run(received, where, stored, verdict, drain);
       }
     } catch (error) {
       return await this.#failed(received, where, error);
     }
   }
 
-  async #headOf(where: JobKey): Promise<Head | null> {
-    if (!isNamePart(where.tenant) || !isJobName(where.job)) return null;
-    return (await readHead(this.#o.store, where))?.head ?? null;
+  async #headOf(where: JobKey): Promise<StoredHead | null> {
+    return isNamePart(where.tenant) && isJobName(where.job) ? await readHead(this.#o.store, where) : null;
   }
 
-  async #run({ message, receipt }: OurMessage, where: JobKey, head: Head | null, verdict: Extract<Verdict, { kind: 'run' }>, drain: AbortSignal): Promise<Next> {
+  async #run({ message, receipt }: OurMessage, where: JobKey, seen: StoredHead | null, verdict: Extract<Verdict, { kind: 'run' }>, drain: AbortSignal): Promise<Next> {
     const { say, live, clock, sliceMs, throughput } = this.#o;
     const key = jobPrefix(where);
     const { slice, force, alone } = verdict;
@@ -197,13 +204,14 @@ export class Handler implements Disposable {
       using _in = await this.#company.enter(alone, running.signal);
       this.#begun.add(running);
       say({ kind: 'started', where, slice, alone, traceparent: message.traceparent });
-      if (force) await this.#note(where, head, null);
-      const outcome = await this.#slice(running, elsewhere, force);
+      if (force) await this.#note(where, seen?.head ?? null, null);
+      const outcome = await this.#slice(running, elsewhere, force, seen ?? undefined);
       const { ranMs, tokensPerSecond, tokenMs } = running;
       if (tokensPerSecond !== null) this.#o.speeds.ran(running.model, tokensPerSecond, running.width);
       if (outcome.kind === 'parked') {
-        say({ ...outcome, where, why: running.why ?? 'interrupt', ranMs });
-        return running.why === 'cancel' ? REMOVE : running.why === 'memory' ? this.#later : AT_ONCE;
+        const { kind, step, tokens, head } = outcome;
+        say({ kind, where, why: running.why ?? 'interrupt', step, tokens, ranMs });
+        return running.why === 'cancel' ? REMOVE : { ...(running.why === 'memory' ? this.#later : AT_ONCE), head };
       }
       running.finished();
       const { usage, chains, ballots } = outcome.result;
@@ -222,11 +230,11 @@ export class Handler implements Disposable {
     }
   }
 
-  async #slice(running: Running, elsewhere: RemoteReaders, force: boolean): Promise<StoredOutcome> {
+  async #slice(running: Running, elsewhere: RemoteReaders, force: boolean, seen: StoredHead | undefined): Promise<StoredOutcome> {
     const { store, keys, policy, models, live, clock, endings, say } = this.#o;
     const { where, signal } = running;
-    const slice = () => resumeStored({
-      store, where, keys, policy, signal, clock, outbox: endings,
+    const slice = (head?: StoredHead) => resumeStored({
+      store, where, seen: head, keys, policy, signal, clock, outbox: endings,
       session: this.#session, ...this.#threads(), take: force, waitMs: 0,
       onOpened: (job, load) => {
         running.opened(job);
@@ -240,9 +248,10 @@ export class Handler implements Disposable {
       },
       isFollowed: () => live.isFollowed(where) || elsewhere.areThere,
       isEnding: () => running.why === 'cancel',
+      isNearEnd: () => running.isNearEnd,
     });
     try {
-      return await slice();
+      return await slice(seen);
     } catch (error) {
       if (codeOf(error) !== 'ERR_MEMORY' || signal.aborted || this.#begun.size > 1) throw error;
       // Models of jobs before may be what is in the way.
@@ -260,8 +269,8 @@ export class Handler implements Disposable {
     if (this.memoryPressure > PRESSURE_MAX) [...this.#begun].at(-1)?.stop('memory');
   }
 
-  get #later(): Next {
-    return { kind: 'again', delayMs: this.#o.fullMs };
+  get #later() {
+    return { kind: 'again', delayMs: this.#o.fullMs } as const;
   }
 
   #threads(): { readonly threads?: number } {
@@ -315,7 +324,7 @@ export class Handler implements Disposable {
       return this.#later;
     }
     if (code !== undefined && FINAL.includes(code) && (await this.#refuse(where, code, error))) return REMOVE;
-    if (isOfJob(error)) await this.#note(where, await this.#headOf(where).catch(() => null), error);
+    if (isOfJob(error)) await this.#note(where, (await this.#headOf(where).catch(() => null))?.head ?? null, error);
     const delayMs = this.#o.backoffMs(received);
     this.#o.say({ kind: 'failed', where, error, delayMs });
     return { kind: 'again', delayMs };
@@ -369,20 +378,18 @@ export class Handler implements Disposable {
     await (shardOf(where) === null ? telling.catch(() => undefined) : telling);
   }
 
-  /** A continuation is sent before the old message is removed: a crash between leaves two, which are as good as one. */
-  async #settle(message: SliceMessage, receipt: string, where: JobKey, next: Next): Promise<Handled> {
+  /** A continuation is sent before the old message is removed: a crash between leaves two, which are as good as one. `done`: it is to be removed. */
+  async #goOn(message: SliceMessage, receipt: string, where: JobKey, next: Next): Promise<Handled> {
     const { queue } = this.#o;
-    if (next.kind === 'again') {
-      const head = await this.#headOf(where).catch(() => null);
-      // A shard that has ended and is not joined yet is joined by this very message.
-      if (head === null || head.slice === message.slice || (isTerminal(head.state) && shardOf(where) !== null)) {
-        await queue.release(receipt, next.delayMs);
-        return 'again';
-      }
-      const { expiresMs: _, ...rest } = message;
-      if (!isTerminal(head.state)) await queue.send({ ...rest, slice: head.slice }, { delayMs: next.delayMs });
+    if (next.kind === 'remove') return 'done';
+    const head = next.head ?? (await this.#headOf(where).catch(() => null))?.head ?? null;
+    // A shard that has ended and is not joined yet is joined by this very message.
+    if (head === null || head.slice === message.slice || (isTerminal(head.state) && shardOf(where) !== null)) {
+      await queue.release(receipt, next.delayMs);
+      return 'again';
     }
-    await queue.remove(receipt);
+    const { expiresMs: _, ...rest } = message;
+    if (!isTerminal(head.state)) await queue.send({ ...rest, slice: head.slice }, { delayMs: next.delayMs });
     return 'done';
   }
 

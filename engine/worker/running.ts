@@ -13,6 +13,11 @@ interface Sight {
   readonly step: number;
 }
 
+/** The last fifth of a slice, at most so much of it. */
+const NEAR_END_MS_MAX = 5_000;
+/** Of a slice that is shorter than this the end is always near. */
+const NEAR_END_SLICE_MS_MIN = 4_000;
+
 export class Running implements Disposable {
   readonly where: JobKey;
   #model = '';
@@ -26,6 +31,7 @@ export class Running implements Disposable {
   readonly #controller = new AbortController();
   readonly #sliceMs: number;
   #timer: ReturnType<Clock['timeout']> | null = null;
+  #endsMs = Infinity;
   #from: number | null = null;
   #step = 0;
   readonly #reached = new Set<Phase>();
@@ -78,6 +84,11 @@ export class Running implements Disposable {
   /** The first reason counts; null: nobody has asked. */
   get why(): StopReason | null {
     return this.#why;
+  }
+
+  /** The slice's time is almost over. */
+  get isNearEnd(): boolean {
+    return this.#sliceMs >= NEAR_END_SLICE_MS_MIN && this.#endsMs - this.#clock.nowMs() <= Math.min(NEAR_END_MS_MAX, this.#sliceMs / 5);
   }
 
   /** As far as it has come here. */
@@ -138,6 +149,7 @@ export class Running implements Disposable {
 
   #startTimer(): ReturnType<Clock['timeout']> {
     const timer = this.#clock.timeout(this.#sliceMs);
+    this.#endsMs = this.#clock.nowMs() + this.#sliceMs;
     timer.signal.addEventListener('abort', () => this.end('slice'), { once: true });
     return timer;
   }

@@ -133,7 +133,8 @@ export class Worker implements LiveFeed {
 
   /** One message that came in another way than by asking the queue, and until when: as an invocation does. It is settled with the queue as any other. */
   async handle(received: ReceivedMessage, drain: AbortSignal): Promise<Handled> {
-    const handled = await this.#handler.handle(received, drain);
+    const { settled } = await this.#handler.handle(received, drain);
+    const handled = await settled;
     await this.#tellRates(undefined);
     return handled;
   }
@@ -200,17 +201,21 @@ export class Worker implements LiveFeed {
   async #work(): Promise<void> {
     const { queue } = this.#o;
     const { signal } = this.#stop;
+    let settled: Promise<unknown> = Promise.resolve();
     for (let failures = 0; !signal.aborted;) {
       try {
+        // While the one before is removed, which is one call of the queue.
         const [received] = await queue.receive({ max: 1, waitMs: RECEIVE_MS, visibilityMs: this.#o.visibilityMs ?? VISIBILITY_MS, signal });
         failures = 0;
-        if (received !== undefined) await this.#handler.handle(received, signal);
+        await settled;
+        if (received !== undefined) ({ settled } = await this.#handler.handle(received, signal));
       } catch (error) {
-        if (signal.aborted) return;
+        if (signal.aborted) break;
         this.#say({ kind: 'trouble', doing: 'receive', error });
         await untilAborted(this.#clock, this.#backoffMs(failures++), signal);
       }
     }
+    await settled;
   }
 
   /** At the start and every minute: what lost its message or its worker is sent again. */

@@ -131,6 +131,17 @@ export function describeS3Faults(name: string, start: (() => Promise<S3Peer>) | 
       }
     });
 
+    test('a body that is damaged on its way is refused by the store and sent again, one too large to be hashed and a part of an upload too', async () => {
+      const store = behind({ random: () => 0 });
+      for (const bytes of [MIB, 70 * MIB]) {
+        const count = misbehave(({ method: verb, url }) => verb === 'PUT' && (bytes === MIB || url.includes('partNumber=2')), { kind: 'damage' });
+        const body = Buffer.alloc(bytes, 7);
+        expect(await store.put('large', [body])).toMatchObject({ kind: 'written' });
+        expect(count()).toBe(2);
+        expect(Buffer.concat((await store.get('large', LIMIT))?.chunks ?? []).equals(body)).toBe(true);
+      }
+    });
+
     test('the whole object for a range is never taken for the range', async () => {
       const store = behind({ clock: new HastyClock(PAUSE_MS_MAX), random: () => 0.9, deadlineMs: 20_000 });
       await store.put('object', text('0123456789'));

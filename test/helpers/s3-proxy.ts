@@ -14,10 +14,11 @@ import type { S3Peer } from './s3-peer.ts';
  * - `answer`: the store is never asked.
  * - `hang`: nothing is ever answered.
  * - `whole_body`: a ranged GET is answered with 200 and the whole object.
+ * - `damage`: one bit of the request's body is another when it arrives.
  * - `no_conditions`: a PUT is done without its If-Match or If-None-Match.
  */
 export type Misdeed =
-  | { readonly kind: 'pass' | 'drop_reply' | 'hang' | 'whole_body' | 'no_conditions' }
+  | { readonly kind: 'pass' | 'drop_reply' | 'hang' | 'whole_body' | 'damage' | 'no_conditions' }
   | { readonly kind: 'cut_body'; readonly bytes: number; readonly politely: boolean }
   | { readonly kind: 'answer'; readonly status: number; readonly code: string };
 
@@ -50,6 +51,7 @@ export async function startProxy(peer: S3Peer): Promise<S3Proxy> {
   async function serve(misdeed: Misdeed, incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
     if (misdeed.kind === 'hang') return;
     const body = Buffer.concat(await incoming.toArray() as Buffer[]);
+    if (misdeed.kind === 'damage') body[body.byteLength >> 1]! ^= 1;
     if (misdeed.kind === 'answer') return void outgoing.writeHead(misdeed.status, { 'content-type': 'application/xml' }).end(`<Error><Code>${misdeed.code}</Code><Message>as told</Message></Error>`);
     const key = decodeURIComponent(new URL(incoming.url ?? '', upstream).pathname.slice(peer.bucket.length + 2));
     if (misdeed.kind === 'no_conditions' && incoming.method === 'PUT') {

@@ -1,0 +1,129 @@
+/** What lies between two slices of a job: what its worker has just read or left is not read again, and little is left to write when its time is over. */
+import { describe, expect, test } from 'vitest';
+
+import { MemoryStore } from '../../engine/adapters/memory.ts';
+import { Checkpointer, DEFAULT_POLICY } from '../../engine/job/checkpointer.ts';
+import { createJob } from '../../engine/kv/create.ts';
+import { openKeys } from '../../engine/kv/seal.ts';
+import { takeJob } from '../../engine/kv/take.ts';
+import type { RunReport } from '../../engine/runtime/native.ts';
+import { Running } from '../../engine/worker/running.ts';
+import { Throughput } from '../../engine/worker/throughput.ts';
+import { JOB, openTiny, stepTo } from '../failures/cut.ts';
+import { ManualClock } from '../helpers/clock.ts';
+import { through } from '../helpers/through.ts';
+import { Bench, LONG, quiet, SHORT, whereIs } from './support.ts';
+
+describe('between two slices', () => {
+  test('head, manifest and spec are read once, then the head is swapped, and only then is what it names read, each object once; what was restored is not written again', async () => {
+    await using bench = new Bench();
+    const marks: { readonly kind: 'parked' | 'begun'; readonly at: number }[] = [];
+    // Of more native calls than one, so that no machine is fast enough to end it in its first slice.
+    const spec = { ...LONG, budget: { length: 300, width: 2 } };
+    const where = await bench.submit('sums', spec, { send: false });
+    bench.worker({
+      policy: {}, sliceMs: 1, slots: 1, reconcileMs: 1e9,
+      onEvent: ({ kind }) => void ((kind === 'parked' || kind === 'begun') && marks.push({ kind, at: bench.store.log.length })),
+    });
+    await bench.send('sums');
+    await bench.event('ended', 'sums');
+    const prefix = `kv/${where.tenant}/${where.job}/`;
+    /** As `get HEAD` or `put t`. */
+    const said = (from: number, to: number) => bench.store.log.slice(from, to).filter(({ key }) => key.startsWith(prefix)).map(({ kind, key }) => ({ what: `${kind} ${key.slice(prefix.length).split(/[/-]/)[0]}`, key }));
+    const slices = marks.flatMap(({ kind, at }, i) => (kind === 'begun' && i > 0 ? [{ parked: marks[i - 1]?.at ?? 0, begun: at, next: marks[i + 1]?.at }] : []));
+    expect(slices.length).toBeGreaterThan(0);
+    for (const { parked, begun, next } of slices) {
+      const calls = said(parked, begun);
+      const [head, manifest, spec, swap, ...objects] = calls.map(({ what }) => what);
+      expect([head, ...[manifest, spec].sort(), swap]).toEqual(['get HEAD', 'get m', 'get spec', 'put HEAD']);
+      expect(objects.every((what) => ['get j', 'get s', 'get t'].includes(what))).toBe(true);
+      expect(new Set(calls.slice(4).map(({ key }) => key)).size).toBe(objects.length);
+      // Of the slice: its end, and nothing before it.
+      if (next !== undefined) expect(said(begun, next).filter(({ what }) => what === 'put m')).toHaveLength(1);
+    }
+    expect(await bench.result('sums')).toEqual(await quiet(spec));
+  });
+
+  test('the next message is not kept waiting while the last is removed, and a worker that drains waits for both', async () => {
+    await using bench = new Bench();
+    let remove: () => void = () => undefined;
+    const held = new Promise<void>((resolve) => (remove = resolve));
+    let removals = 0;
+    const queue = through(bench.queue, {
+      remove: async (receipt, options) => {
+        if (++removals === 1) await held;
+        await bench.queue.remove(receipt, options);
+      },
+    });
+    const asked: number[] = [];
+    const worker = bench.worker({
+      queue: through(queue, {
+        receive: async (options) => {
+          const received = await bench.queue.receive(options);
+          if (received.length > 0) asked.push(removals);
+          return received;
+        },
+      }),
+      slots: 1, reconcileMs: 1e9,
+    });
+    await bench.submit('first', SHORT);
+    await bench.submit('second', SHORT);
+    await bench.event('ended', 'first');
+    while (asked.length < 2) await new Promise((resolve) => setTimeout(resolve, 5));
+    const drained = worker.drain({ deadlineMs: 20_000 });
+    expect(await Promise.race([drained, new Promise((resolve) => setTimeout(() => resolve('waits'), 50))])).toBe('waits');
+    remove();
+    expect(await drained).toBe(true);
+    expect(removals).toBeGreaterThanOrEqual(1);
+  });
+});
+
+describe('near its end', () => {
+  test('a slice that lasts long enough says so in its last fifth, five seconds at most', () => {
+    for (const [sliceMs, nearMs] of [[10_000, 8_000], [600_000, 595_000], [3_000, Infinity]] as const) {
+      const clock = new ManualClock();
+      using running = new Running(whereIs('sums'), sliceMs, clock, new Throughput(clock));
+      running.look({ step: 1, prefilled: true, chains: [] } as unknown as RunReport);
+      const at = nearMs === Infinity ? sliceMs : nearMs;
+      clock.advance(at - 1);
+      expect(running.isNearEnd).toBe(false);
+      clock.advance(1);
+      expect(running.isNearEnd).toBe(nearMs !== Infinity);
+    }
+  });
+
+  test('what there is is written once, unless little has come since the last write, and the rest at the end', async () => {
+    const store = new MemoryStore();
+    const clock = new ManualClock();
+    using engine = await openTiny();
+    const where = whereIs('sums');
+    await createJob(store, where, '{}');
+    const lease = await takeJob(store, where, { owner: 'test' });
+    const { layoutId, numericsId } = await engine.identity();
+    using keys = await openKeys(null, where, null);
+    using run = engine.createRun(JOB);
+    await run.prefill();
+    let isNearEnd = false;
+    const checkpointer = new Checkpointer({
+      run, lease, seal: keys.own, wrapped: () => null, clock, policy: DEFAULT_POLICY, slices: () => [], adopted: [], elapsedMs: 0, isNearEnd: () => isNearEnd,
+      base: {
+        layoutId, numericsId, modelId: 'tiny', step: 0, elapsedMs: 0, ended: null, slices: [], promptTokens: JOB.prompt.length, promptTail: null, journal: [], keys: null,
+        chains: [...JOB.lengths].map(() => ({ tokens: 0, finish: null, segments: [], tails: [] })),
+      },
+    });
+    const writtenAfter = async (step: number, ms: number) => {
+      await stepTo(run, step);
+      clock.advance(ms);
+      await checkpointer.boundary(run.report());
+      await checkpointer.drain();
+      return lease.manifest?.step;
+    };
+    expect(await writtenAfter(0, 0)).toBe(0);
+    expect(await writtenAfter(4, 5_000)).toBe(0);
+    isNearEnd = true;
+    expect(await writtenAfter(8, 0)).toBe(8);
+    expect(await writtenAfter(12, 5_000)).toBe(8);
+    await checkpointer.close('parked', null);
+    expect(lease.manifest?.step).toBe(12);
+  });
+});
