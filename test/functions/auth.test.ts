@@ -312,3 +312,12 @@ describe('whoever guesses keys', () => {
     expect(seen).toEqual(['127.0.0.1', '198.51.100.2', '203.0.113.9']);
   });
 });
+
+test('a port that is in use is refused, with the option by which another is chosen', async () => {
+  const options = { fetch: () => new Response(''), host: '127.0.0.1' };
+  const listening = await listen({ ...options, port: 0 });
+  const port = Number(new URL(listening.url).port);
+  await expect(listen({ ...options, port })).rejects.toMatchObject({ code: 'ERR_OPTION', message: expect.stringContaining('choose another with --port') as unknown });
+  await expect(listen({ ...options, port, option: '--metrics-port' })).rejects.toMatchObject({ message: expect.stringContaining('choose another with --metrics-port') as unknown });
+  await listening.end();
+});
