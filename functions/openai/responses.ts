@@ -55,7 +55,7 @@ export function responses(registry: Registry): void {
   endpoint(registry, {
     method: 'get', path: '/v1/responses/{id}', tag: TAG, summary: 'Look at a response, or follow it', scope: 'read',
     description: 'With `stream`, its events from after `starting_after`, a `sequence_number`: the same from every instance.',
-    query: z.strictObject({ stream: flag.optional(), starting_after: z.coerce.number().int().min(0).max(Number.MAX_SAFE_INTEGER).optional() }),
+    query: z.strictObject({ stream: flag.optional(), starting_after: z.coerce.number().int().min(0).max(Number.MAX_SAFE_INTEGER).optional(), include_obfuscation: z.literal('false').optional() }),
     responses: answers,
   }, async ({ c, caller: { tenant }, query, signal, id, hold }) => {
     if (query.stream !== true && query.starting_after !== undefined) throw new HttpError('invalid_value', 'starting_after needs stream=true.', { param: 'starting_after' });
