@@ -24,8 +24,11 @@ export interface Endpoint<B extends z.ZodType, Q extends z.ZodType> {
   readonly summary: string;
   readonly description?: string | undefined;
   readonly scope: Scope;
-  /** Makes work: refused while jobs wait too long or the server drains. */
-  readonly loads?: boolean | undefined;
+  /**
+   * Makes work: refused while jobs wait too long or the server drains, or the tenant has as many jobs as it may. `named`: it makes none under a key or
+   * id that stands for one, and leaves the last of these to whoever finds out (Asked.admit).
+   */
+  readonly loads?: 'always' | 'named' | undefined;
   readonly body?: B | undefined;
   /** A form that the endpoint reads itself (upload.ts); for the documentation. */
   readonly form?: z.ZodObject | undefined;
@@ -44,6 +47,8 @@ export interface Asked<B, Q> {
   readonly signal: AbortSignal;
   /** The `{id}` of the path. */
   readonly id: string;
+  /** Before a job is made. @throws HttpError too_many_jobs */
+  admit(): Promise<void>;
   /** The request goes on after its answer has begun, until the returned function is called. */
   hold(): () => void;
 }
@@ -102,7 +107,10 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
       c.set('rates', admitted.headers);
       // After the rate: refusals count too.
       requireScope(caller, declared.scope);
-      if (declared.loads === true) await refuseMore(services, caller, c.req.raw.signal);
+      const room = () => refuseMany(services, caller, c.req.raw.signal);
+      const isNamed = declared.loads === 'named' && (declared.method === 'put' || c.req.raw.headers.has('idempotency-key'));
+      if (declared.loads !== undefined) await refuseMore(services);
+      if (declared.loads !== undefined && !isNamed) await room();
       const query = schema === undefined ? undefined : check(schema, queryOf(c.req.raw));
       body = declared.body === undefined ? undefined : check(declared.body, await readJson(c.req.raw, services.clock));
       trace.model((body as { readonly model?: unknown } | undefined)?.model);
@@ -113,6 +121,7 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
         query: query as z.infer<Q>,
         signal: c.req.raw.signal,
         id: c.req.param('id') ?? '',
+        admit: isNamed ? room : async () => undefined,
         hold: () => {
           held = true;
           return release;
@@ -166,11 +175,14 @@ function document<B extends z.ZodType, Q extends z.ZodType>(app: App, { body, fo
   });
 }
 
-async function refuseMore({ platform, queueAgeMs }: Services, { tenant, limits }: Caller, signal: AbortSignal): Promise<void> {
+async function refuseMore({ platform, queueAgeMs }: Services): Promise<void> {
   const health = await platform.health();
   const headers = { 'retry-after': `${HTTP_LIMITS.SHED_RETRY_S}` };
   if (health.state === 'draining') throw new HttpError('draining', 'The server is going down and takes no new work.', { headers });
   if (health.queueAgeMs > queueAgeMs) throw new HttpError('overloaded', `Jobs have waited for ${Math.round(health.queueAgeMs)} ms; try again later.`, { headers });
+}
+
+async function refuseMany({ platform }: Services, { tenant, limits }: Caller, signal: AbortSignal): Promise<void> {
   const most = limits?.jobs;
   if (most !== undefined && (await platform.live(most, { tenant, signal })) >= most) {
     throw new HttpError('too_many_jobs', `The API key may have ${most} jobs that have not ended; try again when one has.`, { headers: { 'retry-after': `${HTTP_LIMITS.JOBS_RETRY_S}` } });

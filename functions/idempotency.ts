@@ -42,6 +42,8 @@ export interface SubmitAs {
   /** The client's own name of the job (PUT). */
   readonly id?: string | undefined;
   readonly key: string | undefined;
+  /** Of Asked. Default: there is always room. */
+  readonly admit?: (() => Promise<void>) | undefined;
   /** The job whose answer the request goes on from, by the name that the client gave it. */
   readonly previous?: { readonly job: string; readonly param: string } | undefined;
   /** As what it is asked for, for webhooks. Default: as a job. */
@@ -54,9 +56,9 @@ export interface SubmitAs {
  * Not cut short by a client that goes: half a job could be neither found nor cancelled.
  * @throws HttpError used_for_another, erased, previous_response_not_found, overloaded, EngineError
  */
-export async function submit({ platform, clock }: Services, spec: JobSpec, { tenant, id, key, previous, via, trace }: SubmitAs): Promise<JobView> {
+export async function submit({ platform, clock }: Services, spec: JobSpec, { tenant, id, key, admit, previous, via, trace }: SubmitAs): Promise<JobView> {
   using timer = clock.timeout(HTTP_LIMITS.SUBMIT_MS);
-  const options = { tenant, id, idempotencyKey: key, previous: previous?.job, via, traceparent: trace, signal: timer.signal };
+  const options = { tenant, id, idempotencyKey: key, admit, previous: previous?.job, via, traceparent: trace, signal: timer.signal };
   try {
     return await once(id === undefined ? 'idempotency-key' : 'id', async () => await platform.submit(spec, options));
   } catch (error) {

@@ -25,6 +25,8 @@ export interface SubmitOptions extends CallerOptions {
   readonly id?: string | undefined;
   /** Two calls with one key and body make one job. */
   readonly idempotencyKey?: string | undefined;
+  /** Asked before the job is made, and not if it is there already; what it throws refuses it. */
+  readonly admit?: (() => Promise<void>) | undefined;
   /** The job that has given an answer, to which the spec's messages are the next turn. */
   readonly previous?: string | undefined;
   /** As what it is asked for, for whoever is told of its end. Default: as a job. */

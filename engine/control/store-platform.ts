@@ -104,7 +104,7 @@ export class StorePlatform implements Platform {
     this.#backlog = new Backlog({ queue, store, clock: this.#clock, freshMs });
   }
 
-  async submit(spec: JobSpec, { tenant, id, idempotencyKey, previous, via, traceparent, signal }: SubmitOptions): Promise<JobView> {
+  async submit(spec: JobSpec, { tenant, id, idempotencyKey, admit, previous, via, traceparent, signal }: SubmitOptions): Promise<JobView> {
     const { store, keys, shelf } = this.#options;
     const { where, createdMs } = this.#newKey(tenant, id);
     const said = previous === undefined ? null : await this.#said(keyOf(tenant, previous), signal);
@@ -116,7 +116,7 @@ export class StorePlatform implements Platform {
     const stored = storedSpecOf(parsed, job, modelId, said === null ? null : continuationOf(job, modelId, said));
     const text = JSON.stringify(stored);
     const sealed = await sealSpec(text, where, keys, { signal });
-    const created = await createJob(store, where, sealed, { idempotencyKey, createdMs, via, plan: planOf(stored, plannedTokens(job)), shards: parsed.shards, isSame: holds(text, keys, { signal }), signal });
+    const created = await createJob(store, where, sealed, { idempotencyKey, admit, createdMs, via, plan: planOf(stored, plannedTokens(job)), shards: parsed.shards, isSame: holds(text, keys, { signal }), signal });
     return await this.#announced(created.where, traceparent, signal);
   }
 

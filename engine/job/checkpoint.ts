@@ -66,6 +66,11 @@ export function contentOf(checkpoint: Checkpoint): ManifestContent {
   };
 }
 
+/** Index within its job of the checkpoint's first chain: by that its journals know it. */
+export function firstOf({ vote }: Pick<Checkpoint, 'vote'>): number {
+  return vote?.first ?? 0;
+}
+
 /** The prompt's pages, which its chains share. */
 export function promptSegments(checkpoint: Checkpoint): readonly ObjectRef[] {
   return checkpoint.chains.map(({ segments }) => segments.filter(isOfPrompt)).find((segments) => segments.length > 0) ?? [];

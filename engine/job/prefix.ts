@@ -13,9 +13,9 @@ import { openKeys } from '../kv/seal.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import type { NativeEngine, NativeRun, RunOptions } from '../runtime/native.ts';
-import { type Checkpoint, checkpointOf, promptSegments } from './checkpoint.ts';
+import { type Checkpoint, checkpointOf, firstOf, promptSegments } from './checkpoint.ts';
 import { isRecomputingCheaper } from './planner.ts';
-import { firstOf, READS_AT_ONCE, isLoss, memoryFor, rateOf } from './restore.ts';
+import { READS_AT_ONCE, isLoss, memoryFor, rateOf } from './restore.ts';
 
 export interface PrefixRequest {
   readonly store: ObjectStore;

@@ -5,7 +5,7 @@ import { inParallel } from '../core/waiting.ts';
 import type { ObjectRef } from '../kv/manifest.ts';
 import type { Body } from '../ports/object-store.ts';
 import type { NativeEngine, NativeRun, PreparedMemory, RunOptions, Seal } from '../runtime/native.ts';
-import { type Checkpoint, promptSegments } from './checkpoint.ts';
+import { type Checkpoint, firstOf, promptSegments } from './checkpoint.ts';
 import { isRecomputingCheaper } from './planner.ts';
 
 /** One chain of the run and where it comes from: `source` of the checkpoint's chains, its first `tokens` (null: all), or the prompt (null). */
@@ -209,11 +209,6 @@ function kept({ checkpoint, chains, own, replay }: RestoreRequest, used: readonl
       return { ...from, tokens: tokens ?? from.tokens, tails: from.tails.filter(({ at }) => at <= (tokens ?? Infinity)) };
     }),
   };
-}
-
-/** Index within its job of the checkpoint's first chain: by that its journals know it. */
-export function firstOf({ vote }: Pick<Checkpoint, 'vote'>): number {
-  return vote?.first ?? 0;
 }
 
 function emptied(checkpoint: Checkpoint): Checkpoint {

@@ -24,6 +24,8 @@ export interface CreateOptions extends ProtocolOptions {
   readonly plan?: Plan | undefined;
   /** Of the wall clock, for the listing. Default: now. */
   readonly createdMs?: number | undefined;
+  /** Asked before anything is stored, and not for a job that is there already; what it throws refuses the job. */
+  readonly admit?: (() => Promise<void>) | undefined;
   /** As its spec says. Default: the job is not sharded. */
   readonly shards?: number | undefined;
   /** Whether a stored spec is the one asked for, where that is not its digest alone to say: sealed again it is another text. */
@@ -67,6 +69,7 @@ export async function createJob(store: ObjectStore, where: JobKey, spec: string,
   }
   if (existing !== null) return { where: target, head: await bearShards(protocol, await sameJob(existing.head, isOwn), signal) };
 
+  await options.admit?.();
   // What the key's record names was there before it, and stays.
   const digest = earlier?.spec ?? own;
   if (digest === own) await store.put(jobPrefix(target) + specName(own), [utf8Of(spec)], { signal });

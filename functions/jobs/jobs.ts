@@ -44,19 +44,19 @@ export function jobs(registry: Registry): void {
   const { platform } = services;
 
   endpoint(registry, {
-    method: 'post', path: '/v1/jobs', tag: TAG, summary: 'Submit a job', scope: 'write', loads: true,
+    method: 'post', path: '/v1/jobs', tag: TAG, summary: 'Submit a job', scope: 'write', loads: 'named',
     body: jobRequest, headers: idempotencyHeaders, responses: { 201: one('The job'), ...NATIVE_FAILURES },
-  }, async ({ c, caller: { tenant }, body }) => created(c, await submit(services, jobSpec(body), { tenant, key: idempotencyKey(c.req.raw), trace: c.get('trace') })));
+  }, async ({ c, caller: { tenant }, body, admit }) => created(c, await submit(services, jobSpec(body), { tenant, key: idempotencyKey(c.req.raw), admit, trace: c.get('trace') })));
 
   endpoint(registry, {
-    method: 'put', path: '/v1/jobs/{id}', tag: TAG, summary: 'Submit a job under a name of your own', scope: 'write', loads: true,
+    method: 'put', path: '/v1/jobs/{id}', tag: TAG, summary: 'Submit a job under a name of your own', scope: 'write', loads: 'named',
     description: 'The same body again is the same job; another body is refused with 422.',
     body: jobRequest, responses: { 200: one('The job'), ...NATIVE_FAILURES },
-  }, async ({ c, caller: { tenant }, body, id }) => {
+  }, async ({ c, caller: { tenant }, body, id, admit }) => {
     refuseKey(c.req.raw, 'the id in the address is the key.');
     const named = jobName.safeParse(id);
     if (!named.success) throw new HttpError('invalid_value', `id ${named.error.issues[0]?.message ?? 'is invalid'}.`, { param: 'id' });
-    return shown(c, await submit(services, jobSpec(body), { tenant, id: named.data, key: undefined, trace: c.get('trace') }));
+    return shown(c, await submit(services, jobSpec(body), { tenant, id: named.data, key: undefined, admit, trace: c.get('trace') }));
   });
 
   endpoint(registry, {
@@ -100,7 +100,7 @@ export function jobs(registry: Registry): void {
   });
 
   endpoint(registry, {
-    method: 'post', path: '/v1/jobs/{id}/extend', tag: TAG, summary: 'Go on with more length, chains or reads', scope: 'write', loads: true,
+    method: 'post', path: '/v1/jobs/{id}/extend', tag: TAG, summary: 'Go on with more length, chains or reads', scope: 'write', loads: 'always',
     description: 'A new job, whose chains begin as this one\'s ended.', body: extension, headers: idempotencyHeaders, responses: { 201: one('The new job'), ...NATIVE_FAILURES },
   }, async ({ c, caller: { tenant }, body, signal, id }) => created(c, await child(c.req.raw, body.id, async (names) => await platform.extend(jobId(id), {
     tenant, signal, traceparent: c.get('trace'), ...names, length: body.length, width: body.width, kvReadBudget: body.kv_read_budget,
@@ -108,7 +108,7 @@ export function jobs(registry: Registry): void {
 
   for (const [path, tag, description] of FORKS) {
     endpoint(registry, {
-      method: 'post', path, tag, summary: 'Go another way from a point of a chain', scope: 'write', loads: true, description,
+      method: 'post', path, tag, summary: 'Go another way from a point of a chain', scope: 'write', loads: 'always', description,
       body: branch, headers: idempotencyHeaders, responses: { 201: one('The new job'), ...NATIVE_FAILURES },
     }, async ({ c, caller: { tenant }, body, signal, id }) => created(c, await child(c.req.raw, body.id, async (names) => await platform.fork(jobId(id), {
       tenant, signal, traceparent: c.get('trace'), ...names, chain: body.chain, at: body.at, width: body.width, length: body.length, seed: body.seed === undefined ? undefined : BigInt(body.seed),

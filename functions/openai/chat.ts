@@ -24,19 +24,19 @@ export function chatCompletions(registry: Registry): void {
     summary: 'Answer a chat',
     description: DESCRIPTION,
     scope: 'write',
-    loads: true,
+    loads: 'named',
     body: chatRequest,
     headers: idempotencyHeaders,
     responses: {
       200: { description: 'The completion, or its chunks', content: { 'application/json': { schema: completionSchema }, 'text/event-stream': { schema: sseSchema } } },
       ...OPENAI_FAILURES,
     },
-  }, async ({ c, caller, body, signal, hold }) => {
+  }, async ({ c, caller, body, signal, admit, hold }) => {
     const { tenant } = caller;
     const key = idempotencyKey(c.req.raw);
     refuseUnstored(body.store, { key });
     const { spec, budget } = await chatJob(body, () => services.platform.models({ tenant, signal }));
-    const view = await submit(services, spec, { tenant, key, trace: c.get('trace') });
+    const view = await submit(services, spec, { tenant, key, admit, trace: c.get('trace') });
     c.set('job', view.id);
     const headers = { 'x-ruminate-job': view.id };
     if (body.stream !== true) {

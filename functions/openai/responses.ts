@@ -32,16 +32,16 @@ export function responses(registry: Registry): void {
   const { platform } = services;
 
   endpoint(registry, {
-    method: 'post', path: '/v1/responses', tag: TAG, summary: 'Make a response', scope: 'write', loads: true,
+    method: 'post', path: '/v1/responses', tag: TAG, summary: 'Make a response', scope: 'write', loads: 'named',
     description: 'In the foreground a client that goes away cancels it, unless it gave an Idempotency-Key. Several chains show the elected one at the end.',
     body: responseRequest, headers: idempotencyHeaders, responses: answers,
-  }, async ({ c, caller: { tenant }, body, signal, hold }) => {
+  }, async ({ c, caller: { tenant }, body, signal, admit, hold }) => {
     const key = idempotencyKey(c.req.raw);
     const spec = await responseJob(await resolved(body, (job) => outputOf(job, tenant, signal)), () => platform.models({ tenant, signal }));
     refuseUnstored(body.store, { key, background: body.background });
     const asked = body.previous_response_id;
     const previous = asked === undefined ? undefined : { job: jobOfResponse(asked), param: 'previous_response_id' };
-    const view = await submit(services, spec, { tenant, key, previous, via: body.background === true ? 'response' : undefined, trace: c.get('trace') });
+    const view = await submit(services, spec, { tenant, key, admit, previous, via: body.background === true ? 'response' : undefined, trace: c.get('trace') });
     const keep = body.background === true || key !== undefined;
     if (body.stream === true) return streamed(c, view, { tenant, startingAfter: null, release: hold(), keep, store: body.store });
     c.set('job', view.id);
@@ -55,7 +55,7 @@ export function responses(registry: Registry): void {
   endpoint(registry, {
     method: 'get', path: '/v1/responses/{id}', tag: TAG, summary: 'Look at a response, or follow it', scope: 'read',
     description: 'With `stream`, its events from after `starting_after`, a `sequence_number`: the same from every instance.',
-    query: z.strictObject({ stream: flag.optional(), starting_after: z.coerce.number().int().min(0).max(Number.MAX_SAFE_INTEGER).optional() }),
+    query: z.strictObject({ stream: flag.optional(), starting_after: z.coerce.number().int().min(0).max(Number.MAX_SAFE_INTEGER).optional(), include_obfuscation: z.literal('false').optional() }),
     responses: answers,
   }, async ({ c, caller: { tenant }, query, signal, id, hold }) => {
     if (query.stream !== true && query.starting_after !== undefined) throw new HttpError('invalid_value', 'starting_after needs stream=true.', { param: 'starting_after' });

@@ -5,7 +5,7 @@ import type { Services } from '../context.ts';
 import { type Registry, behind, endpoint, noteFailed } from '../endpoint.ts';
 import { failureOf } from '../errors.ts';
 import { cancelQuietly, waitFor } from '../foreground.ts';
-import { idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
+import { type SubmitAs, idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
 import { frame, sseResponse, sseSchema } from '../sse.ts';
 import { OPENAI_FAILURES, envelopeOf } from './errors.ts';
 import { textFrames, textOfJobs, textSchema } from './text-object.ts';
@@ -17,16 +17,16 @@ first come first. A client that goes away cancels the jobs, unless it gave an Id
 export function textCompletions(registry: Registry): void {
   const { services } = registry;
   endpoint(registry, {
-    method: 'post', path: '/v1/completions', tag: 'OpenAI', summary: 'Go on with a text', description: DESCRIPTION, scope: 'write', loads: true,
+    method: 'post', path: '/v1/completions', tag: 'OpenAI', summary: 'Go on with a text', description: DESCRIPTION, scope: 'write', loads: 'named',
     body: textRequest, headers: idempotencyHeaders,
     responses: {
       200: { description: 'The completion, or its chunks', content: { 'application/json': { schema: textSchema }, 'text/event-stream': { schema: sseSchema } } },
       ...OPENAI_FAILURES,
     },
-  }, async ({ c, caller: { tenant }, body, signal, hold }) => {
+  }, async ({ c, caller: { tenant }, body, signal, admit, hold }) => {
     const key = idempotencyKey(c.req.raw);
     const { specs, echoes, budget } = await textJobs(body, () => services.platform.models({ tenant, signal }));
-    const views = await submitAll(services, specs, tenant, key, c.get('trace'));
+    const views = await submitAll(services, specs, { tenant, key, admit, trace: c.get('trace') });
     const jobs = views.map((view, at) => ({ view, echo: echoes[at] ?? '' }));
     c.set('job', views[0]?.id ?? '');
     const headers = { 'x-ruminate-job': views.map(({ id }) => id).join(', ') };
@@ -55,13 +55,13 @@ export function textCompletions(registry: Registry): void {
 }
 
 /** All or none: those that were made before one is refused are cancelled. */
-async function submitAll(services: Services, specs: readonly JobSpec[], tenant: string, key: string | undefined, trace: string | undefined): Promise<readonly JobView[]> {
+async function submitAll(services: Services, specs: readonly JobSpec[], as: SubmitAs): Promise<readonly JobView[]> {
   const views: JobView[] = [];
   try {
-    for (const [at, spec] of specs.entries()) views.push(await submit(services, spec, { tenant, key: keyOf(key, at), trace }));
+    for (const [at, spec] of specs.entries()) views.push(await submit(services, spec, { ...as, key: keyOf(as.key, at) }));
     return views;
   } catch (error) {
-    if (key === undefined) await cancelAll(services, views, tenant);
+    if (as.key === undefined) await cancelAll(services, views, as.tenant);
     throw error;
   }
 }

@@ -18,6 +18,7 @@ const KEYS: Readonly<Record<string, ApiKey>> = {
   'key-to-look': { tenant: 'anna', scopes: ['read'], rpm: 6_000, concurrent: 100 },
   'key-of-few': { tenant: 'few', scopes: ['read', 'write'], rpm: 2, concurrent: 100 },
   'key-of-two-jobs': { tenant: 'two', scopes: ['read', 'write'], rpm: 6_000, concurrent: 100, jobs: 2 },
+  'key-of-three-jobs': { tenant: 'three', scopes: ['read', 'write'], rpm: 6_000, concurrent: 100, jobs: 3 },
   'key-of-one': { tenant: 'one', scopes: ['read', 'write'], rpm: 6_000, concurrent: 1 },
 };
 const bearer = (key: string) => ({ authorization: `Bearer ${key}` });
@@ -114,9 +115,13 @@ describe('a key', () => {
     const id = await submit('key-of-anna');
     const look = bearer('key-to-look');
     expect((await api.get(`/v1/jobs/${id}`, look)).status).toBe(200);
-    for (const [method, path] of [['POST', '/v1/jobs'], ['PUT', '/v1/jobs/x'], ['POST', '/v1/chat/completions'], ['POST', '/v1/responses'], ['POST', `/v1/jobs/${id}/cancel`], ['DELETE', `/v1/jobs/${id}`], ['POST', `/v1/jobs/${id}/fork`], ['POST', `/v1/jobs/${id}/extend`]] as const) {
-      const response = await fetch(api.url + path, { method, headers: { ...look, 'content-type': 'application/json' }, body: JSON.stringify(JOB) });
-      expect([path, response.status]).toEqual([path, 403]);
+    // What has a body and changes nothing.
+    const looking = ['/v1/quotes', '/v1/checkpoints/{id}/verify'];
+    const changing = (await operations()).filter(({ method, path }) => path.startsWith('/v1/') && method !== 'get' && !looking.includes(path));
+    expect(changing.length).toBeGreaterThanOrEqual(20);
+    for (const { method, path } of changing) {
+      const response = await fetch(api.url + path.replaceAll(/\{\w+\}/g, id), { method: method.toUpperCase(), headers: { ...look, 'content-type': 'application/json' }, ...(method === 'delete' ? {} : { body: JSON.stringify(JOB) }) });
+      expect([method, path, response.status]).toEqual([method, path, 403]);
     }
   });
 
@@ -227,6 +232,30 @@ describe('a rate', () => {
       return (await response.json()) as { id: string };
     }, WAIT);
     for (const job of [after.id, ((await made[1]?.json()) as { id: string }).id]) await api.post(`/v1/jobs/${job}/cancel`, '', headers);
+  });
+
+  test('of jobs that have not ended refuses no repetition, which makes none', async () => {
+    const key = 'key-of-three-jobs';
+    const chat = { model: 'countdown@cr2', messages: [{ role: 'user', content: '1 2 target 3' }], temperature: 5, logit_bias: { 2: -100 }, stream: true };
+    const keyed = (path: string, body: object, name: string) => api.post(path, body, { ...bearer(key), 'Idempotency-Key': name });
+    const named = (name: string, body: object) => fetch(`${api.url}/v1/jobs/${name}`, { method: 'PUT', headers: { 'content-type': 'application/json', ...bearer(key) }, body: JSON.stringify(body) });
+    const jobOf = async (response: Response) => {
+      await response.body?.cancel();
+      return [response.status, response.headers.get('x-ruminate-job') ?? response.headers.get('location')];
+    };
+    const asks = [() => keyed('/v1/jobs', LONG, 'posted'), () => named('put', LONG), () => keyed('/v1/chat/completions', chat, 'chatted')];
+    const made = [];
+    for (const ask of asks) made.push(await jobOf(await ask()));
+    // What is new is refused, under a key or a name as without.
+    for (const refused of [api.post('/v1/jobs', LONG, bearer(key)), keyed('/v1/jobs', LONG, 'new'), named('new', LONG), keyed('/v1/responses', { model: 'countdown@cr2', input: '1' }, 'new')]) expect((await refused).status).toBe(429);
+    const again = [];
+    for (const ask of asks) again.push(await jobOf(await ask()));
+    expect(again).toEqual(made);
+    expect(made.map(([status]) => status)).toEqual([201, 200, 200]);
+    expect((await keyed('/v1/jobs', JOB, 'posted')).status).toBe(422);
+    const { data } = (await (await api.get('/v1/jobs', bearer(key))).json()) as { data: { id: string }[] };
+    expect(data).toHaveLength(3);
+    for (const { id } of data) await api.post(`/v1/jobs/${id}/cancel`, '', bearer(key));
   });
 });
 

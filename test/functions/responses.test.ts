@@ -151,7 +151,7 @@ describe('a response', () => {
     expect((await api.openai.responses.cancel(id)).status).toBe('cancelled');
     expect((await following).at(-1)).toMatchObject({ type: 'response.failed', response: { status: 'cancelled', error: null } });
     // Further than was ever committed, as who read along with the run may have been.
-    const again = await all(await api.openai.responses.retrieve(id, { stream: true, starting_after: 1_000_000 }));
+    const again = await all(await api.openai.responses.retrieve(id, { stream: true, include_obfuscation: false, starting_after: 1_000_000 }));
     expect(again).toMatchObject([{ type: 'response.failed', sequence_number: 1_000_001 }]);
     await api.openai.responses.delete(id);
     await expect(api.openai.responses.retrieve(id)).rejects.toBeInstanceOf(OpenAI.NotFoundError);
@@ -320,5 +320,6 @@ describe('what is refused', () => {
     await expect(api.openai.responses.retrieve('resp_nobody')).rejects.toMatchObject({ status: 404, code: 'job_not_found' });
     const { id } = await api.openai.responses.create({ ...GREEDY, max_output_tokens: 1 });
     expect((await api.get(`/v1/responses/${id}?starting_after=3`)).status).toBe(400);
+    expect((await api.get(`/v1/responses/${id}?stream=true&include_obfuscation=true`)).status).toBe(400);
   });
 });
