@@ -69,7 +69,7 @@ async function redrive(flags: Flags): Promise<void> {
 async function purge(flags: Flags): Promise<void> {
   await withQueue(flags, async (queue, signal) => {
     const purged = await queue.dead.purge({ signal });
-    print(flags.json === true ? JSON.stringify({ purged }) : purged === null ? 'the dead messages are being forgotten' : `${purged === 1 ? '1 dead message was' : `${purged} dead messages were`} forgotten`);
+    print(flags.json === true ? JSON.stringify({ purged }) : `${purged === 1 ? '1 dead message was' : `${purged} dead messages were`} forgotten`);
   });
 }
 

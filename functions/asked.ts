@@ -8,6 +8,7 @@ const PLACES: Readonly<Record<string, readonly string[]>> = {
   compression_ratio: ['hyperscale.compression_ratio', 'budget.compression_ratio'],
   'hyperscale.kv_read_budget': ['hyperscale.kv_read_budget', 'budget.kv_read_budget', 'kv_read_budget'],
   shards: ['hyperscale.shards', 'shards'],
+  'sampling.logit_bias': ['logit_bias', 'sampling.logit_bias'],
   messages: ['messages', 'input', 'prompt', 'raw_prompt'],
   raw_prompt: ['raw_prompt', 'prompt'],
   format: ['response_format.json_schema.schema', 'text.format.schema', 'format', 'tools'],

@@ -32,7 +32,7 @@ export function assemble(options: AppOptions, add: AddEndpoints): App {
       services.log.error({ request: c.get('requestId'), job: c.get('job'), err: thrown }, 'failed');
       c.res = failed(c.req.path, c.get('requestId'), failureOf(thrown));
     }
-    c.res.headers.set('x-request-id', c.get('requestId'));
+    for (const [name, value] of Object.entries({ ...c.get('rates'), 'x-request-id': c.get('requestId') })) c.res.headers.set(name, value);
     const { status } = c.res;
     const fields = { request: c.get('requestId'), method: c.req.method, path: c.req.path, status, ms: services.clock.nowMs() - start, tenant: c.get('caller')?.tenant, job: c.get('job') };
     services.log.info(fields, 'request');

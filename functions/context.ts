@@ -68,7 +68,7 @@ export interface AppEnv {
     /** The address that asks, as the server sees it and not as a header says it; absent: not known, and its failures are not limited. */
     readonly remote?: string | undefined;
   };
-  Variables: { requestId: string; caller?: Caller; job?: string; trace?: string | undefined; /** Of a request that failed: its body. */ asked?: unknown };
+  Variables: { requestId: string; caller?: Caller; /** x-ratelimit-*, of a request that was counted. */ rates?: Readonly<Record<string, string>>; job?: string; trace?: string | undefined; /** Of a request that failed: its body. */ asked?: unknown };
 }
 
 export type App = OpenAPIHono<AppEnv>;

@@ -29,6 +29,7 @@ export interface Endpoint<B extends z.ZodType, Q extends z.ZodType> {
   readonly body?: B | undefined;
   /** A form that the endpoint reads itself (upload.ts); for the documentation. */
   readonly form?: z.ZodObject | undefined;
+  /** Default: a GET or DELETE takes none, and of what has a body the parameters are in there, and its query is not looked at. */
   readonly query?: Q | undefined;
   readonly headers?: z.ZodObject | undefined;
   readonly responses: Responses;
@@ -83,6 +84,7 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
   const { app, services, auth, rates, guesses } = registry;
   document(app, declared, auth !== null);
   const path = declared.path.replaceAll(/\{(\w+)\}/g, ':$1');
+  const schema = declared.query ?? (declared.method === 'get' || declared.method === 'delete' ? NO_QUERY : undefined);
   registry.methods.set(path, [...(registry.methods.get(path) ?? []), declared.method]);
   app.on(declared.method, path, async (c) => {
     const trace = traceRequest(services, c, declared.method, declared.path);
@@ -97,10 +99,11 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
       const caller = await authorize(c.req.raw, auth, guesses, c.env?.remote);
       c.set('caller', caller);
       admitted = rates.admit(caller);
+      c.set('rates', admitted.headers);
       // After the rate: refusals count too.
       requireScope(caller, declared.scope);
       if (declared.loads === true) await refuseMore(services, caller, c.req.raw.signal);
-      const query = declared.query === undefined ? undefined : check(declared.query, c.req.query());
+      const query = schema === undefined ? undefined : check(schema, queryOf(c.req.raw));
       body = declared.body === undefined ? undefined : check(declared.body, await readJson(c.req.raw, services.clock));
       trace.model((body as { readonly model?: unknown } | undefined)?.model);
       const response = await answer({
@@ -115,7 +118,6 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
           return release;
         },
       });
-      for (const [name, value] of Object.entries(admitted.headers)) response.headers.set(name, value);
       trace.answered(response.status);
       // HEAD is answered by GET without its body: a stream that nobody will read ends here, and gives back what it holds.
       if (c.req.raw.method === 'HEAD') await response.body?.cancel();
@@ -129,6 +131,19 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
       if (!held) release();
     }
   });
+}
+
+const NO_QUERY = z.strictObject({});
+
+/** @throws HttpError: of two values one would be ignored. */
+function queryOf({ url }: Request): Record<string, string> {
+  const given = new URL(url).searchParams;
+  const seen = new Set<string>();
+  for (const name of given.keys()) {
+    if (seen.has(name)) throw new HttpError('invalid_value', `${fieldName([name])} must be given once.`, { param: fieldName([name]) });
+    seen.add(name);
+  }
+  return Object.fromEntries(given);
 }
 
 function document<B extends z.ZodType, Q extends z.ZodType>(app: App, { body, form, query, headers, ...declared }: Endpoint<B, Q>, keys: boolean): void {

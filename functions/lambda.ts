@@ -10,7 +10,16 @@ import front from './entries/api.ts';
 front.open();
 
 interface Invocation {
-  readonly requestContext?: { readonly http?: { readonly sourceIp?: string } };
+  readonly requestContext?: { readonly http?: { readonly method?: string; readonly sourceIp?: string } };
+  readonly body?: string | null;
 }
 
-export const handler = streamHandle({ fetch: (request: Request, { requestContext }: Invocation) => front.answer(request, requestContext?.http?.sourceIp) } as never);
+type Handle = (event: Invocation, stream: unknown, context: unknown) => Promise<void>;
+declare const awslambda: { streamifyResponse(handle: Handle): Handle };
+
+const handle = streamHandle({ fetch: (request: Request, { requestContext }: Invocation) => front.answer(request, requestContext?.http?.sourceIp) } as never) as unknown as Handle;
+
+/** A GET with a body is HTTP, and no web Request can be one: here as elsewhere the body is not looked at. */
+export const handler = awslambda.streamifyResponse(async (event, stream, context) => {
+  await handle(/^(GET|HEAD)$/.test(event.requestContext?.http?.method ?? '') ? { ...event, body: null } : event, stream, context);
+});

@@ -11,6 +11,8 @@ export interface ListenOptions {
   readonly host: string;
   /** 0: any that is free. */
   readonly port: number;
+  /** By which of a command's options it is chosen. Default: `--port`. */
+  readonly option?: string | undefined;
   /** How many proxies of ours a request comes through, each of which adds whom it asks for to X-Forwarded-For. Default: none. */
   readonly proxies?: number | undefined;
   /** Before the first request comes. */
@@ -26,11 +28,11 @@ export interface Listening {
 }
 
 /** @throws EngineError ERR_OPTION: the address cannot be listened on. */
-export async function listen({ fetch, host, port, proxies = 0, onServer }: ListenOptions): Promise<Listening> {
+export async function listen({ fetch, host, port, option = '--port', proxies = 0, onServer }: ListenOptions): Promise<Listening> {
   const server = createAdaptorServer({ fetch: (request, { incoming }) => fetch(request, { remote: remoteOf(incoming as IncomingMessage, proxies) }) }) as Server;
   onServer?.(server);
   await new Promise<void>((resolve, reject) => {
-    const failed = (cause: NodeJS.ErrnoException) => reject(new EngineError('ERR_OPTION', `Cannot listen on ${host}:${port}: ${REASONS[cause.code ?? ''] ?? cause.message}.`, { cause }));
+    const failed = (cause: NodeJS.ErrnoException) => reject(new EngineError('ERR_OPTION', `Cannot listen on ${host}:${port}: ${REASONS[cause.code ?? '']?.(option) ?? cause.message}.`, { cause }));
     server.once('error', failed);
     server.listen(port, host, () => {
       server.off('error', failed);
@@ -56,9 +58,9 @@ function remoteOf({ headers, socket }: IncomingMessage, proxies: number): string
   return [...forwarded, socket.remoteAddress].slice(-1 - proxies)[0];
 }
 
-const REASONS: Readonly<Record<string, string>> = {
-  EADDRINUSE: 'the port is in use; choose another with --port',
-  EACCES: 'this user may not use the port; choose another with --port',
-  EADDRNOTAVAIL: 'the host is no address of this machine',
-  ENOTFOUND: 'the host is not known',
+const REASONS: Readonly<Record<string, (option: string) => string>> = {
+  EADDRINUSE: (option) => `the port is in use; choose another with ${option}`,
+  EACCES: (option) => `this user may not use the port; choose another with ${option}`,
+  EADDRNOTAVAIL: () => 'the host is no address of this machine',
+  ENOTFOUND: () => 'the host is not known',
 };

@@ -43,6 +43,9 @@ export interface Round {
   readonly work: Work | null;
 }
 
+/** For writing down what a walk has seen, whose own time may be over: as long as the parts after it can spare. */
+const MEMORY_MS_MAX = 5_000;
+
 /** @example export const handler = reconcilerFunction({ store, queue, … }) */
 export function reconcilerFunction({ store, queue, outbox, batches, deliverer, emf, log, clock = wallClock }: ReconcilerFunctionOptions): ScheduledHandler<Round> {
   return async (_event, context) => {
@@ -55,9 +58,14 @@ export function reconcilerFunction({ store, queue, outbox, batches, deliverer, e
     };
     await inParts({
       async jobs(signal) {
-        const memory = await readWalkMemory(store, { signal });
-        await new Reconciler({ store, queue, clock, outbox, memory, runs: () => false, say }).walk(false, signal);
-        await writeWalkMemory(store, memory, { signal });
+        const memory = await readWalkMemory(store, clock.nowMs(), { signal });
+        try {
+          await new Reconciler({ store, queue, clock, outbox, memory, runs: () => false, say }).walk(false, signal);
+        } finally {
+          // Also of a walk that had no time to be through, or nobody after it would know more than it did.
+          using late = clock.timeout(MEMORY_MS_MAX);
+          await writeWalkMemory(store, memory, { signal: late.signal });
+        }
       },
       batches: (signal) => batches.walk({ signal }),
       // Last: what has ended above is told at once.

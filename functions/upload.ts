@@ -1,7 +1,6 @@
 /** A form with one file, bounded before it is taken apart. */
 import { LIMITS } from '../engine/core/limits.ts';
 import type { Clock } from '../engine/core/clock.ts';
-import { utf8Of } from '../engine/core/bytes.ts';
 import { nextTurn } from '../engine/core/turns.ts';
 import { readBytes } from './body.ts';
 import { HttpError } from './errors.ts';
@@ -70,7 +69,7 @@ async function withoutLongParts(bytes: Uint8Array<ArrayBuffer>, boundary: string
       if (headers < 0) refuseForm();
       const mark = `cut-${crypto.randomUUID()}`;
       contents.set(mark, bytes.subarray(from + headers + 4, end));
-      pieces.push(bytes.subarray(from, from + headers + 4), utf8Of(mark));
+      pieces.push(bytes.subarray(from, from + headers + 4), new TextEncoder().encode(mark));
     } else {
       pieces.push(bytes.subarray(from, end));
     }

@@ -54,6 +54,9 @@ export function workerFunction({ queue, graceMs, ...options }: WorkerFunctionOpt
   // Its models stay loaded while the instance is kept. It takes nothing by itself: it is not started.
   const worker = new Worker({ ...options, queue: settledByLambda(queue) });
   return async ({ Records }, context) => {
+    const beginMs = context.getRemainingTimeInMillis();
+    // Given back at once they would be here again at once, a hundred times within seconds, and then dead, without a word.
+    if (beginMs <= graceMs) throw new EngineError('ERR_OPTION', `RUMINATE_GRACE must be below the function's timeout: it is ${graceMs} ms, and this invocation had ${Math.max(0, beginMs)} ms when it began.`);
     const batchItemFailures: { readonly itemIdentifier: string }[] = [];
     for (const { messageId, body, receiptHandle, attributes, eventSourceARN } of Records) {
       const leftMs = context.getRemainingTimeInMillis() - graceMs;

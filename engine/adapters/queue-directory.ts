@@ -157,9 +157,15 @@ class DirectoryTable implements EntryTable {
       const count = (this.#sent++ & 0xffffff).toString(16).padStart(6, '0');
       const id = `${Math.round(state.sentMs).toString(36)}-${count}${randomBytes(5).toString('hex')}`;
       const draft = path.join(this.#directory, `${HIDDEN}${id}`);
-      await writeFile(draft, formatMessage(message), { flag: 'wx' });
       const name = formatName({ ...state, id });
-      await rename(draft, path.join(this.#directory, name));
+      try {
+        await writeFile(draft, formatMessage(message), { flag: 'wx' });
+        await rename(draft, path.join(this.#directory, name));
+      } catch (error) {
+        // Of a full disk: else each try would leave one, until somebody opens the queue anew.
+        await unlink(draft).catch(() => undefined);
+        throw error;
+      }
       this.#note({ gone: null, come: { name, entry: { ...state, id, message } } });
     });
   }

@@ -3,11 +3,11 @@ import { isJobName, isNamePart } from '../kv/names.ts';
 import type { SliceMessage } from '../ports/queue.ts';
 
 const BYTES_MAX = 1_024;
-const FIELDS = ['v', 'tenant', 'job', 'slice', 'priority', 'expiresMs', 'traceparent'];
+const FIELDS = ['v', 'tenant', 'job', 'slice', 'priority', 'expiresMs', 'failures', 'traceparent'];
 const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 
-export function formatMessage({ v, tenant, job, slice, priority, expiresMs, traceparent }: SliceMessage): string {
-  return JSON.stringify({ v, tenant, job, slice, priority, expiresMs, traceparent });
+export function formatMessage({ v, tenant, job, slice, priority, expiresMs, failures, traceparent }: SliceMessage): string {
+  return JSON.stringify({ v, tenant, job, slice, priority, expiresMs, failures, traceparent });
 }
 
 /** null: none of ours, or of a later version. */
@@ -20,9 +20,9 @@ export function parseMessage(text: string): SliceMessage | null {
     return null;
   }
   if (typeof value !== 'object' || value === null || !Object.keys(value).every((field) => FIELDS.includes(field))) return null;
-  const { v, tenant, job, slice, priority, expiresMs, traceparent } = value as Record<string, unknown>;
+  const { v, tenant, job, slice, priority, expiresMs, failures, traceparent } = value as Record<string, unknown>;
   const known = v === 1 && isName(tenant) && typeof job === 'string' && isJobName(job) && isCount(slice) && (priority === undefined || priority === 'batch') && (expiresMs === undefined || isCount(expiresMs))
-    && (traceparent === undefined || (typeof traceparent === 'string' && TRACEPARENT.test(traceparent)));
+    && (failures === undefined || isCount(failures)) && (traceparent === undefined || (typeof traceparent === 'string' && TRACEPARENT.test(traceparent)));
   return known ? (value as SliceMessage) : null;
 }
 

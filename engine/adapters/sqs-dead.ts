@@ -3,7 +3,7 @@
  * StartMessageMoveTask: what is none of ours stays where it is, and whoever stopped half way goes on.
  */
 import {
-  ChangeMessageVisibilityBatchCommand, DeleteMessageBatchCommand, GetQueueAttributesCommand, PurgeQueueCommand, ReceiveMessageCommand, type Message,
+  ChangeMessageVisibilityBatchCommand, DeleteMessageBatchCommand, GetQueueAttributesCommand, ReceiveMessageCommand, type Message,
 } from '@aws-sdk/client-sqs';
 
 import { EngineError } from '../core/errors.ts';
@@ -45,28 +45,32 @@ export class SqsDeadLetters implements DeadLetters {
   }
 
   async redrive({ signal }: CallOptions = {}): Promise<number> {
-    let sent = 0;
-    for (const url of await this.#urls(signal)) {
-      const foreign: Message[] = [];
-      for (;;) {
-        const some = await this.#receive(url, AT_ONCE, signal);
-        if (some.length === 0) break;
-        const ours = some.filter(({ Body = '' }) => parseMessage(Body) !== null);
-        foreign.push(...some.filter((message) => !ours.includes(message)));
-        await this.#sendAll(ours.flatMap(({ Body = '' }) => parseMessage(Body) ?? []), { signal });
-        await this.#delete(url, ours, signal);
-        sent += ours.length;
-      }
-      await this.#show(url, foreign, signal);
-    }
-    return sent;
+    return await this.#empty(async (ours) => await this.#sendAll(ours.flatMap(({ Body = '' }) => parseMessage(Body) ?? []), { signal }), signal);
   }
 
-  async purge({ signal }: CallOptions = {}): Promise<null> {
+  async purge({ signal }: CallOptions = {}): Promise<number> {
+    return await this.#empty(async () => undefined, signal);
+  }
+
+  /** What is ours is deleted once `before` is done with it. @returns how many. */
+  async #empty(before: (ours: readonly Message[]) => Promise<void>, signal: AbortSignal | undefined): Promise<number> {
+    let deleted = 0;
     for (const url of await this.#urls(signal)) {
-      await insistOnSqs(this.#calls, { url, signal }, (options) => this.#calls.client.send(new PurgeQueueCommand({ QueueUrl: url }), options));
+      const foreign = new Map<string | undefined, Message>();
+      for (;;) {
+        const some = await this.#receive(url, AT_ONCE, signal);
+        const ours = some.filter(({ Body = '' }) => parseMessage(Body) !== null);
+        const theirs = some.filter((message) => !ours.includes(message));
+        // Nothing is left, or so much of others that what came first is seen again.
+        if (ours.length === 0 && theirs.every(({ MessageId }) => foreign.has(MessageId))) break;
+        for (const message of theirs) foreign.set(message.MessageId, message);
+        await before(ours);
+        await this.#delete(url, ours, signal);
+        deleted += ours.length;
+      }
+      await this.#show(url, [...foreign.values()], signal);
     }
-    return null;
+    return deleted;
   }
 
   /** SQS has them in the account and region of their sources. */

@@ -24,7 +24,6 @@ export function verdictOnSqs(error: unknown, url: string): SqsVerdict {
   // Some answer InvalidParameterValue with a sentence.
   if (STALE.has(name) || /receipt handle/i.test(message)) return { kind: 'stale' };
   if (PASSING.has(name)) return { kind: 'again' };
-  if (name === 'PurgeQueueInProgress') return wrong('ERR_QUEUE', 'it was purged within the last minute; try again later.');
   if (DENIED.has(name) || status === 401 || status === 403) return wrong('ERR_QUEUE_CONFIG', `access is denied (${name}); docs/QUEUE.md lists the rights that are needed.`);
   if (status !== undefined && status >= 400 && status < 500 && status !== 408 && status !== 429) return wrong('ERR_QUEUE', `the queue refused the request (${status} ${name}: ${message}).`);
   return { kind: 'again' };

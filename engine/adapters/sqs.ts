@@ -130,7 +130,7 @@ export class SqsQueue implements Queue {
 
   async depth({ signal }: CallOptions = {}): Promise<QueueDepth> {
     const [interactive, batch] = await Promise.all([this.#depthOf(this.url, signal), this.#batchUrl === null ? EMPTY_DEPTH.batch : this.#depthOf(this.#batchUrl, signal)]);
-    return { ...interactive, batch };
+    return { ...interactive, batch, ...(this.#batchUrl === null ? { isMixed: true } : {}) };
   }
 
   /** A record of Lambda's event, as if this queue had received it. @param source the end of its eventSourceARN: the queue's name. */

@@ -2,6 +2,7 @@
 import { keyOf, notFound, refuseErased } from '../control/record.ts';
 import type { CallerOptions, ListOptions } from '../control/platform.ts';
 import { EngineError } from '../core/errors.ts';
+import type { Head } from '../kv/head.ts';
 import type { JobKey } from '../kv/names.ts';
 import { readHead } from '../kv/read.ts';
 import type { KeyProvider } from '../ports/keys.ts';
@@ -24,13 +25,13 @@ export class Catalogue {
     this.options = options;
   }
 
-  /** In order of name, without those that were erased. */
+  /** In order of name, without those that were erased. `after` may be one since: whoever erases a page goes on with the next. What has no head is no job. */
   async list({ tenant, limit, after, signal }: ListOptions): Promise<{ readonly checkpoints: readonly StoredJob[]; readonly more: boolean }> {
     const { store } = this.options;
-    if (after !== undefined) await requireLive(store, keyOf(tenant, after), { signal });
+    if (after !== undefined) await requireKnown(store, keyOf(tenant, after), { signal });
     const checkpoints: StoredJob[] = [];
     for await (const stored of surveyJobs(store, tenant, { after, signal })) {
-      if (stored.content?.head.state === 'erased') continue;
+      if (stored.content?.head.state === 'erased' || isHeadless(stored)) continue;
       if (checkpoints.length === limit) return { checkpoints, more: true };
       checkpoints.push(stored);
     }
@@ -61,12 +62,24 @@ export async function live<T>(store: ObjectStore, id: string, tenant: string, op
   }
 }
 
+/** As whoever died while a job was born left it. */
+function isHeadless({ fault }: StoredJob): boolean {
+  return fault?.cause instanceof EngineError && fault.cause.code === 'ERR_JOB_NOT_FOUND';
+}
+
 async function requireLive(store: ObjectStore, where: JobKey, options: CallOptions): Promise<void> {
+  const head = await requireKnown(store, where, options);
+  if (head !== null) refuseErased(head);
+}
+
+/** null: it is there, and cannot be read. */
+async function requireKnown(store: ObjectStore, where: JobKey, options: CallOptions): Promise<Head | null> {
   try {
     const found = await readHead(store, where, options);
     if (found === null) throw notFound(where.job);
-    refuseErased(found.head);
+    return found.head;
   } catch (error) {
     if (!(error instanceof EngineError && error.code === 'ERR_CHECKPOINT')) throw error;
+    return null;
   }
 }

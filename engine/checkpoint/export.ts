@@ -78,12 +78,16 @@ export async function exportJob(store: ObjectStore, where: JobKey, output: Writa
   }
 }
 
-/** The same job is the same file: no times, no owners. */
+/** The same job is the same file: no times, no owners. @throws what ended the archive meanwhile. */
 async function add(tar: Pack, name: string, body: Body): Promise<void> {
   const size = body.reduce((sum, { byteLength }) => sum + byteLength, 0);
   const entry = tar.entry({ name, size, mode: 0o644, mtime: new Date(0), type: 'file' });
+  // Whoever ends the archive early ends its entry, too: an error that nobody listens for would end the process.
+  const ended: Error[] = [];
+  entry.on('error', (error: Error) => ended.push(error));
   for (const chunk of body) {
     if (!entry.write(chunk)) await room(entry);
+    if (ended[0] !== undefined) throw ended[0];
   }
   entry.end(null);
 }

@@ -10,6 +10,7 @@ import { type Head, isTerminal } from '../kv/head.ts';
 import type { Manifest } from '../kv/manifest.ts';
 import { type JobKey, isNamePart, jobPrefix, rootOf, specName } from '../kv/names.ts';
 import { isMissing, readHead, readSpec } from '../kv/read.ts';
+import { isUnreadable } from '../kv/reason.ts';
 import { readStrikes } from '../kv/strikes.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { SliceMessage } from '../ports/queue.ts';
@@ -50,9 +51,11 @@ export async function readRecord(store: ObjectStore, where: JobKey, options: Cal
   }
 }
 
-/** The head and its manifest. @throws EngineError as `readRecord`. */
+/** The head and its manifest. One that is poisoned because its manifest cannot be read has none. @throws EngineError as `readRecord`. */
 export async function readLive(store: ObjectStore, where: JobKey, options: CallOptions = {}): Promise<Pick<JobRecord, 'head' | 'manifest'>> {
-  const found = await readJob(store, where, options).catch((error: unknown) => {
+  const found = await readJob(store, where, options).catch(async (error: unknown) => {
+    const head = isUnreadable(error) ? (await readHead(store, where, options))?.head : undefined;
+    if (head?.state === 'poisoned') return { head, manifest: null };
     throw withoutPlace(error, where.job);
   });
   refuseErased(found.head);

@@ -1,9 +1,11 @@
 /** A sharded job as its platform sees it: what is spread over the heads of its shards, put together. */
 import { EngineError } from '../core/errors.ts';
 import { inParallel } from '../core/waiting.ts';
+import type { Progress } from '../job/journals.ts';
 import { shardRange } from '../job/shards.ts';
 import { readJob } from '../kv/create.ts';
 import type { Head } from '../kv/head.ts';
+import type { Manifest } from '../kv/manifest.ts';
 import { type JobKey, shardKey } from '../kv/names.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { SliceMessage } from '../ports/queue.ts';
@@ -21,18 +23,26 @@ export function messagesFor(message: SliceMessage, head: Head): readonly SliceMe
   return head.state === 'queued' ? partsOf(head, head).map(({ job }) => ({ ...message, job })) : [message];
 }
 
-/** How far each chain has come as of the last commit of its shard: its parent hears of it only when a chain ends. */
-export async function withChains(store: ObjectStore, view: JobView, head: Head, { signal }: CallOptions): Promise<JobView> {
+/** How far a job, or a shard, has come that has a manifest. */
+export type ProgressOf = (where: JobKey, found: { readonly head: Head; readonly manifest: Manifest }) => Promise<Progress>;
+
+/** How far each chain has come, as its shard says: its parent hears of it only when a chain ends. */
+export async function withChains(store: ObjectStore, view: JobView, head: Head, progressOf: ProgressOf, { signal }: CallOptions): Promise<JobView> {
   const shards = head.join?.shards ?? 0;
   const chains = [...view.chains];
-  const found = await inParallel(shards, READS_AT_ONCE, signal, async (i, stop) => await readJob(store, shardKey(head, i), { signal: stop }).catch((error: unknown) => {
-    // Not born yet; or one that cannot be read, which says so to whoever runs it.
-    if (error instanceof EngineError && (error.code === 'ERR_JOB_NOT_FOUND' || error.code === 'ERR_CHECKPOINT')) return null;
-    throw error;
-  }));
+  const found = await inParallel(shards, READS_AT_ONCE, signal, async (i, stop) => {
+    try {
+      const { head: own, manifest } = await readJob(store, shardKey(head, i), { signal: stop });
+      return manifest === null ? null : await progressOf(shardKey(head, i), { head: own, manifest });
+    } catch (error) {
+      // Not born yet; or one that cannot be read, which says so to whoever runs it.
+      if (error instanceof EngineError && (error.code === 'ERR_JOB_NOT_FOUND' || error.code === 'ERR_CHECKPOINT')) return null;
+      throw error;
+    }
+  });
   for (const [i, shard] of found.entries()) {
     const { first } = shardRange(chains.length, shards, i);
-    shard?.manifest?.chains.forEach(({ tokens, finish }, chain) => (chains[first + chain] = { tokens, finish }));
+    shard?.chains.forEach(({ tokens, finish }, chain) => (chains[first + chain] = { tokens, finish }));
   }
   const unfinished = chains.filter(({ finish }) => finish === null).map(({ tokens }) => tokens);
   return { ...view, chains, step: unfinished.length > 0 ? Math.min(...unfinished) : view.step };

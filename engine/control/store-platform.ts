@@ -9,7 +9,7 @@ import { type ChildOptions, extendJob, forkJob } from '../job/children.ts';
 import { type Said, continuationOf, nextTurn, turnsOf } from '../job/conversation.ts';
 import { Endings, type Told } from '../job/endings.ts';
 import type { JobResult } from '../job/generate.ts';
-import { JournalReader, type Progress, endReason, progressOf } from '../job/journals.ts';
+import { JournalReader, endReason, progressOf } from '../job/journals.ts';
 import { plannedTokens } from '../job/prepare.ts';
 import { resultOf } from '../job/run.ts';
 import { type SpecOutline, holds, sealSpec } from '../job/sealed-spec.ts';
@@ -39,7 +39,7 @@ import { admitJob, quoteView, refuseIgnored } from './quotes.ts';
 import { type JobRecord, endedMs, keyOf, messageOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
 import { KeptRates } from './rates.ts';
 import { RestoredJobs } from './restored.ts';
-import { messagesFor, partsOf, withChains } from './shards.ts';
+import { type ProgressOf, messagesFor, partsOf, withChains } from './shards.ts';
 import { hasResult } from './followed.ts';
 import { type EventOptions, Streams } from './stream.ts';
 import { NO_WORKERS, type WorkerState } from './workers.ts';
@@ -130,7 +130,9 @@ export class StorePlatform implements Platform {
     return await listNewest(this.#options.store, { tenant, nowMs: this.#nowMs(), limit, after, signal }, async (where) => {
       try {
         const record = await readRecord(this.#options.store, where, { signal });
-        return await viewOf(this.#options.store, record, await this.#listed(record, signal), { signal });
+        const view = await viewOf(this.#options.store, record, await this.#listed(record, signal), { signal });
+        // Without a worker it has nothing.
+        return record.head.state === 'queued' ? view : await this.#whole(view, record, async (_, { manifest }) => manifest, signal);
       } catch (error) {
         // Never born, erased, or not to be read: one job takes no other from the list.
         if (error instanceof EngineError && ['ERR_JOB_NOT_FOUND', 'ERR_RESULT_EXPIRED', 'ERR_CHECKPOINT'].includes(error.code)) return null;
@@ -272,16 +274,17 @@ export class StorePlatform implements Platform {
   }
 
   async #view(where: JobKey, signal: AbortSignal | undefined): Promise<JobView> {
-    const { store } = this.#options;
+    const { store, keys } = this.#options;
     const record = await readRecord(store, where, { signal });
-    const progress = record.head.join === undefined ? await this.#progress(record, signal) : record.manifest;
-    const view = await viewOf(store, record, await this.#jobs.outline(record, signal), { progress, signal });
-    return record.head.join === undefined || isTerminal(record.head.state) ? view : await withChains(store, view, record.head, { signal });
+    const { head, manifest } = record;
+    const progress: ProgressOf = async (at, found) => await progressOf(store, at, keys, found, { signal });
+    const view = await viewOf(store, record, await this.#jobs.outline(record, signal), { progress: manifest === null ? null : await progress(where, { head, manifest }), signal });
+    return await this.#whole(view, record, progress, signal);
   }
 
-  async #progress({ where, head, manifest }: JobRecord, signal: AbortSignal | undefined): Promise<Progress | null> {
-    const { store, keys } = this.#options;
-    return manifest === null ? null : await progressOf(store, where, keys, { head, manifest }, { signal });
+  /** Of a sharded job whose chains have not been put together yet, with those of its shards. */
+  async #whole(view: JobView, { head }: JobRecord, progress: ProgressOf, signal: AbortSignal | undefined): Promise<JobView> {
+    return head.join === undefined || hasResult(head.state) ? view : await withChains(this.#options.store, view, head, progress, { signal });
   }
 
   /** A job under a key that is not ours takes no other from the list. */

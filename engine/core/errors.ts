@@ -30,6 +30,7 @@ export const ERROR_CODES = {
   ERR_WEBHOOK_NOT_FOUND: ['caller', 'No webhook or delivery of that name.'],
   ERR_RESULT_EXPIRED: ['caller', 'The result of the job was kept for as long as this platform keeps results, and is gone.'],
   ERR_JOB_CONFLICT: ['caller', 'The job exists with another spec, or is in a state that does not allow this.'],
+  ERR_PARENT_ERASED: ['caller', 'The job that this one goes on from was erased before this one had begun.'],
   ERR_FILE_NOT_FOUND: ['caller', 'No file of that name.'],
   ERR_BATCH_NOT_FOUND: ['caller', 'No batch of that name.'],
   ERR_FENCED: ['caller', 'Another owner has taken the job; nothing more was written.'],

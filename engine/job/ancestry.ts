@@ -29,6 +29,8 @@ export interface Ancestor {
 export interface Ancestors {
   /** false: the parent has nothing to go on from, or was erased. */
   readonly isThere: boolean;
+  /** Nothing will ever be there again. */
+  readonly isErased: boolean;
   /** In order of their chains; none: of a sharded job, those that have these chains have not begun. */
   readonly parts: readonly Ancestor[];
   /** Tokens of a chain that count, where its shard has more; null: all that there are. */
@@ -43,7 +45,7 @@ export async function readAncestors(store: ObjectStore, tenant: string, parent: 
   const where = { tenant, job: parent.job };
   const { head, manifest } = await readJob(store, where, options);
   if (head.join === undefined || head.state === 'erased') {
-    return { isThere: manifest !== null, parts: manifest === null ? [] : [ancestorOf(where, head, manifest)], official: () => null };
+    return { isThere: manifest !== null, isErased: head.state === 'erased', parts: manifest === null ? [] : [ancestorOf(where, head, manifest)], official: () => null };
   }
   const { shards } = head.join;
   const width = outlineOf(await readSpec(store, where, head.spec, options)).lengths.length;
@@ -54,7 +56,7 @@ export async function readAncestors(store: ObjectStore, tenant: string, parent: 
     const found = await readJob(store, shardKey(where, index), options);
     if (found.manifest !== null) parts.push(ancestorOf(shardKey(where, index), found.head, found.manifest));
   }
-  return { isThere: true, parts, official: (chain) => (hasSettled(head) ? (manifest?.chains[chain]?.tokens ?? null) : null) };
+  return { isThere: true, isErased: false, parts, official: (chain) => (hasSettled(head) ? (manifest?.chains[chain]?.tokens ?? null) : null) };
 }
 
 /** Its chains end where its vote was decided, also where a shard went further before it heard of it. */

@@ -4,7 +4,7 @@ import { inParallel } from '../core/waiting.ts';
 import { readJob } from '../kv/create.ts';
 import { type Head, type JobState, type Ref, isTerminal } from '../kv/head.ts';
 import type { Manifest, ObjectRef } from '../kv/manifest.ts';
-import { type JobKey, shardKey, shardOf } from '../kv/names.ts';
+import { type JobKey, shardKey } from '../kv/names.ts';
 import { isMissing, readObject } from '../kv/read.ts';
 import { type JobKeys, openKeys } from '../kv/seal.ts';
 import type { KeyProvider } from '../ports/keys.ts';
@@ -149,14 +149,15 @@ export interface Progress {
  */
 export async function progressOf(store: ObjectStore, where: JobKey, keys: KeyProvider | null, { head, manifest }: { readonly head: Head; readonly manifest: Manifest }, { signal }: CallOptions = {}): Promise<Progress> {
   const { step, chains } = manifest;
+  if (head.journal.length === 0) return { step, chains };
   // Journals of a shard number their chains within the whole job.
-  if (head.journal.length === 0 || shardOf(where) !== null) return { step, chains };
+  const first = manifest.vote?.first ?? 0;
   try {
     using opened = await openKeys(keys, where, manifest, { signal });
     const bodies = await inParallel(head.journal.length, READS_AT_ONCE, signal, async (i, stop) => await readObject(store, where, head.journal[i] as Ref, { signal: stop }));
     const objects = head.journal.map(({ bytes, digest }, i) => ({ chunks: bodies[i] ?? [], bytes, digest, seal: 0 }));
     const counts = await countJournals({ objects, seals: [opened.of(where.job)], checkDigests: true, layoutId: manifest.layoutId }, signal);
-    return counts === null ? { step, chains } : { step: counts.step, chains: chains.map((chain, i) => counts.chains.get(i) ?? chain) };
+    return counts === null ? { step, chains } : { step: counts.step, chains: chains.map((chain, i) => counts.chains.get(first + i) ?? chain) };
   } catch (error) {
     if (error instanceof EngineError && (error.code === 'ERR_CHECKPOINT' || error.code === 'ERR_KEY')) return { step, chains };
     throw error;

@@ -80,6 +80,7 @@ export function promptModel({ resolved, template, tokenizer, info }: LoadedModel
 export function prepare(spec: JobSpec, model: LoadedModel, prompt?: Prompt): PreparedJob {
   const { info, resolved } = model;
   checkRatio(spec, model);
+  checkBias(spec, info.vocabSize);
   const given = prompt ?? promptOf(spec, promptModel(model));
   const calls = callRulesOf(spec, given);
   const task = resolved.card?.task ?? null;
@@ -131,6 +132,12 @@ function checkRatio({ budget }: JobSpec, { resolved, info }: LoadedModel): void 
   if (asked !== ratio) {
     throw new EngineError('ERR_OPTION', `compression_ratio must be ${ratio} for ${resolved.name}, which has one variant of CR ${ratio}; got ${asked}.`);
   }
+}
+
+/** A run would refuse it, too, but only when a worker has taken the job. */
+function checkBias({ sampling }: JobSpec, vocabSize: number): void {
+  const strange = sampling?.logit_bias?.find(([id]) => id >= vocabSize);
+  if (strange !== undefined) throw new EngineError('ERR_OPTION', `sampling.logit_bias must have token ids below ${vocabSize}; got ${strange[0]}.`);
 }
 
 /** @throws EngineError ERR_BUDGET */

@@ -213,6 +213,7 @@ async function originOf(job: PreparedJob, lease: Lease, parent: Parent | null, c
   // The next turn of a conversation is a job of its own, which may save some of its prefill.
   if (parent === null || parent.kind === 'continue') return await nothing();
   const ancestors = await readAncestors(store, where.tenant, parent, job, options);
+  if (ancestors.isErased) throw new EngineError('ERR_PARENT_ERASED', `The job ${parent.job} was erased before this one, which goes on from it, had begun.`);
   if (!ancestors.isThere) throw new EngineError('ERR_CHECKPOINT', `missing: ${parent.job} has nothing to go on from.`);
   for (const { checkpoint } of ancestors.parts) checkIdentity(checkpoint, context);
   const ancestry = ancestryOf(ancestors, parent, job, identity.numericsId);

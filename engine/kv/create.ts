@@ -16,7 +16,7 @@ import { checkpointError } from './reason.ts';
 import { isMissing, readHead, readManifest, readSpec, requireHead, type ReadOptions } from './read.ts';
 
 export interface CreateOptions extends ProtocolOptions {
-  /** Two calls with one key make one job: the first's. */
+  /** Two calls with one key make one job: the first's. The name is then to be one that nobody else has: who comes second takes its spec from under it. */
   readonly idempotencyKey?: string | undefined;
   /** As what it is asked for; of a job that is there already nothing is changed. Default: as itself. */
   readonly via?: Via | undefined;
@@ -73,7 +73,11 @@ export async function createJob(store: ObjectStore, where: JobKey, spec: string,
   if (idempotencyKey !== undefined && earlier === null) {
     const record = formatIdempotent(where, own);
     const kept = parseIdempotent(await putIfAbsent(protocol, idempotentKey(protocol, where, idempotencyKey), record, signal), where);
-    if (kept.job !== where.job || kept.spec !== own) return await createJob(store, where, spec, options);
+    if (kept.job !== where.job || kept.spec !== own) {
+      // Somebody else was first: under our name a prompt would stay behind that nobody could erase.
+      await store.delete([jobPrefix(where) + specName(own)], { signal });
+      return await createJob(store, where, spec, options);
+    }
   }
   await putIndex(store, target, options.createdMs ?? wallClockMs(), { signal });
   const marker: Marker = { spec: digest, via: options.via ?? null, plan: options.plan ?? null, shards: options.shards ?? null };

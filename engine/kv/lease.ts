@@ -133,8 +133,8 @@ export class Lease {
 
   /**
    * Gives the job back when it cannot be run here: parked, with all that is committed, so that the next taker need not wait for a sign of
-   * life. A take that has written nothing of the job is none: its slice's number is free again (a message for it is not stale), and so is
-   * its strike, unless `isStrike`: the fault is in the job, and will be met again elsewhere. A commit whose outcome is not known is in the
+   * life. It is no strike, unless `isStrike`: the fault is in the job, and will be met again elsewhere. A take that has written nothing of
+   * the job is none: its slice's number is free again, and a message for it is not stale. A commit whose outcome is not known is in the
    * head by then, and stays, also if it let the job go itself; or it is refused for ever, because the head has moved.
    */
   async release({ isStrike, signal }: CallOptions & { readonly isStrike: boolean }): Promise<Head> {
@@ -143,8 +143,8 @@ export class Lease {
       await this.#swap(uploads, stop, (head) => {
         isLetGo = head.state !== 'running';
         if (isLetGo) throw letGo(this.where, head.state);
-        if (hasWritten(this.#taken, head)) return { state: 'parked' };
-        return { state: 'parked', slice: head.slice - 1, strikes: isStrike ? head.strikes : head.strikes - 1 };
+        const strikes = isStrike ? head.strikes : Math.max(0, head.strikes - 1);
+        return { state: 'parked', strikes, slice: hasWritten(this.#taken, head) ? head.slice : head.slice - 1 };
       }).catch((error: unknown) => {
         if (!isLetGo) throw error;
       });
@@ -250,7 +250,7 @@ export class Lease {
   }
 }
 
-/** Whether a take has left a mark in the job that a later one builds on: then it stays counted. */
+/** Whether a take has left a mark in the job that a later one builds on: then its slice stays counted. */
 function hasWritten(taken: Head, { manifest, journal }: Head): boolean {
   return manifest?.name !== taken.manifest?.name || journal.some(({ name }) => !taken.journal.some((before) => before.name === name));
 }

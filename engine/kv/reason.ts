@@ -8,6 +8,11 @@ import { EngineError } from '../core/errors.ts';
  */
 export type Reason = 'damaged' | 'truncated' | 'layout' | 'model' | 'numerics' | 'numerics_drift' | 'format' | 'missing' | 'identity';
 
+/** Is this the error of what is there no more as it was written, and so never will be? */
+export function isUnreadable(error: unknown): boolean {
+  return error instanceof EngineError && error.code === 'ERR_CHECKPOINT' && /^(damaged|truncated|missing):/.test(error.message);
+}
+
 export function checkpointError(reason: Reason, sentence: string, cause?: unknown): EngineError {
   return new EngineError('ERR_CHECKPOINT', `${reason}: ${sentence}`, cause === undefined ? {} : { cause });
 }

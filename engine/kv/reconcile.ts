@@ -1,6 +1,7 @@
 /** The walk that makes up for lost messages and dead workers: every job that has not ended, and has not moved for a while (DESIGN.md 2). */
 import { EngineError } from '../core/errors.ts';
-import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
+import { inParallel } from '../core/waiting.ts';
+import type { CallOptions, ListedObject, ObjectStore } from '../ports/object-store.ts';
 import { putFirstHead } from './create.ts';
 import { isTerminal, type Head } from './head.ts';
 import { liveHints, livePrefix, parseLiveKey, readMarker } from './hints.ts';
@@ -48,8 +49,7 @@ export async function* reconcile(store: ObjectStore, seen: Sightings, options: R
   const onEnded = options.onEnded ?? (async (where: JobKey, call: CallOptions) => await store.delete(liveHints(where), call));
   const prefix = livePrefix(shard);
   const met = new Set<string>();
-  for await (const { key, writtenAtMs: markedAtMs } of store.list(prefix, { signal })) {
-    const looked = await look(protocol, key, onEnded, signal);
+  for await (const { key, markedAtMs, looked } of lookedAt(protocol, store.list(prefix, { signal }), onEnded, signal)) {
     if (looked === null) continue;
     met.add(key);
     if (looked.kind === 'unreadable') {
@@ -65,6 +65,30 @@ export async function* reconcile(store: ObjectStore, seen: Sightings, options: R
     if (isGone || isUnmoved(seen, key, head.writeNonce, protocol.clock.nowMs(), dueMs)) yield looked;
   }
   for (const key of seen.keys()) if (key.startsWith(prefix) && !met.has(key)) seen.delete(key);
+}
+
+/** Heads that are read at once: one after another, those of some thousand jobs would take minutes. */
+const LOOKS_AT_ONCE = 16;
+
+interface Looked {
+  readonly key: string;
+  readonly markedAtMs: number | undefined;
+  readonly looked: Finding | null;
+}
+
+/** In the order of the listing. */
+async function* lookedAt(protocol: Protocol, markers: AsyncIterable<ListedObject>, onEnded: NonNullable<ReconcileOptions['onEnded']>, signal: AbortSignal | undefined): AsyncGenerator<Looked> {
+  const looksAt = async (some: readonly ListedObject[]) => await inParallel(some.length, LOOKS_AT_ONCE, signal, async (i, stop): Promise<Looked> => {
+    const { key, writtenAtMs: markedAtMs } = some[i] as ListedObject;
+    return { key, markedAtMs, looked: await look(protocol, key, onEnded, stop) };
+  });
+  let some: ListedObject[] = [];
+  for await (const marker of markers) {
+    if (some.push(marker) < LOOKS_AT_ONCE) continue;
+    yield* await looksAt(some);
+    some = [];
+  }
+  yield* await looksAt(some);
 }
 
 /** null: the job has ended, and its marker is gone. */

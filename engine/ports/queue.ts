@@ -12,8 +12,10 @@ export interface SliceMessage {
   readonly slice: number;
   /** Absent: interactive. */
   readonly priority?: 'batch' | undefined;
-  /** Of the wall clock: who has not begun by then need not. Absent: never. */
+  /** Of the wall clock: who has not begun by then need not, if its spec says so too. Absent: never. */
   readonly expiresMs?: number | undefined;
+  /** Slices before it, in a row, that the place where they ran has ended (a full store, say): it waits the longer. Absent: none. */
+  readonly failures?: number | undefined;
   /** Of what asked for the job, for whoever traces: slices are linked to it. Of W3C's form. */
   readonly traceparent?: string | undefined;
 }
@@ -41,6 +43,8 @@ export interface ClassDepth {
 /** Of interactive messages; those of batches apart, because waiting is what they are for. */
 export interface QueueDepth extends ClassDepth {
   readonly batch: ClassDepth;
+  /** The queue does not tell one class from the other: messages of batches are counted among the others. Absent: it does. */
+  readonly isMixed?: boolean;
 }
 
 const EMPTY: ClassDepth = { visible: 0, inFlight: 0, oldestAgeMs: 0 };
@@ -66,8 +70,8 @@ export interface DeadLetters {
   list(options: CallOptions & { readonly max: number }): Promise<readonly DeadMessage[]>;
   /** Sends them again, as if they were new. How many. */
   redrive(options?: CallOptions): Promise<number>;
-  /** Forgets them; their jobs stay what they are. How many; null: the queue does not tell. */
-  purge(options?: CallOptions): Promise<number | null>;
+  /** Forgets them; their jobs stay what they are. How many. */
+  purge(options?: CallOptions): Promise<number>;
 }
 
 /**

@@ -554,8 +554,13 @@ function load(): Addon {
   }
 }
 
-/** This file runs as engine/runtime/native.ts or within dist/cli.mjs: the addon belongs to the nearest package above with our name. */
+/**
+ * This file runs as engine/runtime/native.ts or within dist/cli.mjs: the addon belongs to the nearest package above with our name. RUMINATE_ADDON names another
+ * build of it, as the tests under sanitizers do.
+ */
 function addonFile(): string {
+  const named = process.env.RUMINATE_ADDON ?? '';
+  if (named !== '') return path.resolve(named);
   let folder = path.dirname(fileURLToPath(import.meta.url));
   let missing = 'no ruminate package around this file';
   for (;;) {

@@ -3,29 +3,27 @@
  * its continuation. Every order of these and of crashes between them is safe, because the head alone counts (DESIGN.md 2 and 6).
  */
 import { wallClockMs } from '../core/clock.ts';
-import { ERROR_CODES, EngineError, type ErrorCode, codeOf } from '../core/errors.ts';
-import { ownerHint } from '../core/owner.ts';
+import { type ErrorCode, codeOf } from '../core/errors.ts';
 import { untilAborted } from '../core/waiting.ts';
 import type { CheckpointPolicy } from '../job/checkpointer.ts';
 import { Session, type SessionOptions } from '../job/session.ts';
 import { isOfJob } from '../job/slice.ts';
 import { resumeStored, type StoredOutcome } from '../job/stored.ts';
 import { marginOf } from '../job/vote.ts';
-import { endJob } from '../kv/end.ts';
 import { isTerminal, type Head } from '../kv/head.ts';
 import { isJobName, isNamePart, jobPrefix, shardOf, type JobKey } from '../kv/names.ts';
 import { readHead, type StoredHead } from '../kv/read.ts';
-import { putStrike, readStrikes } from '../kv/strikes.ts';
-import { COMMIT_INTERVAL_MS, takeJob } from '../kv/take.ts';
+import { COMMIT_INTERVAL_MS } from '../kv/take.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ModelFinder } from '../ports/models.ts';
 import type { CallOptions } from '../ports/object-store.ts';
 import { HELD_MS_MAX, type Queue, type ReceivedMessage, type SliceMessage } from '../ports/queue.ts';
 import { Company } from './company.ts';
 import type { WorkerEvent } from './events.ts';
+import { giveUp, note, poison, refuse } from './faults.ts';
 import type { Live } from './live.ts';
 import { RemoteReaders } from './remote-readers.ts';
-import { expire } from './overdue.ts';
+import { expire, isOverdue } from './overdue.ts';
 import { Running } from './running.ts';
 import { shardVerdict, type ShardsOptions } from './shards.ts';
 import type { Speeds } from './speeds.ts';
@@ -67,8 +65,8 @@ export interface Settling {
 
 type OurMessage = ReceivedMessage & { readonly message: SliceMessage };
 
-/** What becomes of a message. `head`: as this worker has left it; absent: it is to be read. */
-type Next = { readonly kind: 'remove' } | { readonly kind: 'again'; readonly delayMs: number; readonly head?: Head | null };
+/** What becomes of a message. `head`: as this worker has left it; absent: it is to be read. `failures`: see SliceMessage. */
+type Next = { readonly kind: 'remove' } | { readonly kind: 'again'; readonly delayMs: number; readonly head?: Head | null; readonly failures?: number };
 
 const REMOVE: Next = { kind: 'remove' };
 const AT_ONCE = { kind: 'again', delayMs: 0 } as const;
@@ -80,7 +78,7 @@ const TURN_MS = 5_000;
 /** A message that is none of ours comes back so often until it is with the dead letters. */
 const FOREIGN_MS = 15 * 60_000;
 /** Wrong on every machine and at every time. */
-const FINAL: readonly ErrorCode[] = ['ERR_OPTION', 'ERR_TOOLS', 'ERR_FORMAT', 'ERR_BUDGET', 'ERR_PROMPT_TOO_LONG', 'ERR_TEMPLATE', 'ERR_TOKENIZER'];
+const FINAL: readonly ErrorCode[] = ['ERR_OPTION', 'ERR_TOOLS', 'ERR_FORMAT', 'ERR_BUDGET', 'ERR_PROMPT_TOO_LONG', 'ERR_TEMPLATE', 'ERR_TOKENIZER', 'ERR_PARENT_ERASED'];
 
 export class Handler implements Disposable {
   readonly #o: HandlerOptions;
@@ -160,10 +158,14 @@ export class Handler implements Disposable {
 
   async #nextOf(received: OurMessage, where: JobKey, drain: AbortSignal): Promise<Next> {
     const { strikesMax, isUnmoved, say } = this.#o;
+    let stored: StoredHead | null = null;
     try {
-      const stored = await this.#headOf(where);
+      stored = await this.#headOf(where);
       const head = stored?.head ?? null;
-      const first = verdictOf(received.message, head, { received: received.received, strikesMax, isUnmoved: (running) => isUnmoved(where, running), nowMs: wallClockMs() });
+      const { message: { expiresMs = Infinity } } = received;
+      // A message only says when to look.
+      const isLate = head?.state === 'queued' && expiresMs <= wallClockMs() && (await isOverdue(where, head, this.#o));
+      const first = verdictOf(received.message, head, { received: received.received, strikesMax, isUnmoved: (running) => isUnmoved(where, running), isLate });
       const verdict = await shardVerdict(received.message, where, head, first, this.#o);
       if (verdict === null) return REMOVE;
       switch (verdict.kind) {
@@ -172,13 +174,19 @@ export class Handler implements Disposable {
           return REMOVE;
         }
         case 'wait': return { kind: 'again', delayMs: verdict.delayMs ?? COMMIT_INTERVAL_MS };
-        case 'expire': return await this.#expire(where);
-        case 'poison': return await this.#poison(where, head, verdict.strikes);
+        case 'expire': {
+          await expire(where, this.#o);
+          return REMOVE;
+        }
+        case 'poison': {
+          await poison(where, head, verdict.strikes, this.#o);
+          return REMOVE;
+        }
         // A second message for what runs here.
         case 'run': return this.has(where) ? { kind: 'again', delayMs: COMMIT_INTERVAL_MS } : await this.#run(received, where, stored, verdict, drain);
       }
     } catch (error) {
-      return await this.#failed(received, where, error);
+      return await this.#failed(received, where, stored?.head ?? null, error);
     }
   }
 
@@ -204,7 +212,7 @@ export class Handler implements Disposable {
       using _in = await this.#company.enter(alone, running.signal);
       this.#begun.add(running);
       say({ kind: 'started', where, slice, alone, traceparent: message.traceparent });
-      if (force) await this.#note(where, seen?.head ?? null, null);
+      if (force) await note(where, seen?.head ?? null, null, this.#o);
       const outcome = await this.#slice(running, elsewhere, force, seen ?? undefined);
       const { ranMs, tokensPerSecond, tokenMs } = running;
       if (tokensPerSecond !== null) this.#o.speeds.ran(running.model, tokensPerSecond, running.width);
@@ -300,9 +308,9 @@ export class Handler implements Disposable {
       this.#batch.add(running);
       void every(TURN_MS, 'depth', async () => {
         if (this.#running.size < slots) return;
-        const { visible } = await queue.depth({ signal: done.signal });
-        // As many as there are to make room for, the last to come first.
-        if (visible > 0 && [...this.#batch].slice(-visible).includes(running)) running.end('turn');
+        const { visible, isMixed = false } = await queue.depth({ signal: done.signal });
+        // As many as there are to make room for, the last to come first. Where it may be for one of its own batch, jobs would only park for each other, again and again.
+        if (!isMixed && visible > 0 && [...this.#batch].slice(-visible).includes(running)) running.end('turn');
       });
     }
     return {
@@ -313,83 +321,45 @@ export class Handler implements Disposable {
     };
   }
 
-  async #failed({ received }: ReceivedMessage, where: JobKey, error: unknown): Promise<Next> {
+  /** @param seen the head that led to what has failed. */
+  async #failed({ message, received }: OurMessage, where: JobKey, seen: Head | null, error: unknown): Promise<Next> {
+    const { strikesMax, say } = this.#o;
     const code = codeOf(error);
     if (code === 'ERR_JOB_NOT_FOUND') return REMOVE;
     // Someone took it between our look and ours: the next look says what that means for the message.
     if (code === 'ERR_JOB_CONFLICT') return { kind: 'again', delayMs: COMMIT_INTERVAL_MS };
     // It may fit when those that run have ended, or on another machine.
     if (code === 'ERR_MEMORY' && this.#begun.size > 0) {
-      this.#o.say({ kind: 'full', where });
+      say({ kind: 'full', where });
       return this.#later;
     }
-    if (code !== undefined && FINAL.includes(code) && (await this.#refuse(where, code, error))) return REMOVE;
-    if (isOfJob(error)) await this.#note(where, (await this.#headOf(where).catch(() => null))?.head ?? null, error);
-    const delayMs = this.#o.backoffMs(received);
-    this.#o.say({ kind: 'failed', where, error, delayMs });
-    return { kind: 'again', delayMs };
-  }
-
-  /** What is known of the take that a head shows. Only evidence: that it cannot be stored changes nothing. */
-  async #note(where: JobKey, head: Head | null, error: unknown): Promise<void> {
-    if (head === null || head.strikes === 0) return;
-    const { epoch, owner } = head;
-    // A message of the engine's own never holds a prompt; any other's is not known to.
-    const fault = error === null ? { code: null, message: 'Its owner was gone without a word.' }
-      : error instanceof EngineError ? { code: error.code, message: error.message } : { code: 'ERR_INTERNAL', message: error instanceof Error ? error.name : 'thrown' };
-    await putStrike(this.#o.store, where, { epoch, owner, ...fault, atMs: wallClockMs() }).catch(() => undefined);
-  }
-
-  /** The job ends as `failed`. false: it could not be ended now. */
-  async #refuse(where: JobKey, code: ErrorCode, error: unknown): Promise<boolean> {
-    const { store, clock, say } = this.#o;
-    try {
-      const lease = await takeJob(store, where, { owner: ownerHint(), clock, waitMs: 0 });
-      // Before the state, so that whoever finds it failed finds out why.
-      // The code's own sentence: what was thrown quotes the request, which may be sealed, and is told to the log.
-      const { epoch, owner } = lease.head;
-      await putStrike(store, where, { epoch, owner, code, message: ERROR_CODES[code][1], atMs: wallClockMs() }).catch(() => undefined);
-      await lease.commit({ state: 'failed', manifest: null, objects: [] });
-      say({ kind: 'refused', where, error });
-      await this.#tell(where);
-      return true;
-    } catch {
-      return false;
+    if (code !== undefined && FINAL.includes(code) && (await refuse(where, code, error, this.#o))) return REMOVE;
+    // Also where a slice had written something, and another message goes on from there.
+    const failures = received + (message.failures ?? 0);
+    if (isOfJob(error)) {
+      const head = (await this.#headOf(where).catch(() => null))?.head ?? null;
+      // Not taken: the head has counted nothing.
+      if (head !== null && head.epoch === seen?.epoch && failures >= strikesMax && (await giveUp(where, head, error, this.#o))) return REMOVE;
+      await note(where, head, error, this.#o);
     }
-  }
-
-  async #expire(where: JobKey): Promise<Next> {
-    await expire(where, this.#o);
-    return REMOVE;
-  }
-
-  async #poison(where: JobKey, head: Head | null, strikes: number): Promise<Next> {
-    const { store, clock, say } = this.#o;
-    if (head?.state === 'running') await this.#note(where, head, null);
-    const { changed } = await endJob(store, where, 'poisoned', { clock });
-    if (changed) say({ kind: 'poisoned', where, strikes, evidence: await readStrikes(store, where).catch(() => []) });
-    await this.#tell(where);
-    return REMOVE;
-  }
-
-  /** That it has ended. A marker that stays is found by the reconciler; but the message of a shard is kept until it is joined. */
-  async #tell(where: JobKey): Promise<void> {
-    const telling = this.#o.endings.jobEnded(where);
-    await (shardOf(where) === null ? telling.catch(() => undefined) : telling);
+    const delayMs = this.#o.backoffMs(failures);
+    say({ kind: 'failed', where, error, delayMs });
+    return { kind: 'again', delayMs, failures };
   }
 
   /** A continuation is sent before the old message is removed: a crash between leaves two, which are as good as one. `done`: it is to be removed. */
   async #goOn(message: SliceMessage, receipt: string, where: JobKey, next: Next): Promise<Handled> {
     const { queue } = this.#o;
     if (next.kind === 'remove') return 'done';
+    const { delayMs, failures } = next;
     const head = next.head ?? (await this.#headOf(where).catch(() => null))?.head ?? null;
     // A shard that has ended and is not joined yet is joined by this very message.
     if (head === null || head.slice === message.slice || (isTerminal(head.state) && shardOf(where) !== null)) {
-      await queue.release(receipt, next.delayMs);
+      await queue.release(receipt, delayMs);
       return 'again';
     }
-    const { expiresMs: _, ...rest } = message;
-    if (!isTerminal(head.state)) await queue.send({ ...rest, slice: head.slice }, { delayMs: next.delayMs });
+    const { expiresMs: _, failures: _before, ...rest } = message;
+    if (!isTerminal(head.state)) await queue.send({ ...rest, slice: head.slice, ...(failures === undefined ? {} : { failures }) }, { delayMs });
     return 'done';
   }
 

@@ -27,6 +27,15 @@ export type DueTimes = Map<string, number | null>;
 const LOOKS_MAX = 2_000;
 const AT_ONCE = 8;
 
+/** Whether it waits for its first worker and is past its time. Its spec alone says so: a message may say what it likes. @throws EngineError ERR_CHECKPOINT, ERR_STORE, ERR_CANCELLED. */
+export async function isOverdue(where: JobKey, head: Head, { store }: Pick<OverdueOptions, 'store'>, options: CallOptions = {}): Promise<boolean> {
+  return ((await dueMsIn(store, where, head, options)) ?? Infinity) <= wallClockMs();
+}
+
+async function dueMsIn(store: ObjectStore, where: JobKey, head: Head, options: CallOptions): Promise<number | null> {
+  return await dueMsOf(store, where, head, outlineOf(await readSpec(store, where, head.spec, options)), options);
+}
+
 /**
  * The job ends as `expired`, unless a worker has begun it since it was looked at. A marker that stays is found by the walk.
  * @returns whether it has ended, in whatever way. @throws EngineError as `endJob`.
@@ -53,7 +62,7 @@ export async function expireOverdue(met: readonly Pick<Waiting, 'where' | 'head'
     const { where, head, key } = fresh[i] as Waiting;
     await unlessDamaged(async () => {
       due.set(key, null);
-      due.set(key, await dueMsOf(options.store, where, head, outlineOf(await readSpec(options.store, where, head.spec, { signal: stop })), { signal: stop }));
+      due.set(key, await dueMsIn(options.store, where, head, { signal: stop }));
     }, stop);
   });
   const nowMs = wallClockMs();

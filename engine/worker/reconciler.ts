@@ -8,7 +8,7 @@ import { messageOf } from '../control/record.ts';
 import { WorkCount } from '../control/work.ts';
 import { type Clock, wallClockMs } from '../core/clock.ts';
 import { isOwnerGone, isOwnerHere } from '../core/owner.ts';
-import { throwIfCancelled, untilAborted } from '../core/waiting.ts';
+import { inParallel, throwIfCancelled, untilAborted } from '../core/waiting.ts';
 import { Endings, type Told } from '../job/endings.ts';
 import { outlineOf } from '../job/sealed-spec.ts';
 import type { Head } from '../kv/head.ts';
@@ -43,8 +43,10 @@ const AGAIN_MS = 60_000;
 const AGAIN_MS_MAX = 60 * 60_000;
 /** Looking whether a process lives asks no store. */
 const NEIGHBOURS_MS = 1_000;
-/** Messages between two calls of the queue. */
-const SEND_MAX = 100;
+/** Messages that are sent at once: those of a walk that is cut off between two sendings are left to the next. */
+const SEND_MAX = 20;
+/** Specs that are read at once for them. */
+const LOOKS_AT_ONCE = 16;
 
 /** Times are of the walker's clock. */
 export interface WalkMemory {
@@ -57,6 +59,12 @@ export interface WalkMemory {
 export interface Sent {
   readonly writeNonce: string;
   readonly atMs: number;
+  readonly times: number;
+}
+
+/** To be sent again, for the `times` + 1st time. */
+interface Lost extends Pick<Alive, 'where' | 'head'> {
+  readonly key: string;
   readonly times: number;
 }
 
@@ -86,12 +94,26 @@ export class Reconciler {
   async walk(all: boolean, signal: AbortSignal): Promise<void> {
     const { store, queue, clock, runs, say } = this.#o;
     const isEmpty = all || (await this.#isEmpty(signal));
-    const { seen, sent: sentBefore, due } = this.#memory;
-    const sent = new Map<string, Sent>();
-    const messages: SliceMessage[] = [];
+    const { seen, sent, due } = this.#memory;
+    const living = new Set<string>();
+    let lost: Lost[] = [];
     let count = 0;
+    // What is sent is remembered at once: a walk that is cut off, and then begins anew, does not send it again.
     const send = async () => {
-      await queue.sendAll(messages.splice(0), { signal });
+      const messages = await inParallel(lost.length, LOOKS_AT_ONCE, signal, async (i, stop) => {
+        const { where, head } = lost[i] as Lost;
+        const message = await this.#messageOf(where, head, { signal: stop });
+        // It is ended below; a shard may be wanted yet.
+        return shardOf(where) === null && message.expiresMs !== undefined && message.expiresMs <= wallClockMs() ? null : message;
+      });
+      const some = messages.filter((message) => message !== null);
+      if (some.length > 0) await queue.sendAll(some, { signal });
+      for (const [i, { head, key, times }] of lost.entries()) {
+        if (messages[i] === null) continue;
+        sent.set(key, { writeNonce: head.writeNonce, atMs: clock.nowMs(), times: times + 1 });
+        count++;
+      }
+      lost = [];
     };
     const alives: Alive[] = [];
     const neighbours = new Set<string>();
@@ -105,30 +127,27 @@ export class Reconciler {
       },
       onEnded: (where, options) => this.#endings.jobEnded(where, options),
     });
-    for await (const found of walking) {
-      if (found.kind === 'unreadable') {
-        say(found);
-        continue;
+    try {
+      for await (const found of walking) {
+        if (found.kind === 'unreadable') {
+          say(found);
+          continue;
+        }
+        const { where, head } = found;
+        const key = jobPrefix(where);
+        living.add(key);
+        const before = sent.get(key);
+        const known = before?.writeNonce === head.writeNonce ? before : undefined;
+        if (runs(where) || !(isEmpty || head.state === 'running' || this.#stillMs(where) >= PATIENT_MS)) continue;
+        if (known !== undefined && clock.nowMs() - known.atMs < Math.min(AGAIN_MS_MAX, AGAIN_MS * 2 ** (known.times - 1))) continue;
+        lost.push({ where, head, key, times: known?.times ?? 0 });
+        if (lost.length === SEND_MAX) await send();
       }
-      const { where, head } = found;
-      const key = jobPrefix(where);
-      const before = sentBefore.get(key);
-      const known = before?.writeNonce === head.writeNonce ? before : undefined;
-      if (known !== undefined) sent.set(key, known);
-      if (runs(where) || !(isEmpty || head.state === 'running' || this.#stillMs(where) >= PATIENT_MS)) continue;
-      if (known !== undefined && clock.nowMs() - known.atMs < Math.min(AGAIN_MS_MAX, AGAIN_MS * 2 ** (known.times - 1))) continue;
-      const message = await this.#messageOf(where, head, { signal });
-      // It is ended below; a shard may be wanted yet.
-      if (shardOf(where) === null && message.expiresMs !== undefined && message.expiresMs <= wallClockMs()) continue;
-      messages.push(message);
-      sent.set(key, { writeNonce: head.writeNonce, atMs: clock.nowMs(), times: (known?.times ?? 0) + 1 });
-      count++;
-      if (messages.length === SEND_MAX) await send();
+      await send();
+    } finally {
+      if (count > 0) say({ kind: 'reconciled', sent: count });
     }
-    if (messages.length > 0) await send();
-    sentBefore.clear();
-    for (const [key, each] of sent) sentBefore.set(key, each);
-    if (count > 0) say({ kind: 'reconciled', sent: count });
+    for (const key of sent.keys()) if (!living.has(key)) sent.delete(key);
     const expired = await expireOverdue(alives, due, { store, clock, say, endings: this.#endings }, { signal });
     // Of a sharded job its shards are the work.
     const working = alives.filter(({ where, head }) => head.join === undefined && !expired.has(jobPrefix(rootOf(where))));

@@ -19,14 +19,14 @@ export interface VerdictOptions {
   readonly strikesMax: number;
   /** Whether nobody has written the head for as long as an owner may be silent; asked only of a running job. */
   readonly isUnmoved: (head: Head) => boolean;
-  /** Of the wall clock. */
-  readonly nowMs: number;
+  /** It has waited longer for its first worker than it was to wait, by its spec. */
+  readonly isLate: boolean;
 }
 
 /** From so many on a job runs alone. */
 const STRIKES_ALONE = 2;
 
-export function verdictOf(message: SliceMessage, head: Head | null, { received, strikesMax, isUnmoved, nowMs }: VerdictOptions): Verdict {
+export function verdictOf(message: SliceMessage, head: Head | null, { received, strikesMax, isUnmoved, isLate }: VerdictOptions): Verdict {
   if (head === null) return { kind: 'drop', why: 'no such job' };
   if (isTerminal(head.state)) return { kind: 'drop', why: 'ended' };
   const force = head.state === 'running';
@@ -34,7 +34,7 @@ export function verdictOf(message: SliceMessage, head: Head | null, { received, 
   // The message of the take that the head shows, and its worker is dead or may be: it has come back, and nothing else tells of the job before the walk.
   const isOfTake = force && (isGone || (received > 1 && message.slice === head.slice - 1));
   if (message.slice < head.slice && !isOfTake) return { kind: 'drop', why: 'older slice' };
-  if (head.state === 'queued' && message.expiresMs !== undefined && message.expiresMs <= nowMs) return { kind: 'expire' };
+  if (head.state === 'queued' && isLate) return { kind: 'expire' };
   if (force && !isGone && !isUnmoved(head)) return { kind: 'wait' };
   if (head.strikes >= strikesMax) return { kind: 'poison', strikes: head.strikes };
   return { kind: 'run', slice: head.slice, force, alone: head.strikes >= STRIKES_ALONE };

@@ -12,10 +12,13 @@ const FORMAT = 'ruminate-walk/1';
 /** Of a hundred thousand jobs. */
 const BYTES_MAX = 32 * 2 ** 20;
 
-/** Empty, if there is none that can be read. @throws EngineError ERR_STORE, ERR_CANCELLED. */
-export async function readWalkMemory(store: ObjectStore, { signal }: CallOptions = {}): Promise<WalkMemory> {
+/**
+ * Empty, if there is none that can be read. @param nowMs what lies beyond it was written by a clock that was wrong, and counts as of now: else nothing
+ * would be sent again until then. @throws EngineError ERR_STORE, ERR_CANCELLED.
+ */
+export async function readWalkMemory(store: ObjectStore, nowMs: number, { signal }: CallOptions = {}): Promise<WalkMemory> {
   const found = await store.get(KEY, { range: { offset: 0, bytes: BYTES_MAX }, bytesMax: BYTES_MAX, signal });
-  return (found === null ? null : parse(textOfBytes(found.chunks))) ?? { seen: new Map(), sent: new Map(), due: new Map() };
+  return (found === null ? null : parse(textOfBytes(found.chunks), nowMs)) ?? { seen: new Map(), sent: new Map(), due: new Map() };
 }
 
 /** What is too large to be read again is not written. @throws EngineError ERR_STORE, ERR_CANCELLED. */
@@ -32,7 +35,7 @@ export async function writeWalkMemory(store: ObjectStore, { seen, sent, due }: W
 }
 
 /** null: it is none of ours. */
-function parse(text: string): WalkMemory | null {
+function parse(text: string, nowMs: number): WalkMemory | null {
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -44,11 +47,11 @@ function parse(text: string): WalkMemory | null {
   const memory: WalkMemory = { seen: new Map(), sent: new Map(), due: new Map() };
   for (const entry of seen as unknown[]) {
     const [key, writeNonce, sinceMs] = rowOf(entry);
-    if (typeof key === 'string' && typeof writeNonce === 'string' && typeof sinceMs === 'number') memory.seen.set(key, { writeNonce, sinceMs });
+    if (typeof key === 'string' && typeof writeNonce === 'string' && typeof sinceMs === 'number') memory.seen.set(key, { writeNonce, sinceMs: Math.min(sinceMs, nowMs) });
   }
   for (const entry of sent as unknown[]) {
     const [key, writeNonce, atMs, times] = rowOf(entry);
-    if (typeof key === 'string' && typeof writeNonce === 'string' && typeof atMs === 'number' && typeof times === 'number') memory.sent.set(key, { writeNonce, atMs, times });
+    if (typeof key === 'string' && typeof writeNonce === 'string' && typeof atMs === 'number' && typeof times === 'number') memory.sent.set(key, { writeNonce, atMs: Math.min(atMs, nowMs), times });
   }
   for (const entry of due as unknown[]) {
     const [key, atMs] = rowOf(entry);

@@ -60,7 +60,8 @@ export function jobs(registry: Registry): void {
   });
 
   endpoint(registry, {
-    method: 'get', path: '/v1/jobs', tag: TAG, summary: 'List your jobs, newest first', scope: 'read',
+    method: 'get', path: '/v1/jobs', tag: TAG, summary: 'List your jobs, by day, newest first', scope: 'read',
+    description: 'Of one day (UTC) by name from the last: for ids that the server drew that is newest first, too.',
     query: z.strictObject({
       limit: z.coerce.number().int().min(1).max(HTTP_LIMITS.LIST_MAX).default(HTTP_LIMITS.LIST_DEFAULT),
       after: jobName.optional().openapi({ description: 'The id after which to go on.' }),

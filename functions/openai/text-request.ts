@@ -71,7 +71,8 @@ export async function textJobs(request: TextRequest, models: () => Promise<reado
     // All of what is generated is the text.
     thinking: null,
     ...budget.spec,
-    ...labelsOf(request),
+    // So that under one key another number of prompts is another request.
+    ...labelsOf(request, { prompts: all.length > 1 ? all.length : undefined }),
     ...(Object.keys(chosen).length === 0 ? {} : { sampling: chosen }),
     ...(request.seed === undefined ? {} : { seed: request.seed }),
     ...(request.logprobs === undefined ? {} : { logprobs: request.logprobs }),

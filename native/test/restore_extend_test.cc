@@ -193,7 +193,7 @@ void ChainsOfTwoShardsGoOnInOneRun() {
     Bench bench(s);
     const auto refuses = [&](const RestoreOptions& plan) {
       const auto run = Run::Restore(bench.backend, bench.model, longer, plan);
-      CHECK(!run.ok() && run.status().code == kErrCheckpoint && bench.backend->Memory().kv_allocated_bytes == 0);
+      CHECK(!run.ok() && std::string_view(run.status().code) == kErrCheckpoint && bench.backend->Memory().kv_allocated_bytes == 0);
     };
     RestoreOptions twice = Together(left, right, true);
     twice.shard_journals.push_back(twice.shard_journals[0]);

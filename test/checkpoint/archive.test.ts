@@ -1,6 +1,6 @@
 /** Export and import: the same job elsewhere, and nothing of a file that is not one. */
 import { Readable, Writable } from 'node:stream';
-import { beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { pack } from 'tar-stream';
 
 import { MemoryStore } from '../../engine/adapters/memory.ts';
@@ -13,6 +13,7 @@ import { createJob, readJob } from '../../engine/kv/create.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import { collectGarbage } from '../../engine/kv/gc.ts';
 import { liveKey } from '../../engine/kv/hints.ts';
+import { JobKeys } from '../../engine/kv/seal.ts';
 import type { KeyProvider } from '../../engine/ports/keys.ts';
 import type { ObjectStore } from '../../engine/ports/object-store.ts';
 import { changed, flipped, jobsIn, keyFile, manifestIn, resultOf, resumed, storedJob, storeWith, WHERE, type Content } from '../helpers/stored-job.ts';
@@ -48,6 +49,10 @@ const streamOf = (bytes: Uint8Array) => () => Readable.from((function* () { for 
 
 async function imported(bytes: Uint8Array, store: ObjectStore, options: Partial<ImportOptions> & { readonly tenant?: string } = {}): Promise<Imported> {
   return await importJob(store, options.tenant ?? WHERE.tenant, streamOf(bytes), { keys: null, ...options });
+}
+
+function piecesOf(bytes: Uint8Array): Uint8Array[] {
+  return Array.from({ length: Math.ceil(bytes.byteLength / 8_192) }, (_, i) => bytes.subarray(i * 8_192, (i + 1) * 8_192));
 }
 
 function digestOf(content: Content): string {
@@ -305,6 +310,31 @@ describe('an export', () => {
   test('whose output fails ends with that error', async () => {
     const full = new Writable({ write: (_chunk, _encoding, done) => done(Object.assign(new Error('full'), { code: 'ENOSPC' })) });
     await expect(exportJob(await storeWith(whole), WHERE, full, { keys: null })).rejects.toMatchObject({ code: 'ENOSPC' });
+  });
+
+  test.each([
+    ['leaves', (stop: AbortController) => stop.abort(), { code: 'ERR_CANCELLED' }],
+    ['fails', (_: AbortController, output: Writable) => output.destroy(new Error('gone')), { message: 'gone' }],
+  ] as const)('whose reader %s in the middle of an object ends with it, forgets its keys, and harms nobody else', async (_, leave, error) => {
+    const stop = new AbortController();
+    // Takes no piece of what is larger than all before it, and nothing more.
+    const output: Writable = new Writable({
+      highWaterMark: 1,
+      write: (chunk: Buffer, _encoding, done) => { if (chunk.byteLength < 4_096) done(); else leave(stop, output); },
+    });
+    const store = await storeWith(sealed);
+    // As a store over the network has them.
+    const inPieces: ObjectStore = Object.assign(Object.create(store) as ObjectStore, {
+      get: async (...given: Parameters<ObjectStore['get']>) => {
+        const found = await store.get(...given);
+        return found === null ? null : { ...found, chunks: found.chunks.flatMap((chunk) => piecesOf(chunk)) };
+      },
+    });
+    const forgotten = vi.spyOn(JobKeys.prototype, Symbol.dispose);
+    onTestFinished(() => forgotten.mockRestore());
+    await expect(exportJob(inPieces, WHERE, output, { keys: key.provider, signal: stop.signal })).rejects.toMatchObject(error);
+    // Others' may come in between, which are of jobs in the clear.
+    await vi.waitFor(() => expect(forgotten.mock.contexts.filter((keys) => (keys as JobKeys).wrappedFor([]) !== null)).toHaveLength(1), 10_000);
   });
 
   test('that is cancelled stops', async () => {

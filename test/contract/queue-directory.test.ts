@@ -53,17 +53,33 @@ async function elsewhere(directory: string, script: string): Promise<void> {
 
 const looks = vi.hoisted(() => ({ count: 0 }));
 const reads = vi.hoisted((): string[] => []);
+const disk = vi.hoisted(() => ({ isFull: false }));
 vi.mock('node:fs/promises', async (original) => {
   const real = await original<typeof import('node:fs/promises')>();
   return {
     ...real,
     readdir: (folder: string) => (looks.count++, real.readdir(folder)),
+    writeFile: async (file: string, text: string, options: { flag: string }) => {
+      await real.writeFile(file, text, options);
+      if (disk.isFull) throw Object.assign(new Error('no space'), { code: 'ENOSPC' });
+    },
     readFile: (file: string, as: 'utf8') => (reads.push(file), real.readFile(file, as)),
   };
 });
 
 describe('the queue in a directory', () => {
   for (const { name, check } of QUEUE_PROMISES) test(name, async () => await check(await open()));
+
+  test('keeps nothing of a message for which its disk was full', async () => {
+    const directory = fresh();
+    const { queue } = await open(directory);
+    disk.isFull = true;
+    await expect(queue.send(message)).rejects.toMatchObject({ code: 'ERR_QUEUE' });
+    disk.isFull = false;
+    expect(readdirSync(directory)).toEqual([]);
+    await queue.send(message);
+    expect(readdirSync(directory)).toHaveLength(1);
+  });
 
   test('is looked at once for all receivers that wait, and anew after a change of its own', async () => {
     const { queue } = await open();

@@ -64,10 +64,10 @@ export function describeSqs(name: string, start: (() => Promise<SqsPeer>) | null
       const queue = await peer.queue(RECEIVES, { batchUrl: null });
       await queue.send({ ...message, priority: 'batch' });
       expect(await queue.receive(ONCE)).toMatchObject([{ message: { priority: 'batch' } }]);
-      expect(await queue.depth()).toMatchObject({ inFlight: 1, batch: { inFlight: 0 } });
+      expect(await queue.depth()).toMatchObject({ inFlight: 1, batch: { inFlight: 0 }, isMixed: true });
     });
 
-    test('what is none of ours is handed out as such, and redriving leaves it where it is', async () => {
+    test('what is none of ours is handed out as such, and redriving and purging leave it where it is', async () => {
       const { url, batchUrl, deadUrl } = await peer.urls(1);
       const queue = createSqsQueue({ url, batchUrl, endpoint: peer.endpoint, region: 'us-east-1', credentials: { accessKeyId: 'test', secretAccessKey: 'test' } });
       const bodies = ['{}', '[]', 'null', '{"v":2,"tenant":"acme","job":"sums","slice":0}', '{"v":1,"tenant":"../acme","job":"sums","slice":0}', JSON.stringify({ ...message, more: 'x'.repeat(2_000) })];
@@ -82,8 +82,11 @@ export function describeSqs(name: string, start: (() => Promise<SqsPeer>) | null
       expect(seen).toBe(bodies.length);
       await peer.client.send(new SendMessageCommand({ QueueUrl: deadUrl, MessageBody: 'none of ours' }));
       expect(await queue.dead.redrive()).toBe(0);
+      await peer.client.send(new SendMessageCommand({ QueueUrl: deadUrl, MessageBody: JSON.stringify(message) }));
+      expect(await queue.dead.purge()).toBe(1);
       const left = await queue.dead.list({ max: 10 });
       expect(left.map((each) => each.message)).toContain(null);
+      expect(left.filter((each) => each.message !== null)).toEqual([]);
     });
 
     test('a message is never asked to be hidden for more than twelve hours in all', async () => {

@@ -186,28 +186,30 @@ describe('a result', () => {
 });
 
 describe('what a job has by now', () => {
-  test('counts what was journaled since its last checkpoint, for who looks at it, forks it and reads what it left', async () => {
+  test.each([undefined, 2])('counts what was journaled since its last checkpoint, for who looks at it, forks it and reads what it left; shards: %s', async (shards) => {
     const store = new MemoryStore();
     const { platform } = platformOn(store, shelf);
-    const { id } = await platform.submit(SPEC, me);
-    const stop = new AbortController();
-    await resumeStored({
-      store, where: where(id), threads: 1, policy: { deltaTokens: 40 }, signal: stop.signal, isEnding: () => true,
-      onProgress: ({ chains }) => {
-        if (chains.some(({ tokens }) => tokens >= 50)) stop.abort();
-      },
-    });
-    expect((await requireHead(store, where(id))).head.journal).not.toEqual([]);
+    const { id } = await platform.submit({ ...SPEC, ...(shards === undefined ? {} : { shards }) }, me);
+    for (const part of shards === undefined ? [where(id)] : [0, 1].map((index) => shardKey(where(id), index))) {
+      const stop = new AbortController();
+      await resumeStored({
+        store, where: part, threads: 1, policy: { deltaTokens: 40 }, signal: stop.signal, isEnding: () => true,
+        onProgress: ({ chains }) => {
+          if (chains.some(({ tokens }) => tokens >= 50)) stop.abort();
+        },
+      });
+      expect((await requireHead(store, part)).head.journal).not.toEqual([]);
+    }
     const { chains, step } = await platform.get(id, me);
     await platform.cancel(id, me);
     const result = await platform.result(id, me);
     expect(chains.map(({ tokens }) => tokens)).toEqual(result?.chains.map(({ tokens }) => tokens.length));
-    expect(step).toBe(Math.max(...chains.map(({ tokens }) => tokens)));
+    expect(step).toBe(Math.min(...chains.map(({ tokens }) => tokens)));
     expect((await platform.get(id, me)).chains).toEqual(chains);
     expect(result?.usage.completion_tokens).toBe(chains.reduce((sum, { tokens }) => sum + tokens, 0));
     // At its very last token.
-    await platform.fork(id, { ...me, at: chains[0]?.tokens ?? 0, chain: 0, width: 1, as: 'last' });
+    await platform.fork(id, { ...me, at: chains[1]?.tokens ?? 0, chain: 1, width: 1, as: 'last' });
     await runToEnd(store, 'last');
-    expect((await platform.result('last', me))?.chains[0]?.tokens.slice(0, step)).toEqual(result?.chains[0]?.tokens);
+    expect((await platform.result('last', me))?.chains[0]?.tokens.slice(0, chains[1]?.tokens)).toEqual(result?.chains[1]?.tokens);
   });
 });

@@ -7,6 +7,7 @@ import { generate } from '../../engine/job/generate.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { type StoredOptions, resumeStored } from '../../engine/job/stored.ts';
 import { readJob } from '../../engine/kv/create.ts';
+import { beginSharded } from '../../engine/kv/join.ts';
 import { shardKey } from '../../engine/kv/names.ts';
 import { takeJob } from '../../engine/kv/take.ts';
 import { keyFile } from '../helpers/stored-job.ts';
@@ -64,10 +65,12 @@ describe('a sharded job', () => {
   test('shows how far each chain has come while shards run', async () => {
     const { store, platform: asked } = await platform();
     await asked.submit({ ...SPEC, vote: 'none', shards: 2 }, { ...me, id: 'sums' });
+    await beginSharded(store, sums);
     const stop = new AbortController();
     await resumeStored({ store, where: shardKey(sums, 1), threads: 1, signal: stop.signal, onProgress: ({ chains }) => chains.some(({ tokens }) => tokens >= 50) && stop.abort() });
-    const { chains } = await asked.get('sums', me);
-    expect(chains.map(({ tokens }) => tokens > 0)).toEqual([false, false, true, true]);
+    const view = await asked.get('sums', me);
+    expect(view.chains.map(({ tokens }) => tokens > 0)).toEqual([false, false, true, true]);
+    expect((await asked.list({ ...me, limit: 10 })).jobs).toEqual([view]);
   });
 
   test('is refused where it cannot be divided so, by the name of what is wrong', async () => {

@@ -181,6 +181,13 @@ describe('a rate', () => {
     expect((await ask()).status).toBe(429);
     const client = new OpenAI({ baseURL: `${api.url}/v1`, apiKey: 'key-of-few', maxRetries: 0 });
     await expect(client.models.list()).rejects.toBeInstanceOf(OpenAI.RateLimitError);
+    // What is refused has cost one, too, and says so.
+    nowMs += 60_000;
+    const missing = await api.get('/v1/jobs/nobody', bearer('key-of-few'));
+    expect([missing.status, missing.headers.get('x-ratelimit-remaining-requests')]).toEqual([404, '1']);
+    const wrong = await api.post('/v1/jobs', '{', bearer('key-of-few'));
+    expect([wrong.status, wrong.headers.get('x-ratelimit-remaining-requests')]).toEqual([400, '0']);
+    expect((await api.get('/v1/models', bearer('nobody'))).headers.has('x-ratelimit-remaining-requests')).toBe(false);
   });
 
   test('of requests at a time counts a stream until it ends or its reader leaves', async () => {
@@ -279,4 +286,13 @@ describe('whoever guesses keys', () => {
     }
     expect(seen).toEqual(['127.0.0.1', '198.51.100.2', '203.0.113.9']);
   });
+});
+
+test('a port that is in use is refused, with the option by which another is chosen', async () => {
+  const options = { fetch: () => new Response(''), host: '127.0.0.1' };
+  const listening = await listen({ ...options, port: 0 });
+  const port = Number(new URL(listening.url).port);
+  await expect(listen({ ...options, port })).rejects.toMatchObject({ code: 'ERR_OPTION', message: expect.stringContaining('choose another with --port') as unknown });
+  await expect(listen({ ...options, port, option: '--metrics-port' })).rejects.toMatchObject({ message: expect.stringContaining('choose another with --metrics-port') as unknown });
+  await listening.end();
 });

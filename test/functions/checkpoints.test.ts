@@ -43,6 +43,21 @@ describe('checkpoints', () => {
     expect((await api.get('/v1/checkpoints?limit=1000')).status).toBe(400);
   });
 
+  test('are listed to their end though whoever reads erases every page, and without what never was a job', async () => {
+    for (const id of ['page1', 'page2', 'page3', 'page4']) await ended(id);
+    // As a crash between spec and head leaves it.
+    await api.platform.store.put(`${jobPrefix({ tenant: 'local', job: 'page0' })}spec-${'0'.repeat(64)}.json`, [Buffer.from('{}')]);
+    const seen: string[] = [];
+    for (let after = 'c'; ;) {
+      const { data, has_more: more } = await get<{ data: { id: string }[]; has_more: boolean }>(`/v1/checkpoints?limit=1&after=${after}`);
+      after = data.at(-1)?.id ?? '';
+      seen.push(...data.map(({ id }) => id));
+      for (const { id } of data) expect((await fetch(`${api.url}/v1/jobs/${id}`, { method: 'DELETE' })).status).toBe(204);
+      if (!more) break;
+    }
+    expect(seen).toEqual(['page1', 'page2', 'page3', 'page4']);
+  });
+
   test('say what they consist of, and where a fork computes nothing again', async () => {
     const { bytes, chains, ...rest } = await get<Checkpoint & Record<string, unknown>>('/v1/checkpoints/a');
     expect(rest).toMatchObject({ object: 'checkpoint', id: 'a', state: 'done', sealed: false, missing: [], slices: [{ outcome: 'started', from_step: 0, tokens_recomputed: 0 }], bytes_by_kind: { tail: expect.any(Number) as number } });

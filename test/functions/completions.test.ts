@@ -20,7 +20,7 @@ beforeAll(async () => {
 });
 afterAll(() => api[Symbol.asyncDispose]());
 
-const create = async (change: object = {}) => await api.openai.completions.create({ ...GREEDY, ...change } as OpenAI.CompletionCreateParamsNonStreaming);
+const create = async (change: object = {}, headers: Record<string, string> = {}) => await api.openai.completions.create({ ...GREEDY, ...change } as OpenAI.CompletionCreateParamsNonStreaming, { headers });
 
 async function chunksOf(change: object = {}): Promise<OpenAI.Completion[]> {
   const chunks = [];
@@ -129,6 +129,13 @@ describe('a completion', () => {
     const first = await ids();
     expect(first?.split(', ')).toHaveLength(2);
     expect(await ids()).toBe(first);
+    // One more, one less, another: none is the same request.
+    for (const prompt of [[PROMPT, OTHER, PROMPT], [PROMPT], PROMPT, [PROMPT, PROMPT], [OTHER, PROMPT]]) {
+      await expect(api.openai.completions.create({ ...several, prompt }, { headers })).rejects.toMatchObject({ status: 422, code: 'used_for_another', param: 'idempotency-key' });
+    }
+    const one = { 'Idempotency-Key': 'text' };
+    await create({ prompt: PROMPT, max_tokens: 3 }, one);
+    await expect(create({ prompt: [PROMPT, OTHER], max_tokens: 3 }, one)).rejects.toMatchObject({ status: 422 });
   });
 
   test('of a client that goes away is cancelled, all of it; of prompts of which one is refused nothing runs', async () => {

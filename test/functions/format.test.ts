@@ -80,6 +80,15 @@ describe('a chat with response_format', () => {
     expect(JSON.parse(elected.choices[0]?.message.content ?? '')).toBeTypeOf('object');
   });
 
+  test('is cut by its length and by a stop text, and finish_reason tells only the former from a text that is whole', async () => {
+    const given = { response_format: jsonSchema(schema({ ok: { type: 'boolean' } })) };
+    const choice = async (change: object) => (await ask({ ...given, ...change })).choices[0];
+    expect(await choice({ max_tokens: 1 })).toMatchObject({ finish_reason: 'length' });
+    const cut = await choice({ stop: ':' });
+    expect(cut?.finish_reason).toBe('stop');
+    expect(cut?.message.content).toMatch(/^\s*\{\s*"ok"\s*$/);
+  });
+
   test('comes after the thinking, which is shown apart', async () => {
     const completion = await ask({ model: 'thinker', response_format: jsonSchema(schema({ ok: { type: 'boolean' } })), logit_bias: { 648: 7 } });
     expect(JSON.parse(completion.choices[0]?.message.content ?? '')).toEqual({ ok: expect.any(Boolean) as boolean });

@@ -173,6 +173,9 @@ describe('a job', () => {
     expect(page.has_more).toBe(true);
     const next = await json<{ data: Job[] }>(own.get(`/v1/jobs?limit=1&after=${made[1]}`));
     expect(next.data.map(({ id }) => id)).toEqual(made.slice(2));
+    // Of one day by name from the last, so that names of one's own stand beside those that are made.
+    for (const id of ['x', 'y', 'w']) await fetch(`${own.url}/v1/jobs/${id}`, { method: 'PUT', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ ...GREEDY, budget: { width: 1, length: 1 } }) });
+    expect((await json<{ data: Job[] }>(own.get('/v1/jobs'))).data.map(({ id }) => id)).toEqual(['y', 'x', 'w', ...made]);
   });
 
   test('is extended into a new job that begins as it did, and erased', async () => {

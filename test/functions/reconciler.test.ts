@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { createLocalQueue } from '../../engine/adapters/queue-local.ts';
 import { jobIds } from '../../engine/control/ids.ts';
+import type { Clock } from '../../engine/core/clock.ts';
 import { EngineError } from '../../engine/core/errors.ts';
 import { IDLE_ROUND } from '../../engine/job/cost.ts';
 import { createJob } from '../../engine/kv/create.ts';
@@ -21,6 +22,7 @@ import { Emf } from '../../functions/emf.ts';
 import { openBatches } from '../../functions/open-batches.ts';
 import { type ReconcilerFunctionOptions, type Round, handler, reconcilerFunction } from '../../functions/reconciler.ts';
 import { ManualClock } from '../helpers/clock.ts';
+import { through } from '../helpers/through.ts';
 import { options, SPEC } from '../kv/support.ts';
 
 const AMPLE = { getRemainingTimeInMillis: () => 60_000 };
@@ -180,6 +182,61 @@ describe('a scheduled invocation', () => {
     };
     await expect(schedule.invoke({ batches: { walk } })).rejects.toMatchObject({ code: 'ERR_STORE' });
     expect(schedule.sent).toHaveLength(1);
+  });
+
+  test('that cannot be through with its walk tells the next what it has seen, and leaves time for batches and webhooks', async () => {
+    const schedule = new Schedule();
+    const { clock } = schedule;
+    await Promise.all(Array.from({ length: 100 }, () => schedule.created()));
+    const until = (endsMs: number) => ({ getRemainingTimeInMillis: () => endsMs - clock.nowMs() });
+    let delayMs = 1_000;
+    const get: MemoryStore['get'] = async (key, call) => {
+      if (key.endsWith('/HEAD')) clock.advance(delayMs);
+      call?.signal?.throwIfAborted();
+      return await schedule.store.get(key, call);
+    };
+    const parts: string[] = [];
+    const invoke = async () => await schedule.invoke({
+      store: through(schedule.store, { get }),
+      batches: { walk: async () => void parts.push('batches') },
+      deliverer: { deliverDue: async () => void parts.push('webhooks') },
+    }, until(clock.nowMs() + 60_000));
+    expect(await invoke()).toEqual({ sent: 0, work: null });
+    expect(parts).toEqual(['batches', 'webhooks']);
+    clock.advance(SILENT_MS);
+    // Those that the first has seen, though this one is not through either; and none of them again by the third.
+    const { sent } = await invoke();
+    expect(sent).toBeGreaterThan(0);
+    delayMs = 0;
+    clock.advance(30_000);
+    expect(await invoke()).toMatchObject({ work: { waiting: 100 } });
+    const jobs = await schedule.messages();
+    expect(new Set(jobs).size).toBe(jobs.length);
+  });
+
+  test('reads the heads of many jobs at once', async () => {
+    const schedule = new Schedule();
+    await Promise.all(Array.from({ length: 40 }, () => schedule.created()));
+    let [reading, most] = [0, 0];
+    const get: MemoryStore['get'] = async (key, call) => {
+      if (key.endsWith('/HEAD')) most = Math.max(most, ++reading);
+      await new Promise((resolve) => setImmediate(resolve));
+      if (key.endsWith('/HEAD')) reading--;
+      return await schedule.store.get(key, call);
+    };
+    expect(await schedule.invoke({ store: through(schedule.store, { get }) })).toMatchObject({ work: { waiting: 40 } });
+    expect(most).toBe(16);
+  });
+
+  test('sends a lost job again within minutes, though an invocation before it had a clock that was a day ahead', async () => {
+    const schedule = new Schedule();
+    const { job } = await schedule.created();
+    const ahead: Clock = { nowMs: () => schedule.clock.nowMs() + 86_400_000, timeout: (delayMs) => schedule.clock.timeout(delayMs) };
+    await schedule.invoke({ clock: ahead });
+    await schedule.invoke();
+    schedule.clock.advance(SILENT_MS);
+    expect(await schedule.invoke()).toMatchObject({ sent: 1 });
+    expect(await schedule.messages()).toEqual([job]);
   });
 
   test('that comes to its end gives up what it does, and is no failure', async () => {

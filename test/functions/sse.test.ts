@@ -1,8 +1,9 @@
-/** What a stream of events promises whatever is in it, and what a body may do. */
+/** What a stream, of events or of bytes, promises whatever is in it, and what a body may do. */
 import { describe, expect, test, vi } from 'vitest';
 
 import { type Clock, systemClock } from '../../engine/core/clock.ts';
 import { readJson } from '../../functions/body.ts';
+import { byteStream } from '../../functions/byte-stream.ts';
 import { HTTP_LIMITS } from '../../functions/limits.ts';
 import { KEEP_ALIVE, frame, sseResponse } from '../../functions/sse.ts';
 
@@ -139,4 +140,37 @@ test('a body that does not end in time is given up', async () => {
   await turn();
   clock.fire();
   await expect(read).rejects.toMatchObject({ code: 'body_timeout', status: 408 });
+});
+
+describe('bytes', () => {
+  test.each(['gives', 'throws'])('of which the client leaves end once, although what was being read still %s', async (what) => {
+    let answer = () => undefined as unknown;
+    const late = new Promise<void>((resolve) => { answer = resolve; });
+    const content = (async function* () {
+      await late;
+      if (what === 'throws') throw new Error('told to stop');
+      yield Uint8Array.of(1);
+    })();
+    const ends: unknown[] = [];
+    const reader = byteStream(content, (error) => ends.push(error)).getReader();
+    const read = reader.read();
+    await turn();
+    await reader.cancel();
+    answer();
+    expect(await read).toMatchObject({ done: true });
+    for (let n = 0; n < 5; n++) await turn();
+    expect(ends).toEqual([null]);
+  });
+
+  test('that cannot be read to their end say why, once, and break off', async () => {
+    const ends: unknown[] = [];
+    const error = new Error('lost');
+    const content = (async function* () {
+      yield Uint8Array.of(1);
+      await turn();
+      throw error;
+    })();
+    await expect(new Response(byteStream(content, (why) => ends.push(why))).arrayBuffer()).rejects.toThrow('lost');
+    expect(ends).toEqual([error]);
+  });
 });

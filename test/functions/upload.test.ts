@@ -5,7 +5,7 @@ import { systemClock } from '../../engine/core/clock.ts';
 import { readUpload } from '../../functions/upload.ts';
 
 const LONG = 64 << 10;
-const request = (body: BodyInit, type?: string): Request =>
+const request = (body: FormData | string, type?: string): Request =>
   new Request('http://localhost/v1/files', { method: 'POST', body, ...(type === undefined ? {} : { headers: { 'content-type': type } }) });
 const formOf = (parts: Readonly<Record<string, string | File>>): FormData => {
   const form = new FormData();

@@ -129,12 +129,22 @@ describe('an invocation', () => {
     expect(lambda.events.filter(({ kind }) => kind === 'dropped')).toHaveLength(2);
   });
 
-  test('that has no time left gives its messages to the next at once', async () => {
+  test('whose grace leaves it no time fails and says so, and its messages do not come back at once', async () => {
     const lambda = await Lambda.start();
     await lambda.submit('sums');
-    expect(await lambda.invoke({ getRemainingTimeInMillis: () => 900 })).toEqual({ jobs: ['sums'], failed: ['sums'] });
+    await expect(lambda.invoke({ getRemainingTimeInMillis: () => 900 })).rejects.toMatchObject({ code: 'ERR_OPTION', message: expect.stringContaining('RUMINATE_GRACE') as string });
     expect(await lambda.bench.head('sums')).toMatchObject({ state: 'queued', epoch: 0 });
-    expect(await lambda.invoke()).toEqual({ jobs: ['sums'], failed: [] });
+    expect(await lambda.queue.depth()).toMatchObject({ visible: 0, inFlight: 1 });
+  });
+
+  test('that has no time left after one of its messages gives the others to the next at once', async () => {
+    const lambda = await Lambda.start();
+    for (const job of ['a', 'b']) await lambda.submit(job);
+    let asked = 0;
+    const { jobs, failed } = await lambda.invoke({ getRemainingTimeInMillis: () => (asked++ < 2 ? 900_000 : 900) });
+    expect(failed).toHaveLength(jobs.length - 1);
+    for (let i = 0; i < 5 && (await lambda.queue.depth()).visible > 0; i++) expect((await lambda.invoke()).failed).toEqual([]);
+    for (const job of ['a', 'b']) expect(await lambda.bench.head(job)).toMatchObject({ state: 'done' });
   });
 });
 

@@ -5,6 +5,7 @@ import type { NativeRun } from '../../engine/runtime/native.ts';
 import { bundledModel, expectCode, open, runOptions } from '../helpers/engine.ts';
 
 const CR8 = bundledModel('cr8');
+const DELTA = { delta: true, epoch: 1, n: 0, codec: 'raw', digestKey: null, dataKey: null, context: '' } as const;
 const SEEDS = Array.from({ length: 24 }, (_, seed) => BigInt(seed));
 const jobOf = (seed: bigint) => runOptions({ seed, width: 1 + Number(seed % 3n), length: 40 + Number(seed) });
 
@@ -31,6 +32,51 @@ describe('runs that step together', () => {
     }));
     expect(told).toEqual(golden);
     expect(engine.memory().kvAllocatedBytes).toBe(0);
+  });
+
+  test('generate it also while others are saved, shortened, given up and closed beside them', async () => {
+    const golden = [];
+    for (const seed of SEEDS) golden.push(await alone(seed));
+    using engine = await open(CR8);
+    const told = await Promise.all(SEEDS.map(async (seed) => {
+      const kind = Number(seed % 4n);
+      const run = engine.createRun({ ...jobOf(seed), checkpointed: kind === 1 });
+      await run.prefill();
+      for (let call = 0; run.report().running > 0; ++call) {
+        if (kind === 1) await run.save(DELTA);
+        if (kind === 2 && call === 3) run.end([0]);
+        if (kind === 3) {
+          const controller = new AbortController();
+          setImmediate(() => controller.abort());
+          await run.step(7, controller.signal).catch(() => undefined);
+          if (call === 9) break;
+        } else {
+          await run.step(2 + Number(seed % 5n));
+        }
+      }
+      const found = tokens(run);
+      run.close();
+      return found;
+    }));
+    for (const [i, seed] of SEEDS.entries()) {
+      const [whole, found] = [golden[i] ?? [], told[i] ?? []];
+      if (seed % 4n < 2n) expect(found).toEqual(whole);
+      // What was cut short is the beginning of what it would have been.
+      for (const [chain, ids] of found.entries()) expect(ids).toEqual(whole[chain]?.slice(0, ids.length));
+    }
+    expect(engine.memory().kvAllocatedBytes).toBe(0);
+  });
+
+  test('a call that is done is told while the others are in the middle of theirs', async () => {
+    using engine = await open(CR8, { backend: 'reference' });
+    using long = engine.createRun(runOptions({ seed: 1n, width: 4, length: 160 }));
+    using short = engine.createRun(runOptions({ seed: 2n, width: 1, length: 20 }));
+    await Promise.all([long.prefill(), short.prefill()]);
+    let isOver = false;
+    const call = long.step(160).then(() => void (isOver = true));
+    while (short.report().running > 0) await short.step(1);
+    expect(isOver).toBe(false);
+    await call;
   });
 
   test('lose nothing when some of them are aborted or closed in the middle of a call', async () => {

@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
+import { type IncomingMessage, request } from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
@@ -130,6 +131,16 @@ describe.skipIf('missing' in peer)('one bundle', () => {
       expect(texts).toEqual({ reasoning: (choice?.message as { reasoning_content?: string }).reasoning_content ?? '', content: choice?.message.content ?? '' });
       expect(finish).toBe(choice?.finish_reason);
       expect((await openai.models.list()).data.map(({ id }) => id)).toEqual((await local.openai.models.list()).data.map(({ id }) => id));
+    }, 120_000);
+
+    test('does not look at the body of a GET or HEAD', async () => {
+      await using instance = await start();
+      for (const method of ['GET', 'HEAD']) {
+        const headers = { authorization: `Bearer ${KEY}`, 'content-length': '2' };
+        const response = await new Promise<IncomingMessage>((resolve, reject) => { request(`${instance.url}/v1/models`, { method, headers, agent: false }, resolve).on('error', reject).end('{}'); });
+        response.resume();
+        expect([method, response.statusCode, response.headers['content-type']]).toEqual([method, 200, 'application/json']);
+      }
     }, 120_000);
 
     test('answers in the background, and its stream is read again from any number', async () => {

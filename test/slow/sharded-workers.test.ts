@@ -16,6 +16,7 @@ const JOBS = {
   long: { model: 'countdown@dense', prompt: '3 5 7 11 13 17 target 997', sampling: { temperature: 1, logit_bias: [[2, -100]] }, budget: { width: 8, length: 600 }, vote: 'none' },
   early: { model: 'countdown@cr2', prompt: '4 20 8 13 target 59', seed: 2, budget: { width: 8, length: 700 }, vote: 'first' },
 } as const;
+const MORE = { length: 800, width: 11 };
 const OFTEN = ['--journal-time', '100ms', '--checkpoint-tokens', '40', '--threads', '1', '--slots', '2'];
 
 interface Job {
@@ -46,6 +47,10 @@ beforeAll(async () => {
     const { id } = await server.post<Job>('/v1/jobs', spec);
     const events = await read(server, id);
     expected.set(name, { result: await server.get(`/v1/jobs/${id}/result`), events: events.slice(0, -1) });
+    if (name !== 'early') continue;
+    const { id: larger } = await server.post<Job>(`/v1/jobs/${id}/extend`, MORE);
+    const more = await read(server, larger);
+    expected.set('larger', { result: await server.get(`/v1/jobs/${larger}/result`), events: more.slice(0, -1) });
   }
 }, 600_000);
 
@@ -75,6 +80,12 @@ async function isOne(store: string, args: readonly string[], env: Readonly<Recor
         expect(await server.get<Job>(`/v1/jobs/${id}`)).toMatchObject({ state: 'done' });
         expect(await server.get(`/v1/jobs/${id}/result`)).toEqual(expected.get(name)?.result);
         expect(events.slice(0, -1)).toEqual(expected.get(name)?.events);
+      }
+      for (const { id } of asked.filter(({ name }) => name === 'early')) {
+        const { id: larger } = await server.post<Job>(`/v1/jobs/${id}/extend`, MORE);
+        const events = await read(server, larger);
+        expect(await server.get(`/v1/jobs/${larger}/result`)).toEqual(expected.get('larger')?.result);
+        expect(events.slice(0, -1)).toEqual(expected.get('larger')?.events);
       }
     } finally {
       for (const each of workers) await each[Symbol.asyncDispose]();

@@ -49,7 +49,7 @@ describe('a span', () => {
 });
 
 test('a message carries the traceparent, stays under 1 kB with names as long as may be, and is refused with one that is none', () => {
-  const longest = { v: 1 as const, tenant: 't'.repeat(64), job: 'j'.repeat(64), slice: 2 ** 53 - 1, priority: 'batch' as const, expiresMs: 2 ** 53 - 1, traceparent: PARENT };
+  const longest = { v: 1 as const, tenant: 't'.repeat(64), job: 'j'.repeat(64), slice: 2 ** 53 - 1, priority: 'batch' as const, expiresMs: 2 ** 53 - 1, failures: 2 ** 53 - 1, traceparent: PARENT };
   const text = formatMessage(longest);
   expect(text.length).toBeLessThan(1_024);
   expect(parseMessage(text)).toEqual(longest);

@@ -1,7 +1,11 @@
 /** Retries by cause: what can never run fails once, what may pass is tried again, what strikes is poisoned, and a machine's end is nobody's fault. */
 import { beforeAll, describe, expect, test } from 'vitest';
 
-import { EngineError } from '../../engine/core/errors.ts';
+import { jobIds } from '../../engine/control/ids.ts';
+import { readLive } from '../../engine/control/record.ts';
+import { codeOf, EngineError } from '../../engine/core/errors.ts';
+import { extendJob, forkJob } from '../../engine/job/children.ts';
+import { runStored } from '../../engine/job/stored.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import { readStrikes } from '../../engine/kv/strikes.ts';
 import { takeJob } from '../../engine/kv/take.ts';
@@ -11,6 +15,8 @@ import type { Worker } from '../../engine/worker/worker.ts';
 import { ManualClock } from '../helpers/clock.ts';
 import { through } from '../helpers/through.ts';
 import { Bench, deadOwner, LONG, quiet, reaches, SHORT, whereIs } from './support.ts';
+
+const anHourAgo = jobIds();
 
 let expectedLong: unknown;
 beforeAll(async () => {
@@ -59,6 +65,68 @@ describe('faults', () => {
     expect([...bench.store.snapshot().keys()].filter((key) => !/^(idx|expire)\//.test(key)), 'erased with the job').toEqual(['kv/acme/sums/HEAD']);
   });
 
+  test.each([['spec', /\/spec-/], ['manifest', /\/m\//]])('a job whose %s is damaged for good is poisoned, with the evidence, though nobody can take it', async (_, damaged) => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    const where = await bench.submit('sums', LONG);
+    const first = bench.worker({ slots: 1, reconcileMs: 1e9 });
+    await reaches(first, where, 50);
+    await first.drain({ deadlineMs: 60_000 });
+    for (const key of bench.store.snapshot().keys()) if (damaged.test(key)) await bench.store.put(key, [Buffer.from('{}')]);
+    bench.events.length = 0;
+    bench.worker({ strikesMax: 3, reconcileMs: 1e9 });
+    while (!bench.kinds('sums').includes('poisoned')) {
+      clock.advance(1_000);
+      await clock.settle();
+    }
+    expect(bench.kinds('sums')).toEqual(['started', 'failed', 'started', 'failed', 'started', 'poisoned']);
+    const { evidence } = await bench.event('poisoned', 'sums');
+    expect(evidence).toMatchObject([{ epoch: 2, code: 'ERR_CHECKPOINT', message: expect.stringMatching(/^(damaged|truncated):/) as unknown }]);
+    expect(await readLive(bench.store, where).catch(codeOf), 'whoever asks for it is told').toMatchObject({ head: { state: 'poisoned', strikes: 0 } });
+  });
+
+  test('a shard whose spec is damaged for good ends its job as poisoned, and the others with it', async () => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    await bench.submit('sums', { ...SHORT, shards: 2 });
+    for (const key of bench.store.snapshot().keys()) if (key.includes('/spec-')) await bench.store.put(key, [Buffer.from('{}')]);
+    bench.worker({ strikesMax: 3, reconcileMs: 1e9, slots: 1 });
+    while ((await bench.head('sums')).state !== 'poisoned') {
+      clock.advance(1_000);
+      await clock.settle();
+    }
+    expect(await readStrikes(bench.store, whereIs('sums'))).toMatchObject([{ code: 'ERR_CHECKPOINT' }]);
+    expect([await bench.head('sums'), await bench.head('sums/0'), await bench.head('sums/1')].map(({ state }) => state).toSorted()).toEqual(['cancelled', 'poisoned', 'poisoned']);
+    while ([...bench.store.snapshot().keys()].some((key) => key.startsWith('live/'))) {
+      clock.advance(1_000);
+      await clock.settle();
+    }
+  });
+
+  test('a store that takes small objects and no large ones, as a full disk, is no strike, and is tried again later each time', async () => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    await bench.submit('sums', LONG);
+    let isFull = true;
+    const store = through(bench.store as ObjectStore, {
+      put: (key, body, options) => (isFull && key.includes('/s/') ? Promise.reject(new EngineError('ERR_STORE', 'The disk is full.')) : bench.store.put(key, body, options)),
+    });
+    bench.worker({ store, strikesMax: 3, reconcileMs: 1e9, random: () => 1 - 2 ** -53 });
+    const delays = () => bench.events.flatMap((event) => (event.kind === 'failed' ? [Math.round(event.delayMs)] : []));
+    while (delays().length < 4) {
+      clock.advance(1_000);
+      await clock.settle();
+    }
+    expect(delays()).toEqual([2_000, 4_000, 8_000, 16_000]);
+    expect(await bench.head('sums')).toMatchObject({ state: 'parked', strikes: 0 });
+    isFull = false;
+    while (!bench.kinds('sums').includes('ended')) {
+      clock.advance(1_000);
+      await clock.settle();
+    }
+    expect(await bench.result('sums')).toEqual(expectedLong);
+  });
+
   test('a machine that is taken back is never a strike against the job that it ran, however little it had done', async () => {
     await using bench = new Bench();
     await bench.submit('sums', LONG);
@@ -103,18 +171,21 @@ describe('faults', () => {
     for (const job of ['a', 'b']) expect(await bench.result(job)).toEqual(expectedLong);
   });
 
-  test('a job that waited longer than it was to wait is expired, and one that has begun is not', async () => {
+  test('a job that waited longer than it was to wait is expired, and one that has begun is not; nor is one of which only a message says so', async () => {
     await using bench = new Bench();
-    await bench.submit('late', SHORT, { send: false });
-    await bench.submit('begun', SHORT, { send: false });
-    const lease = await takeJob(bench.store, whereIs('begun'), { owner: 'me' });
+    const [late, begun, forged, patient] = Array.from({ length: 4 }, () => anHourAgo(Date.now() - 3_600_000)) as [string, string, string, string];
+    for (const job of [late, begun]) await bench.submit(job, { ...SHORT, wait_ms_max: 1_000 }, { send: false });
+    await bench.submit(forged, SHORT, { send: false });
+    await bench.submit(patient, { ...SHORT, wait_ms_max: 86_400_000 }, { send: false });
+    const lease = await takeJob(bench.store, whereIs(begun), { owner: 'me' });
     await lease.commit({ state: 'parked', manifest: null, objects: [] });
-    for (const [job, slice] of [['late', 0], ['begun', 1]] as const) await bench.queue.send({ v: 1, tenant: 'acme', job, slice, expiresMs: 1 });
-    bench.worker();
-    await bench.event('expired', 'late');
-    await bench.event('ended', 'begun');
-    expect(await bench.head('late')).toMatchObject({ state: 'expired', epoch: 1 });
-    expect(bench.kinds('late')).toEqual(['expired']);
+    for (const job of [late, begun, forged, patient]) await bench.queue.send({ v: 1, tenant: 'acme', job, slice: job === begun ? 1 : 0, expiresMs: 1 });
+    // No walk comes before it.
+    bench.worker({ store: through(bench.store as ObjectStore, { list: async function* () { /* Nothing lives. */ } }) });
+    await bench.event('expired', late);
+    for (const job of [begun, forged, patient]) await bench.event('ended', job);
+    expect(await bench.head(late)).toMatchObject({ state: 'expired', epoch: 1 });
+    expect(bench.kinds(late)).toEqual(['expired']);
   });
 
   test('a message that is none of ours is left for the dead letters, and the next one is taken', async () => {
@@ -142,6 +213,22 @@ describe('faults', () => {
     await bench.submit('next', SHORT);
     await bench.event('ended', 'next');
     expect(bench.kinds('vast')).toEqual(['started', 'refused']);
+  });
+
+  test.each(['a fork', 'an extension'] as const)('%s whose parent is erased before it begins fails once, and says why', async (kind) => {
+    await using bench = new Bench();
+    const { store } = bench;
+    const where = whereIs('parent');
+    await runStored(SHORT, { store, where, threads: 1 });
+    if (kind === 'a fork') await forkJob({ at: 2, chain: 0, width: 1, seed: undefined, length: undefined, as: 'child' }, { store, where });
+    else await extendJob({ length: undefined, width: '4', kvReadBudget: undefined, as: 'child' }, { store, where });
+    await eraseJob(store, where);
+    bench.worker();
+    await bench.send('child');
+    expect((await bench.event('refused', 'child')).error).toMatchObject({ code: 'ERR_PARENT_ERASED' });
+    expect(await bench.head('child')).toMatchObject({ state: 'failed' });
+    expect(await readStrikes(store, whereIs('child'))).toMatchObject([{ code: 'ERR_PARENT_ERASED' }]);
+    expect(bench.kinds('child')).toEqual(['started', 'refused']);
   });
 
   test('what may pass is tried again, later each time, and costs the job nothing', async () => {

@@ -2,6 +2,7 @@
 import { beforeAll, describe, expect, test } from 'vitest';
 
 import { MemoryStore } from '../../engine/adapters/memory.ts';
+import { jobIds } from '../../engine/control/ids.ts';
 import { EngineError } from '../../engine/core/errors.ts';
 import { generate } from '../../engine/job/generate.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
@@ -172,14 +173,15 @@ describe('shards', () => {
 
   test('that waited too long for their first worker end the job, unless another of them has one', async () => {
     await using bench = new Bench();
-    for (const job of ['late', 'begun']) await bench.submit(job, { ...SPEC, shards: 2 }, { send: false });
-    await resumeStored({ store: bench.store, where: shardKey(whereIs('begun'), 1), threads: 1 });
+    const [late, begun] = [jobIds()(Date.now() - 3_600_000), jobIds()(Date.now() - 3_600_000)];
+    for (const job of [late, begun]) await bench.submit(job, { ...SPEC, wait_ms_max: 1_000, shards: 2 }, { send: false });
+    await resumeStored({ store: bench.store, where: shardKey(whereIs(begun), 1), threads: 1 });
     bench.worker();
-    for (const job of ['late', 'begun']) await bench.queue.send({ v: 1, tenant: 'acme', job: `${job}/0`, slice: 0, expiresMs: 1 });
-    for (const job of ['late', 'begun']) while (!isTerminal((await bench.head(job)).state)) await new Promise((resolve) => setTimeout(resolve, 5));
-    expect(await bench.head('late')).toMatchObject({ state: 'expired' });
-    expect((await bench.head('late/1')).state).toBe('cancelled');
-    expect(await bench.head('begun')).toMatchObject({ state: 'done' });
-    expect(await bench.result('begun')).toEqual(expected);
+    for (const job of [late, begun]) await bench.queue.send({ v: 1, tenant: 'acme', job: `${job}/0`, slice: 0, expiresMs: 1 });
+    for (const job of [late, begun]) while (!isTerminal((await bench.head(job)).state)) await new Promise((resolve) => setTimeout(resolve, 5));
+    expect(await bench.head(late)).toMatchObject({ state: 'expired' });
+    expect((await bench.head(`${late}/1`)).state).toBe('cancelled');
+    expect(await bench.head(begun)).toMatchObject({ state: 'done' });
+    expect(await bench.result(begun)).toEqual(expected);
   });
 });

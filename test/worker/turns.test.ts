@@ -1,7 +1,9 @@
 /** Who runs beside whom, and who makes room. */
 import { beforeAll, describe, expect, test } from 'vitest';
 
+import { EMPTY_DEPTH } from '../../engine/ports/queue.ts';
 import { ManualClock } from '../helpers/clock.ts';
+import { through } from '../helpers/through.ts';
 import { Bench, LONG, quiet, reaches, SHORT, whereIs } from './support.ts';
 
 let expectedLong: unknown;
@@ -69,6 +71,30 @@ describe('turns', () => {
     bench.worker({ slots: 1, reconcileMs: 1e9 });
     clock.advance(3 * 60_000);
     await bench.event('ended', 'fresh');
+  });
+
+  test('jobs of batches do not park for each other in a queue that does not tell them from what is interactive', async () => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    // As SQS without a queue for batches.
+    const queue = through(bench.queue, {
+      depth: async () => {
+        const { visible, batch } = await bench.queue.depth();
+        return { ...EMPTY_DEPTH, visible: visible + batch.visible, isMixed: true };
+      },
+    });
+    const worker = bench.worker({ queue, slots: 1, reconcileMs: 1e9 });
+    for (const job of ['b1', 'b2']) {
+      await bench.submit(job, LONG, { send: false });
+      await bench.queue.send({ v: 1, tenant: 'acme', job, slice: 0, priority: 'batch' });
+    }
+    for (const step of [50, 100]) {
+      await reaches(worker, whereIs('b1'), step);
+      clock.advance(5_000);
+      await clock.settle();
+    }
+    for (const job of ['b1', 'b2']) await bench.event('ended', job);
+    for (const job of ['b1', 'b2']) expect(bench.kinds(job)).toEqual(['started', 'ended']);
   });
 
   test('a job of a batch that nothing waits behind is not disturbed', async () => {
