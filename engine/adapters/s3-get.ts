@@ -53,7 +53,7 @@ export async function headObject(calls: S3Calls, key: string, { signal }: CallOp
 
 /** @throws a 412 of the SDK if the object changes meanwhile, a 404 if there is none. */
 async function getVersion(calls: S3Calls, key: string, options: GetOptions): Promise<StoredBody | null> {
-  const { range, bytesMax, signal } = options;
+  const { range, bytesMax, into, signal } = options;
   const offset = range?.offset ?? 0;
   const firstBytes = Math.min(PART_BYTES, range?.bytes ?? PART_BYTES, bytesMax);
   if (firstBytes === 0) return await nothingOf(calls, key, options);
@@ -75,7 +75,7 @@ async function getVersion(calls: S3Calls, key: string, options: GetOptions): Pro
       return await insist(calls, { bytes: wanted.bytes, signal: either }, async (abortSignal) => {
         const answer = open ?? (await openRange(calls, key, wanted, abortSignal));
         open = null;
-        return await readExactly(answer.body, answer.bytes, abortSignal);
+        return await readExactly(answer.body, answer.bytes, abortSignal, bytes === first.bytes ? into : undefined);
       });
     });
     return { chunks, bytes, etag: first.etag };

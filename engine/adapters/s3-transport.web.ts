@@ -8,13 +8,13 @@ export function requestHandler(): NonNullable<S3ClientConfig['requestHandler']> 
   return {};
 }
 
-export async function readExactly(body: unknown, bytes: number, signal: AbortSignal): Promise<Uint8Array> {
+export async function readExactly(body: unknown, bytes: number, signal: AbortSignal, into?: Uint8Array): Promise<Uint8Array> {
   if (!(body instanceof ReadableStream)) throw new OddAnswer('no body');
   const reader = (body as ReadableStream<Uint8Array>).getReader();
   const abort = () => void reader.cancel().catch(() => undefined);
   signal.addEventListener('abort', abort, { once: true });
   try {
-    const chunk = new Uint8Array(bytes);
+    const chunk = into === undefined || into.byteLength < bytes ? new Uint8Array(bytes) : into.subarray(0, bytes);
     let at = 0;
     for (;;) {
       const { done, value } = await reader.read();

@@ -31,6 +31,8 @@ export class Fetcher {
   readonly #files: readonly SourceFile[];
   readonly #options: FetcherOptions;
   readonly #ranges = new Gate(LIMITS.RANGES_IN_FLIGHT);
+  /** Of a range each, for the next one: fresh ones would be as much memory as the model, and the collector's work beside. */
+  readonly #buffers: Uint8Array[] = [];
   readonly #progress = new Map<SourceFile, Mutable<FileProgress>>();
 
   constructor(cache: ModelCache, source: ModelSource, files: readonly SourceFile[], options: FetcherOptions) {
@@ -120,7 +122,9 @@ export class Fetcher {
       note();
       await allOrNone(signal, part.missing(bytes, rangeBytes), (range, either) => this.#ranges.pass(async () => {
         either.throwIfAborted();
-        await part.write(range, await this.#read(file, range, either));
+        const into = range.bytes === rangeBytes ? (this.#buffers.pop() ?? Buffer.allocUnsafeSlow(rangeBytes)) : undefined;
+        await part.write(range, await this.#read(file, range, into, either));
+        if (into !== undefined) this.#buffers.push(into);
         this.fetchedBytes += range.bytes;
         note();
       }));
@@ -133,8 +137,8 @@ export class Fetcher {
     }
   }
 
-  async #read(file: SourceFile, range: ByteRange, signal: AbortSignal): Promise<readonly Uint8Array[]> {
-    const body = await this.#source.read(file, range, { signal });
+  async #read(file: SourceFile, range: ByteRange, into: Uint8Array | undefined, signal: AbortSignal): Promise<readonly Uint8Array[]> {
+    const body = await this.#source.read(file, range, { signal, into });
     const got = body.reduce((sum, chunk) => sum + chunk.length, 0);
     if (got !== range.bytes) {
       throw new EngineError('ERR_MODEL_FILE', `${this.#source.url}: ${file.path} is cut short: ${got} bytes at ${range.offset} instead of ${range.bytes}.`);

@@ -94,7 +94,7 @@ export class StoreSource implements ModelSource {
     return { name: card.name, revision: card.revision ?? null, licence: card.licence, card: text, files: [] };
   }
 
-  async read(file: SourceFile, range: ByteRange, options: CallOptions = {}): Promise<Body> {
+  async read(file: SourceFile, range: ByteRange, options: Parameters<ModelSource['read']>[2] = {}): Promise<Body> {
     const { key, offset } = pieceOf(this.#name, file.digest.hex, file.bytes, range.offset);
     const body = await this.#store.get(key, { ...options, range: { offset, bytes: range.bytes }, bytesMax: range.bytes });
     if (body === null) throw new EngineError('ERR_MODEL_FILE', `${this.url}: ${file.path} is not in the store (${key}).`);

@@ -2,7 +2,7 @@
  * Where a model comes from: a directory, a store that models were pushed to, a hub. It lists files with digests and reads ranges of
  * them; what is done with the bytes, and whether they are believed, is engine/model/pull.ts's.
  */
-import type { Body, CallOptions } from './object-store.ts';
+import type { Body, CallOptions, GetOptions } from './object-store.ts';
 
 export interface ModelSource {
   /** For messages and for fetching again; holds no secret. */
@@ -12,10 +12,10 @@ export interface ModelSource {
   list(options?: CallOptions): Promise<ModelListing>;
 
   /**
-   * Exactly the bytes of the range, tried again as the source allows.
+   * Exactly the bytes of the range, tried again as the source allows. `into`: as GetOptions has it.
    * @throws EngineError ERR_MODEL_FILE if the source has fewer, ERR_STORE, ERR_STORE_CONFIG, ERR_CANCELLED.
    */
-  read(file: SourceFile, range: ByteRange, options?: CallOptions): Promise<Body>;
+  read(file: SourceFile, range: ByteRange, options?: CallOptions & Pick<GetOptions, 'into'>): Promise<Body>;
 }
 
 export interface ByteRange {

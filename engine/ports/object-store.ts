@@ -46,6 +46,8 @@ export interface GetOptions extends CallOptions {
   /** `offset` at or past the end: an empty body. */
   readonly range?: { readonly offset: number; readonly bytes: number } | undefined;
   readonly bytesMax: number;
+  /** Memory for a body that fits: the answer may be a view of it, or lie elsewhere. Once the call has ended, in whatever way, nothing is written there. */
+  readonly into?: Uint8Array | undefined;
 }
 
 export interface PutOptions extends CallOptions {

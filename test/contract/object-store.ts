@@ -82,6 +82,21 @@ export const PROMISES: readonly StorePromise[] = [
     },
   },
   {
+    name: 'into memory that is given for it a body comes right, or elsewhere, and never beyond its end',
+    async check(store) {
+      await store.put('object', text('0123456789'));
+      const into = Buffer.alloc(8, 'x');
+      for (const [bytes, wanted] of [[8, '23456789'], [3, '234'], [20, '23456789']] as const) {
+        into.fill('x');
+        const found = await store.get('object', { ...LIMIT, range: { offset: 2, bytes }, into });
+        expect(Buffer.concat(found?.chunks ?? []).toString()).toBe(wanted);
+        expect(into.subarray(wanted.length).every((byte) => byte === 0x78)).toBe(true);
+      }
+      const small = await store.get('object', { ...LIMIT, into: Buffer.alloc(4) });
+      expect(Buffer.concat(small?.chunks ?? []).toString()).toBe('0123456789');
+    },
+  },
+  {
     name: 'a range ends where the object ends, and is empty at or past its end',
     async check(store) {
       const etag = await written(store.put('object', text('0123456789')));

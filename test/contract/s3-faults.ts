@@ -93,6 +93,13 @@ export function describeS3Faults(name: string, start: (() => Promise<S3Peer>) | 
         const count = misbehave(method('GET'), { kind: 'cut_body', bytes: 1_000, politely }, { kind: 'pass' }, { kind: 'cut_body', bytes: 0, politely });
         expect(Buffer.concat((await store.get('object', LIMIT))?.chunks ?? []).equals(wanted)).toBe(true);
         expect(count()).toBe(4);
+        // Into the same memory as what had broken off.
+        const into = Buffer.alloc(MIB);
+        const again = misbehave(method('GET'), { kind: 'cut_body', bytes: 1_000, politely });
+        const [part] = (await store.get('object', { ...LIMIT, range: { offset: 5, bytes: MIB }, into }))?.chunks ?? [];
+        expect(part?.buffer).toBe(into.buffer);
+        expect(into.equals(wanted.subarray(5, 5 + MIB))).toBe(true);
+        expect(again()).toBe(2);
       }
     });
 

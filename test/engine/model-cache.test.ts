@@ -31,6 +31,30 @@ function watched(source: ModelSource, look: (range: { offset: number; bytes: num
   };
 }
 
+test('a pull of many ranges has memory for those that are on their way, and not for all of the model', async () => {
+  const source = model('many', 4_050);
+  const given = new Set<ArrayBufferLike>();
+  let reads = 0;
+  const cache = cacheIn(folder());
+  const { directory } = await pullOnce(cache, {
+    ...watched(source, () => undefined),
+    async read(file, range, options) {
+      const body = Buffer.concat(await source.read(file, range));
+      const into = options?.into;
+      if (into === undefined) return [body];
+      reads++;
+      given.add(into.buffer);
+      body.copy(into);
+      await sleep(1);
+      return [into.subarray(0, body.length)];
+    },
+  }, { rangeBytes: 50 });
+  expect(reads).toBe(81);
+  expect(given.size).toBeLessThanOrEqual(LIMITS.RANGES_IN_FLIGHT);
+  expect([...contentOf(directory)].find(([name]) => name.endsWith('model.safetensors'))?.[1]).toHaveLength(4_050);
+  expect(wrongBlobs(cache)).toEqual([]);
+});
+
 describe('the byte limit', () => {
   test('the least recently used model goes first, and names go with it', async () => {
     const cache = cacheIn(folder(), 2_500);
