@@ -194,12 +194,15 @@ export function check<T extends z.ZodType>(schema: T, value: unknown): z.infer<T
   refuseMalformed(value);
   const parsed = parseGiven(schema, value);
   if (parsed.success) return parsed.data;
-  const issue = parsed.error.issues[0];
+  const { issues } = parsed.error;
+  const isMissing = (one: (typeof issues)[number] | undefined) => (one?.code === 'invalid_type' || one?.code === 'invalid_union') && one.path.length > 0 && at(value, one.path) === undefined;
+  // Whoever calls a field otherwise than we do has not forgotten it.
+  const issue = (isMissing(issues[0]) ? issues.find(({ code }) => code === 'unrecognized_keys') : undefined) ?? issues[0];
   const path = fieldName(issue?.path ?? []);
   if (issue?.code === 'unrecognized_keys') {
     const name = fieldName([...issue.path, issue.keys[0] ?? '']);
     throw new HttpError('unsupported_parameter', `${name} is not supported.`, { param: name });
   }
-  if (issue?.code === 'invalid_type' && path !== '' && at(value, issue.path) === undefined) throw new HttpError('invalid_value', `${path} is required.`, { param: path });
+  if (isMissing(issue)) throw new HttpError('invalid_value', `${path} is required.`, { param: path });
   throw new HttpError('invalid_value', `${path === '' ? 'The body' : path}: ${issue?.message ?? 'is invalid'}`, { param: path === '' ? null : path });
 }

@@ -315,6 +315,10 @@ describe('what is refused', () => {
     expect(error?.param?.split('.')[0]).toBe(param);
   });
 
+  test('a field of another API in place of one that is missing, by its name', async () => {
+    expect(await (await api.post('/v1/responses', { model: GREEDY.model, prompt: 'x' })).json()).toMatchObject({ error: { code: 'unsupported_parameter', param: 'prompt' } });
+  });
+
   test('ids that are none, and a position without a stream', async () => {
     for (const id of ['resp_nobody', 'nobody', 'resp_', 'resp_..%2F']) expect((await api.get(`/v1/responses/${id}`)).status).toBe(404);
     await expect(api.openai.responses.retrieve('resp_nobody')).rejects.toMatchObject({ status: 404, code: 'job_not_found' });
