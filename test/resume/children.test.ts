@@ -136,7 +136,7 @@ describe('a fork', () => {
     const parked = await resumeStored({ ...at(store, 'early'), signal: stop.signal, onCommit: () => stop.abort() });
     expect(parked.kind).toBe('parked');
     await eraseJob(store, { tenant: 'acme', job: 'sums' });
-    await expect(resumed(store, 'late')).rejects.toMatchObject({ code: 'ERR_CHECKPOINT', message: expect.stringMatching(/^missing/) as string });
+    await expect(resumed(store, 'late')).rejects.toMatchObject({ code: 'ERR_PARENT_ERASED' });
     expect((await resumed(store, 'early')).chains[0]).toEqual(parent.chains[0]);
   });
 });
