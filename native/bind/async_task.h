@@ -139,7 +139,7 @@ class SerialQueue : public std::enable_shared_from_this<SerialQueue> {
   std::vector<std::shared_ptr<Task>> left_;     // the slice in flight, and are to be settled; by mutex_
   std::shared_ptr<SharedWork> shared_work_;     // of the slice in flight, if it is shared
   bool shared_ = false;                         // whether it still takes tasks in, by mutex_
-  std::atomic<bool> over_{false};               // whether it should end, since functions are deferred until then
+  std::atomic<bool> over_{false};               // whether it should end, since functions are deferred or others wait until then
   Bell* bell_ = nullptr;                        // nullptr: none yet, or none to be had
   napi_async_work work_ = nullptr;              // the slice in flight
   std::shared_ptr<SerialQueue> self_;           // while there is one
