@@ -51,6 +51,7 @@ RunReport GoOn(const Setting& s, Vault& vault, const RunOptions& job, int32_t ha
 Vault RunToItsEnd(const Setting& s, const RunOptions& job) {
   Bench bench(s);
   Vault vault(bench.layout_id);
+  vault.first = job.first_chain;
   auto run = bench.Start(job);
   vault.Save(*run, true, job.width);
   StepTo(*run, 9);
@@ -148,19 +149,10 @@ void ChainsThatWereEndedGoOn() {
   CHECK(Same(ToTheEnd(*fourth.Resume(job, Onward(again, 3, 3, true))), whole));
 }
 
-// Two chains of a job of four, run to the end of `job`.
-Vault ShardToItsEnd(const Setting& s, RunOptions job, int32_t first) {
+// Two chains of a job of four.
+RunOptions Shard(RunOptions job, int32_t first) {
   job.first_chain = first, job.job_width = 4;
-  Bench bench(s);
-  Vault vault(bench.layout_id);
-  vault.first = first;
-  auto run = bench.Start(job);
-  vault.Save(*run, true, job.width);
-  StepTo(*run, 9);
-  vault.Save(*run, true, job.width);
-  ToTheEnd(*run);
-  vault.Save(*run, true, job.width);
-  return vault;
+  return job;
 }
 
 // The plan of one run that has the chains of both.
@@ -185,7 +177,7 @@ void ChainsOfTwoShardsGoOnInOneRun() {
     const RunOptions longer = Longer(Job(s, 4), 40, 4);
     const RunReport whole = AtOnce(s, longer);
     const RunOptions half = Longer(longer, 24, 2);
-    Vault left = ShardToItsEnd(s, half, 0), right = ShardToItsEnd(s, half, 2);
+    Vault left = RunToItsEnd(s, Shard(half, 0)), right = RunToItsEnd(s, Shard(half, 2));
     for (const bool tails : {true, false}) {
       Bench bench(s);
       CHECK(Same(ToTheEnd(*bench.Resume(longer, Together(left, right, tails))), whole));
@@ -203,7 +195,7 @@ void ChainsOfTwoShardsGoOnInOneRun() {
     refuses(half_way);
     RunOptions elsewhere = half;
     elsewhere.prompt[0] += 1;
-    refuses(Together(left, ShardToItsEnd(s, elsewhere, 2), true));
+    refuses(Together(left, RunToItsEnd(s, Shard(elsewhere, 2)), true));
   }
 }
 
