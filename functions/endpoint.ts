@@ -32,7 +32,7 @@ export interface Endpoint<B extends z.ZodType, Q extends z.ZodType> {
   readonly body?: B | undefined;
   /** A form that the endpoint reads itself (upload.ts); for the documentation. */
   readonly form?: z.ZodObject | undefined;
-  /** Default: a GET or DELETE takes none, and of what has a body the parameters are in there, and its query is not looked at. */
+  /** Default: it takes none. */
   readonly query?: Q | undefined;
   readonly headers?: z.ZodObject | undefined;
   readonly responses: Responses;
@@ -89,7 +89,7 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
   const { app, services, auth, rates, guesses } = registry;
   document(app, declared, auth !== null);
   const path = declared.path.replaceAll(/\{(\w+)\}/g, ':$1');
-  const schema = declared.query ?? (declared.method === 'get' || declared.method === 'delete' ? NO_QUERY : undefined);
+  const schema = declared.query ?? NO_QUERY;
   registry.methods.set(path, [...(registry.methods.get(path) ?? []), declared.method]);
   app.on(declared.method, path, async (c) => {
     const trace = traceRequest(services, c, declared.method, declared.path);
@@ -111,7 +111,7 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
       const isNamed = declared.loads === 'named' && (declared.method === 'put' || c.req.raw.headers.has('idempotency-key'));
       if (declared.loads !== undefined) await refuseMore(services);
       if (declared.loads !== undefined && !isNamed) await room();
-      const query = schema === undefined ? undefined : check(schema, queryOf(c.req.raw));
+      const query = check(schema, queryOf(c.req.raw));
       body = declared.body === undefined ? undefined : check(declared.body, await readJson(c.req.raw, services.clock));
       trace.model((body as { readonly model?: unknown } | undefined)?.model);
       const response = await answer({
