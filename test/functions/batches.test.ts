@@ -124,14 +124,16 @@ describe('a batch', () => {
     const answered = async (endpoint: string, body: object) => {
       const { output_file_id, error_file_id } = await until(openai, (await batchOf(endpoint, [body])).id, 'completed');
       expect(error_file_id).toBeNull();
-      return (await linesOf(openai, output_file_id))[0]?.response?.body as unknown as { readonly id: string; readonly created?: number; readonly created_at?: number };
+      return (await linesOf(openai, output_file_id))[0]?.response?.body as unknown as { readonly id: string; readonly created?: number; readonly created_at?: number; readonly completed_at?: number };
     };
     const alone = await openai.completions.create(text as OpenAI.CompletionCreateParamsNonStreaming);
     const texts = await answered('/v1/completions', text);
     expect(texts).toEqual({ ...alone, id: texts.id, created: texts.created });
     const { output_text: _, output, ...whole } = await openai.responses.create(response as OpenAI.Responses.ResponseCreateParamsNonStreaming);
     const responses = await answered('/v1/responses', response);
-    expect(responses).toMatchObject({ ...whole, id: responses.id, created_at: responses.created_at, output: output.map(({ type }) => ({ type })) });
+    // Each is a job of its own, which begins and ends in a second of its own.
+    const { id, created_at, completed_at } = responses;
+    expect(responses).toMatchObject({ ...whole, id, created_at, completed_at, output: output.map(({ type }) => ({ type })) });
     for (const [endpoint, body, change, param] of [
       ['/v1/completions', text, { prompt: ['a', 'b'] }, 'prompt'], ['/v1/completions', text, { stream: true }, 'stream'], ['/v1/responses', response, { background: true }, 'background'],
       ['/v1/responses', response, { previous_response_id: 'resp_x' }, 'previous_response_id'], ['/v1/responses', response, { store: false }, 'store'], ['/v1/responses', response, { input: [{ type: 'item_reference', id: 'msg_x' }] }, 'input'], ['/v1/responses', response, { instructions: '1' }, 'instructions'],
