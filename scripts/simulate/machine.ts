@@ -50,6 +50,11 @@ export class Times {
     return this.#measured.resume_ms + this.#measured.resume_byte_ms * bytes;
   }
 
+  /** Of a job that begins, or is handed over: no model is larger for that. */
+  fixedMs(isHandover: boolean): number {
+    return isHandover ? this.#measured.handover_ms : this.#measured.job_ms;
+  }
+
   get startMs(): number {
     return this.#measured.start_ms;
   }
