@@ -18,7 +18,7 @@ import { planOf, storedSpecOf } from '../job/stored-spec.ts';
 import { createJob } from '../kv/create.ts';
 import { endJob } from '../kv/end.ts';
 import { eraseJob } from '../kv/erase.ts';
-import { isTerminal } from '../kv/head.ts';
+import { hasResult, isTerminal } from '../kv/head.ts';
 import { type JobKey, jobPrefix } from '../kv/names.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
@@ -36,11 +36,10 @@ import type {
   CallerOptions, ChildNames, ExtendOptions, ForkOptions, JobEvent, JobView, ListOptions, ModelView, Platform, PlatformHealth, QuoteView, SubmitOptions, Turn,
 } from './platform.ts';
 import { admitJob, quoteView, refuseIgnored } from './quotes.ts';
-import { type JobRecord, endedMs, keyOf, messageOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
+import { type JobRecord, endedMs, keyOf, messageOf, readLive, readRecord, requireThere, viewOf, withoutPlace } from './record.ts';
 import { KeptRates } from './rates.ts';
 import { RestoredJobs } from './restored.ts';
 import { type ProgressOf, messagesFor, partsOf, withChains } from './shards.ts';
-import { hasResult } from './followed.ts';
 import { type EventOptions, Streams } from './stream.ts';
 import { NO_WORKERS, type WorkerState } from './workers.ts';
 
@@ -148,7 +147,7 @@ export class StorePlatform implements Platform {
   async cancel(id: string, { tenant, signal }: CallerOptions): Promise<JobView> {
     const { store, onCancelled } = this.#options;
     const where = keyOf(tenant, id);
-    const { head } = await readLive(store, where, { signal });
+    const { head } = await requireThere(store, where, signal);
     const parts = partsOf(where, head);
     if (!isTerminal(head.state)) await Promise.all(parts.map(async (part) => await this.#letGo(part, signal)));
     const { changed } = await endJob(store, where, 'cancelled', { clock: this.#clock, signal });

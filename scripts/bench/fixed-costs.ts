@@ -59,7 +59,7 @@ async function drained(jobs: number, sliceTime: string, signal: AbortSignal): Pr
       if (made.id === undefined) throw new Error(`a job was refused: ${JSON.stringify(made)}`);
       id = made.id;
     }
-    await using worker = new WorkerProcess(['--store', folder, '--model', 'countdown@cr8', '--slots', '1', '--threads', '1', '--slice-time', sliceTime, '--log-level', 'debug'], { keep: ({ msg }) => msg === 'worker started' });
+    await using worker = new WorkerProcess(['--store', folder, '--model', 'countdown@cr8', '--slots', '8', '--threads', '1', '--slice-time', sliceTime, '--log-level', 'debug'], { keep: ({ msg }) => msg === 'worker started' });
     await worker.says('worker started');
     const before = worker.cpuMs;
     await worker.counts('slice ended', jobs, signal);
