@@ -50,7 +50,7 @@ export class Metrics {
   readonly #webhooks = this.#counter('webhook_attempts_total', 'Attempts to deliver a webhook, by the answer.', ['answer']);
   readonly #webhookSeconds = this.#histogram('webhook_attempt_seconds', 'How long receivers took.', []);
   readonly #webhooksEnded = this.#counter('webhook_deliveries_total', 'Webhooks that were delivered or given up here.', ['state']);
-  readonly #resumed = this.#counter('resume_total', 'Slices that went on with a job, by how: from the store, by computing again, or from the beginning.', ['mode', 'result']);
+  readonly #resumed = this.#counter('resume_total', 'Takes of jobs that began here, by how: for the first time (started), from the store, by computing again, or from the beginning after one that left nothing (restarted).', ['mode', 'result']);
   readonly #exhausted = this.#counter('kv_budget_exhausted_total', 'Jobs that ended here because their KV-read budget was spent.');
   readonly #margin = this.#histogram('vote_margin', 'Votes of the elected answer over those of the next, of jobs of several chains.', [], VOTES);
   readonly #firstToken = this.#histogram('time_to_first_token_seconds', 'From the making of a job to its first token, queue and model included.', []);
