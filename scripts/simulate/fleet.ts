@@ -309,7 +309,7 @@ class Fleet {
     let leftMs = NOTICE_MS;
     if (!this.#policy.checkpoints) return;
     for (const run of [...machine.runs]) {
-      leftMs -= this.#o.times.saveMs(this.#o.times.checkpointBytes(run.job.arrival, run.job.step));
+      leftMs -= this.#o.times.fixedMs(true) + this.#o.times.saveMs(this.#o.times.checkpointBytes(run.job.arrival, run.job.step));
       if (leftMs < 0) break;
       await this.#park(machine, run);
     }
