@@ -208,4 +208,6 @@ export interface Platform {
   models(options: CallerOptions): Promise<readonly ModelView[]>;
   /** As it is now, also of the queue, unless that does not answer soon. */
   health(): Promise<PlatformHealth>;
+  /** Whether the store answers, as of some seconds ago; told within some, also where it does not. */
+  isStoreThere(): Promise<boolean>;
 }

@@ -40,6 +40,7 @@ import { type JobRecord, endedMs, keyOf, messageOf, readLive, readRecord, requir
 import { KeptRates } from './rates.ts';
 import { RestoredJobs } from './restored.ts';
 import { type ProgressOf, messagesFor, partsOf, withChains } from './shards.ts';
+import { StoreWatch } from './store-watch.ts';
 import { type EventOptions, Streams } from './stream.ts';
 import { NO_WORKERS, type WorkerState } from './workers.ts';
 
@@ -89,6 +90,7 @@ export class StorePlatform implements Platform {
   readonly #backlog: Backlog;
   readonly #live: LiveJobs;
   readonly #rates: KeptRates;
+  readonly #watch: StoreWatch;
 
   constructor(options: StorePlatformOptions) {
     this.#options = options;
@@ -99,6 +101,7 @@ export class StorePlatform implements Platform {
     const { store, keys, shelf, feed, queue, eventsMax, depthFreshMs: freshMs = 0 } = options;
     this.#streams = new Streams({ store, keys, shelf, feed, jobs: this.#jobs, clock: this.#clock, eventsMax });
     this.#rates = new KeptRates(store, this.#clock);
+    this.#watch = new StoreWatch(store, this.#clock);
     this.#live = new LiveJobs(store, this.#clock);
     this.#backlog = new Backlog({ queue, store, clock: this.#clock, freshMs });
   }
@@ -210,6 +213,10 @@ export class StorePlatform implements Platform {
   async health(): Promise<PlatformHealth> {
     const { state, running } = this.#workers;
     return { state, running, ...(await this.#backlog.now()) };
+  }
+
+  async isStoreThere(): Promise<boolean> {
+    return await this.#watch.isThere();
   }
 
   /** Of a job that is over. */
