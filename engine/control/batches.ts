@@ -50,6 +50,8 @@ export interface BatchAsk extends CallerOptions {
   readonly metadata: Readonly<Record<string, string>> | null;
   /** Two calls with one key and body make one batch. */
   readonly idempotencyKey?: string | undefined;
+  /** Asked before one is made; what it throws refuses the batch. */
+  readonly admit?: (() => Promise<void>) | undefined;
 }
 
 interface Key {
@@ -96,7 +98,7 @@ export class Batches {
    * @throws EngineError ERR_FILE_NOT_FOUND; ERR_OPTION: no such endpoint, or the file is none to be read; ERR_JOB_CONFLICT: the key was for another
    * batch; ERR_STORE; ERR_CANCELLED.
    */
-  async create({ endpoint, inputFileId, metadata, idempotencyKey, tenant, signal }: BatchAsk): Promise<BatchView> {
+  async create({ endpoint, inputFileId, metadata, idempotencyKey, admit, tenant, signal }: BatchAsk): Promise<BatchView> {
     this.#endpoint(endpoint);
     const key = { tenant, id: `batch_${this.#newId(this.#nowMs())}` };
     if (idempotencyKey !== undefined) {
@@ -105,6 +107,7 @@ export class Batches {
       // Its file may be gone by now.
       if ((await this.#o.store.head(keyOf(key, RECORD), { signal })) !== null) return await this.#moved(key, signal);
     }
+    await admit?.();
     const { file, content } = await this.#o.files.read(inputFileId, { tenant, signal });
     if (file.bytes > LIMITS.FILE_BYTES_MAX) throw new EngineError('ERR_OPTION', `input_file_id must be a file of at most ${LIMITS.FILE_BYTES_MAX} bytes; got ${file.bytes}.`);
     const writer = await BlobWriter.open(this.#place(key), { signal });
