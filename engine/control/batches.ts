@@ -22,7 +22,7 @@ import { type BatchState, type BatchView, WINDOW_MS, batchView, isOver } from '.
 import { type BlobPlace, BlobWriter, readBlob } from './blob.ts';
 import { claimId } from './claims.ts';
 import { type Files, idsUnder } from './files.ts';
-import { jobIds, timeOf } from './ids.ts';
+import { indexAfter, jobIds, timeOf } from './ids.ts';
 import type { CallerOptions, ListOptions, Platform } from './platform.ts';
 import { type BatchRecord, type End, batchRecord, endRecord, readOnce, stopRecord, verdictRecord, writeOnce } from './records.ts';
 
@@ -155,8 +155,8 @@ export class Batches {
   /** Newest first, as they are: nothing is moved on. */
   async list({ tenant, limit, after, signal }: ListOptions): Promise<{ readonly batches: readonly BatchView[]; readonly more: boolean }> {
     const ids = (await idsUnder(this.#o.store, folderOf(tenant), RECORD, { signal })).toReversed();
-    const start = after === undefined ? 0 : ids.indexOf(after) + 1;
-    if (after !== undefined && start === 0) throw notFound();
+    if (after !== undefined && !ID.test(after)) throw notFound();
+    const start = indexAfter(ids, after, 'desc');
     const page = ids.slice(start, start + limit);
     const batches = await inParallel(page.length, JOBS_AT_ONCE, signal, async (i, stop) => await this.#look({ tenant, id: page[i] ?? '' }, stop));
     return { batches, more: ids.length > start + limit };
