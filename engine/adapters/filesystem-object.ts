@@ -17,7 +17,7 @@
  * Looking is one readdir of a handful of names: one system call, which the kernel serves under the directory's lock.
  */
 import { constants } from 'node:fs';
-import { link, open, readdir, realpath, unlink, type FileHandle } from 'node:fs/promises';
+import { link, open, readdir, realpath, rm, rmdir, unlink, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 
 import { EngineError } from '../core/errors.ts';
@@ -83,9 +83,25 @@ export async function succeed(directory: string, seen: Version, scratch: string)
     if (codeOf(error) === 'EEXIST' || (codeOf(error) === 'ENOENT' && (await highest(home)) === null)) return { kind: 'taken' };
     throw error;
   }
-  if (!(await syncDirectory(home).then(() => true, falseIfGone)) || (await highest(home)) !== mine.number) return { kind: 'overtaken', etag: etagOf(mine) };
-  await removeOlder(home, mine.number - VERSIONS_BEHIND);
+  const there = (await syncDirectory(home).then(() => true, falseIfGone)) ? await numbers(home) : [];
+  if (Math.max(...there) !== mine.number) return { kind: 'overtaken', etag: etagOf(mine) };
+  for (const number of there) if (number < mine.number - VERSIONS_BEHIND) await unlink(path.join(home, String(number))).catch(nullIfGone);
   return { kind: 'written', etag: etagOf(mine) };
+}
+
+/** Of one that nobody finds any more: in the scratch directory. What is not as versions are goes too. */
+export async function removeObject(directory: string): Promise<void> {
+  try {
+    const incarnation = await onlyChild(directory);
+    if (incarnation !== null) {
+      const home = path.join(directory, incarnation);
+      for (const number of await numbers(home)) await unlink(path.join(home, String(number)));
+      await rmdir(home);
+    }
+    await rmdir(directory);
+  } catch {
+    await rm(directory, { recursive: true, force: true });
+  }
 }
 
 /** Directories that do not lead through a symbolic link are their own real path. */
@@ -129,6 +145,3 @@ async function highest(home: string): Promise<number | null> {
   return found.length === 0 ? null : Math.max(...found);
 }
 
-async function removeOlder(home: string, than: number): Promise<void> {
-  for (const number of await numbers(home)) if (number < than) await unlink(path.join(home, String(number))).catch(nullIfGone);
-}

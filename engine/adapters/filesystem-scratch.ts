@@ -3,12 +3,12 @@
  * Names are random, so two processes never meet; what a killed process leaves is swept when it is a day old.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdir, open, readdir, rm, stat, type FileHandle } from 'node:fs/promises';
+import { mkdir, open, readdir, rename, rm, stat, unlink, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 
 import { makeFolder } from '../core/disk.ts';
 import type { Body } from '../ports/object-store.ts';
-import { nullIfGone, syncDirectory } from './filesystem-object.ts';
+import { nullIfGone, removeObject, syncDirectory } from './filesystem-object.ts';
 import { throwIfCancelled } from '../core/waiting.ts';
 
 /** Between two looks at the signal; and no system call takes more than 1,024 pieces at once. */
@@ -16,11 +16,11 @@ const WRITE_BYTES = 8 << 20;
 /** A writer whose scratch is swept fails and says so, so this is economy, not safety. */
 const SWEEP_AFTER_MS = 86_400_000;
 
-/** An object that is whole but not yet anywhere: a directory that can be renamed into place, and in it the file of its first version. */
-export interface Draft extends AsyncDisposable {
-  readonly directory: string;
-  readonly incarnation: string;
+/** The file of a version that is whole but not yet anywhere. */
+export interface Draft {
   readonly file: string;
+  /** A directory that can be renamed into place, if the file is in one: as the first version of an object. */
+  readonly object: { readonly directory: string; readonly incarnation: string } | null;
 }
 
 export class Scratch {
@@ -30,34 +30,65 @@ export class Scratch {
     this.#directory = directory;
   }
 
-  /** A name in the scratch directory that nothing has. */
-  async freshName(): Promise<string> {
-    await makeFolder(this.#directory);
-    return path.join(this.#directory, randomBytes(16).toString('hex'));
+  /** `make` with a name in the scratch directory that nothing has. That directory is made when it is missed, not asked for each time. */
+  async fresh<T>(make: (name: string) => Promise<T>): Promise<T> {
+    const name = path.join(this.#directory, randomBytes(16).toString('hex'));
+    return await make(name).catch(async (error: unknown) => {
+      nullIfGone(error);
+      await makeFolder(this.#directory);
+      return await make(name);
+    });
   }
 
-  /** `fill` makes the file. On disk, not only in the page cache, when this returns. */
-  async draft(fill: (file: string) => Promise<void>): Promise<Draft> {
-    const directory = await this.freshName();
+  /** `fill` makes the file. On disk, not only in the page cache, when this returns. @param asObject there is none yet of which it could be a version. */
+  async draft(asObject: boolean, fill: (file: string) => Promise<void>): Promise<Draft> {
+    if (asObject) return await this.#object(fill);
+    return await this.fresh(async (file) => {
+      await fill(file).catch(async (error: unknown) => await this.#failed(file, error));
+      return { file, object: null };
+    });
+  }
+
+  /** The same draft as an object: what it was before is gone. */
+  async asObject(draft: Draft): Promise<Draft & { readonly object: NonNullable<Draft['object']> }> {
+    const { object } = draft;
+    return object === null ? await this.#object((file) => rename(draft.file, file)) : { ...draft, object };
+  }
+
+  async discard({ file, object }: Draft): Promise<void> {
+    if (object === null) await unlink(file).catch(nullIfGone);
+    else await removeObject(object.directory);
+  }
+
+  async #object(fill: (file: string) => Promise<void>): Promise<Draft & { readonly object: NonNullable<Draft['object']> }> {
     const incarnation = randomBytes(16).toString('hex');
-    const file = path.join(directory, incarnation, '1');
-    const remove = () => rm(directory, { recursive: true, force: true });
-    try {
-      await makeFolder(path.dirname(file));
-      await fill(file);
-      await syncDirectory(path.dirname(file));
-      await syncDirectory(directory);
-    } catch (error) {
-      await remove().catch(() => undefined);
-      throw error;
-    }
-    return { directory, incarnation, file, [Symbol.asyncDispose]: remove };
+    return await this.fresh(async (directory) => {
+      const home = path.join(directory, incarnation);
+      const file = path.join(home, '1');
+      await mkdir(directory);
+      try {
+        await mkdir(home);
+        await fill(file);
+        await syncDirectory(home);
+        await syncDirectory(directory);
+      } catch (error) {
+        return await this.#failed(directory, error);
+      }
+      return { file, object: { directory, incarnation } };
+    });
+  }
+
+  async #failed(left: string, error: unknown): Promise<never> {
+    await rm(left, { recursive: true, force: true }).catch(() => undefined);
+    throw error;
   }
 
   /** By the file system's own clock, which gave both times. */
   async sweep(): Promise<void> {
-    const reference = await this.freshName();
-    await mkdir(reference);
+    const reference = await this.fresh(async (name) => {
+      await mkdir(name);
+      return name;
+    });
     const nowMs = (await stat(reference)).mtimeMs;
     await rm(reference, { recursive: true });
     for (const name of await readdir(this.#directory)) {

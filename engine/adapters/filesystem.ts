@@ -2,7 +2,7 @@
  * `file:`: objects in a directory of this machine, for any number of processes. filesystem-object.ts says how an object lies there and
  * why conditional writes need no lock; a process killed at any moment leaves every object whole.
  */
-import { copyFile, link, mkdir, open, readdir, realpath, rename, rm, rmdir, stat, type FileHandle } from 'node:fs/promises';
+import { copyFile, link, mkdir, open, readdir, realpath, rename, rmdir, stat, type FileHandle } from 'node:fs/promises';
 import path from 'node:path';
 
 import { makeFolder } from '../core/disk.ts';
@@ -12,7 +12,7 @@ import type {
 } from '../ports/object-store.ts';
 import { wantedOf } from './body.ts';
 import { codeOf, storeError } from './filesystem-errors.ts';
-import { etagOf, newest, nullIfGone, OBJECT_SUFFIX, refuseSymlinks, succeed, syncDirectory, withNewest, type Version } from './filesystem-object.ts';
+import { etagOf, newest, nullIfGone, OBJECT_SUFFIX, refuseSymlinks, removeObject, succeed, syncDirectory, withNewest, type Version } from './filesystem-object.ts';
 import { Scratch, writeFileWhole, type Draft } from './filesystem-scratch.ts';
 import { checkKey, checkPrefix } from './keys.ts';
 import { probeConditions } from './probe.ts';
@@ -43,30 +43,32 @@ class FilesystemStore implements ObjectStore {
   }
 
   get(key: string, options: GetOptions): Promise<StoredBody | null> {
-    return this.#on(key, options, (directory) => withNewest(directory, async (file, version) => {
+    return this.#on(key, options, async (directory, isThere) => !isThere ? null : await withNewest(directory, async (file, version) => {
       const { offset, bytes } = wantedOf((await file.stat()).size, options, key);
       return { chunks: await readRange(file, offset, bytes, options.signal), bytes, etag: etagOf(version) };
     }));
   }
 
   head(key: string, options: CallOptions = {}): Promise<ObjectInfo | null> {
-    return this.#on(key, options, (directory) => withNewest(directory, async (file, version) => ({ bytes: (await file.stat()).size, etag: etagOf(version) })));
+    return this.#on(key, options, async (directory, isThere) => !isThere ? null : await withNewest(directory, async (file, version) => ({ bytes: (await file.stat()).size, etag: etagOf(version) })));
   }
 
   put(key: string, body: Body, options: PutOptions = {}): Promise<PutOutcome> {
-    return this.#on(key, options, async (directory) => {
-      if (options.condition !== undefined && !holds(options, await newest(directory))) return { kind: 'refused' };
-      await using draft = await this.#scratch.draft((file) => writeFileWhole(file, body, options.signal));
-      return await this.#place(directory, draft, options);
+    return this.#on(key, options, async (directory, isThere) => {
+      // What is refused in the end is seldom refused from the beginning; who makes what is there already may have much to write.
+      const isRefused = isThere ? options.condition?.kind === 'if_absent' && (await newest(directory)) !== null : options.condition?.kind === 'if_match';
+      if (isRefused) return { kind: 'refused' };
+      const draft = await this.#scratch.draft(!isThere, (file) => writeFileWhole(file, body, options.signal));
+      return await this.#place(directory, isThere, draft, options);
     });
   }
 
   copy(from: string, to: string, options: CallOptions = {}): Promise<boolean> {
-    return this.#on(from, options, (source) => this.#on(to, options, async (target) => {
+    return this.#on(from, options, (source) => this.#on(to, options, async (target, isThere) => {
       const copied = await withNewest(source, async (_, version) => {
         // A version never changes, so two objects may share its bytes.
-        await using draft = await this.#scratch.draft((file) => link(version.file, file).catch(() => copySynced(version.file, file)));
-        await this.#place(target, draft, options);
+        const draft = await this.#scratch.draft(!isThere, (file) => link(version.file, file).catch(() => copySynced(version.file, file)));
+        await this.#place(target, isThere, draft, options);
         return true;
       }).catch(nullIfGone);
       return copied ?? false;
@@ -88,10 +90,14 @@ class FilesystemStore implements ObjectStore {
   async delete(keys: readonly string[], options: CallOptions = {}): Promise<void> {
     const parents = new Set<string>();
     for (const key of keys) {
-      await this.#on(key, options, async (directory) => {
-        const grave = await this.#scratch.freshName();
-        if (!(await rename(directory, grave).then(() => true, nullIfGone))) return;
-        await rm(grave, { recursive: true, force: true });
+      await this.#on(key, options, async (directory, isThere) => {
+        if (!isThere) return;
+        const grave = await this.#scratch.fresh(async (name) => {
+          await rename(directory, name);
+          return name;
+        }).catch(nullIfGone);
+        if (grave === null) return;
+        await removeObject(grave);
         parents.add(path.dirname(directory));
       });
     }
@@ -106,49 +112,64 @@ class FilesystemStore implements ObjectStore {
     await guarded(this.url, () => this.#scratch.sweep());
   }
 
-  /** Makes the draft the newest version of the object, if the condition allows it. */
-  async #place(directory: string, draft: Draft, options: PutOptions): Promise<PutOutcome> {
-    for (let tries = 0; tries < TRIES_MAX; tries++) {
-      throwIfCancelled(options.signal);
-      const current = await newest(directory);
-      if (!holds(options, current)) return { kind: 'refused' };
-      if (current === null) {
-        if (await this.#create(directory, draft)) return { kind: 'written', etag: etagOf({ incarnation: draft.incarnation, number: 1 }) };
-      } else {
-        const outcome = await succeed(directory, current, draft.file);
-        if (outcome.kind === 'written') return outcome;
-        if (outcome.kind === 'overtaken') {
-          // Without a condition it was written just before those: they came after we had looked, so while we were writing.
-          if (options.condition === undefined) return { kind: 'written', etag: outcome.etag };
-          return { kind: 'unknown', cause: new Error('Newer versions were written meanwhile.') };
+  /** Makes the draft the newest version of the object, if the condition allows it. Nothing is left of it elsewhere. @param isThere else it is to be made: whether it is there by now, that will say. */
+  async #place(directory: string, isThere: boolean, draft: Draft, options: PutOptions): Promise<PutOutcome> {
+    let [own, isPlaced] = [draft, false];
+    try {
+      for (let tries = 0; tries < TRIES_MAX; tries++) {
+        throwIfCancelled(options.signal);
+        const current = isThere || tries > 0 ? await newest(directory) : null;
+        if (!holds(options, current)) return { kind: 'refused' };
+        if (current === null) {
+          const { object } = (own = await this.#scratch.asObject(own));
+          isPlaced = await this.#create(directory, object.directory);
+          if (isPlaced) return { kind: 'written', etag: etagOf({ incarnation: object.incarnation, number: 1 }) };
+        } else {
+          const outcome = await succeed(directory, current, own.file);
+          if (outcome.kind === 'written') return outcome;
+          if (outcome.kind === 'overtaken') {
+            // Without a condition it was written just before those: they came after we had looked, so while we were writing.
+            if (options.condition === undefined) return { kind: 'written', etag: outcome.etag };
+            return { kind: 'unknown', cause: new Error('Newer versions were written meanwhile.') };
+          }
         }
       }
+      throw new EngineError('ERR_STORE', `Other writers came first ${TRIES_MAX} times.`);
+    } finally {
+      if (!isPlaced) await this.#scratch.discard(own);
     }
-    throw new EngineError('ERR_STORE', `Other writers came first ${TRIES_MAX} times.`);
   }
 
   /** false: the object is there, or its folder was pruned meanwhile. */
-  async #create(directory: string, draft: Draft): Promise<boolean> {
-    await this.#makeFolder(path.dirname(directory));
-    try {
-      await rename(draft.directory, directory);
-    } catch (error) {
+  async #create(directory: string, draft: string): Promise<boolean> {
+    const folder = path.dirname(directory);
+    const isPlaced = async () => await rename(draft, directory).then(() => true, (error: unknown) => {
       if (['ENOTEMPTY', 'EEXIST'].includes(codeOf(error))) return false;
-      // The folder was pruned; or the draft is gone, and then stat says so.
-      if (codeOf(error) === 'ENOENT') return await stat(draft.file).then(() => false);
-      throw error;
+      return nullIfGone(error);
+    });
+    let placed = await isPlaced();
+    if (placed === null) {
+      // The folder was never made, or pruned; or the draft is gone, and then stat says so.
+      await stat(draft);
+      await this.#makeFolder(folder);
+      placed = await isPlaced();
     }
-    await syncDirectory(path.dirname(directory)).catch(nullIfGone);
-    return true;
+    if (placed === true) await syncDirectory(folder).catch(nullIfGone);
+    return placed === true;
   }
 
+  /** With those above it. Each is on disk in the one above it when this returns. */
   async #makeFolder(folder: string): Promise<void> {
-    if ((await realpath(folder).catch(nullIfGone)) !== null) return;
     const above = path.dirname(folder);
-    if (folder !== this.#root) await this.#makeFolder(above);
-    await (folder === this.#root ? makeFolder(folder) : mkdir(folder)).catch((error: unknown) => {
-      if (codeOf(error) !== 'EEXIST' && codeOf(error) !== 'ENOENT') throw error;
+    const isMade = async () => await (folder === this.#root ? makeFolder(folder) : mkdir(folder)).then(() => true, (error: unknown) => {
+      if (codeOf(error) === 'EEXIST') return true;
+      return nullIfGone(error);
     });
+    if ((await isMade()) === null && folder !== this.#root) {
+      await this.#makeFolder(above);
+      // Pruned at once: whoever asked for it looks again.
+      await isMade();
+    }
     await syncDirectory(above).catch(nullIfGone);
   }
 
@@ -177,23 +198,23 @@ class FilesystemStore implements ObjectStore {
   }
 
   /** `work` with the directory of the object, in the language of the port: checked keys, coded errors. */
-  #on<T>(key: string, { signal }: CallOptions, work: (directory: string) => Promise<T>): Promise<T> {
+  #on<T>(key: string, { signal }: CallOptions, work: (directory: string, isThere: boolean) => Promise<T>): Promise<T> {
     return guarded(this.url, async () => {
       checkKey(key);
       throwIfCancelled(signal);
       const directory = path.join(this.#root, key) + OBJECT_SUFFIX;
-      await this.#refuseEscapes(directory);
-      return await work(directory);
+      return await work(directory, await this.#isThere(directory));
     });
   }
 
-  /** Looks at the deepest part of the path that exists: what does not exist leads nowhere. */
-  async #refuseEscapes(directory: string): Promise<void> {
+  /** Refuses what leads out of the root, by the deepest part of the path that exists: what does not exist leads nowhere. */
+  async #isThere(directory: string): Promise<boolean> {
     for (let at = directory; at !== this.#root; at = path.dirname(at)) {
       const real = await realpath(at).catch(nullIfGone);
-      if (real === at) return;
-      if (real !== null) return await refuseSymlinks(at);
+      if (real !== null && real !== at) await refuseSymlinks(at);
+      if (real !== null) return at === directory;
     }
+    return false;
   }
 }
 
