@@ -149,6 +149,13 @@ describe('a tenant', () => {
       }
       const id = theirs[family ?? ''] ?? '';
       for (const [address, body] of attempts(path, operation, theirs, id)) {
+        // Where a list goes on is a place in one's own, whatever stood there: of another's id it tells what it tells of one that never was.
+        if (/^\/v1\/(files|batches)\?after=/.test(address)) {
+          const [ofTheirs, ofNobody] = await Promise.all([address, address.replace(/.{6}$/, '000000')].map(async (one) => await (await api.get(one, bearer('key-of-bert'))).text()));
+          expect([ofTheirs, JSON.parse(ofTheirs ?? '')]).toMatchObject([ofNobody, { data: [] }]);
+          tried.push(`${method} ${path}`);
+          continue;
+        }
         const response = await fetch(api.url + address, {
           method: method.toUpperCase(), headers: { ...bearer('key-of-bert'), ...(body === null ? {} : { 'content-type': 'application/json' }) }, ...(body === null ? {} : { body: JSON.stringify(body) }),
         });
