@@ -150,6 +150,8 @@ export interface ChildNames {
   readonly as?: string | undefined;
   /** Names it too, where `as` does not: two calls with one key make one job. */
   readonly idempotencyKey?: string | undefined;
+  /** As of SubmitOptions. */
+  readonly admit?: SubmitOptions['admit'];
 }
 
 export interface ForkOptions extends CallerOptions, ChildNames {

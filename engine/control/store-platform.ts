@@ -28,6 +28,7 @@ import { NO_TELEMETRY, type Telemetry } from '../ports/telemetry.ts';
 import { ATTRIBUTE, DESTINATION, PROVIDER, SPAN } from '../telemetry/names.ts';
 import { Outbox } from '../webhook/outbox.ts';
 import { Backlog } from './backlog.ts';
+import { claimId, isMade } from './claims.ts';
 import type { LiveFeed } from './feed.ts';
 import { jobIds, keyedId, timeOf } from './ids.ts';
 import { listNewest } from './listing.ts';
@@ -118,8 +119,9 @@ export class StorePlatform implements Platform {
     const stored = storedSpecOf(parsed, job, modelId, said === null ? null : continuationOf(job, modelId, said));
     const text = JSON.stringify(stored);
     const sealed = await sealSpec(text, where, keys, { signal });
-    const created = await createJob(store, where, sealed, { idempotencyKey, admit, createdMs, via, plan: planOf(stored, plannedTokens(job)), shards: parsed.shards, isSame: holds(text, keys, { signal }), signal });
-    return await this.#announced(created.where, traceparent, signal);
+    const [isNew, noted] = this.#noting(admit);
+    const created = await createJob(store, where, sealed, { idempotencyKey, admit: noted, createdMs, via, plan: planOf(stored, plannedTokens(job)), shards: parsed.shards, isSame: holds(text, keys, { signal }), signal });
+    return await this.#announced(created.where, isNew(), traceparent, signal);
   }
 
   async get(id: string, { tenant, signal }: CallerOptions): Promise<JobView> {
@@ -191,11 +193,13 @@ export class StorePlatform implements Platform {
   }
 
   async fork(id: string, { tenant, at, chain, width, seed, length, traceparent, signal, ...names }: ForkOptions): Promise<JobView> {
-    return await this.#child(id, { tenant, traceparent, signal }, names, (name, options) => forkJob({ at, chain, width, seed, length, as: name }, options));
+    const asked = ['fork', id, at, chain, width, seed?.toString(), length];
+    return await this.#child(id, asked, { tenant, traceparent, signal }, names, (name, options) => forkJob({ at, chain, width, seed, length, as: name }, options));
   }
 
   async extend(id: string, { tenant, length, width, kvReadBudget, traceparent, signal, ...names }: ExtendOptions): Promise<JobView> {
-    return await this.#child(id, { tenant, traceparent, signal }, names, (name, options) => extendJob({ length, width: width?.toString(), kvReadBudget, as: name }, options));
+    const asked = ['extend', id, length, width, kvReadBudget];
+    return await this.#child(id, asked, { tenant, traceparent, signal }, names, (name, options) => extendJob({ length, width: width?.toString(), kvReadBudget, as: name }, options));
   }
 
   async quote(spec: JobSpec, { signal }: CallerOptions): Promise<QuoteView> {
@@ -258,17 +262,23 @@ export class StorePlatform implements Platform {
   }
 
   async #child(
-    id: string, { tenant, traceparent, signal }: CallerOptions, { as, idempotencyKey: key }: ChildNames, make: (name: string, options: ChildOptions) => Promise<JobKey>,
+    id: string, asked: readonly unknown[], { tenant, traceparent, signal }: CallerOptions, { as, idempotencyKey: key, admit: room }: ChildNames, make: (name: string, options: ChildOptions) => Promise<JobKey>,
   ): Promise<JobView> {
     const { store, keys, shelf } = this.#options;
     const parent = keyOf(tenant, id);
-    const { where, createdMs } = this.#newKey(tenant, as ?? (key === undefined ? undefined : keyedId(tenant, key)));
+    const name = as ?? (key === undefined ? undefined : keyedId(tenant, key));
+    const { where, createdMs } = this.#newKey(tenant, name);
+    const claim = { tenant, what: 'child' as const, key: where.job, body: [JSON.stringify(asked)], id: where.job };
+    // A repetition needs the parent no more.
+    if (name !== undefined && (await isMade(store, where, claim, { signal }))) return await this.#announced(where, false, traceparent, signal);
     await readLive(store, parent, { signal });
+    const [isNew, noted] = this.#noting(room);
     const made = await make(where.job, {
       store,
       where: parent,
       keys,
       createdMs,
+      room: noted,
       admit: async (child) => {
         const job = await shelf.restore(child, id, { signal });
         admitJob(job, shelf);
@@ -276,7 +286,9 @@ export class StorePlatform implements Platform {
       },
       signal,
     });
-    return await this.#announced(made, traceparent, signal);
+    // Only then: a request that was refused claims nothing.
+    if (name !== undefined) await claimId(store, claim, { clock: this.#clock, signal }).catch(() => undefined);
+    return await this.#announced(made, isNew(), traceparent, signal);
   }
 
   async #view(where: JobKey, signal: AbortSignal | undefined): Promise<JobView> {
@@ -303,12 +315,21 @@ export class StorePlatform implements Platform {
     }
   }
 
+  /** Who is asked for room makes a job; a repetition is not, and makes none. */
+  #noting(admit: SubmitOptions['admit']): readonly [() => boolean, () => Promise<void>] {
+    let isNew = false;
+    return [() => isNew, async () => {
+      await admit?.();
+      isNew = true;
+    }];
+  }
+
   /** The job is there, whatever becomes of the message: the reconciler finds what no worker has heard of. */
-  async #announced(where: JobKey, traceparent: string | undefined, signal: AbortSignal | undefined): Promise<JobView> {
+  async #announced(where: JobKey, isNew: boolean, traceparent: string | undefined, signal: AbortSignal | undefined): Promise<JobView> {
     const { store } = this.#options;
     const record = await readRecord(store, where, { signal });
     if (!isTerminal(record.head.state)) {
-      this.#live.made(where.tenant);
+      if (isNew) this.#live.made(where.tenant);
       const message = await messageOf(store, where, record.head, record.spec, { signal });
       for (const each of messagesFor(message, record.head)) await this.#send(each, traceparent, signal).catch(() => undefined);
       if (record.head.state === 'queued') this.#backlog.sent(where, priorityOf(message));

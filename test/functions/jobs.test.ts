@@ -266,6 +266,25 @@ describe('a job', () => {
     }
   });
 
+  test('a fork or an extension that is asked for again is given also when its parent was erased since; another request under its name, and a new one, are not', async () => {
+    const { id } = await ended((await submit({ ...GREEDY, budget: { width: 1, length: 5 } })).id);
+    const asks = [
+      { path: 'fork', body: { chain: 0, at: 3, width: 1, length: 6 }, other: { chain: 0, at: 3, width: 1, length: 6, seed: 4 }, headers: { 'Idempotency-Key': 'of the erased' } },
+      { path: 'extend', body: { length: 6, id: 'of-the-erased' }, other: { length: 7, id: 'of-the-erased' }, headers: {} },
+    ];
+    const made = await Promise.all(asks.map(async ({ path, body, headers }) => (await json<Job>(api.post(`/v1/jobs/${id}/${path}`, body, headers))).id));
+    for (const child of made) expect((await ended(child)).state).toBe('done');
+    expect((await send('DELETE', `/v1/jobs/${id}`)).status).toBe(204);
+    for (const [i, { path, body, other, headers }] of asks.entries()) {
+      expect(await json<Job>(api.post(`/v1/jobs/${id}/${path}`, body, headers))).toMatchObject({ id: made[i], state: 'done', parent: { job: id } });
+      const clash = await api.post(`/v1/jobs/${id}/${path}`, other, headers);
+      expect([clash.status, await clash.json()]).toMatchObject([422, { code: 'used_for_another' }]);
+      expect((await api.post(`/v1/jobs/${id}/${path}`, { ...body, id: 'new' })).status, 'a new one has no parent').toBe(404);
+      expect((await send('DELETE', `/v1/jobs/${made[i]}`)).status).toBe(204);
+      expect((await api.post(`/v1/jobs/${id}/${path}`, body, headers)).status).toBe(410);
+    }
+  });
+
   test('a fork of what has no checkpoint yet is not said to be the key\'s fault', async () => {
     const fork = vi.spyOn(api.platform, 'fork').mockRejectedValueOnce(new EngineError('ERR_JOB_CONFLICT', 'The job young is queued and has no checkpoint yet; run it first.'));
     const refused = await api.post('/v1/jobs/young/fork', { chain: 0, at: 0 }, { 'Idempotency-Key': 'early' });
