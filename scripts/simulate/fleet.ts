@@ -67,7 +67,8 @@ const FULL_MS = 15_000;
 const SCALE_MS = 60_000;
 /** Between two looks at how long a step takes. */
 const QUANTUM_STEPS = 32;
-const PUTS_A_COMMIT = 3;
+/** Segments and tails, in packs, a journal, the manifest and the head. */
+const PUTS_A_COMMIT = 5;
 const RETENTION_MONTHS = 7 / 30;
 const MODEL = 'simulated';
 /** A trace that is not through after so many times its length never will be. */
