@@ -67,7 +67,9 @@ const FULL_MS = 15_000;
 const SCALE_MS = 60_000;
 /** Between two looks at how long a step takes. */
 const QUANTUM_STEPS = 32;
+/** Of a slice more: that it is parked, and what is read and written when it is taken again. */
 const PUTS_A_COMMIT = 3;
+const PUTS_A_TAKE = 1;
 const RETENTION_MONTHS = 7 / 30;
 const MODEL = 'simulated';
 /** A trace that is not through after so many times its length never will be. */
@@ -206,7 +208,10 @@ class Fleet {
     const { times } = this.#o;
     const resumes = job.committed > 0;
     const delayMs = resumes ? times.resumeMs(times.checkpointBytes(job.arrival, job.committed)) : times.prefillMs(job.arrival);
-    if (resumes) this.#sum.gets += PUTS_A_COMMIT;
+    if (resumes) {
+      this.#sum.gets += PUTS_A_COMMIT;
+      this.#sum.puts += PUTS_A_TAKE;
+    }
     machine.keptMs = Math.max(machine.keptMs, this.#nowMs) + times.fixedMs(resumes);
     job.state = 'running';
     job.step = job.committed;
@@ -255,7 +260,8 @@ class Fleet {
     job.doneMs = this.#nowMs;
     this.#left--;
     machine.throughput.retire(MODEL, arrival.length * arrival.width - tokensAt(arrival, arrival.steps));
-    this.#sum.puts += PUTS_A_COMMIT;
+    this.#sum.puts += this.#o.times.callsAJob.puts;
+    this.#sum.gets += this.#o.times.callsAJob.gets;
     if (this.#policy.checkpoints) this.#sum.keptBytes += this.#o.times.checkpointBytes(arrival, arrival.steps);
     this.#leave(machine, run);
     await this.#queue.remove(run.receipt);
