@@ -10,7 +10,7 @@ import type { ObjectRef } from '../kv/manifest.ts';
 import { COMMIT_INTERVAL_MS } from '../kv/take.ts';
 import type { NewObject } from '../kv/uploads.ts';
 import type { NativeRun, RunReport, SavedObject, Seal } from '../runtime/native.ts';
-import { type Checkpoint, contentOf, stretchOf, withCut } from './checkpoint.ts';
+import { type Checkpoint, contentOf, lasts, stretchOf, withCut } from './checkpoint.ts';
 import type { ShardVote } from './shard-vote.ts';
 
 /** How much work may be lost, and how much is written for it (KV.md 3). Never changes a result. */
@@ -169,7 +169,7 @@ export class Checkpointer {
       await lease.commit({
         state,
         forget: this.#forgotten,
-        objects: [...adopted, ...saved.map(newObject)],
+        objects: [...adopted, ...saved.map((object) => ({ ...newObject(object), lasts: lasts(object, report, this.#o.firstChain) }))],
         manifest: (refs, head) => {
           const copies = new Map(adopted.map((object, i) => [nameless(object), refs[i]]));
           const base = adopted.length === 0 ? this.#checkpoint : renamed(this.#checkpoint, (ref) => copies.get(refKey(ref)) ?? ref);

@@ -13,6 +13,7 @@ import { marginOf } from '../job/vote.ts';
 import { isTerminal, type Head } from '../kv/head.ts';
 import { isJobName, isNamePart, jobPrefix, shardOf, type JobKey } from '../kv/names.ts';
 import { readHead, type StoredHead } from '../kv/read.ts';
+import { isUnreadable } from '../kv/reason.ts';
 import { COMMIT_INTERVAL_MS } from '../kv/take.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ModelFinder } from '../ports/models.ts';
@@ -65,8 +66,11 @@ export interface Settling {
 
 type OurMessage = ReceivedMessage & { readonly message: SliceMessage };
 
-/** What becomes of a message. `head`: as this worker has left it; absent: it is to be read. `failures`: see SliceMessage. */
-type Next = { readonly kind: 'remove' } | { readonly kind: 'again'; readonly delayMs: number; readonly head?: Head | null; readonly failures?: number };
+/**
+ * What becomes of a message. `head`: as this worker has left it; absent: it is to be read. `failures`: see SliceMessage. `anew`: it comes back as one that
+ * was never received, because nothing is wrong with whoever had it: how often a message was received says when it is a dead letter.
+ */
+type Next = { readonly kind: 'remove' } | { readonly kind: 'again'; readonly delayMs: number; readonly head?: Head | null; readonly failures?: number; readonly anew?: boolean };
 
 const REMOVE: Next = { kind: 'remove' };
 const AT_ONCE = { kind: 'again', delayMs: 0 } as const;
@@ -173,7 +177,7 @@ export class Handler implements Disposable {
           say({ ...verdict, kind: 'dropped', where });
           return REMOVE;
         }
-        case 'wait': return { kind: 'again', delayMs: verdict.delayMs ?? COMMIT_INTERVAL_MS };
+        case 'wait': return { kind: 'again', delayMs: verdict.delayMs ?? COMMIT_INTERVAL_MS, anew: verdict.delayMs !== undefined };
         case 'expire': {
           await expire(where, this.#o);
           return REMOVE;
@@ -278,7 +282,7 @@ export class Handler implements Disposable {
   }
 
   get #later() {
-    return { kind: 'again', delayMs: this.#o.fullMs } as const;
+    return { kind: 'again', delayMs: this.#o.fullMs, anew: true } as const;
   }
 
   #threads(): { readonly threads?: number } {
@@ -338,9 +342,16 @@ export class Handler implements Disposable {
     const failures = received + (message.failures ?? 0);
     if (isOfJob(error)) {
       const head = (await this.#headOf(where).catch(() => null))?.head ?? null;
-      // Not taken: the head has counted nothing.
-      if (head !== null && head.epoch === seen?.epoch && failures >= strikesMax && (await giveUp(where, head, error, this.#o))) return REMOVE;
+      // Not taken: the head has counted nothing. The message has, and what it waited for without a fault is no part of that.
+      const looks = (message.failures ?? 0) + 1;
+      const isUntaken = head !== null && head.epoch === seen?.epoch && isUnreadable(error);
+      if (isUntaken && looks >= strikesMax && (await giveUp(where, head, error, this.#o))) return REMOVE;
       await note(where, head, error, this.#o);
+      if (isUntaken) {
+        const waitMs = this.#o.backoffMs(looks);
+        say({ kind: 'failed', where, error, delayMs: waitMs });
+        return { kind: 'again', delayMs: waitMs, failures: looks, anew: true };
+      }
     }
     const delayMs = this.#o.backoffMs(failures);
     say({ kind: 'failed', where, error, delayMs });
@@ -351,10 +362,14 @@ export class Handler implements Disposable {
   async #goOn(message: SliceMessage, receipt: string, where: JobKey, next: Next): Promise<Handled> {
     const { queue } = this.#o;
     if (next.kind === 'remove') return 'done';
-    const { delayMs, failures } = next;
+    const { delayMs, failures, anew = false } = next;
     const head = next.head ?? (await this.#headOf(where).catch(() => null))?.head ?? null;
     // A shard that has ended and is not joined yet is joined by this very message.
     if (head === null || head.slice === message.slice || (isTerminal(head.state) && shardOf(where) !== null)) {
+      if (anew && head?.slice === message.slice) {
+        await queue.send({ ...message, ...(failures === undefined ? {} : { failures }) }, { delayMs });
+        return 'done';
+      }
       await queue.release(receipt, delayMs);
       return 'again';
     }

@@ -4,12 +4,15 @@ import { Readable, Writable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { MemoryStore } from '../../engine/adapters/memory.ts';
+import { anatomyOf } from '../../engine/checkpoint/anatomy.ts';
 import { exportJob } from '../../engine/checkpoint/export.ts';
 import { importJob } from '../../engine/checkpoint/import.ts';
+import { surveyJobs } from '../../engine/checkpoint/survey.ts';
 import { systemClock } from '../../engine/core/clock.ts';
 import { runJob } from '../../engine/job/run.ts';
 import { openSession } from '../../engine/job/session.ts';
 import { readJob } from '../../engine/kv/create.ts';
+import { collectGarbage } from '../../engine/kv/gc.ts';
 import { jobPrefix } from '../../engine/kv/names.ts';
 import { type Bench, benchOf, comparable, create, jobOf, slice } from './jobs.ts';
 
@@ -49,6 +52,27 @@ test('it goes on to the same answer, and reads each pack once', async () => {
   const reads = store.log.filter(({ kind, key }) => kind === 'get' && /\/[st]\//.test(key)).map(({ key }) => key);
   expect(reads.filter((key) => key.includes('-w-')).length).toBeGreaterThan(1);
   expect(new Set(reads).size).toBe(reads.length);
+});
+
+test('nothing of it is missing, and the garbage that is listed is what a collection takes away', async () => {
+  const store = await copyWithout('', null);
+  const garbageOf = async () => {
+    const { garbage, missing, bytes } = await anatomyOf(store, WHERE);
+    expect(missing).toEqual([]);
+    const sum = garbage.reduce((all, object) => all + object.bytes, 0);
+    for await (const { content } of surveyJobs(store, WHERE.tenant)) expect(bytes - (content?.neededBytes ?? 0)).toBe(sum);
+    return sum;
+  };
+  expect(await garbageOf()).toBeGreaterThan(0);
+  await collectGarbage(store, WHERE);
+  expect(await garbageOf()).toBe(0);
+});
+
+test('a chain that has ended keeps no pack of tails that the others have replaced', async () => {
+  const { manifest } = await readJob(parked, WHERE);
+  const [ended, running] = [manifest?.chains[2], manifest?.chains[0]];
+  expect([ended?.finish, ended?.tails.length, running?.finish, running?.tails.length]).toEqual(['length', 1, null, 2]);
+  expect(ended?.tails.map(({ object }) => manifest?.objects[object]?.pack)).toEqual([undefined]);
 });
 
 test('its archive has every object by itself, and so has the job that is made of it', async () => {
