@@ -20,9 +20,11 @@ export interface CheckpointPolicy {
   readonly deltaMs: number;
   /** A journal alone, between deltas; every second while somebody reads along. */
   readonly journalMs: number;
+  /** How long the end of a prompt that was fed at once may wait to be written: with what has come of it by then, which of a short job is all. 0: not at all. */
+  readonly firstMs: number;
 }
 
-export const DEFAULT_POLICY: CheckpointPolicy = { deltaTokens: 2_048, deltaMs: 15_000, journalMs: 10_000 };
+export const DEFAULT_POLICY: CheckpointPolicy = { deltaTokens: 2_048, deltaMs: 15_000, journalMs: 10_000, firstMs: 1_000 };
 
 /** A journal alone, while somebody reads along (DESIGN.md 3). */
 const FOLLOWED_JOURNAL_MS = 1_000;
@@ -30,9 +32,8 @@ const FOLLOWED_JOURNAL_MS = 1_000;
 /** A delta that is younger than this leaves little to write ahead of the slice's end. */
 const AHEAD_MS_MIN = 3_000;
 
-/** A prompt that was fed sooner is fed again as soon: it is in the first write of what comes of it, at the end of a short job or after so long at most. */
+/** A prompt that was fed sooner is fed again as soon. */
 const PROMPT_MS_MAX = 250;
-const FIRST_MS_MAX = 1_000;
 
 /** However short a policy's times are, the store is not written more often for nothing. */
 const INTERVAL_MS_MIN = 200;
@@ -119,7 +120,7 @@ export class Checkpointer {
     const journalFull = this.#unlisted.length > 0 || lease.head.journal.length >= LIMITS.HEAD_JOURNAL_MAX - 1;
     const journalMs = isFollowed?.() === true ? Math.min(policy.journalMs, FOLLOWED_JOURNAL_MS) : policy.journalMs;
     const journalDue = now - this.#last.journalMs >= journalMs * stretch && report.step > this.#last.journalStep;
-    const first = this.#last.deltaStep < 0 || (this.#prompt !== null && now - this.#startMs >= FIRST_MS_MAX);
+    const first = this.#last.deltaStep < 0 || (this.#prompt !== null && now - this.#startMs >= policy.firstMs);
     const deltaDue =
       report.step - this.#last.deltaStep >= policy.deltaTokens * stretch || now - this.#last.deltaMs >= policy.deltaMs * stretch || (journalDue && (journalFull || this.#prompt !== null));
     const isNews = now - this.#last.deltaMs >= INTERVAL_MS_MIN && this.#o.vote?.isNews(report, this.#checkpoint.chains) === true;
@@ -165,8 +166,8 @@ export class Checkpointer {
 
   /** Nothing is in the store yet, and nobody waits for it. */
   #canWait(now: number): boolean {
-    const { adopted, base, vote = null } = this.#o;
-    return this.#prompt === null && vote === null && adopted.length === 0 && base.journal.length === 0 && now - this.#startMs <= PROMPT_MS_MAX;
+    const { adopted, base, policy, vote = null } = this.#o;
+    return policy.firstMs > 0 && this.#prompt === null && vote === null && adopted.length === 0 && base.journal.length === 0 && now - this.#startMs <= PROMPT_MS_MAX;
   }
 
   async #savePrompt(): Promise<void> {
