@@ -59,12 +59,13 @@ export function assemble(options: AppOptions, add: AddEndpoints): App {
   return app;
 }
 
-function servicesOf({ platform, log, clock, telemetry, limits }: AppOptions): Services {
+function servicesOf({ platform, log, clock, telemetry, asksStore = true, limits }: AppOptions): Services {
   return {
     platform,
     log,
     telemetry: telemetry ?? NO_TELEMETRY,
     clock: clock ?? systemClock,
+    asksStore,
     keepAliveMs: limits?.keepAliveMs ?? HTTP_LIMITS.KEEP_ALIVE_MS,
     progressMs: limits?.progressMs ?? HTTP_LIMITS.PROGRESS_MS,
     foregroundMs: limits?.foregroundMs ?? HTTP_LIMITS.FOREGROUND_MS,

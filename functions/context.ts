@@ -40,6 +40,8 @@ export interface AppOptions {
   /** For GET /metrics; absent: there is none. */
   readonly metrics?: (() => Promise<{ readonly contentType: string; readonly body: string }>) | undefined;
   readonly telemetry?: Telemetry | undefined;
+  /** false: nothing of the store is asked for, so that it is ready without. Default: true. */
+  readonly asksStore?: boolean | undefined;
   /** Default: timers of the web. */
   readonly clock?: Clock | undefined;
   /** Over HTTP_LIMITS, for machines that differ and for tests. */
@@ -60,6 +62,7 @@ export interface Services extends AppLimits {
   readonly clock: Clock;
   readonly log: Log;
   readonly telemetry: Telemetry;
+  readonly asksStore: boolean;
 }
 
 export interface AppEnv {

@@ -34,6 +34,16 @@ export function isNamespace(text: string): boolean {
   return /^[A-Za-z0-9_.\-/#][A-Za-z0-9_.\-/#:]{0,254}$/.test(text) && !text.startsWith('AWS/');
 }
 
+function wholeOf(work: Work): Values {
+  return {
+    BacklogSeconds: [work.backlogSeconds, 'Seconds'],
+    WaitingSeconds: [work.waitingSeconds, 'Seconds'],
+    QueueAgeSeconds: [work.oldestSeconds, 'Seconds'],
+    JobsWaiting: [work.waiting, 'Count'],
+    JobsRunning: [work.running, 'Count'],
+  };
+}
+
 export class Emf {
   readonly #o: EmfOptions;
   readonly #clock: Clock;
@@ -48,11 +58,8 @@ export class Emf {
   /** After a count. @param occupancy of the worker in this process; the mean since the last line is told. */
   counted(work: Work, occupancy?: Occupancy): void {
     this.#write({
-      BacklogSeconds: [work.backlogSeconds, 'Seconds'],
-      WaitingSeconds: [work.waitingSeconds, 'Seconds'],
-      QueueAgeSeconds: [work.oldestSeconds, 'Seconds'],
-      JobsWaiting: [work.waiting, 'Count'],
-      JobsRunning: [work.running, 'Count'],
+      // Under another name: who scales by what is all would take machines away from what was not met.
+      ...(work.isWhole ? wholeOf(work) : { BacklogSecondsAtLeast: [work.backlogSeconds, 'Seconds'] as const }),
       ...(occupancy === undefined ? {} : this.#occupied(occupancy)),
     });
   }

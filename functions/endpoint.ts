@@ -26,9 +26,9 @@ export interface Endpoint<B extends z.ZodType, Q extends z.ZodType> {
   readonly scope: Scope;
   /**
    * Makes work: refused while jobs wait too long or the server drains, or the tenant has as many jobs as it may. `named`: it makes none under a key or
-   * id that stands for one, and leaves the last of these to whoever finds out (Asked.admit).
+   * id that stands for one, and leaves the last of these to whoever finds out (Asked.admit). `asks`: the same, and an id may stand in its body.
    */
-  readonly loads?: 'always' | 'named' | undefined;
+  readonly loads?: 'named' | 'asks' | undefined;
   readonly body?: B | undefined;
   /** A form that the endpoint reads itself (upload.ts); for the documentation. */
   readonly form?: z.ZodObject | undefined;
@@ -108,7 +108,7 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
       // After the rate: refusals count too.
       requireScope(caller, declared.scope);
       const room = () => refuseMany(services, caller, c.req.raw.signal);
-      const isNamed = declared.loads === 'named' && (declared.method === 'put' || c.req.raw.headers.has('idempotency-key'));
+      const isNamed = declared.loads === 'asks' || (declared.method === 'put' || c.req.raw.headers.has('idempotency-key'));
       if (declared.loads !== undefined) await refuseMore(services);
       if (declared.loads !== undefined && !isNamed) await room();
       const query = check(schema, queryOf(c.req.raw));

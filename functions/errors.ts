@@ -3,6 +3,7 @@
  * a client its code and one fixed sentence: what happened is for the log.
  */
 import { ERROR_CODES, type EngineError, type ErrorCode } from '../engine/core/errors.ts';
+import { isUnreadable } from '../engine/kv/reason.ts';
 
 export type ErrorType = 'invalid_request_error' | 'authentication_error' | 'permission_error' | 'rate_limit_error' | 'server_error';
 
@@ -120,9 +121,12 @@ export const ENGINE_CODES: Readonly<Record<ErrorCode, readonly [number, string, 
 /** From 500 on, and yet nothing that is wrong here and not told elsewhere: for now there is no more work, or of a job its worker has said why. */
 const REFUSALS = ['overloaded', 'draining', 'job_failed', 'job_expired', 'still_running'];
 
+/** Below 500, as asking again is of no use, and yet what somebody should look at who runs this server. */
+const LOSSES = ['checkpoint_damaged'];
+
 /** Whether somebody who runs this server should look at it. */
 export function isFault({ status, code }: Failure): boolean {
-  return status >= 500 && !REFUSALS.includes(code);
+  return LOSSES.includes(code) || (status >= 500 && !REFUSALS.includes(code));
 }
 
 /** Below 500, but with a message that may name this machine's folders or another's job. */
@@ -134,8 +138,10 @@ export function failureOf(error: unknown): Failure {
   if (!isEngineError(error)) {
     return { status: 500, code: 'internal_error', type: 'server_error', param: null, message: ERROR_SENTENCE.internal, headers: {} };
   }
-  const [status, code, param] = ENGINE_CODES[error.code];
-  const masked = status >= 500 || MASKED.includes(error.code);
+  const [given, code, param] = ENGINE_CODES[error.code];
+  // Not as it was written, and never again: what was asked for is gone.
+  const status = isUnreadable(error) ? 410 : given;
+  const masked = error.code === 'ERR_CHECKPOINT' || status >= 500 || MASKED.includes(error.code);
   return {
     status,
     code,

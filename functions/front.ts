@@ -13,6 +13,8 @@ import { openServices } from './services.ts';
 
 export interface FunctionParts {
   readonly add: AddEndpoints;
+  /** As of AppOptions. */
+  readonly asksStore?: boolean | undefined;
   /** Of a function with files and batches. */
   readonly storage?: ((options: OpenBatchesOptions) => AppOptions['storage']) | undefined;
   /** Of a function that shows what is stored of jobs. */
@@ -75,12 +77,12 @@ function untilGone(response: Response, request: Request, context: ExecutionConte
   return new Response(readable, response);
 }
 
-function openApp(config: FrontConfig, { add, storage, checkpoints, webhooks }: FunctionParts): App {
+function openApp(config: FrontConfig, { add, asksStore, storage, checkpoints, webhooks }: FunctionParts): App {
   const { auth } = config;
   const { store, keys, outbox, platform, log } = openServices(config);
   const usdPerGbMonth = config.store.kind === 'memory' ? null : PRICES.s3.gibMonth;
   return assemble({
-    platform, auth, log, version: typeof VERSION === 'string' ? VERSION : '0',
+    platform, auth, log, asksStore, version: typeof VERSION === 'string' ? VERSION : '0',
     storage: storage?.({ store, keys, platform, outbox, log }), checkpoints: checkpoints?.({ store, keys, usdPerGbMonth }), webhooks: webhooks?.({ store, keys }),
   }, add);
 }

@@ -30,11 +30,11 @@ export function refuseKey(request: Request, instead: string): void {
  * A job made of another, under the client's name of it or its key: whoever asks again gets the same job.
  * @throws HttpError used_for_another, erased, invalid_value; what `make` throws.
  */
-export async function child(request: Request, id: string | undefined, make: (names: ChildNames) => Promise<JobView>): Promise<JobView> {
+export async function child(request: Request, id: string | undefined, admit: () => Promise<void>, make: (names: ChildNames) => Promise<JobView>): Promise<JobView> {
   const key = idempotencyKey(request);
-  if (key === undefined) return await once('id', async () => await make({ as: id }));
+  if (key === undefined) return await once('id', async () => await make({ as: id, admit }));
   if (id !== undefined) throw new HttpError('invalid_value', 'id must not be given with an Idempotency-Key: either of them names the job.', { param: 'id' });
-  return await once('idempotency-key', async () => await make({ idempotencyKey: key }));
+  return await once('idempotency-key', async () => await make({ idempotencyKey: key, admit }));
 }
 
 export interface SubmitAs {

@@ -6,6 +6,7 @@ import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom
 
 import { timeOf } from '../engine/control/ids.ts';
 import type { PlatformHealth } from '../engine/control/platform.ts';
+import type { Work } from '../engine/control/work.ts';
 import { wallClockMs } from '../engine/core/clock.ts';
 import { EngineError } from '../engine/core/errors.ts';
 import { type JobKey, shardOf } from '../engine/kv/names.ts';
@@ -50,7 +51,7 @@ export class Metrics {
   readonly #webhooks = this.#counter('webhook_attempts_total', 'Attempts to deliver a webhook, by the answer.', ['answer']);
   readonly #webhookSeconds = this.#histogram('webhook_attempt_seconds', 'How long receivers took.', []);
   readonly #webhooksEnded = this.#counter('webhook_deliveries_total', 'Webhooks that were delivered or given up here.', ['state']);
-  readonly #resumed = this.#counter('resume_total', 'Slices that went on with a job, by how: from the store, by computing again, or from the beginning.', ['mode', 'result']);
+  readonly #resumed = this.#counter('resume_total', 'Takes of jobs that began here, by how: for the first time (started), from the store, by computing again, or from the beginning after one that left nothing (restarted).', ['mode', 'result']);
   readonly #exhausted = this.#counter('kv_budget_exhausted_total', 'Jobs that ended here because their KV-read budget was spent.');
   readonly #margin = this.#histogram('vote_margin', 'Votes of the elected answer over those of the next, of jobs of several chains.', [], VOTES);
   readonly #firstToken = this.#histogram('time_to_first_token_seconds', 'From the making of a job to its first token, queue and model included.', []);
@@ -64,6 +65,8 @@ export class Metrics {
   readonly #queueSeconds = this.#histogram('request_queue_time_seconds', 'From the making of a job to its first slice, here.', [], JOB_SECONDS);
   readonly #backlog = this.#gauge('backlog_seconds', 'Work of all jobs that have not ended, in seconds of one worker; as of the last walk.');
   readonly #waiting = this.#gauge('waiting_seconds', 'The part of it that no worker has now.');
+  readonly #whole = this.#gauge('backlog_whole', '1: the last walk has met all jobs; 0: it failed or had no time, and the backlog is at least what is told; never less than the last whole one.');
+  #work: Pick<Work, 'backlogSeconds' | 'waitingSeconds'> = { backlogSeconds: 0, waitingSeconds: 0 };
 
   constructor({ health, occupancy, memoryPressure }: MetricsOptions) {
     collectDefaultMetrics({ register: this.#registry, prefix: PREFIX });
@@ -119,10 +122,7 @@ export class Metrics {
       }
       case 'joined': return this.#over(event);
       case 'started': return void (event.slice === 0 && this.#since(event.where, this.#queueSeconds));
-      case 'counted': {
-        this.#backlog.set(event.work.backlogSeconds);
-        return void this.#waiting.set(event.work.waitingSeconds);
-      }
+      case 'counted': return this.#counted(event.work);
       case 'begun': return void this.#resumed.inc({ mode: event.mode, result: 'ok' });
       case 'reached': return this.#reached(event);
       case 'refused': return void (shardOf(event.where) === null && this.#jobs.inc({ state: 'failed' }));
@@ -140,6 +140,14 @@ export class Metrics {
       case 'trouble': return void this.#trouble.inc({ doing: event.doing });
     }
   };
+
+  /** Of a walk that could not be through the last whole one stands, unless what was met is more. */
+  #counted({ backlogSeconds, waitingSeconds, isWhole }: Work): void {
+    this.#whole.set(isWhole ? 1 : 0);
+    this.#work = isWhole ? { backlogSeconds, waitingSeconds } : { backlogSeconds: Math.max(backlogSeconds, this.#work.backlogSeconds), waitingSeconds: Math.max(waitingSeconds, this.#work.waitingSeconds) };
+    this.#backlog.set(this.#work.backlogSeconds);
+    this.#waiting.set(this.#work.waitingSeconds);
+  }
 
   /** A job has ended here. */
   #over({ where, state, finishes }: Pick<Extract<WorkerEvent, { kind: 'joined' }>, 'where' | 'state' | 'finishes'>): void {

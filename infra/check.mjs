@@ -9,9 +9,12 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+import { takeLock } from './checks/lib/lock.mjs';
+
 const INFRA = path.dirname(fileURLToPath(import.meta.url));
 const ROOT = path.dirname(INFRA);
 const BUILD = path.join(ROOT, 'build', 'infra');
+const STAGES = path.join(BUILD, 'stages');
 /** Python's, in one environment: two linters, and servers of AWS's APIs for tests. */
 const TOOLS = ['cfn-lint==1.58.0', 'checkov==3.3.30', 'moto[server]==5.2.5'];
 /** Of one command: far above what it takes. */
@@ -72,7 +75,7 @@ async function vitest() {
   const file = path.join(BUILD, 'vitest.json');
   rmSync(file, { force: true });
   // Snapshots that differ are failures, not new ones.
-  const { code } = await run(process.execPath, [path.join(INFRA, 'node_modules', 'vitest', 'vitest.mjs'), 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${file}`], { cwd: INFRA, show: true, env: { CI: '1' } });
+  const { code } = await run(process.execPath, [path.join(INFRA, 'node_modules', 'vitest', 'vitest.mjs'), 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${file}`], { cwd: INFRA, show: true, env: { CI: '1', RUMINATE_INFRA_STAGES: STAGES } });
   if (!existsSync(file)) return record('vitest', 0, 1, 'it ended without a report: a stage could not be synthesised');
   const { numPassedTests, numFailedTests } = JSON.parse(readFileSync(file, 'utf8'));
   record('vitest', numPassedTests, numFailedTests > 0 ? numFailedTests : code === 0 ? 0 : 1);
@@ -85,9 +88,8 @@ async function types() {
 
 /** Each stage is one test of each linter, and each linter starts once. */
 async function lint(bin) {
-  const stages = path.join(BUILD, 'stages');
-  const names = existsSync(stages) ? readdirSync(stages).sort() : [];
-  const templates = names.flatMap((stage) => readdirSync(path.join(stages, stage)).filter((file) => file.endsWith('.template.json')).map((file) => path.join(stages, stage, file)));
+  const names = existsSync(STAGES) ? readdirSync(STAGES).sort() : [];
+  const templates = names.flatMap((stage) => readdirSync(path.join(STAGES, stage)).filter((file) => file.endsWith('.template.json')).map((file) => path.join(STAGES, stage, file)));
   const stageOf = (file) => path.basename(path.dirname(file));
   const [cfn, checkov] = await Promise.all([
     run(path.join(bin, 'cfn-lint'), ['--config-file', path.join(INFRA, '.cfnlintrc.yaml'), '--format', 'json', '--', ...templates]).then(({ output }) => JSON.parse(output || '[]')),
@@ -117,6 +119,7 @@ async function others() {
 
 const startedMs = performance.now();
 try {
+  takeLock(path.join(BUILD, '.lock'));
   await prepare();
   const [bin] = await Promise.all([tools(), types()]);
   await vitest();

@@ -6,6 +6,8 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const INFRA = path.dirname(fileURLToPath(import.meta.url));
+// As of `ruminate` (cli/main.ts).
+process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
 // Ctrl-C reaches the step too, which ends by itself and says what then.
 process.on('SIGINT', () => {});
 const run = (command, args, cwd) => spawnSync(command, args, { cwd, stdio: 'inherit' }).status ?? 1;

@@ -5,6 +5,7 @@
  */
 import { buildNative, ensureDeps, runBuilt } from './build.mjs';
 
+process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
 await runBuilt(async () => {
   await ensureDeps();
   await buildNative();

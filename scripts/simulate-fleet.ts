@@ -1,7 +1,7 @@
 #!/usr/bin/env -S npx tsx
 /**
  * `npm run simulate`: a fleet of workers under a trace of arrivals, by policy: what it costs, how long jobs take, what is lost and made again. Times of steps,
- * checkpoints and starts are measured (`npm run bench -- slices`); queue, count of work, budgets and votes are the platform's own code. The same seed
+ * checkpoints, jobs, hand-overs and starts are measured (`npm run bench -- slices`); queue, count of work, budgets and votes are the platform's own code. The same seed
  * gives the same output.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -9,6 +9,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
+import { endWithReader } from '../cli/exit.ts';
 import { AS_OF, PRICES } from '../engine/core/prices.ts';
 import { conditionLine } from './bench/conditions.ts';
 import { type Outcome, type Policy, simulate } from './simulate/fleet.ts';
@@ -128,4 +129,5 @@ function table(outcomes: readonly Outcome[]): string {
   return [header, ...rows].map((row) => row.map((cell, column) => (column === 0 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0))).join('  ')).join('\n');
 }
 
+endWithReader(process.stdout);
 process.exitCode = await main();

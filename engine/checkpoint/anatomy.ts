@@ -2,7 +2,7 @@
 import { type SpecOutline, outlineOf } from '../job/sealed-spec.ts';
 import { readJob } from '../kv/create.ts';
 import type { Head } from '../kv/head.ts';
-import type { Manifest } from '../kv/manifest.ts';
+import { placeOf, type Manifest } from '../kv/manifest.ts';
 import { HEAD, jobPrefix, parseName, specName, type JobKey } from '../kv/names.ts';
 import { objectsOf, readSpec } from '../kv/read.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
@@ -65,5 +65,5 @@ export async function anatomyOf(store: ObjectStore, where: JobKey, { signal }: C
 const SHARD = /^\d+\//;
 
 function namesOf(head: Head, manifest: Manifest | null): readonly string[] {
-  return [HEAD, ...(head.manifest === null ? [] : [head.manifest.name]), ...objectsOf(head, manifest).map(({ name }) => name)];
+  return [HEAD, ...(head.manifest === null ? [] : [head.manifest.name]), ...objectsOf(head, manifest).map(placeOf)];
 }

@@ -138,7 +138,8 @@ interface Moved {
 
 /** Head and manifest as the target's, over the new names. */
 async function movedTo(target: JobKey, { where, head, spec: text, manifest, objects: all }: ArchiveTop, names: ReadonlyMap<string, string>, options: ImportOptions): Promise<Moved> {
-  const rename = <T extends Ref>(ref: T): T => ({ ...ref, name: names.get(ref.name) ?? ref.name });
+  // In the file every object lies by itself, and so it does here.
+  const rename = <T extends Ref>({ pack: _, ...ref }: T & Pick<ObjectRef, 'pack'>) => ({ ...ref, name: names.get(ref.name) ?? ref.name });
   const spec = isSealed(text) && target.job !== where.job ? await sealSpec(await openSpec(text, where, options.keys, options), target, options.keys, options) : text;
   const next: Head = { ...head, ...target, state: isTerminal(head.state) ? head.state : 'parked', spec: sha256(spec), strikes: 0, owner: '' };
   if (manifest === null) return { head: { ...next, journal: head.journal.map(rename) }, spec, manifest: null };

@@ -5,14 +5,13 @@
 import { EngineError } from '../core/errors.ts';
 import { nextTurn } from '../core/turns.ts';
 import { inParallel } from '../core/waiting.ts';
-import type { JobState } from '../kv/head.ts';
+import { type JobState, hasResult } from '../kv/head.ts';
 import { type BatchEndpoint, type Line, lineJobId } from './batch-lines.ts';
 import { WINDOW_MS } from './batch-view.ts';
 import type { BlobWriter } from './blob.ts';
 import type { Files } from './files.ts';
 import type { Platform } from './platform.ts';
 import type { BatchRecord, End, Stop } from './records.ts';
-import { hasResult } from './followed.ts';
 
 export interface AnswersOptions {
   readonly record: BatchRecord;

@@ -1,6 +1,5 @@
 /** A batch as anyone may ask for it at any moment: derived, never stored. */
-import { isTerminal, type JobState } from '../kv/head.ts';
-import { hasResult } from './followed.ts';
+import { type JobState, hasResult, isTerminal } from '../kv/head.ts';
 import type { BatchRecord, End, Fault, Stop, Verdict } from './records.ts';
 
 export type BatchStatus = 'validating' | 'failed' | 'in_progress' | 'finalizing' | 'completed' | 'expired' | 'cancelling' | 'cancelled';

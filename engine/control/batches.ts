@@ -22,7 +22,7 @@ import { type BatchState, type BatchView, WINDOW_MS, batchView, isOver } from '.
 import { type BlobPlace, BlobWriter, readBlob } from './blob.ts';
 import { claimId } from './claims.ts';
 import { type Files, idsUnder } from './files.ts';
-import { jobIds, timeOf } from './ids.ts';
+import { indexAfter, jobIds, timeOf } from './ids.ts';
 import type { CallerOptions, ListOptions, Platform } from './platform.ts';
 import { type BatchRecord, type End, batchRecord, endRecord, readOnce, stopRecord, verdictRecord, writeOnce } from './records.ts';
 
@@ -50,6 +50,8 @@ export interface BatchAsk extends CallerOptions {
   readonly metadata: Readonly<Record<string, string>> | null;
   /** Two calls with one key and body make one batch. */
   readonly idempotencyKey?: string | undefined;
+  /** Asked before one is made; what it throws refuses the batch. */
+  readonly admit?: (() => Promise<void>) | undefined;
 }
 
 interface Key {
@@ -96,7 +98,7 @@ export class Batches {
    * @throws EngineError ERR_FILE_NOT_FOUND; ERR_OPTION: no such endpoint, or the file is none to be read; ERR_JOB_CONFLICT: the key was for another
    * batch; ERR_STORE; ERR_CANCELLED.
    */
-  async create({ endpoint, inputFileId, metadata, idempotencyKey, tenant, signal }: BatchAsk): Promise<BatchView> {
+  async create({ endpoint, inputFileId, metadata, idempotencyKey, admit, tenant, signal }: BatchAsk): Promise<BatchView> {
     this.#endpoint(endpoint);
     const key = { tenant, id: `batch_${this.#newId(this.#nowMs())}` };
     if (idempotencyKey !== undefined) {
@@ -105,6 +107,7 @@ export class Batches {
       // Its file may be gone by now.
       if ((await this.#o.store.head(keyOf(key, RECORD), { signal })) !== null) return await this.#moved(key, signal);
     }
+    await admit?.();
     const { file, content } = await this.#o.files.read(inputFileId, { tenant, signal });
     if (file.bytes > LIMITS.FILE_BYTES_MAX) throw new EngineError('ERR_OPTION', `input_file_id must be a file of at most ${LIMITS.FILE_BYTES_MAX} bytes; got ${file.bytes}.`);
     const writer = await BlobWriter.open(this.#place(key), { signal });
@@ -152,8 +155,8 @@ export class Batches {
   /** Newest first, as they are: nothing is moved on. */
   async list({ tenant, limit, after, signal }: ListOptions): Promise<{ readonly batches: readonly BatchView[]; readonly more: boolean }> {
     const ids = (await idsUnder(this.#o.store, folderOf(tenant), RECORD, { signal })).toReversed();
-    const start = after === undefined ? 0 : ids.indexOf(after) + 1;
-    if (after !== undefined && start === 0) throw notFound();
+    if (after !== undefined && !ID.test(after)) throw notFound();
+    const start = indexAfter(ids, after, 'desc');
     const page = ids.slice(start, start + limit);
     const batches = await inParallel(page.length, JOBS_AT_ONCE, signal, async (i, stop) => await this.#look({ tenant, id: page[i] ?? '' }, stop));
     return { batches, more: ids.length > start + limit };

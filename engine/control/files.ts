@@ -11,7 +11,7 @@ import type { KeyProvider } from '../ports/keys.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { type BlobPlace, BlobWriter, readBlob } from './blob.ts';
 import { claimId } from './claims.ts';
-import { jobIds, timeOf } from './ids.ts';
+import { indexAfter, jobIds, timeOf } from './ids.ts';
 import type { CallerOptions, ListOptions } from './platform.ts';
 import { type FileRecord, fileRecord, readOnce, writeOnce } from './records.ts';
 
@@ -83,8 +83,8 @@ export class Files {
   async list({ tenant, limit, after, order, purpose, signal }: FileListOptions): Promise<{ readonly files: readonly FileView[]; readonly more: boolean }> {
     const ids = await idsUnder(this.#options.store, `${folderOf(tenant)}`, META, { signal });
     const sorted = order === 'asc' ? ids : ids.toReversed();
-    const start = after === undefined ? 0 : sorted.indexOf(after) + 1;
-    if (after !== undefined && start === 0) throw notFound();
+    if (after !== undefined && !ID.test(after)) throw notFound();
+    const start = indexAfter(sorted, after, order);
     const found: FileView[] = [];
     for (let first = start; first < sorted.length && found.length <= limit; first += AT_ONCE) {
       const some = sorted.slice(first, first + AT_ONCE);

@@ -7,7 +7,7 @@ import { endReason } from '../job/journals.ts';
 import type { PreparedJob } from '../job/prepare.ts';
 import { closed, resultOf } from '../job/run.ts';
 import { EventTape } from '../job/tape.ts';
-import { type JobState, isTerminal } from '../kv/head.ts';
+import { type JobState, hasResult, isTerminal } from '../kv/head.ts';
 import type { JobKey } from '../kv/names.ts';
 import { readStrikes } from '../kv/strikes.ts';
 import type { RunReport } from '../runtime/native.ts';
@@ -165,9 +165,4 @@ export class FollowedJob implements Disposable {
   [Symbol.dispose](): void {
     this.#stop.abort();
   }
-}
-
-/** It ended by itself or its budget; whatever else ended it, there is no result that it would have come to. */
-export function hasResult(state: JobState): boolean {
-  return state === 'done' || state === 'incomplete';
 }

@@ -27,4 +27,12 @@ export function keyedId(tenant: string, key: string): string {
   return `key-${hexOf(sha256(utf8Of(`${tenant}/${key}`))).slice(0, 40)}`;
 }
 
+/** Where a list goes on after the item of that id, which may be gone by now: ids are in the order of their folders, and so is the list. */
+export function indexAfter(ids: readonly string[], after: string | undefined, order: 'asc' | 'desc'): number {
+  if (after === undefined) return 0;
+  const isBeyond = (id: string) => (order === 'asc' ? `${id}/` > `${after}/` : `${id}/` < `${after}/`);
+  const found = ids.findIndex(isBeyond);
+  return found < 0 ? ids.length : found;
+}
+
 const CROCKFORD = '0123456789ABCDEFGHJKMNPQRSTVWXYZ';

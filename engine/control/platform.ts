@@ -150,6 +150,8 @@ export interface ChildNames {
   readonly as?: string | undefined;
   /** Names it too, where `as` does not: two calls with one key make one job. */
   readonly idempotencyKey?: string | undefined;
+  /** As of SubmitOptions. */
+  readonly admit?: SubmitOptions['admit'];
 }
 
 export interface ForkOptions extends CallerOptions, ChildNames {
@@ -208,4 +210,6 @@ export interface Platform {
   models(options: CallerOptions): Promise<readonly ModelView[]>;
   /** As it is now, also of the queue, unless that does not answer soon. */
   health(): Promise<PlatformHealth>;
+  /** Whether the store answers, as of some seconds ago; told within some, also where it does not. */
+  isStoreThere(): Promise<boolean>;
 }

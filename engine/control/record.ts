@@ -6,10 +6,10 @@ import { type SpecOutline, outlineOf } from '../job/sealed-spec.ts';
 import { type JobSpec, modelName } from '../job/spec.ts';
 import { readJob } from '../kv/create.ts';
 import { isOverdue } from '../kv/erase.ts';
-import { type Head, isTerminal } from '../kv/head.ts';
+import { type Head, hasResult, isTerminal } from '../kv/head.ts';
 import type { Manifest } from '../kv/manifest.ts';
 import { type JobKey, isNamePart, jobPrefix, rootOf, specName } from '../kv/names.ts';
-import { isMissing, readHead, readSpec } from '../kv/read.ts';
+import { readHead, readSpec, type StoredHead } from '../kv/read.ts';
 import { isUnreadable } from '../kv/reason.ts';
 import { readStrikes } from '../kv/strikes.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
@@ -27,10 +27,16 @@ export interface JobRecord {
   readonly where: JobKey;
   readonly head: Head;
   readonly manifest: Manifest | null;
+  /** Of one that cannot be read: nothing. */
   readonly spec: SpecOutline;
   /** As it is stored: sealed where the job is. */
   readonly specText: string;
+  /** Why the spec cannot be read, and never will be; null: it is there. */
+  readonly lost: EngineError | null;
 }
+
+/** What is known of a job whose spec is damaged or lost. */
+const NO_OUTLINE: SpecOutline = { spec: {}, lengths: [], model_id: '', parent: null, prompt: null };
 
 /** An id from outside, which is no name of a job if it cannot be one. @throws EngineError ERR_JOB_NOT_FOUND. */
 export function keyOf(tenant: string, id: string): JobKey {
@@ -38,35 +44,36 @@ export function keyOf(tenant: string, id: string): JobKey {
   return { tenant, job: id };
 }
 
-/** @throws EngineError ERR_JOB_NOT_FOUND: never created, another tenant's, or erased; ERR_RESULT_EXPIRED; ERR_CHECKPOINT; ERR_STORE; ERR_CANCELLED. */
+/** Also of a job whose spec is damaged or lost: how it stands is for its head to say. @throws EngineError ERR_JOB_NOT_FOUND: never created, another tenant's, or erased; ERR_RESULT_EXPIRED; ERR_CHECKPOINT; ERR_STORE; ERR_CANCELLED. */
 export async function readRecord(store: ObjectStore, where: JobKey, options: CallOptions = {}): Promise<JobRecord> {
   const { head, manifest } = await readLive(store, where, options);
   try {
     const specText = await readSpec(store, where, head.spec, options);
-    return { where, head, manifest, spec: outlineOf(specText), specText };
+    return { where, head, manifest, spec: outlineOf(specText), specText, lost: null };
   } catch (error) {
-    // Erased between the two reads; a spec is named by the head for as long as the job is there.
-    if (isMissing(error)) await readLive(store, where, options);
-    throw error;
+    if (!(error instanceof EngineError) || !isUnreadable(error)) throw error;
+    // Erased between the two reads? A spec is named by the head for as long as the job is there.
+    return { where, ...(await readLive(store, where, options)), spec: NO_OUTLINE, specText: '', lost: error };
   }
 }
 
-/** The head and its manifest. One that is poisoned because its manifest cannot be read has none. @throws EngineError as `readRecord`. */
+/** The head and its manifest. One that was ended, by a worker because its manifest cannot be read or by somebody else, has none. @throws EngineError as `readRecord`. */
 export async function readLive(store: ObjectStore, where: JobKey, options: CallOptions = {}): Promise<Pick<JobRecord, 'head' | 'manifest'>> {
   const found = await readJob(store, where, options).catch(async (error: unknown) => {
     const head = isUnreadable(error) ? (await readHead(store, where, options))?.head : undefined;
-    if (head?.state === 'poisoned') return { head, manifest: null };
+    if (head !== undefined && isTerminal(head.state) && !hasResult(head.state)) return { head, manifest: null };
     throw withoutPlace(error, where.job);
   });
   refuseErased(found.head);
   return found;
 }
 
-/** Only that it is there, for little. @throws EngineError ERR_JOB_NOT_FOUND, ERR_CHECKPOINT, ERR_STORE, ERR_CANCELLED. */
-export async function requireThere(store: ObjectStore, where: JobKey, signal: AbortSignal | undefined): Promise<void> {
+/** Only the head, for little. @throws EngineError ERR_JOB_NOT_FOUND, ERR_RESULT_EXPIRED, ERR_CHECKPOINT, ERR_STORE, ERR_CANCELLED. */
+export async function requireThere(store: ObjectStore, where: JobKey, signal: AbortSignal | undefined): Promise<StoredHead> {
   const found = await readHead(store, where, { signal });
   if (found === null) throw notFound(where.job);
   refuseErased(found.head);
+  return found;
 }
 
 /** @throws EngineError ERR_RESULT_EXPIRED, ERR_JOB_NOT_FOUND. */
@@ -109,7 +116,7 @@ export async function viewOf(store: ObjectStore, { where, head, manifest }: JobR
       instructions: asked.instructions ?? null,
       repeated: asked.repeated ?? null,
     },
-    length: Math.max(...spec.lengths),
+    length: Math.max(0, ...spec.lengths),
     expiresMs: isTerminal(head.state) ? ((await readKeep(store, where, options))?.untilMs ?? null) : null,
     evidence: head.state === 'poisoned' || head.state === 'failed' ? await readStrikes(store, where, options) : null,
   };

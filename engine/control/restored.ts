@@ -33,19 +33,21 @@ export class RestoredJobs {
 
   /** @throws EngineError ERR_KEY, ERR_CHECKPOINT model, ERR_MODEL_NOT_FOUND and the other faults of models, ERR_CANCELLED. */
   async restore(record: JobRecord, signal: AbortSignal | undefined): Promise<PreparedJob> {
+    if (record.lost !== null) throw record.lost;
     return await this.#kept.get(record.head.spec, async () => this.#shelf.restore(await this.spec(record, signal), record.where.job), signal);
   }
 
   /** As it was asked for. @throws EngineError ERR_KEY, ERR_CHECKPOINT, ERR_CANCELLED. */
-  async spec({ head, spec, specText, where }: JobRecord, signal: AbortSignal | undefined): Promise<StoredSpec> {
+  async spec({ head, spec, specText, where, lost }: JobRecord, signal: AbortSignal | undefined): Promise<StoredSpec> {
+    if (lost !== null) throw lost;
     if (spec.prompt !== null) return parseStoredSpec(specText);
     return await this.#opened.get(head.spec, async () => parseStoredSpec(await openSpec(specText, where, this.#keys)), signal);
   }
 
-  /** What a view shows of it. @throws EngineError as `spec`. */
+  /** What a view shows of it: of one that is lost, nothing. @throws EngineError as `spec`. */
   async outline(record: JobRecord, signal: AbortSignal | undefined): Promise<SpecOutline> {
-    const { head, spec } = record;
-    return spec.prompt === null ? await this.#outlines.get(head.spec, async () => shownOf(await this.spec(record, undefined)), signal) : spec;
+    const { head, spec, lost } = record;
+    return spec.prompt === null && lost === null ? await this.#outlines.get(head.spec, async () => shownOf(await this.spec(record, undefined)), signal) : spec;
   }
 }
 

@@ -18,7 +18,7 @@ import { planOf, storedSpecOf } from '../job/stored-spec.ts';
 import { createJob } from '../kv/create.ts';
 import { endJob } from '../kv/end.ts';
 import { eraseJob } from '../kv/erase.ts';
-import { isTerminal } from '../kv/head.ts';
+import { hasResult, isTerminal } from '../kv/head.ts';
 import { type JobKey, jobPrefix } from '../kv/names.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
@@ -28,6 +28,7 @@ import { NO_TELEMETRY, type Telemetry } from '../ports/telemetry.ts';
 import { ATTRIBUTE, DESTINATION, PROVIDER, SPAN } from '../telemetry/names.ts';
 import { Outbox } from '../webhook/outbox.ts';
 import { Backlog } from './backlog.ts';
+import { claimId, isMade } from './claims.ts';
 import type { LiveFeed } from './feed.ts';
 import { jobIds, keyedId, timeOf } from './ids.ts';
 import { listNewest } from './listing.ts';
@@ -36,11 +37,11 @@ import type {
   CallerOptions, ChildNames, ExtendOptions, ForkOptions, JobEvent, JobView, ListOptions, ModelView, Platform, PlatformHealth, QuoteView, SubmitOptions, Turn,
 } from './platform.ts';
 import { admitJob, quoteView, refuseIgnored } from './quotes.ts';
-import { type JobRecord, endedMs, keyOf, messageOf, readLive, readRecord, viewOf, withoutPlace } from './record.ts';
+import { type JobRecord, endedMs, keyOf, messageOf, readLive, readRecord, requireThere, viewOf, withoutPlace } from './record.ts';
 import { KeptRates } from './rates.ts';
 import { RestoredJobs } from './restored.ts';
 import { type ProgressOf, messagesFor, partsOf, withChains } from './shards.ts';
-import { hasResult } from './followed.ts';
+import { StoreWatch } from './store-watch.ts';
 import { type EventOptions, Streams } from './stream.ts';
 import { NO_WORKERS, type WorkerState } from './workers.ts';
 
@@ -90,6 +91,7 @@ export class StorePlatform implements Platform {
   readonly #backlog: Backlog;
   readonly #live: LiveJobs;
   readonly #rates: KeptRates;
+  readonly #watch: StoreWatch;
 
   constructor(options: StorePlatformOptions) {
     this.#options = options;
@@ -100,6 +102,7 @@ export class StorePlatform implements Platform {
     const { store, keys, shelf, feed, queue, eventsMax, depthFreshMs: freshMs = 0 } = options;
     this.#streams = new Streams({ store, keys, shelf, feed, jobs: this.#jobs, clock: this.#clock, eventsMax });
     this.#rates = new KeptRates(store, this.#clock);
+    this.#watch = new StoreWatch(store, this.#clock);
     this.#live = new LiveJobs(store, this.#clock);
     this.#backlog = new Backlog({ queue, store, clock: this.#clock, freshMs });
   }
@@ -116,8 +119,9 @@ export class StorePlatform implements Platform {
     const stored = storedSpecOf(parsed, job, modelId, said === null ? null : continuationOf(job, modelId, said));
     const text = JSON.stringify(stored);
     const sealed = await sealSpec(text, where, keys, { signal });
-    const created = await createJob(store, where, sealed, { idempotencyKey, admit, createdMs, via, plan: planOf(stored, plannedTokens(job)), shards: parsed.shards, isSame: holds(text, keys, { signal }), signal });
-    return await this.#announced(created.where, traceparent, signal);
+    const [isNew, noted] = this.#noting(admit);
+    const created = await createJob(store, where, sealed, { idempotencyKey, admit: noted, createdMs, via, plan: planOf(stored, plannedTokens(job)), shards: parsed.shards, isSame: holds(text, keys, { signal }), signal });
+    return await this.#announced(created.where, isNew(), traceparent, signal);
   }
 
   async get(id: string, { tenant, signal }: CallerOptions): Promise<JobView> {
@@ -148,7 +152,7 @@ export class StorePlatform implements Platform {
   async cancel(id: string, { tenant, signal }: CallerOptions): Promise<JobView> {
     const { store, onCancelled } = this.#options;
     const where = keyOf(tenant, id);
-    const { head } = await readLive(store, where, { signal });
+    const { head } = await requireThere(store, where, signal);
     const parts = partsOf(where, head);
     if (!isTerminal(head.state)) await Promise.all(parts.map(async (part) => await this.#letGo(part, signal)));
     const { changed } = await endJob(store, where, 'cancelled', { clock: this.#clock, signal });
@@ -189,11 +193,13 @@ export class StorePlatform implements Platform {
   }
 
   async fork(id: string, { tenant, at, chain, width, seed, length, traceparent, signal, ...names }: ForkOptions): Promise<JobView> {
-    return await this.#child(id, { tenant, traceparent, signal }, names, (name, options) => forkJob({ at, chain, width, seed, length, as: name }, options));
+    const asked = ['fork', id, at, chain, width, seed?.toString(), length];
+    return await this.#child(id, asked, { tenant, traceparent, signal }, names, (name, options) => forkJob({ at, chain, width, seed, length, as: name }, options));
   }
 
   async extend(id: string, { tenant, length, width, kvReadBudget, traceparent, signal, ...names }: ExtendOptions): Promise<JobView> {
-    return await this.#child(id, { tenant, traceparent, signal }, names, (name, options) => extendJob({ length, width: width?.toString(), kvReadBudget, as: name }, options));
+    const asked = ['extend', id, length, width, kvReadBudget];
+    return await this.#child(id, asked, { tenant, traceparent, signal }, names, (name, options) => extendJob({ length, width: width?.toString(), kvReadBudget, as: name }, options));
   }
 
   async quote(spec: JobSpec, { signal }: CallerOptions): Promise<QuoteView> {
@@ -211,6 +217,10 @@ export class StorePlatform implements Platform {
   async health(): Promise<PlatformHealth> {
     const { state, running } = this.#workers;
     return { state, running, ...(await this.#backlog.now()) };
+  }
+
+  async isStoreThere(): Promise<boolean> {
+    return await this.#watch.isThere();
   }
 
   /** Of a job that is over. */
@@ -252,17 +262,23 @@ export class StorePlatform implements Platform {
   }
 
   async #child(
-    id: string, { tenant, traceparent, signal }: CallerOptions, { as, idempotencyKey: key }: ChildNames, make: (name: string, options: ChildOptions) => Promise<JobKey>,
+    id: string, asked: readonly unknown[], { tenant, traceparent, signal }: CallerOptions, { as, idempotencyKey: key, admit: room }: ChildNames, make: (name: string, options: ChildOptions) => Promise<JobKey>,
   ): Promise<JobView> {
     const { store, keys, shelf } = this.#options;
     const parent = keyOf(tenant, id);
-    const { where, createdMs } = this.#newKey(tenant, as ?? (key === undefined ? undefined : keyedId(tenant, key)));
+    const name = as ?? (key === undefined ? undefined : keyedId(tenant, key));
+    const { where, createdMs } = this.#newKey(tenant, name);
+    const claim = { tenant, what: 'child' as const, key: where.job, body: [JSON.stringify(asked)], id: where.job };
+    // A repetition needs the parent no more.
+    if (name !== undefined && (await isMade(store, where, claim, { signal }))) return await this.#announced(where, false, traceparent, signal);
     await readLive(store, parent, { signal });
+    const [isNew, noted] = this.#noting(room);
     const made = await make(where.job, {
       store,
       where: parent,
       keys,
       createdMs,
+      room: noted,
       admit: async (child) => {
         const job = await shelf.restore(child, id, { signal });
         admitJob(job, shelf);
@@ -270,7 +286,9 @@ export class StorePlatform implements Platform {
       },
       signal,
     });
-    return await this.#announced(made, traceparent, signal);
+    // Only then: a request that was refused claims nothing.
+    if (name !== undefined) await claimId(store, claim, { clock: this.#clock, signal }).catch(() => undefined);
+    return await this.#announced(made, isNew(), traceparent, signal);
   }
 
   async #view(where: JobKey, signal: AbortSignal | undefined): Promise<JobView> {
@@ -297,12 +315,21 @@ export class StorePlatform implements Platform {
     }
   }
 
+  /** Who is asked for room makes a job; a repetition is not, and makes none. */
+  #noting(admit: SubmitOptions['admit']): readonly [() => boolean, () => Promise<void>] {
+    let isNew = false;
+    return [() => isNew, async () => {
+      await admit?.();
+      isNew = true;
+    }];
+  }
+
   /** The job is there, whatever becomes of the message: the reconciler finds what no worker has heard of. */
-  async #announced(where: JobKey, traceparent: string | undefined, signal: AbortSignal | undefined): Promise<JobView> {
+  async #announced(where: JobKey, isNew: boolean, traceparent: string | undefined, signal: AbortSignal | undefined): Promise<JobView> {
     const { store } = this.#options;
     const record = await readRecord(store, where, { signal });
     if (!isTerminal(record.head.state)) {
-      this.#live.made(where.tenant);
+      if (isNew) this.#live.made(where.tenant);
       const message = await messageOf(store, where, record.head, record.spec, { signal });
       for (const each of messagesFor(message, record.head)) await this.#send(each, traceparent, signal).catch(() => undefined);
       if (record.head.state === 'queued') this.#backlog.sent(where, priorityOf(message));

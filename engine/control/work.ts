@@ -18,7 +18,7 @@ import { type Plan, liveKey, readMarker } from '../kv/hints.ts';
 import { isMissing, readManifest } from '../kv/read.ts';
 import type { Alive } from '../kv/reconcile.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
-import type { ModelRates } from './rates.ts';
+import { modelRates, type ModelRates } from './rates.ts';
 
 /** At one moment. Seconds are those of one worker. */
 export interface Work {
@@ -32,6 +32,8 @@ export interface Work {
   readonly oldestSeconds: number;
   /** Jobs that counted as `UNKNOWN_SECONDS` each, because no worker has said how fast their model is. */
   readonly unmeasured: number;
+  /** false: not all that lives was met, as the store failed or the time was over: all of this is at least so much. */
+  readonly isWhole: boolean;
 }
 
 /** Of a job of which too little is known: enough that one worker comes and measures it. */
@@ -51,6 +53,8 @@ interface Known {
 export class WorkCount {
   readonly #store: ObjectStore;
   #known = new Map<string, Known>();
+  /** As of the last count. */
+  #rates: ModelRates = modelRates(new Map());
 
   constructor(store: ObjectStore) {
     this.#store = store;
@@ -69,7 +73,17 @@ export class WorkCount {
       else if (before !== undefined) known.set(key, before);
     });
     this.#known = known;
-    return workOf(met.map((alive) => ({ ...alive, ...(known.get(liveKey(alive.where)) ?? { plan: null, made: 0 }) })), rates, nowMs);
+    this.#rates = rates;
+    return this.#workOf(met, nowMs);
+  }
+
+  /** Of a walk that could not be through: asks the store nothing more. What is not known of a job that was met counts as of one that nobody has measured. */
+  atLeast(met: readonly Alive[], nowMs: number): Work {
+    return { ...this.#workOf(met, nowMs), isWhole: false };
+  }
+
+  #workOf(met: readonly Alive[], nowMs: number): Work {
+    return workOf(met.map((alive) => ({ ...alive, ...(this.#known.get(liveKey(alive.where)) ?? { plan: null, made: 0 }) })), this.#rates, nowMs);
   }
 
   async #look({ where, head }: Alive, before: Known | undefined, options: CallOptions): Promise<Known> {
@@ -95,7 +109,7 @@ export function workOf(jobs: readonly (Pick<Alive, 'head' | 'markedAtMs'> & Pick
   const measured = all.filter((each) => each !== null);
   const otherwise = measured.length === 0 ? UNKNOWN_SECONDS : sum(measured) / measured.length;
   const total = (of: readonly (number | null)[]) => sum(of.map((each) => each ?? otherwise));
-  return { waiting, running, waitingSeconds: total(seconds.waiting), backlogSeconds: total(all), oldestSeconds, unmeasured: all.length - measured.length };
+  return { waiting, running, waitingSeconds: total(seconds.waiting), backlogSeconds: total(all), oldestSeconds, unmeasured: all.length - measured.length, isWhole: true };
 }
 
 /** How many workers a fleet wants. Never more than jobs: one that is long takes its time on however many machines. */

@@ -162,8 +162,8 @@ export const LIMITS = {
   HEAD_BYTES_MAX: 4_096,
   /** Journal objects that a head names before a delta must fold them into a manifest. */
   HEAD_JOURNAL_MAX: 16,
-  /** A reference has about 200 bytes: 40,000 objects, which is a day of deltas of a job of 256 chains. */
-  MANIFEST_BYTES_MAX: 8 << 20,
+  /** A reference has about 200 bytes, in a pack 270: 40,000 objects, which is a day of deltas of a job of 256 chains. */
+  MANIFEST_BYTES_MAX: 12 << 20,
   MANIFEST_OBJECTS_MAX: 1 << 16,
   /** Slices of a job: one a minute for six weeks. */
   SLICES_MAX: 1 << 16,

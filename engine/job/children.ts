@@ -1,7 +1,7 @@
 /** New jobs made from one that is in a store: forked at a past point of a chain, or extended with more budget. Both only write what is asked. */
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
-import { createJob, readJob } from '../kv/create.ts';
+import { type CreateOptions, createJob, readJob } from '../kv/create.ts';
 import type { Head } from '../kv/head.ts';
 import { type JobKey, shardKey } from '../kv/names.ts';
 import { readHead, readSpec } from '../kv/read.ts';
@@ -22,6 +22,8 @@ export interface ChildOptions extends CallOptions {
   readonly keys?: KeyProvider | null | undefined;
   /** Of the wall clock, for the listing. Default: now. */
   readonly createdMs?: number | undefined;
+  /** As of CreateOptions: not asked for a child that is there already. */
+  readonly room?: CreateOptions['admit'];
   /** Asked before anything is stored; what it throws refuses the child. It gives the child's planned tokens (control/work.ts). */
   readonly admit?: ((child: StoredSpec) => Promise<number>) | undefined;
 }
@@ -115,7 +117,7 @@ interface Child {
   readonly parent: Parent;
 }
 
-async function childOf({ store, where, keys = null, createdMs, admit, signal }: ChildOptions, as: string, plan: (stored: StoredSpec, progress: Progress, version: number) => Child): Promise<JobKey> {
+async function childOf({ store, where, keys = null, createdMs, admit, room, signal }: ChildOptions, as: string, plan: (stored: StoredSpec, progress: Progress, version: number) => Child): Promise<JobKey> {
   const { head, manifest } = await readJob(store, where, { signal });
   if (head.state === 'erased') throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} was erased.`);
   if (manifest === null && !(await hasBegunShard(store, head, signal))) throw new EngineError('ERR_JOB_CONFLICT', `The job ${where.job} is ${head.state} and has no checkpoint yet; run it first.`);
@@ -142,7 +144,7 @@ async function childOf({ store, where, keys = null, createdMs, admit, signal }: 
   const whole = parseStoredSpec(text);
   jobSpecOf(whole, null);
   const tokens = await admit?.(whole);
-  const { where: created } = await createJob(store, at, await sealSpec(text, at, keys, { signal }), { isSame: holds(text, keys, { signal }), plan: planOf(whole, tokens), shards, createdMs, signal });
+  const { where: created } = await createJob(store, at, await sealSpec(text, at, keys, { signal }), { isSame: holds(text, keys, { signal }), plan: planOf(whole, tokens), shards, createdMs, admit: room, signal });
   return created;
 }
 

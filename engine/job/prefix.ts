@@ -4,18 +4,17 @@
  */
 import type { Clock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
-import { inParallel } from '../core/waiting.ts';
 import { readJob } from '../kv/create.ts';
 import type { ObjectRef } from '../kv/manifest.ts';
 import type { JobKey } from '../kv/names.ts';
-import { readObject } from '../kv/read.ts';
+import { readObject, readObjects } from '../kv/read.ts';
 import { openKeys } from '../kv/seal.ts';
 import type { KeyProvider } from '../ports/keys.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import type { NativeEngine, NativeRun, RunOptions } from '../runtime/native.ts';
 import { type Checkpoint, checkpointOf, firstOf, promptSegments } from './checkpoint.ts';
 import { isRecomputingCheaper } from './planner.ts';
-import { READS_AT_ONCE, isLoss, memoryFor, rateOf } from './restore.ts';
+import { isLoss, memoryFor, rateOf } from './restore.ts';
 
 export interface PrefixRequest {
   readonly store: ObjectStore;
@@ -65,7 +64,7 @@ async function attempts({ store, keys: provider, engine, run: options, where, ch
   if (sources.length === 0) return { run: null, reason };
   const start = clock.nowMs();
   const read = (ref: ObjectRef, stop: AbortSignal) => readObject(store, where, ref, { signal: stop });
-  const journals = await inParallel(checkpoint.journal.length, READS_AT_ONCE, signal, async (i, stop) => await read(checkpoint.journal[i] as ObjectRef, stop));
+  const journals = await readObjects(checkpoint.journal, signal, read);
   const measured = { bytes: checkpoint.journal.reduce((sum, { bytes }) => sum + bytes, 0), ms: clock.nowMs() - start, objects: journals.length };
   const prefillTokensPerSecond = manifest.slices.findLast(({ prefillRate }) => prefillRate !== null)?.prefillRate ?? null;
   using keys = await openKeys(provider, where, manifest, { signal });
@@ -76,7 +75,7 @@ async function attempts({ store, keys: provider, engine, run: options, where, ch
     }
     try {
       using memory = memoryFor(engine, options, segments, 1);
-      const bodies = await inParallel(refs.length, READS_AT_ONCE, signal, async (i, stop) => await read(refs[i] as ObjectRef, stop));
+      const bodies = await readObjects(refs, signal, read);
       const all = [...refs, ...checkpoint.journal];
       const origins = [...new Set(all.map(({ origin }) => origin))];
       const run = await engine.restoreRun({

@@ -1,8 +1,8 @@
 /** From what a store holds of a job to a run that goes on: what to read, how much to believe, and what to fall back on (DESIGN.md 3). */
 import type { Clock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
-import { inParallel } from '../core/waiting.ts';
 import type { ObjectRef } from '../kv/manifest.ts';
+import { readObjects } from '../kv/read.ts';
 import type { Body } from '../ports/object-store.ts';
 import type { NativeEngine, NativeRun, PreparedMemory, RunOptions, Seal } from '../runtime/native.ts';
 import { type Checkpoint, firstOf, promptSegments } from './checkpoint.ts';
@@ -51,8 +51,6 @@ export interface RestoredRun {
 const FALLBACKS = ['newest tails', 'older tails', 'the prompt', 'the spec'] as const;
 type Fallback = (typeof FALLBACKS)[number];
 
-export const READS_AT_ONCE = 16;
-
 /**
  * @throws EngineError ERR_CHECKPOINT (layout, model, identity, format, numerics_drift: nothing to fall back on), ERR_KEY, ERR_FENCED,
  * ERR_STORE, ERR_MEMORY, ERR_CANCELLED.
@@ -100,7 +98,7 @@ interface Journals {
 async function readJournals({ checkpoint: { journal }, read, clock, signal }: RestoreRequest): Promise<Journals> {
   const start = clock.nowMs();
   try {
-    const bodies = await inParallel(journal.length, READS_AT_ONCE, signal, async (i, stop) => read(journal[i] as ObjectRef, stop));
+    const bodies = await readObjects(journal, signal, read);
     return { bodies, bytes: journal.reduce((sum, { bytes }) => sum + bytes, 0), ms: clock.nowMs() - start, objects: journal.length, lost: null };
   } catch (error) {
     if (!isLoss(error)) throw error;
@@ -156,7 +154,7 @@ async function attempt(request: RestoreRequest, journalBodies: readonly Body[], 
   const segments = new Set([...chains.flatMap((chain) => chain.segments), ...promptPages]);
   const caches = chains.filter(({ tail }) => tail !== null).length + (promptTail === null ? 0 : 1);
   using memory = memoryFor(engine, request.run, refs.filter((_, i) => segments.has(i)), caches);
-  const pages = await inParallel(refs.length, READS_AT_ONCE, signal, async (i, stop) => request.read(refs[i] as ObjectRef, stop));
+  const pages = await readObjects(refs, signal, request.read);
   const [journals = [], ...shardJournals] = (request.journals ?? [checkpoint.journal]).map((list) => list.map(index));
   const bodies = [...pages, ...journalBodies];
   const origins = [...new Set(refs.map(({ origin }) => origin))];

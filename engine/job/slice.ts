@@ -26,8 +26,10 @@ import type { Parent } from './stored-spec.ts';
 
 /** How one slice began. */
 export interface Resumption {
+  /** Which take of the job it was, the first being 1: where one is left out, its owner was gone before it had committed. */
   readonly slice: number;
-  readonly outcome: 'restored' | 'recomputed' | 'replayed';
+  /** `restarted`: from the beginning, as no take before had committed. */
+  readonly outcome: 'restored' | 'recomputed' | 'replayed' | 'restarted';
   readonly reason: string | null;
   readonly from_step: number;
   readonly tokens_recomputed: number;
@@ -44,7 +46,7 @@ export interface StoredResult extends JobResult {
 }
 
 export interface Begun {
-  readonly outcome: RestoredRun['outcome'] | 'started';
+  readonly outcome: Resumption['outcome'] | 'started';
   readonly recomputed: number;
 }
 
@@ -107,7 +109,7 @@ async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | nu
   const begun = await orPark(lease, origin.checkpoint, () => begin(job, lease, parent, origin, context));
   if ('kind' in begun) return begun;
   using run = begun.run;
-  context.onBegun?.({ outcome: begun.outcome, recomputed: begun.recomputed });
+  context.onBegun?.({ outcome: restarted(begun.outcome, lease.head.slice), recomputed: begun.recomputed });
   let { prefillRate } = begun;
   const { step: from, chains } = run.report();
   vote?.begins(origin.ancestry === null ? lease.manifest?.vote?.begun : chains.map(({ tokens }) => tokens.length));
@@ -299,6 +301,13 @@ function stateAfter({ report, ended }: Played): JobState {
 }
 
 export function resumptions(slices: Manifest['slices']): readonly Resumption[] {
-  return slices.flatMap(({ slice, outcome, reason, from, recomputed }) =>
-    outcome === 'started' ? [] : [{ slice, outcome, reason, from_step: from, tokens_recomputed: recomputed }]);
+  return slices.flatMap(({ slice, outcome: began, reason, from, recomputed }) => {
+    const outcome = restarted(began, slice);
+    return outcome === 'started' ? [] : [{ slice, outcome, reason, from_step: from, tokens_recomputed: recomputed }];
+  });
+}
+
+/** A take that its owner gives back is not counted: whoever begins later than the first begins again what somebody lost. */
+function restarted(outcome: RestoredRun['outcome'] | 'started', slice: number): Begun['outcome'] {
+  return outcome === 'started' && slice > 1 ? 'restarted' : outcome;
 }

@@ -1,6 +1,6 @@
 /** What a fork or an extension takes over from its ancestor: copies within the store, so that neither job's garbage or end touches the other. */
 import { assert } from '../core/assert.ts';
-import type { ObjectRef } from './manifest.ts';
+import { placeOf, type ObjectRef } from './manifest.ts';
 import { jobPrefix, parseName, type JobKey } from './names.ts';
 import type { NewObject } from './uploads.ts';
 
@@ -15,6 +15,6 @@ export function adopt(ancestor: JobKey, refs: readonly ObjectRef[]): readonly Ne
     const name = parseName(ref.name);
     assert(name !== null && 'nonce' in name, 'a manifest lists segments, tails and journals');
     const { kind, chain, n, nonce } = name;
-    return { kind, chain, n, nonce, body: { copyOf: jobPrefix(ancestor) + ref.name }, bytes: ref.bytes, digest: ref.digest, origin: ref.origin };
+    return { kind, chain, n, nonce, body: { copyOf: jobPrefix(ancestor) + placeOf(ref), at: ref.pack?.at }, bytes: ref.bytes, digest: ref.digest, origin: ref.origin };
   });
 }

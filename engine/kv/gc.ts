@@ -5,6 +5,7 @@
 import type { ObjectStore } from '../ports/object-store.ts';
 import { sweepErased } from './erase.ts';
 import type { Head } from './head.ts';
+import { placeOf } from './manifest.ts';
 import { HEAD, jobPrefix, parseName, shardIn, shardKey, specName, type JobKey } from './names.ts';
 import { protocolOf, type ProtocolOptions } from './protocol.ts';
 import { isMissing, readHead, readManifest, requireHead, type ReadOptions, type StoredHead } from './read.ts';
@@ -98,7 +99,7 @@ async function namedBy(store: ObjectStore, where: JobKey, from: StoredHead, opti
   for (let stored = from; ;) {
     try {
       const manifest = await readManifest(store, where, stored.head, options);
-      return new Set([...namesIn(stored.head), ...(manifest?.objects ?? []).map(({ name }) => name)]);
+      return new Set([...namesIn(stored.head), ...(manifest?.objects ?? []).map(placeOf)]);
     } catch (error) {
       // Replaced, and collected by another, since the head was read; or lost, if the head is still the same.
       if (!isMissing(error)) throw error;

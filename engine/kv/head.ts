@@ -35,6 +35,11 @@ export function isTerminal(state: JobState): boolean {
   return !mayFollow(state, 'running');
 }
 
+/** It ended by itself or its budget; whatever else ended it, there is no result that it would have come to. */
+export function hasResult(state: JobState): boolean {
+  return state === 'done' || state === 'incomplete';
+}
+
 /** The digest in a tombstone: that of the prompt would still tell something about it. */
 export const NO_SPEC = '0'.repeat(64);
 

@@ -9,9 +9,9 @@ import type { Manifest, ManifestContent, ObjectRef } from './manifest.ts';
 import type { JobKey } from './names.ts';
 import type { Protocol } from './protocol.ts';
 import { publishManifest } from './publish.ts';
-import { isMissing, readHead, readObject, type StoredHead } from './read.ts';
+import { isMissing, readHead, readObject, type StoredHead, type Stretch } from './read.ts';
 import { swapHead, Undecided } from './swap.ts';
-import { refOf, rehome, uploadAll, type NewObject, type Upload } from './uploads.ts';
+import { refsOf, rehome, uploadAll, type NewObject, type Upload } from './uploads.ts';
 
 export interface Commit {
   /** `running` to go on; any other lets the job go. */
@@ -154,7 +154,7 @@ export class Lease {
   }
 
   /** The bytes of an object that the head names. @throws EngineError ERR_FENCED if it is gone because another owner went on, ERR_CHECKPOINT. */
-  async read(ref: Ref, { signal }: CallOptions = {}): Promise<Body> {
+  async read(ref: Stretch, { signal }: CallOptions = {}): Promise<Body> {
     this.#check();
     const { store } = this.#protocol;
     try {
@@ -229,7 +229,7 @@ export class Lease {
           if (base.head.epoch !== epoch) throw this.#fence();
           this.#stored = base;
           homed = await rehome(store, this.where, base.head, homed, stop);
-          const changed = await change(base.head, homed.map((upload) => refOf(upload, this.where)));
+          const changed = await change(base.head, refsOf(homed, this.where));
           return { ...base.head, version: base.head.version + 1, writeNonce, ...changed };
         },
         isMine: (current) => current.writeNonce === writeNonce,

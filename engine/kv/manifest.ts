@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { LIMITS } from '../core/limits.ts';
 import { checkFormat, parseCanonical } from './canonical.ts';
 import { FORMAT, refSchema } from './head.ts';
-import { isJobName, parseName, type JobKey, type ObjectKind } from './names.ts';
+import { isJobName, PACK, parseName, type JobKey, type Name, type ObjectKind } from './names.ts';
 import { checkpointError } from './reason.ts';
 
 const count = z.int().min(0);
@@ -56,6 +56,9 @@ const voteSchema = z.strictObject({
   begun: z.array(count).max(LIMITS.WIDTH_MAX).optional(),
 });
 
+/** The object lies with others in one that is called so, from this byte on; its own name is then nobody's in the store. */
+const packSchema = z.strictObject({ name: z.string().max(128), at: count });
+
 const manifestSchema = z.strictObject({
   format: z.literal(FORMAT),
   tenant: z.string(),
@@ -78,7 +81,7 @@ const manifestSchema = z.strictObject({
   promptTail: index.nullable(),
   chains: z.array(chainSchema).max(LIMITS.WIDTH_MAX),
   /** Every object that this version needs, each once. */
-  objects: z.array(refSchema.extend({ origin: name })).max(LIMITS.MANIFEST_OBJECTS_MAX),
+  objects: z.array(refSchema.extend({ origin: name, pack: packSchema.optional() })).max(LIMITS.MANIFEST_OBJECTS_MAX),
   /** Indices into `objects`, oldest first. */
   journal: z.array(index).max(LIMITS.MANIFEST_OBJECTS_MAX),
   /** Wrapped data keys, base64, by the job that sealed with them; null: nothing is sealed. */
@@ -96,6 +99,11 @@ export type Manifest = Frozen<z.infer<typeof manifestSchema>>;
 export type ObjectRef = Manifest['objects'][number];
 /** What a committer says; the lease adds whose manifest it is. */
 export type ManifestContent = Omit<Manifest, 'format' | 'tenant' | 'job' | 'version' | 'epoch' | 'spec'>;
+
+/** What the object's bytes are called in the store. */
+export function placeOf({ name: own, pack }: Pick<ObjectRef, 'name' | 'pack'>): string {
+  return pack?.name ?? own;
+}
 
 /**
  * The manifest of the job `where`. The caller has bounded the text and compared its digest.
@@ -125,6 +133,8 @@ export function manifestProblem(manifest: Manifest): string | null {
     ['tail', [...chains.flatMap(({ tails }) => tails.map(({ object }) => object)), ...(manifest.promptTail === null ? [] : [manifest.promptTail])]],
     ['journal', manifest.journal],
   ];
+  if (names.some((parsed) => parsed !== null && 'chain' in parsed && parsed.chain === PACK)) return 'lists a pack as an object';
+  if (objects.some(({ pack }, i) => pack !== undefined && !isPackOf(pack.name, names[i], manifest.version))) return 'has an object in what is no pack of its kind';
   const used = new Set<number>();
   for (const [kind, indices] of uses) {
     for (const i of indices) {
@@ -141,4 +151,9 @@ export function manifestProblem(manifest: Manifest): string | null {
   if (keys !== null && Object.keys(keys).length > LIMITS.KEYS_MAX) return `has more than ${LIMITS.KEYS_MAX} keys`;
   if (keys !== null && objects.some(({ origin }) => !Object.hasOwn(keys, origin))) return 'lists an object without its key';
   return null;
+}
+
+function isPackOf(packName: string, object: Name | null | undefined, version: number): boolean {
+  const parsed = parseName(packName);
+  return parsed !== null && 'chain' in parsed && parsed.chain === PACK && parsed.kind === object?.kind && parsed.version <= version;
 }

@@ -16,7 +16,10 @@ export interface JobKey {
 /** What native/checkpoint writes. */
 export type ObjectKind = 'segment' | 'tail' | 'journal';
 
-/** `chain` is -1 for what all chains of the prompt share, -2 for the whole job; `n` counts the objects of a kind; `nonce` has 8 bytes as hex. */
+/** As a chain: several objects of one kind, one behind another. Its nonce is its first object's. */
+export const PACK = -3;
+
+/** `chain` is -1 for what all chains of the prompt share, -2 for the whole job, PACK for a pack; `n` counts the objects of a kind; `nonce` has 8 bytes as hex. */
 export interface ObjectName {
   readonly kind: ObjectKind;
   readonly version: number;
@@ -35,7 +38,7 @@ export type Name =
 const PART = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 const SHARD = /^([A-Za-z0-9][A-Za-z0-9._-]{0,63})\/(0|[1-9][0-9]?)$/;
 const COUNT = '(0|[1-9][0-9]{0,15})';
-const CHAIN = `(p|j|${COUNT})`;
+const CHAIN = `(p|j|w|${COUNT})`;
 const SPEC = /^spec-([0-9a-f]{64})\.json$/;
 const MANIFEST = new RegExp(`^m/${COUNT}-([0-9a-f]{64})\\.json$`);
 const SEGMENT = new RegExp(`^s/${COUNT}/${COUNT}-${CHAIN}-${COUNT}-([0-9a-f]{16})\\.seg$`);
@@ -96,7 +99,7 @@ export const manifestName = (version: number, digest: string): string => `m/${ve
 
 /** @example objectName({ kind: 'segment', version: 7, epoch: 2, chain: -1, n: 0, nonce }) // s/7/2-p-0-….seg */
 export function objectName({ kind, version, epoch, chain, n, nonce }: ObjectName): string {
-  const of = chain === -1 ? 'p' : chain === -2 ? 'j' : `${chain}`;
+  const of = chain === -1 ? 'p' : chain === -2 ? 'j' : chain === PACK ? 'w' : `${chain}`;
   switch (kind) {
     case 'segment': return `s/${version}/${epoch}-${of}-${n}-${nonce}.seg`;
     case 'tail': return `t/${version}/${epoch}-${of}-${nonce}.tail`;
@@ -127,7 +130,7 @@ function match(name: string): Name | null {
 }
 
 function chainOf(text: string | undefined): number {
-  return text === 'p' ? -1 : text === 'j' ? -2 : Number(text);
+  return text === 'p' ? -1 : text === 'j' ? -2 : text === 'w' ? PACK : Number(text);
 }
 
 function checkPart(what: string, text: string): void {

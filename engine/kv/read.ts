@@ -1,10 +1,11 @@
 /** Reading a job's objects: bounded before, verified after. Whoever finds one missing must look at the head again before calling it lost. */
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
+import { inParallel } from '../core/waiting.ts';
 import type { Body, CallOptions, ObjectStore } from '../ports/object-store.ts';
 import { digestOf, textOf } from './canonical.ts';
 import { parseHead, type Head, type Ref } from './head.ts';
-import { parseManifest, type Manifest, type ObjectRef } from './manifest.ts';
+import { parseManifest, placeOf, type Manifest, type ObjectRef } from './manifest.ts';
 import { HEAD, jobPrefix, parseName, rootOf, specName, type JobKey } from './names.ts';
 import { checkpointError } from './reason.ts';
 
@@ -85,14 +86,69 @@ export async function readNamed(store: ObjectStore, where: JobKey, { head, etag 
   }
 }
 
+/** Bytes of one key: an object, or a stretch of a pack. */
+export type Stretch = Ref & Pick<ObjectRef, 'pack'>;
+
 /** Exactly `ref.bytes` bytes. What they are worth is for the digest to say, which native code checks. @throws EngineError ERR_CHECKPOINT. */
-export async function readObject(store: ObjectStore, where: JobKey, ref: Ref, { signal }: CallOptions = {}): Promise<Body> {
+export async function readObject(store: ObjectStore, where: JobKey, ref: Stretch, { signal }: CallOptions = {}): Promise<Body> {
+  const { pack } = ref;
+  if (pack !== undefined) {
+    const part = await store.get(jobPrefix(where) + pack.name, { range: { offset: pack.at, bytes: ref.bytes }, bytesMax: ref.bytes, signal });
+    if (part === null) throw checkpointError('missing', `there is no ${pack.name}`);
+    if (part.bytes < ref.bytes) throw checkpointError('truncated', `${pack.name} ends within ${ref.name}`);
+    return part.chunks;
+  }
   // One byte more, to see a longer object without reading it.
   const found = await store.get(jobPrefix(where) + ref.name, { range: { offset: 0, bytes: ref.bytes + 1 }, bytesMax: ref.bytes + 1, signal });
   if (found === null) throw checkpointError('missing', `there is no ${ref.name}`);
   if (found.bytes < ref.bytes) throw checkpointError('truncated', `${ref.name} has ${found.bytes} bytes, not ${ref.bytes}`);
   if (found.bytes > ref.bytes) throw checkpointError('damaged', `${ref.name} has more than its ${ref.bytes} bytes`);
   return found.chunks;
+}
+
+/** Between two objects of a pack that are wanted: to read what lies there is sooner done than to ask again. */
+const GAP_BYTES_MAX = 256 << 10;
+const READS_AT_ONCE = 16;
+
+/** The bodies of these objects, in their order. What lies together is read with one call of `read`, which throws for the others what it throws for one. */
+export async function readObjects<T extends ObjectRef>(refs: readonly T[], signal: AbortSignal | undefined, read: (stretch: T, signal: AbortSignal) => Promise<Body>): Promise<readonly Body[]> {
+  const stretches: { readonly first: T; at: number; end: number; readonly members: number[] }[] = [];
+  const order = refs.map((_, i) => i).sort((a, b) => placeAt(refs[a] as T) - placeAt(refs[b] as T));
+  const open = new Map<string, (typeof stretches)[number]>();
+  for (const i of order) {
+    const ref = refs[i] as T;
+    const [at, place] = [placeAt(ref), placeOf(ref)];
+    const before = open.get(place);
+    if (ref.pack !== undefined && before !== undefined && at <= before.end + GAP_BYTES_MAX) {
+      before.end = Math.max(before.end, at + ref.bytes);
+      before.members.push(i);
+      continue;
+    }
+    const stretch = { first: ref, at, end: at + ref.bytes, members: [i] };
+    stretches.push(stretch);
+    open.set(place, stretch);
+  }
+  const bodies: Body[] = new Array<Body>(refs.length);
+  await inParallel(stretches.length, READS_AT_ONCE, signal, async (s, stop) => {
+    const { first, at, end, members } = stretches[s] as (typeof stretches)[number];
+    const body = await read({ ...first, bytes: end - at }, stop);
+    for (const i of members) bodies[i] = cut(body, placeAt(refs[i] as T) - at, refs[i]?.bytes ?? 0);
+  });
+  return bodies;
+}
+
+const placeAt = ({ pack }: Pick<ObjectRef, 'pack'>): number => pack?.at ?? 0;
+
+/** Views, no copies. */
+function cut(body: Body, from: number, bytes: number): Body {
+  const chunks: Uint8Array[] = [];
+  let at = 0;
+  for (const chunk of body) {
+    const [begin, end] = [Math.max(from - at, 0), Math.min(from + bytes - at, chunk.byteLength)];
+    if (begin < end) chunks.push(chunk.subarray(begin, end));
+    at += chunk.byteLength;
+  }
+  return chunks;
 }
 
 /** Is this the error of an object that is not there? */

@@ -8,9 +8,9 @@ import { EngineError } from '../core/errors.ts';
  */
 export type Reason = 'damaged' | 'truncated' | 'layout' | 'model' | 'numerics' | 'numerics_drift' | 'format' | 'missing' | 'identity';
 
-/** Is this the error of what is there no more as it was written, and so never will be? */
+/** Is this the error of what is there no more as it was written, and so never will be? By shape: a bundle may hold the class twice. */
 export function isUnreadable(error: unknown): boolean {
-  return error instanceof EngineError && error.code === 'ERR_CHECKPOINT' && /^(damaged|truncated|missing):/.test(error.message);
+  return error instanceof Error && (error as Partial<EngineError>).code === 'ERR_CHECKPOINT' && /^(damaged|truncated|missing):/.test(error.message);
 }
 
 export function checkpointError(reason: Reason, sentence: string, cause?: unknown): EngineError {

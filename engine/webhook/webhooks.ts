@@ -3,7 +3,7 @@ import { inParallel } from '../core/waiting.ts';
 import { type Clock, wallClockMs } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
-import { jobIds } from '../control/ids.ts';
+import { indexAfter, jobIds } from '../control/ids.ts';
 import type { CallerOptions, ListOptions } from '../control/platform.ts';
 import { writeOnce } from '../control/records.ts';
 import type { KeyProvider } from '../ports/keys.ts';
@@ -101,7 +101,7 @@ export class Webhooks {
     return { ...viewOf(hook), secret };
   }
 
-  /** Newest first, by the making of what they tell of. @throws EngineError ERR_WEBHOOK_NOT_FOUND, ERR_OPTION: no such delivery to go on after. */
+  /** Newest first, by the making of what they tell of. @throws EngineError ERR_WEBHOOK_NOT_FOUND, ERR_OPTION: `after` is no id of a delivery. */
   async deliveries(id: string, { limit, after, ...options }: ListOptions): Promise<{ readonly deliveries: readonly DeliveryView[]; readonly more: boolean }> {
     const { tenant, signal } = options;
     await this.#hook(id, options);
@@ -112,8 +112,8 @@ export class Webhooks {
       if (DELIVERY_ID.test(delivery)) names.set(delivery, [...(names.get(delivery) ?? []), name]);
     }
     const ids = [...names.keys()].sort().toReversed();
-    const start = after === undefined ? 0 : ids.indexOf(after) + 1;
-    if (after !== undefined && start === 0) throw new EngineError('ERR_OPTION', 'after must be the id of a delivery of this webhook.');
+    if (after !== undefined && !DELIVERY_ID.test(after)) throw new EngineError('ERR_OPTION', 'after must be the id of a delivery.');
+    const start = indexAfter(ids, after, 'desc');
     const page = ids.slice(start, start + limit);
     const found = await inParallel(page.length, AT_ONCE, signal, async (i, stop) =>
       await readDelivery(this.#o.store, { tenant, hook: id, id: page[i] ?? '' }, { signal: stop, names: names.get(page[i] ?? '') ?? [] }));

@@ -5,8 +5,9 @@
  */
 import { modelRates, readRates } from '../control/rates.ts';
 import { messageOf } from '../control/record.ts';
-import { WorkCount } from '../control/work.ts';
+import { type Work, WorkCount } from '../control/work.ts';
 import { type Clock, wallClockMs } from '../core/clock.ts';
+import { codeOf } from '../core/errors.ts';
 import { isOwnerGone, isOwnerHere } from '../core/owner.ts';
 import { inParallel, throwIfCancelled, untilAborted } from '../core/waiting.ts';
 import { Endings, type Told } from '../job/endings.ts';
@@ -88,7 +89,7 @@ export class Reconciler {
   }
 
   /**
-   * Sends again what is lost, ends what waited for longer than it was to, and says how much work there is.
+   * Sends again what is lost, ends what waited for longer than it was to, and says how much work there is; of a walk that fails, how much it has met.
    * @param all every job that lives, at once: the queue knows nothing of them. @throws EngineError ERR_STORE, ERR_QUEUE, ERR_CANCELLED.
    */
   async walk(all: boolean, signal: AbortSignal): Promise<void> {
@@ -144,6 +145,10 @@ export class Reconciler {
         if (lost.length === SEND_MAX) await send();
       }
       await send();
+    } catch (error) {
+      // Whoever scales by it must not take silence for nothing to do.
+      say({ kind: 'counted', work: this.#work.atLeast(alives.filter(({ head }) => head.join === undefined), wallClockMs()) });
+      throw error;
     } finally {
       if (count > 0) say({ kind: 'reconciled', sent: count });
     }
@@ -151,7 +156,16 @@ export class Reconciler {
     const expired = await expireOverdue(alives, due, { store, clock, say, endings: this.#endings }, { signal });
     // Of a sharded job its shards are the work.
     const working = alives.filter(({ where, head }) => head.join === undefined && !expired.has(jobPrefix(rootOf(where))));
-    say({ kind: 'counted', work: await this.#work.count(working, modelRates(await readRates(store, { signal })), wallClockMs(), { signal }) });
+    say({ kind: 'counted', work: await this.#counted(working, signal) });
+  }
+
+  async #counted(working: readonly Alive[], signal: AbortSignal): Promise<Work> {
+    try {
+      return await this.#work.count(working, modelRates(await readRates(this.#o.store, { signal })), wallClockMs(), { signal });
+    } catch (error) {
+      if (!signal.aborted && codeOf(error) !== 'ERR_STORE') throw error;
+      return this.#work.atLeast(working, wallClockMs());
+    }
   }
 
   /** Waits until the next walk; less, if a process of this machine that owned a job has ended: it will not say so itself. */

@@ -100,17 +100,17 @@ export function jobs(registry: Registry): void {
   });
 
   endpoint(registry, {
-    method: 'post', path: '/v1/jobs/{id}/extend', tag: TAG, summary: 'Go on with more length, chains or reads', scope: 'write', loads: 'always',
+    method: 'post', path: '/v1/jobs/{id}/extend', tag: TAG, summary: 'Go on with more length, chains or reads', scope: 'write', loads: 'asks',
     description: 'A new job, whose chains begin as this one\'s ended.', body: extension, headers: idempotencyHeaders, responses: { 201: one('The new job'), ...NATIVE_FAILURES },
-  }, async ({ c, caller: { tenant }, body, signal, id }) => created(c, await child(c.req.raw, body.id, async (names) => await platform.extend(jobId(id), {
+  }, async ({ c, caller: { tenant }, body, signal, id, admit }) => created(c, await child(c.req.raw, body.id, admit, async (names) => await platform.extend(jobId(id), {
     tenant, signal, traceparent: c.get('trace'), ...names, length: body.length, width: body.width, kvReadBudget: body.kv_read_budget,
   }))));
 
   for (const [path, tag, description] of FORKS) {
     endpoint(registry, {
-      method: 'post', path, tag, summary: 'Go another way from a point of a chain', scope: 'write', loads: 'always', description,
+      method: 'post', path, tag, summary: 'Go another way from a point of a chain', scope: 'write', loads: 'asks', description,
       body: branch, headers: idempotencyHeaders, responses: { 201: one('The new job'), ...NATIVE_FAILURES },
-    }, async ({ c, caller: { tenant }, body, signal, id }) => created(c, await child(c.req.raw, body.id, async (names) => await platform.fork(jobId(id), {
+    }, async ({ c, caller: { tenant }, body, signal, id, admit }) => created(c, await child(c.req.raw, body.id, admit, async (names) => await platform.fork(jobId(id), {
       tenant, signal, traceparent: c.get('trace'), ...names, chain: body.chain, at: body.at, width: body.width, length: body.length, seed: body.seed === undefined ? undefined : BigInt(body.seed),
     }))));
   }

@@ -54,10 +54,10 @@ const DESCRIPTION = `Each line of the file becomes a job. Every line is checked 
 
 export function batches(registry: Registry, store: NonNullable<AppOptions['storage']>['batches']): void {
   endpoint(registry, {
-    method: 'post', path: '/v1/batches', tag: TAG, summary: 'Run a file of requests', description: DESCRIPTION, scope: 'write', loads: 'always',
+    method: 'post', path: '/v1/batches', tag: TAG, summary: 'Run a file of requests', description: DESCRIPTION, scope: 'write', loads: 'named',
     body: batchRequest, headers: idempotencyHeaders, responses: one,
-  }, async ({ c, caller: { tenant }, body, signal }) => {
-    const asked = { endpoint: body.endpoint, inputFileId: body.input_file_id, metadata: body.metadata ?? null, idempotencyKey: idempotencyKey(c.req.raw), tenant, signal };
+  }, async ({ c, caller: { tenant }, body, signal, admit }) => {
+    const asked = { endpoint: body.endpoint, inputFileId: body.input_file_id, metadata: body.metadata ?? null, idempotencyKey: idempotencyKey(c.req.raw), admit, tenant, signal };
     return Response.json(batchOf(await once('idempotency-key', async () => await store.create(asked))));
   });
 

@@ -43,8 +43,8 @@ export class Synthesised {
   }
 }
 
-/** Where test/setup.ts puts them, and the linters of infra/check.mjs look. */
-export const SYNTHESISED = path.join(ROOT, 'build', 'infra', 'stages');
+/** Where test/setup.ts puts them: a folder of each run, so that several may be under way. infra/check.mjs says which, as its linters look there. */
+export const SYNTHESISED = process.env.RUMINATE_INFRA_STAGES ??= path.join(ROOT, 'build', 'infra', `stages-${process.pid}`);
 
 /** @throws what AwsSolutions or CloudFormation's own rules find, and nobody has accepted. */
 export function synthesise(name: string): void {

@@ -11,6 +11,7 @@ It explores every interleaving of N workers, K garbage collectors and the actors
   GC       GET HEAD -> CAS HEAD gc -> LIST -> DELETE unreferenced names, one by one, in any order
   cancel   GET HEAD -> CAS HEAD epoch+1, cancelled                (expire and poison are the same step)
   erase    GET HEAD -> CAS HEAD epoch+1, erased, naming nothing -> LIST -> DELETE every name; the sweep repeats it
+  trim     GET HEAD, over -> PUT a manifest that names no segment -> CAS HEAD to it, all else as it was; what follows is a GC
 
 Each arrow is one atomic step. A step of work (`step` 0, 1, ...) is one delta; a manifest lists the
 segments of all steps so far. `version` is bumped by every write of HEAD and stands for the ETag.
@@ -41,6 +42,7 @@ from outside import OutsideSteps
 from search import Step, add_arguments, by
 from state import TERMINAL, Gc, Head, Manifest, Outside, Segment, State, Worker, put_gc, put_worker, reachable
 from touch import TouchSteps
+from trimming import TrimSteps
 from worker import WorkerSteps
 
 VARIANTS = ("seq", "cas", "cas+ep", "fence", "full")
@@ -80,10 +82,14 @@ MUTATIONS = {
     "delete-first": "an erasure deletes the objects and writes the tombstone afterwards",
     "no-tombstone": "an erasure deletes HEAD",
     "sweep-once": "nobody sweeps after the erasure itself",
+    "trim-deletes-first": "a trim deletes the segments before HEAD names the manifest without them",
+    "trim-running": "a trim does not look whether the job is over",
+    "trim-clobbers-nonce": "a trim writes a writeNonce of its own",
+    "trim-keeps-name": "a trim that was refused names the manifest that it has put before",
 }
 
 
-class CommitModel(WorkerSteps, TouchSteps, CollectorSteps, OutsideSteps):
+class CommitModel(WorkerSteps, TouchSteps, CollectorSteps, OutsideSteps, TrimSteps):
     INVARIANTS = INVARIANTS
 
     def __init__(self, a: argparse.Namespace) -> None:
@@ -122,6 +128,7 @@ class CommitModel(WorkerSteps, TouchSteps, CollectorSteps, OutsideSteps):
         p.add_argument("--cancels", type=int, nargs="?", const=1, default=0, help="cas+ep, fence, full: who may cancel the job")
         p.add_argument("--erases", type=int, nargs="?", const=1, default=0, help="cas+ep, fence, full: who may erase it")
         p.add_argument("--creates", type=int, nargs="?", const=1, default=0, help="who may create the same job once more")
+        p.add_argument("--trims", type=int, nargs="?", const=1, default=0, help="full: who may let go of the KV of a job that is over")
         p.add_argument("--keep-garbage", action="store_true", help="no reduction: keep objects nobody can name any more")
         add_arguments(p, INVARIANTS, MUTATIONS)
 
@@ -129,8 +136,8 @@ class CommitModel(WorkerSteps, TouchSteps, CollectorSteps, OutsideSteps):
     def refuse(p: argparse.ArgumentParser, a: argparse.Namespace) -> None:
         if (a.cancels or a.erases or a.creates) and a.variant in ("seq", "cas"):
             p.error(f"--cancels, --erases and --creates need the epoch in HEAD, which {a.variant} has not")
-        if (a.beats or a.releases or a.give_ups or a.flushes or a.forgets) and a.variant != "full":
-            p.error(f"--beats, --releases, --give-ups, --flushes and --forgets are modelled for full only, not for {a.variant}")
+        if (a.beats or a.releases or a.give_ups or a.flushes or a.forgets or a.trims) and a.variant != "full":
+            p.error(f"--beats, --releases, --give-ups, --flushes, --forgets and --trims are modelled for full only, not for {a.variant}")
 
     def bounds(self) -> str:
         return f"{self.a.workers}w×{self.a.commits}c×{self.a.gcs}g"
@@ -138,7 +145,7 @@ class CommitModel(WorkerSteps, TouchSteps, CollectorSteps, OutsideSteps):
     def initial(self) -> State:
         empty, a = Manifest(0, ()), self.a
         head = None if self.variant == "seq" else Head(0, 0, 0, 0, empty)
-        outside = [Outside(kind, "idle") for kind, n in (("cancel", a.cancels), ("erase", a.erases), ("create", a.creates))
+        outside = [Outside(kind, "idle") for kind, n in (("cancel", a.cancels), ("erase", a.erases), ("create", a.creates), ("trim", a.trims))
                    for _ in range(n)]
         return State(head, frozenset((empty,)), 0, (Worker("idle", a.commits),) * a.workers,
                      (Gc("idle", a.gc_rounds),) * a.gcs, a.lost_acks, a.late_puts, a.crash, (), tuple(outside), a.beats, a.releases,
@@ -199,6 +206,7 @@ class CommitModel(WorkerSteps, TouchSteps, CollectorSteps, OutsideSteps):
         held = set(reachable(self.head(s)))
         for put in s.in_flight:
             held |= reachable(put.head)
+        held.update(o.manifest for o in s.outside)
         for w in s.workers:
             held.update((w.segment, w.ahead, w.manifest, *w.base, *(w.seen.journal if w.seen else ())))
             if w.pc in ("take", "get_manifest", "get_segments"):
@@ -240,7 +248,9 @@ class CommitModel(WorkerSteps, TouchSteps, CollectorSteps, OutsideSteps):
             return ["erased"] if now.state != was.state or reachable(now) else []
         if now.state in ("erased", "absent"):
             return ["erased"] if reachable(now) else []
-        return ["final"] if (now.state, now.manifest) != (was.state, was.manifest) else []
+        # Who lets go of its KV leaves what it has come to.
+        same = now.manifest == was.manifest or (now.manifest.trimmed and now.manifest.segments == was.manifest.segments)
+        return [] if now.state == was.state and same else ["final"]
 
     def broken_at_rest(self, s: State) -> tuple[str, ...]:
         return ("collected",) if self.head(s).state == "erased" and s.objects else ()

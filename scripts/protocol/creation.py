@@ -1,6 +1,6 @@
 """The birth of a job: which objects a submit writes, in which order, and who finishes what a crash began.
 
-  client      PUT spec -> idem if absent -> PUT marker -> HEAD if absent -> send message -> answer the caller
+  client      idem is there? -> PUT spec -> idem if absent -> PUT marker -> HEAD if absent -> send message -> answer the caller
   importer    HEAD is there? -> PUT objects and spec -> HEAD if absent, parked, with all that it names -> PUT marker -> answer
   worker      receives the message -> ends the job: done -> deletes the marker
   reconciler  for every marker: no HEAD -> creates it; not over and no message -> sends one; over -> deletes the marker
@@ -10,8 +10,9 @@ All clients come with one idempotency key; each draws a job id of its own. `--bo
 body. A client that crashes is called again by its user, with the same key and a new id, while retries are left.
 idem holds {id, spec, body}: the job, the name of its spec, the digest of the request as the caller wrote it.
 The spec holds the id, so two calls with one body have two specs: only the body's digest can be compared. The marker
-names the spec, so that the reconciler can create HEAD. `--order idem-first` writes idem before the spec: then the loser
-of the race for the key leaves no spec behind (invariant `orphan`, which the order above cannot keep).
+names the spec, so that the reconciler can create HEAD. Who finds idem puts no spec, and goes on with the job that it names; who loses
+the race for the key deletes the spec that it has put and begins anew. `--order idem-first` writes idem before the spec: then not
+even a crash between these leaves a spec behind (invariant `orphan`, which the order above keeps only where nobody crashes).
 `--imports` adds callers who bring a job with a state of its own (a file, `createWith`) under the name that the first client draws. A job that
 is there refuses them; whoever is refused sees to it that the job that is there has a marker, for an importer may have died before it put one.
 
@@ -49,10 +50,11 @@ MUTATIONS = {
     "import-overwrites": "an import writes HEAD without a condition",
     "import-acks-early": "an import is acknowledged before the marker exists",
     "import-refused-leaves": "whoever is refused leaves the job that is there as it is, with a marker or without",
+    "loser-keeps-spec": "who loses the race for the key leaves the spec that it has put",
     "erase-head": "erasure deletes HEAD instead of leaving a tombstone",
     "erase-idem": "erasure deletes idem too",
 }
-ORDER = ("spec", "idem", "marker", "head", "send", "answer")
+ORDER = ("seek", "spec", "idem", "marker", "head", "send", "answer")
 IMPORT = ("look", "spec", "with", "marker", "answer")
 
 
@@ -95,10 +97,10 @@ class CreationModel:
     def __init__(self, a: argparse.Namespace) -> None:
         self.a = a
         self.mutate: frozenset[str] = frozenset(a.mutate)
-        self.check: frozenset[str] = frozenset(a.check or set(INVARIANTS) - ({"orphan"} if a.order == "spec-first" else set()))
+        self.check: frozenset[str] = frozenset(a.check or set(INVARIANTS) - ({"orphan"} if a.order == "spec-first" and a.crash else set()))
         order = list(ORDER)
         if a.order == "idem-first":
-            order[:2] = ["idem", "spec"]
+            order[1:3] = ["idem", "spec"]
         for rule, step, before in (("spec-last", "spec", "send"), ("head-before-idem", "head", "idem"),
                                    ("ack-early", "answer", "head"), ("marker-last", "marker", "send")):
             if rule in self.mutate:
@@ -191,6 +193,35 @@ class CreationModel:
     def c_spec(self, s: State, i: int, c: Client, go: Client, me: str) -> Iterator[Step]:
         yield Step("put spec", f"{me} puts spec {c.spec}", self.put(s, i, go, specs=s.specs | {c.spec}))
 
+    def agrees(self, s: State, c: Client) -> bool:
+        same = s.idem.spec == c.spec if "compare-specs" in self.mutate else s.idem.body == c.body
+        return same or "no-body-check" in self.mutate
+
+    def other_body(self, s: State, i: int, c: Client, me: str) -> Step:
+        broken = ("same-answer",) if s.idem.body == c.body else ()
+        return Step("other body", f"{me} finds idem of another request: refused (422)", self.put(s, i, Client((), c.body)), broken)
+
+    def c_seek(self, s: State, i: int, c: Client, go: Client, me: str) -> Iterator[Step]:
+        if s.idem is None:
+            yield Step("no idem", f"{me} finds no idem", self.put(s, i, go))
+        elif not self.agrees(s, c):
+            yield self.other_body(s, i, c, me)
+        else:
+            nc = go._replace(job=s.idem.job, spec=s.idem.spec)
+            state = self.state_of(s, nc.job)
+            if state == "erased":
+                yield Step("gone", f"{me} finds idem -> job {nc.job}, a tombstone: refused (410)", self.put(s, i, Client((), c.body)))
+                return
+            if state is not None and (nc.job, state, nc.spec) not in s.heads:  # brought by another
+                yield Step("other job", f"{me} finds idem -> job {nc.job}, another's: refused (422)", self.put(s, i, Client((), c.body)))
+                return
+            known = ("idem",) if self.a.order == "idem-first" else ("spec", "idem")  # the spec was there before idem, or is put now
+            rest = tuple(step for step in go.todo if step not in (known if state is None else ("spec", "idem", "marker", "head")))
+            yield Step("idem found", f"{me} finds idem -> job {nc.job}: goes on with that job", self.put(s, i, nc._replace(todo=rest)))
+
+    def c_drop(self, s: State, i: int, c: Client, go: Client, me: str) -> Iterator[Step]:
+        yield Step("delete spec", f"{me} deletes spec {c.spec}, begins anew", self.put(s, i, c._replace(todo=self.order), specs=s.specs - {c.spec}))
+
     def c_idem(self, s: State, i: int, c: Client, go: Client, me: str) -> Iterator[Step]:
         if s.idem is None or "idem-overwrite" in self.mutate:
             after = s._replace(idem=Idem(c.job, c.spec, c.body))
@@ -199,13 +230,11 @@ class CreationModel:
                 yield Step("ack lost", f"{me} writes idem -> job {c.job}, reply lost; resend -> 412",
                            self.put(after, i, c, lost_left=s.lost_left - 1))
             return
-        same = s.idem.spec == c.spec if "compare-specs" in self.mutate else s.idem.body == c.body
-        if same or "no-body-check" in self.mutate:
-            nc = go._replace(job=s.idem.job, spec=s.idem.spec)
-            yield Step("idem exists", f"{me} finds idem -> job {s.idem.job}: goes on with that job", self.put(s, i, nc))
-        else:
-            broken = ("same-answer",) if s.idem.body == c.body else ()
-            yield Step("other body", f"{me} finds idem of another request: refused (422)", self.put(s, i, Client((), c.body)), broken)
+        if s.idem.job == c.job and s.idem.spec == c.spec:  # written by itself: the reply was lost
+            yield Step("idem mine", f"{me} finds idem -> job {c.job}, its own", self.put(s, i, go))
+            return
+        keeps = "loser-keeps-spec" in self.mutate or "spec" in c.todo  # not put yet
+        yield Step("idem exists", f"{me} finds idem -> job {s.idem.job}: has lost", self.put(s, i, c._replace(todo=self.order if keeps else ("drop",))))
 
     def c_look(self, s: State, i: int, c: Client, go: Client, me: str) -> Iterator[Step]:
         state = self.state_of(s, c.job)

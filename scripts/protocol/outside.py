@@ -39,7 +39,9 @@ class OutsideSteps:
         return Step("get head", f"{me} reads {s.head}", put_outside(s, k, no))
 
     def o_idle(self, s: State, k: int, o: Outside) -> Iterator[Step]:
-        if o.kind != "create":
+        if o.kind == "trim":
+            yield self.trim_look(s, k, o)
+        elif o.kind != "create":
             yield self.look(s, k, o)
         elif s.head.state == "absent":
             empty = Manifest(0, ())

@@ -26,9 +26,11 @@ class Manifest(NamedTuple):
     """m/<version>-<digest>.json; the list of segments stands for both the content and the digest."""
     version: int
     segments: tuple[Segment, ...]
+    trimmed: bool = False  # it says what the job has come to, and names none of its segments any more
 
     def __str__(self) -> str:
-        return f"m/{self.version}[{', '.join(map(str, self.segments))}]" if self.version >= 0 else "nothing"
+        said = " trimmed" if self.trimmed else ""
+        return f"m/{self.version}[{', '.join(map(str, self.segments))}]{said}" if self.version >= 0 else "nothing"
 
     def content(self) -> tuple[tuple[int, int], ...]:
         return tuple(seg.content() for seg in self.segments)
@@ -78,12 +80,13 @@ class Gc(NamedTuple):
 
 
 class Outside(NamedTuple):
-    """Who changes a job from outside: a cancel (expire and poison are the same step), an erasure, a second creation."""
-    kind: str  # cancel erase create
-    pc: str  # idle cas cas412 list delete stopped
+    """Who changes a job from outside: a cancel (expire and poison are the same step), an erasure, a second creation, and who lets go of its KV."""
+    kind: str  # cancel erase create trim
+    pc: str  # idle cas cas412 list delete put_trimmed trim trim412 stopped
     seen: Head | None = None
     nonce: int = 0
     names: frozenset = frozenset()
+    manifest: Manifest | None = None  # put by a trim, and not in HEAD yet
 
 
 class InFlight(NamedTuple):
@@ -123,7 +126,9 @@ def put_outside(s: State, k: int, o: Outside, **changes: object) -> State:
 
 
 def reachable(head: Head) -> frozenset:
-    return frozenset((head.manifest, *head.manifest.segments, *head.journal)) if head.manifest != NOTHING else frozenset()
+    if head.manifest == NOTHING:
+        return frozenset()
+    return frozenset((head.manifest, *(() if head.manifest.trimmed else head.manifest.segments), *head.journal))
 
 
 def names(objects: frozenset) -> str:

@@ -101,6 +101,8 @@ interface Machine {
   runs: Run[];
   seenMs: number;
   idleSinceMs: number;
+  /** Until then its one JavaScript thread has what jobs cost beside their steps to do: one job after another. */
+  keptMs: number;
   /** Of what is planned for it: an older plan is void. */
   version: number;
 }
@@ -205,12 +207,13 @@ class Fleet {
     const resumes = job.committed > 0;
     const delayMs = resumes ? times.resumeMs(times.checkpointBytes(job.arrival, job.committed)) : times.prefillMs(job.arrival);
     if (resumes) this.#sum.gets += PUTS_A_COMMIT;
+    machine.keptMs = Math.max(machine.keptMs, this.#nowMs) + times.fixedMs(resumes);
     job.state = 'running';
     job.step = job.committed;
     job.slice++;
     this.#sum.slices++;
     machine.throughput.begin(MODEL);
-    machine.runs.push({ job, receipt, bytes, fromMs: this.#nowMs + delayMs, sinceMs: this.#nowMs, committedMs: this.#nowMs });
+    machine.runs.push({ job, receipt, bytes, fromMs: machine.keptMs + delayMs, sinceMs: this.#nowMs, committedMs: this.#nowMs });
     this.#plan(machine);
   }
 
@@ -288,7 +291,7 @@ class Fleet {
   #launch(): void {
     const id = this.#next++;
     const random = randomOf(this.#o.seed, 'machine', id);
-    const machine: Machine = { id, bornMs: this.#nowMs, throughput: new Throughput(this.#clock), state: 'starting', runs: [], seenMs: this.#nowMs, idleSinceMs: this.#nowMs, version: 0 };
+    const machine: Machine = { id, bornMs: this.#nowMs, throughput: new Throughput(this.#clock), state: 'starting', runs: [], seenMs: this.#nowMs, idleSinceMs: this.#nowMs, keptMs: this.#nowMs, version: 0 };
     this.#machines.push(machine);
     this.#sum.most = Math.max(this.#sum.most, this.#machines.length);
     this.#agenda.plan(this.#nowMs + random.around(this.#o.coldStartMs, 0.4) + this.#o.times.startMs, { kind: 'ready', machine });
@@ -306,7 +309,7 @@ class Fleet {
     let leftMs = NOTICE_MS;
     if (!this.#policy.checkpoints) return;
     for (const run of [...machine.runs]) {
-      leftMs -= this.#o.times.saveMs(this.#o.times.checkpointBytes(run.job.arrival, run.job.step));
+      leftMs -= this.#o.times.fixedMs(true) + this.#o.times.saveMs(this.#o.times.checkpointBytes(run.job.arrival, run.job.step));
       if (leftMs < 0) break;
       await this.#park(machine, run);
     }

@@ -42,12 +42,18 @@ export class Times {
     return this.#scale.larger * chains * (checkpoint_chain_bytes + checkpoint_live_token_bytes * live(arrival.prompt + Math.ceil(step), this.#variant.shape, arrival.prompt));
   }
 
+  /** Of the bytes alone, as resumeMs. */
   saveMs(bytes: number): number {
-    return this.#measured.save_ms + this.#measured.save_byte_ms * bytes;
+    return this.#measured.save_byte_ms * bytes;
   }
 
   resumeMs(bytes: number): number {
-    return this.#measured.resume_ms + this.#measured.resume_byte_ms * bytes;
+    return this.#measured.resume_byte_ms * bytes;
+  }
+
+  /** Of a job that begins, or is handed over: no model is larger for that. */
+  fixedMs(isHandover: boolean): number {
+    return isHandover ? this.#measured.handover_ms : this.#measured.job_ms;
   }
 
   get startMs(): number {

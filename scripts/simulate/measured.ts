@@ -11,7 +11,7 @@ export interface MeasuredVariant {
   readonly bytes_per_token: number;
 }
 
-/** A call of s steps of w chains that read r tokens of KV takes step_ms s + token_ms w s + read_ms r. */
+/** Times are of the processor. A call of s steps of w chains that read r tokens of KV takes step_ms s + token_ms w s + read_ms r. */
 export interface Measured {
   readonly bench: 'slices';
   readonly step_ms: number;
@@ -20,10 +20,12 @@ export interface Measured {
   readonly prefill_token_ms: number;
   readonly checkpoint_chain_bytes: number;
   readonly checkpoint_live_token_bytes: number;
-  readonly save_ms: number;
   readonly save_byte_ms: number;
-  readonly resume_ms: number;
   readonly resume_byte_ms: number;
+  /** Of one job from its message to its end, whatever it is: store, queue and bookkeeping, beside its prompt and its steps. */
+  readonly job_ms: number;
+  /** Of each slice after its first: the same of a hand-over, from saving to the next slice's first step, beside the bytes. */
+  readonly handover_ms: number;
   /** Of a worker's process, its model included. */
   readonly start_ms: number;
   readonly variants: Readonly<Record<string, MeasuredVariant>>;
@@ -33,7 +35,7 @@ export interface Measured {
 /** @throws Error that says what is missing. */
 export function readMeasured(file: string): Measured {
   const value = JSON.parse(readFileSync(file, 'utf8')) as Partial<Measured>;
-  const numbers = ['step_ms', 'token_ms', 'read_ms', 'prefill_token_ms', 'checkpoint_chain_bytes', 'checkpoint_live_token_bytes', 'save_ms', 'save_byte_ms', 'resume_ms', 'resume_byte_ms', 'start_ms'] as const;
+  const numbers = ['step_ms', 'token_ms', 'read_ms', 'prefill_token_ms', 'checkpoint_chain_bytes', 'checkpoint_live_token_bytes', 'save_byte_ms', 'resume_byte_ms', 'job_ms', 'handover_ms', 'start_ms'] as const;
   for (const name of numbers) if (typeof value[name] !== 'number' || !(value[name] >= 0)) throw new Error(`${file}: ${name} is no number, 0 or more; it is the output of \`npm run bench -- slices\``);
   if (value.variants?.dense === undefined || value.variants.cr8 === undefined || value.conditions === undefined) throw new Error(`${file}: it has no variants dense and cr8, or does not say under what conditions it was measured`);
   return value as Measured;

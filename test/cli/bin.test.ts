@@ -29,8 +29,8 @@ interface Ended {
   readonly stderr: string;
 }
 
-function ruminate(args: readonly string[], { input = '' } = {}): Ended {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [BIN, ...args], { cwd: folder, input, encoding: 'utf8' });
+function ruminate(args: readonly string[], { input = '', env = process.env } = {}): Ended {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [BIN, ...args], { cwd: folder, input, env, encoding: 'utf8' });
   return { status, stdout, stderr };
 }
 
@@ -146,6 +146,11 @@ describe('mistakes', () => {
     expect(ended.stderr).toMatch(new RegExp(`(^|\\n)ruminate: ${code}: [^\\n]+\\n$`));
     expect(ended.stderr).not.toMatch(/\n\s+at /);
   });
+});
+
+test('a command over S3 says what went wrong, and nothing of the Node versions of its SDK, which whoever runs it did not choose', () => {
+  const env = { PATH: process.env.PATH, HOME: folder, AWS_REGION: 'us-east-1', AWS_EC2_METADATA_DISABLED: 'true', RUMINATE_S3_ENDPOINT: 'http://127.0.0.1:9' };
+  expect(ruminate(['checkpoint', 'ls', '--store', 's3://bucket/x'], { env })).toMatchObject({ status: 2, stderr: expect.stringMatching(/^ruminate: ERR_STORE_CONFIG: [^\n]*no AWS credentials[^\n]*\n$/) as unknown });
 });
 
 describe('a built checkout', () => {

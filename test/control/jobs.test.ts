@@ -6,12 +6,14 @@ import { createLocalQueue } from '../../engine/adapters/queue-local.ts';
 import { formatMessage, parseMessage } from '../../engine/adapters/queue-message.ts';
 import { NativeShelf } from '../../engine/control/native-shelf.ts';
 import type { Platform } from '../../engine/control/platform.ts';
+import { EngineError } from '../../engine/core/errors.ts';
 import { generate } from '../../engine/job/generate.ts';
 import { endJob } from '../../engine/kv/end.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import { liveKey } from '../../engine/kv/hints.ts';
 import { putStrike } from '../../engine/kv/strikes.ts';
 import { ManualClock } from '../helpers/clock.ts';
+import { through } from '../helpers/through.ts';
 import { SPEC, SentQueue, TENANT, platformOn, runToEnd } from './support.ts';
 
 const shelf = new NativeShelf();
@@ -306,6 +308,37 @@ describe('the health of a platform', () => {
     expect(await platform.health()).toMatchObject({ queueAgeMs: 70_000 });
     await platform.cancel(first.id, me);
     expect(await platform.health(), 'the next one').toMatchObject({ queueAgeMs: 30_000 });
+  });
+
+  test('says within seconds that its store does not answer or refuses, asks it once in some seconds however many want to know, and says when it is back', async () => {
+    const clock = new ManualClock();
+    const memory = new MemoryStore();
+    let answer: () => Promise<null> = async () => null;
+    let asked = 0;
+    const store = through(memory, { head: async (_, options) => {
+      asked++;
+      options?.signal?.throwIfAborted();
+      return await answer();
+    } });
+    const { platform } = platformOn(store, shelf, { clock });
+    const ask = async (many = 1) => await Promise.all(Array.from({ length: many }, async () => await platform.isStoreThere()));
+    expect([await ask(20), asked]).toEqual([Array.from({ length: 20 }, () => true), 1]);
+    answer = () => new Promise<never>(() => undefined);
+    expect([await ask(), asked], 'still fresh').toEqual([[true], 1]);
+    clock.advance(5_000);
+    const hanging = ask(20);
+    await clock.settle();
+    clock.advance(2_000);
+    expect([await hanging, asked]).toEqual([Array.from({ length: 20 }, () => false), 2]);
+    answer = async () => {
+      throw new EngineError('ERR_STORE', 'gone');
+    };
+    expect([await ask(), asked]).toEqual([[false], 2]);
+    clock.advance(5_000);
+    expect([await ask(), asked]).toEqual([[false], 3]);
+    answer = async () => null;
+    clock.advance(5_000);
+    expect([await ask(), asked]).toEqual([[true], 4]);
   });
 
   test('is told in time though the queue does not answer, and does not turn work away then', async () => {

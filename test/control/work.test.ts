@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { modelRates, putRate, readRates } from '../../engine/control/rates.ts';
-import { UNKNOWN_SECONDS, WorkCount } from '../../engine/control/work.ts';
+import { UNKNOWN_SECONDS, type Work, WorkCount } from '../../engine/control/work.ts';
 import { utf8Of } from '../../engine/core/bytes.ts';
 import { createJob } from '../../engine/kv/create.ts';
 import { endJob } from '../../engine/kv/end.ts';
@@ -11,6 +11,7 @@ import { type Alive, reconcile } from '../../engine/kv/reconcile.ts';
 import { takeJob } from '../../engine/kv/take.ts';
 import { Throughput } from '../../engine/worker/throughput.ts';
 import { Emf, isNamespace } from '../../functions/emf.ts';
+import { Metrics } from '../../functions/metrics.ts';
 import { ManualClock } from '../helpers/clock.ts';
 import { through } from '../helpers/through.ts';
 import { content, options, SPEC } from '../kv/support.ts';
@@ -39,7 +40,7 @@ describe('the backlog', () => {
     await endJob(store, where('over'), 'cancelled');
     const lease = await takeJob(store, where('runs'), options());
     const count = new WorkCount(store);
-    expect(await count.count(await metIn(store), rates, 0)).toEqual({ waiting: 1, running: 1, waitingSeconds: 10, backlogSeconds: 10 + 30, oldestSeconds: expect.any(Number), unmeasured: 0 });
+    expect(await count.count(await metIn(store), rates, 0)).toEqual({ waiting: 1, running: 1, waitingSeconds: 10, backlogSeconds: 10 + 30, oldestSeconds: expect.any(Number), unmeasured: 0, isWhole: true });
 
     await lease.commit({ state: 'running', manifest: () => content([], { step: 100, chains: [{ ...NO_CHAINS, tokens: 120 }, { ...NO_CHAINS, tokens: 80 }] }), objects: [] });
     expect(await count.count(await metIn(store), rates, 0)).toMatchObject({ running: 1, waitingSeconds: 10, backlogSeconds: 10 + 10 });
@@ -139,15 +140,29 @@ describe('a rate', () => {
   });
 });
 
+test('Prometheus is told by a walk that could not be through of nothing less than the last whole one met, and that it was none', async () => {
+  const metrics = new Metrics({ health: async () => ({ state: 'ready', running: 0, queued: 0, queueAgeMs: 0 }) });
+  const work = { waiting: 1, running: 0, waitingSeconds: 100, backlogSeconds: 100, oldestSeconds: 0, unmeasured: 0, isWhole: true };
+  const told = async (more: Partial<Work>) => {
+    metrics.worker({ kind: 'counted', work: { ...work, ...more } });
+    const { body } = await metrics.scrape();
+    return ['backlog_seconds', 'waiting_seconds', 'backlog_whole'].map((name) => Number(new RegExp(`^ruminate_${name} (\\S+)$`, 'm').exec(body)?.[1]));
+  };
+  expect(await told({})).toEqual([100, 100, 1]);
+  expect(await told({ backlogSeconds: 0, waitingSeconds: 0, isWhole: false })).toEqual([100, 100, 0]);
+  expect(await told({ backlogSeconds: 130, waitingSeconds: 20, isWhole: false })).toEqual([130, 100, 0]);
+  expect(await told({ backlogSeconds: 7, waitingSeconds: 7 })).toEqual([7, 7, 1]);
+});
+
 describe('CloudWatch', () => {
   test('gets a line in its embedded metric format, with the mean occupancy since the last', () => {
     const clock = new ManualClock();
     const lines: string[] = [];
     const emf = new Emf({ namespace: 'Ruminate', service: 'worker', clock, nowMs: () => 1_700_000_000_000, write: (line) => void lines.push(line) });
     clock.advance(60_000);
-    emf.counted({ waiting: 3, running: 1, waitingSeconds: 90, backlogSeconds: 120.5, oldestSeconds: 7, unmeasured: 0 }, { slots: 4, slotMs: 60_000 });
+    emf.counted({ waiting: 3, running: 1, waitingSeconds: 90, backlogSeconds: 120.5, oldestSeconds: 7, unmeasured: 0, isWhole: true }, { slots: 4, slotMs: 60_000 });
     clock.advance(60_000);
-    emf.counted({ waiting: 0, running: 0, waitingSeconds: 0, backlogSeconds: 0, oldestSeconds: 0, unmeasured: 0 }, { slots: 4, slotMs: 180_000 });
+    emf.counted({ waiting: 0, running: 0, waitingSeconds: 0, backlogSeconds: 0, oldestSeconds: 0, unmeasured: 0, isWhole: true }, { slots: 4, slotMs: 180_000 });
     const [first, second] = lines.map((line) => JSON.parse(line) as Record<string, unknown>);
     expect(first).toEqual({
       _aws: { Timestamp: 1_700_000_000_000, CloudWatchMetrics: [{ Namespace: 'Ruminate', Dimensions: [['Service']], Metrics: [

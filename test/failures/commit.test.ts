@@ -5,7 +5,7 @@ import type { Operation } from '../../engine/adapters/memory-faults.ts';
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { readJob } from '../../engine/kv/create.ts';
 import { HastyClock } from '../helpers/clock.ts';
-import { begin, contents, expectUndisturbed, park, resume, WHERE } from './support.ts';
+import { begin, contents, expectUndisturbed, park, resume, taken, WHERE } from './support.ts';
 
 /** A store of which the n-th call of the actor `victim`, and every one from then on, throws: a dead process reaches nothing. */
 class Deadly {
@@ -55,8 +55,19 @@ describe.each(['before', 'after'] as const)('a worker that dies %s a call of the
     }
     // Segments, tails, journals, manifests and heads have all been what it died at.
     expect([...killedAt]).toEqual(expect.arrayContaining(['HEAD', 'm', 's', 't', 'j']));
-    expect([...outcomes].sort()).toEqual(['restored', 'started']);
+    expect([...outcomes].sort()).toEqual(['restarted', 'restored', 'started']);
   }, 120_000);
+});
+
+test('a take whose owner died before its first commit is counted by the next one, which begins again; one that was given back is not', async () => {
+  for (const wanted of ['restarted', 'started'] as const) {
+    const store = new MemoryStore();
+    using victim = await taken(store, { owner: 'victim' });
+    if (wanted === 'started') await victim.lease.release({ isStrike: false });
+    const began: string[] = [];
+    const { resumed } = await expectUndisturbed(await resume({ store, take: true, onBegun: ({ outcome }) => began.push(outcome) }));
+    expect([began, resumed]).toEqual([[wanted], wanted === 'started' ? [] : [{ slice: 2, outcome: 'restarted', reason: null, from_step: 0, tokens_recomputed: 0 }]]);
+  }
 });
 
 test('a job asked for again after it is done writes nothing, computes nothing and counts nothing', async () => {

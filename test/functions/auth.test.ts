@@ -149,6 +149,13 @@ describe('a tenant', () => {
       }
       const id = theirs[family ?? ''] ?? '';
       for (const [address, body] of attempts(path, operation, theirs, id)) {
+        // Where a list goes on is a place in one's own, whatever stood there: of another's id it tells what it tells of one that never was.
+        if (/^\/v1\/(files|batches)\?after=/.test(address)) {
+          const [ofTheirs, ofNobody] = await Promise.all([address, address.replace(/.{6}$/, '000000')].map(async (one) => await (await api.get(one, bearer('key-of-bert'))).text()));
+          expect([ofTheirs, JSON.parse(ofTheirs ?? '')]).toMatchObject([ofNobody, { data: [] }]);
+          tried.push(`${method} ${path}`);
+          continue;
+        }
         const response = await fetch(api.url + address, {
           method: method.toUpperCase(), headers: { ...bearer('key-of-bert'), ...(body === null ? {} : { 'content-type': 'application/json' }) }, ...(body === null ? {} : { body: JSON.stringify(body) }),
         });
@@ -257,6 +264,47 @@ describe('a rate', () => {
     expect(data).toHaveLength(3);
     for (const { id } of data) await api.post(`/v1/jobs/${id}/cancel`, '', bearer(key));
   });
+});
+
+test('a batch, a fork or an extension that is asked for again makes none, and so is given also to who has as many jobs as it may', async () => {
+  const headers = bearer('key-of-three-jobs');
+  const ended = async (id: string) => void (await readSse(await api.get(`/v1/jobs/${id}/events`, headers)));
+  // Jobs that were there before are counted for a moment longer.
+  const roomFor = async (ask: () => Promise<Response>) => await vi.waitFor(async () => {
+    const response = await ask();
+    expect(response.status).not.toBe(429);
+    return [response.status, ((await response.json()) as { id?: string }).id];
+  }, WAIT);
+  const [, parent] = await roomFor(() => api.post('/v1/jobs', { ...JOB, budget: { width: 1, length: 3 } }, headers));
+  await ended(String(parent));
+  const form = new FormData();
+  form.set('purpose', 'batch');
+  form.set('file', new Blob([JSON.stringify({ custom_id: 'a', method: 'POST', url: '/v1/chat/completions', body: { model: 'countdown@cr2', messages: [{ role: 'user', content: '1 2 target 3' }], max_tokens: 2 } })]), 'a.jsonl');
+  const file = (await (await fetch(`${api.url}/v1/files`, { method: 'POST', headers, body: form })).json()) as { id: string };
+  const asks = (name: string) => [
+    () => api.post('/v1/batches', { input_file_id: file.id, endpoint: '/v1/chat/completions', completion_window: '24h' }, { ...headers, 'Idempotency-Key': name }),
+    () => api.post(`/v1/jobs/${parent}/fork`, { chain: 0, at: 1, length: 4 }, { ...headers, 'Idempotency-Key': name }),
+    () => api.post(`/v1/jobs/${parent}/extend`, { length: 5, id: `longer-${name}` }, headers),
+  ];
+  const answers = async (name: string) => await Promise.all(asks(name).map(async (ask) => {
+    const response = await ask();
+    const { id } = (await response.json()) as { id?: string };
+    return [response.status, id];
+  }));
+  const made: (readonly unknown[])[] = [];
+  for (const ask of asks('one')) made.push(await roomFor(ask));
+  expect(made.map(([status]) => status)).toEqual([200, 201, 201]);
+  for (const [, id] of made.slice(1)) await ended(String(id));
+  await vi.waitFor(async () => expect(await (await api.get(`/v1/batches/${String(made[0]?.[1])}`, headers)).json()).toMatchObject({ status: 'completed' }), WAIT);
+  const long: string[] = [];
+  await vi.waitFor(async () => {
+    const response = await api.post('/v1/jobs', { ...LONG, budget: { width: 64 } }, headers);
+    if (response.status === 201) long.push(((await response.json()) as { id: string }).id);
+    expect(long).toHaveLength(3);
+  }, WAIT);
+  expect((await answers('two')).map(([status]) => status), 'what is new').toEqual([429, 429, 429]);
+  expect(await answers('one')).toEqual(made);
+  for (const id of long) await api.post(`/v1/jobs/${id}/cancel`, '', headers);
 });
 
 describe('whoever guesses keys', () => {

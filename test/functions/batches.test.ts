@@ -66,6 +66,23 @@ describe('a file', () => {
     await openai.files.delete(newer.id);
   });
 
+  test('that was deleted is where a list goes on, in either order, for who deletes what he has read', async () => {
+    const made = [];
+    for (let i = 0; i < 5; i++) made.push((await upload(openai, `${i}`)).id);
+    const read = async (order: 'asc' | 'desc', ids: readonly string[]) => {
+      const seen: string[] = [];
+      for await (const { id } of openai.files.list({ order, limit: 2 })) {
+        seen.push(id);
+        if (ids.includes(id)) await openai.files.delete(id);
+      }
+      return seen;
+    };
+    expect(await read('desc', made.slice(2))).toEqual(made.toReversed());
+    expect(await read('asc', made)).toEqual(made.slice(0, 2));
+    expect((await openai.files.list({ after: made[4] ?? '' })).data).toEqual([]);
+    expect(await refused(openai.files.list({ after: 'yesterday' }))).toMatchObject({ status: 404, code: 'file_not_found' });
+  });
+
   test('of several pieces comes back whole', async () => {
     const text = 'abcdefghijklmno\n'.repeat((LIMITS.FILE_PIECE_BYTES / 16) * 2 + 1);
     const { id } = await upload(openai, text);
@@ -250,11 +267,13 @@ test('another tenant\'s file and batch do not exist, whatever is asked of them',
       expect(await refused(asked())).toMatchObject({ status: 404, code: 'file_not_found' });
     }
   }
-  for (const asked of [() => other.batches.retrieve(batch.id), () => other.batches.cancel(batch.id), () => other.batches.list({ after: batch.id })]) {
+  for (const asked of [() => other.batches.retrieve(batch.id), () => other.batches.cancel(batch.id)]) {
     expect(await refused(asked())).toMatchObject({ status: 404, code: 'batch_not_found' });
   }
   expect((await other.files.list()).data).toEqual([]);
   expect((await other.batches.list()).data).toEqual([]);
+  // After it by its name, which is all that is known of it there, come one's own.
+  expect((await other.batches.list({ after: batch.id })).data).toEqual([]);
   expect((await openai.files.retrieve(file.id)).id).toBe(file.id);
 });
 

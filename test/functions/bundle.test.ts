@@ -17,7 +17,7 @@ test('the app bundles without anything of Node\'s and without native code, under
   // Schemas are refused with the request's own words, and before a job is.
   const grammar = ['characters', 'ebnf', 'grammar', 'json-rules', 'number-rules', 'pattern-rules', 'schema-grammar'];
   const core = ['clock', 'errors', 'host', 'json-size', 'limits', 'turns'];
-  expect(engine.sort()).toEqual([...core.map((file) => `engine/core/${file}.ts`), ...['call-id', 'elected', ...grammar].toSorted().map((file) => `engine/job/${file}.ts`), 'engine/ports/telemetry.ts', 'engine/telemetry/names.ts', 'engine/webhook/events.ts']);
+  expect(engine.sort()).toEqual([...core.map((file) => `engine/core/${file}.ts`), ...['call-id', 'elected', ...grammar].toSorted().map((file) => `engine/job/${file}.ts`), 'engine/kv/reason.ts', 'engine/ports/telemetry.ts', 'engine/telemetry/names.ts', 'engine/webhook/events.ts']);
 });
 
 test('so does the SQS queue', async () => {

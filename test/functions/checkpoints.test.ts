@@ -81,8 +81,8 @@ describe('checkpoints', () => {
       expect(await verify()).toMatchObject({ right: false, faults: [{ name: key.slice(prefix.length), reason: 'damaged' }] });
       const broken = await api.get('/v1/checkpoints/b/export');
       if (kind === 'tail') await expect(broken.arrayBuffer()).rejects.toThrow();
-      else expect(broken.status).toBe(500);
-      expect((await api.get('/v1/checkpoints/b')).status).toBe(kind === 'tail' ? 200 : 500);
+      else expect(broken.status).toBe(410);
+      expect((await api.get('/v1/checkpoints/b')).status).toBe(kind === 'tail' ? 200 : 410);
       expect((await get<{ data: { id: string; fault: string | null }[] }>('/v1/checkpoints')).data.find(({ id }) => id === 'b')?.fault === null).toBe(kind === 'tail');
       await api.platform.store.put(key, [bytes]);
     }

@@ -178,6 +178,15 @@ describe('operation', () => {
     api.platform.pretended = null;
   });
 
+  test('a server whose store does not answer lives, and is not ready', async () => {
+    const there = vi.spyOn(api.platform, 'isStoreThere').mockResolvedValue(false);
+    const checks = await Promise.all(['/health/live', '/health/startup', '/health/ready', '/health', '/v2/health/live', '/v2/health/ready'].map(async (path) => (await api.get(path)).status));
+    expect(checks).toEqual([200, 200, 503, 503, 200, 503]);
+    expect(await (await api.get('/health/ready')).json()).toMatchObject({ state: 'ready', store: 'unreachable' });
+    there.mockRestore();
+    expect(await (await api.get('/health/ready')).json()).toMatchObject({ state: 'ready', store: 'reachable' });
+  });
+
   test('work is sent away while jobs wait too long or the server goes down, without an alarm; looking is not', async () => {
     const before = api.logged.length;
     for (const [health, code] of [[{ state: 'ready', queued: 9, running: 1, queueAgeMs: HTTP_LIMITS.QUEUE_AGE_MS + 1 }, 'overloaded'], [{ state: 'draining', queued: 0, running: 1, queueAgeMs: 0 }, 'draining']] as const) {

@@ -54,6 +54,45 @@ test('a job that the store is too slow to make is one to ask for again, and not 
   await expect(making).rejects.toMatchObject({ status: 503, code: 'overloaded', headers: { 'retry-after': '1' } });
 });
 
+describe.each(['damaged', 'lost'])('a job whose spec is %s', (how) => {
+  const spoil = async (id: string): Promise<void> => {
+    const { store } = api.platform;
+    const [spec = ''] = [...store.snapshot().keys()].filter((key) => key.includes(`/${id}/spec-`));
+    await (how === 'lost' ? store.delete([spec]) : store.put(spec, [Buffer.from('{}')]));
+  };
+  const GONE = { status: 410, code: 'checkpoint_damaged' };
+  const refusal = async (response: Promise<Response>) => {
+    const from = await response;
+    const body = (await from.json()) as { code?: string; error?: { code: string } };
+    return { status: from.status, code: body.code ?? body.error?.code };
+  };
+
+  test('shows how it stands, refuses what it was and came to by a code of its own, never as a fault of the server, and is erased', async () => {
+    const { id } = await submit({ ...GREEDY, budget: { width: 1, length: 3 } });
+    expect((await ended(id)).state).toBe('done');
+    await spoil(id);
+    expect(await json<Job>(api.get(`/v1/jobs/${id}`))).toMatchObject({ id, state: 'done', status: 'completed', chains: [{ tokens: 3 }] });
+    expect(await json<{ data: Job[] }>(api.get('/v1/jobs')).then(({ data }) => data.find((job) => job.id === id))).toMatchObject({ state: 'done' });
+    for (const path of [`/v1/jobs/${id}/result`, `/v1/responses/resp_${id}`, `/v1/responses/resp_${id}/input_items`]) expect(await refusal(api.get(path)), path).toEqual(GONE);
+    expect(await follow(id), 'a stream has begun by then').toMatchObject([{ event: 'error', data: GONE }]);
+    for (const [path, body] of [['extend', { length: 9 }], ['fork', { chain: 0, at: 1 }]] as const) expect(await refusal(api.post(`/v1/jobs/${id}/${path}`, body)), path).toEqual(GONE);
+    expect(await refusal(api.post('/v1/responses', { model: 'countdown@cr2', input: 'x', previous_response_id: `resp_${id}` }))).toEqual(GONE);
+    expect(await json<Job>(send('POST', `/v1/jobs/${id}/cancel`, {})), 'it stays as it ended').toMatchObject({ state: 'done' });
+    expect(api.logged.some((line) => line.includes(id) && /EngineError: (damaged|missing): /.test(line)), 'who runs the server hears of it').toBe(true);
+    expect((await send('DELETE', `/v1/jobs/${id}`)).status).toBe(204);
+    expect((await api.get(`/v1/jobs/${id}`)).status).toBe(404);
+    expect([...api.platform.store.snapshot().keys()].filter((key) => key.includes(`/${id}/`))).toEqual([`kv/local/${id}/HEAD`]);
+  });
+
+  test('is cancelled while it has not ended', async () => {
+    const { id } = await submit(LONG);
+    await spoil(id);
+    expect(await json<Job>(api.get(`/v1/jobs/${id}`))).toMatchObject({ id, status: expect.stringMatching(/queued|in_progress/) as unknown });
+    expect(await json<Job>(send('POST', `/v1/jobs/${id}/cancel`, {}))).toMatchObject({ id, state: 'cancelled' });
+    await vi.waitFor(() => expect([...api.platform.store.snapshot().keys()].some((key) => key.startsWith('live/') && key.endsWith(id))).toBe(false), WAIT);
+  });
+});
+
 describe('a job', () => {
   test('is submitted, followed to its end and has a result', async () => {
     const response = await api.post('/v1/jobs', GREEDY);
@@ -227,6 +266,25 @@ describe('a job', () => {
     }
   });
 
+  test('a fork or an extension that is asked for again is given also when its parent was erased since; another request under its name, and a new one, are not', async () => {
+    const { id } = await ended((await submit({ ...GREEDY, budget: { width: 1, length: 5 } })).id);
+    const asks = [
+      { path: 'fork', body: { chain: 0, at: 3, width: 1, length: 6 }, other: { chain: 0, at: 3, width: 1, length: 6, seed: 4 }, headers: { 'Idempotency-Key': 'of the erased' } },
+      { path: 'extend', body: { length: 6, id: 'of-the-erased' }, other: { length: 7, id: 'of-the-erased' }, headers: {} },
+    ];
+    const made = await Promise.all(asks.map(async ({ path, body, headers }) => (await json<Job>(api.post(`/v1/jobs/${id}/${path}`, body, headers))).id));
+    for (const child of made) expect((await ended(child)).state).toBe('done');
+    expect((await send('DELETE', `/v1/jobs/${id}`)).status).toBe(204);
+    for (const [i, { path, body, other, headers }] of asks.entries()) {
+      expect(await json<Job>(api.post(`/v1/jobs/${id}/${path}`, body, headers))).toMatchObject({ id: made[i], state: 'done', parent: { job: id } });
+      const clash = await api.post(`/v1/jobs/${id}/${path}`, other, headers);
+      expect([clash.status, await clash.json()]).toMatchObject([422, { code: 'used_for_another' }]);
+      expect((await api.post(`/v1/jobs/${id}/${path}`, { ...body, id: 'new' })).status, 'a new one has no parent').toBe(404);
+      expect((await send('DELETE', `/v1/jobs/${made[i]}`)).status).toBe(204);
+      expect((await api.post(`/v1/jobs/${id}/${path}`, body, headers)).status).toBe(410);
+    }
+  });
+
   test('a fork of what has no checkpoint yet is not said to be the key\'s fault', async () => {
     const fork = vi.spyOn(api.platform, 'fork').mockRejectedValueOnce(new EngineError('ERR_JOB_CONFLICT', 'The job young is queued and has no checkpoint yet; run it first.'));
     const refused = await api.post('/v1/jobs/young/fork', { chain: 0, at: 0 }, { 'Idempotency-Key': 'early' });
@@ -240,7 +298,7 @@ describe('a job', () => {
     const response = await api.post(`/v1/jobs/${id}/fork`, { chain: 0, at: 3, width: 2, seed: '18446744073709551615', id: 'other-way' });
     expect(fork).toHaveBeenCalledWith(id, expect.objectContaining({ tenant: 'local', as: 'other-way', chain: 0, at: 3, width: 2, seed: 18446744073709551615n }));
     fork.mockRestore();
-    expect(response.status).toBe(500);
+    expect(response.status).toBe(410);
     expect(JSON.stringify(await response.json())).not.toContain('secret');
   });
 });

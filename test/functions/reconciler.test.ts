@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { createLocalQueue } from '../../engine/adapters/queue-local.ts';
 import { jobIds } from '../../engine/control/ids.ts';
+import { UNKNOWN_SECONDS } from '../../engine/control/work.ts';
 import type { Clock } from '../../engine/core/clock.ts';
 import { EngineError } from '../../engine/core/errors.ts';
 import { IDLE_ROUND } from '../../engine/job/cost.ts';
@@ -172,6 +173,23 @@ describe('a scheduled invocation', () => {
     expect(told[1]).not.toHaveProperty('WorkerOccupancy');
   });
 
+  test('that cannot read all heads says how much work it has met, at least, and under no name by which a fleet is made smaller', async () => {
+    const schedule = new Schedule();
+    for (let i = 0; i < 20; i++) await schedule.created();
+    let reads = 0;
+    const store = through(schedule.store, { get: async (key, more) => {
+      if (key.endsWith('/HEAD') && ++reads > 16) throw new EngineError('ERR_STORE', 'gone');
+      return await schedule.store.get(key, more);
+    } });
+    const errors: string[] = [];
+    await expect(schedule.invoke({ store, log: { ...log, error: (_, message) => void errors.push(message) } })).rejects.toMatchObject({ code: 'ERR_STORE' });
+    const [line] = schedule.lines.map((text) => JSON.parse(text) as Record<string, unknown>);
+    expect([schedule.lines.length, line?.BacklogSecondsAtLeast, line?.BacklogSeconds, line?.JobsWaiting]).toEqual([1, 16 * UNKNOWN_SECONDS, undefined, undefined]);
+    await schedule.invoke();
+    expect(JSON.parse(schedule.lines[1] ?? '')).toMatchObject({ BacklogSeconds: 20 * UNKNOWN_SECONDS, JobsWaiting: 20 });
+    expect(schedule.lines[1]).not.toContain('AtLeast');
+  });
+
   test('of which one part fails does the others, and then fails', async () => {
     const schedule = new Schedule();
     const webhooks = new Webhooks({ store: schedule.store, keys: null, allowLoopback: false });
@@ -201,7 +219,7 @@ describe('a scheduled invocation', () => {
       batches: { walk: async () => void parts.push('batches') },
       deliverer: { deliverDue: async () => void parts.push('webhooks') },
     }, until(clock.nowMs() + 60_000));
-    expect(await invoke()).toEqual({ sent: 0, work: null });
+    expect(await invoke()).toMatchObject({ sent: 0, work: { isWhole: false } });
     expect(parts).toEqual(['batches', 'webhooks']);
     clock.advance(SILENT_MS);
     // Those that the first has seen, though this one is not through either; and none of them again by the third.

@@ -4,6 +4,7 @@ import { pause } from '../../engine/core/waiting.ts';
 import { EngineError } from '../../engine/core/errors.ts';
 import { adopt } from '../../engine/kv/adopt.ts';
 import { createJob, readJob } from '../../engine/kv/create.ts';
+import type { Ref } from '../../engine/kv/head.ts';
 import { endJob } from '../../engine/kv/end.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import { collectGarbage } from '../../engine/kv/gc.ts';
@@ -11,8 +12,8 @@ import { jobPrefix, type JobKey } from '../../engine/kv/names.ts';
 import { readHead } from '../../engine/kv/read.ts';
 import { takeJob } from '../../engine/kv/take.ts';
 import type { ObjectStore } from '../../engine/ports/object-store.ts';
-import { content, options, SPEC, stepsOf, WHERE } from '../kv/support.ts';
-import { enginePlay, protocolIn } from './engine-play.ts';
+import { options, SPEC, stepsOf, WHERE } from '../kv/support.ts';
+import { enginePlay, protocolIn, withTails } from './engine-play.ts';
 import { collectOften, isExpected, work, type Play, type Setting } from './play.ts';
 import { headView, type Watch } from './watch.ts';
 import { World } from './world.ts';
@@ -85,20 +86,23 @@ export async function playEngine(seed: number): Promise<World> {
 async function fork(its: Setting, watch: Watch): Promise<void> {
   for (let tries = 0; tries < 4; tries++) {
     await pause(its.clock, its.random() * 2_000, undefined);
+    let seen: Ref | null = null;
     try {
       const parent = await readJob(its.store, WHERE);
       if (parent.manifest === null) continue;
+      seen = parent.head.manifest;
       await createJob(its.store, CHILD, SPEC, protocolIn(its));
       const lease = await takeJob(its.store, CHILD, { ...protocolIn(its), owner: its.actor, force: true });
       watch.took(lease.head.epoch);
       if (lease.head.manifest !== null) return;
-      await lease.commit({ state: 'running', manifest: (refs) => content(refs), objects: adopt(WHERE, parent.manifest.objects) });
-      watch.acked((lease.manifest?.objects ?? []).map(({ name }) => jobPrefix(CHILD) + name));
-      if ((await stepsOf(lease)).length !== parent.manifest.objects.length) watch.report('restore', 'the child has not what its parent had');
+      await lease.commit({ state: 'running', manifest: (refs) => withTails(refs, refs, null), objects: adopt(WHERE, parent.manifest.objects) });
+      watch.acked((lease.manifest?.journal ?? []).map((i) => jobPrefix(CHILD) + (lease.manifest?.objects[i]?.name ?? '')));
+      if ((await stepsOf(lease)).length !== parent.manifest.journal.length) watch.report('restore', 'the child has not what its parent had');
       return;
     } catch (error) {
-      // Erased meanwhile: nothing here ever leaves an object out of a manifest, so nothing else takes one away.
-      const isGone = error instanceof EngineError && error.code === 'ERR_CHECKPOINT' && (await readHead(its.store, WHERE).catch(() => null))?.head.state !== 'running';
+      // Erased meanwhile, or gone on: the tails that this manifest named are garbage once another is committed.
+      const current = (await readHead(its.store, WHERE).catch(() => null))?.head;
+      const isGone = error instanceof EngineError && error.code === 'ERR_CHECKPOINT' && (current?.state !== 'running' || current.manifest?.name !== seen?.name);
       if (!isGone) unlessExpected(error);
     }
   }

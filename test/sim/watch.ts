@@ -89,7 +89,8 @@ export function headView(prefix: string): View {
     const manifest = head.manifest === null ? null : (json(objects.get(prefix + head.manifest.name)) as RawManifest | null);
     const listed = (manifest?.journal ?? []).map((i) => manifest?.objects[i]?.name ?? '?');
     const steps = [...listed, ...head.journal.map(({ name }) => name)].map((name) => prefix + name);
-    const names = [...steps, ...(head.manifest === null ? [] : [prefix + head.manifest.name]), ...(head.state === 'erased' ? [] : [`${prefix}spec-${head.spec}.json`])];
+    const objectsOf = (manifest?.objects ?? []).map(({ name, pack }) => prefix + (pack?.name ?? name));
+    const names = [...new Set([...steps, ...objectsOf]), ...(head.manifest === null ? [] : [prefix + head.manifest.name]), ...(head.state === 'erased' ? [] : [`${prefix}spec-${head.spec}.json`])];
     return {
       write: head.writeNonce, version: head.version, epoch: head.epoch, state: head.state, names, steps,
       billed: manifest?.step ?? 0, manifested: listed.length,
@@ -109,7 +110,7 @@ interface RawHead {
 
 interface RawManifest {
   readonly step: number;
-  readonly objects: readonly { readonly name: string }[];
+  readonly objects: readonly { readonly name: string; readonly pack?: { readonly name: string } }[];
   readonly journal: readonly number[];
 }
 

@@ -10,7 +10,7 @@ import { parseTrace, synthetic } from '../../scripts/simulate/trace.ts';
 import { ROOT } from '../helpers/setup.ts';
 
 /** Whatever was measured last, jobs here take minutes. */
-const measured = { ...readMeasured(path.join(ROOT, 'scripts', 'simulate', 'measured.json')), step_ms: 0, token_ms: 0.05, read_ms: 0.000_5, save_ms: 490, save_byte_ms: 0.000_03, resume_ms: 120, resume_byte_ms: 0.000_02, start_ms: 2_400 };
+const measured = { ...readMeasured(path.join(ROOT, 'scripts', 'simulate', 'measured.json')), step_ms: 0, token_ms: 0.05, read_ms: 0.000_5, prefill_token_ms: 0.25, save_byte_ms: 0.000_03, resume_byte_ms: 0.000_02, job_ms: 30, handover_ms: 600, start_ms: 2_400 };
 const DENSE = new Times(measured, 'dense', { slower: 1_000, larger: 72 });
 const ARRIVALS = synthetic({ seed: 3, hours: 2, jobsAnHour: 6, bursts: 1, tenants: 3, length: 400, width: 4, batchShare: 0.3 });
 const SETTING: Setting = {
@@ -44,6 +44,19 @@ describe('a fleet', () => {
     expect(one.machine_hours).toBeLessThan(1);
     const kept = await simulate([{ ...(lonely as (typeof ARRIVALS)[number]), atMs: 86_400_000 }], { ...SPOT, market: 'onDemand', machines: 2 }, SETTING);
     expect(kept.machine_hours).toBeGreaterThan(48);
+  });
+
+  test('pays what a job costs beside its steps one job after another, and a hand-over for each slice more', async () => {
+    const jobs = Array.from({ length: 8 }, () => ({ atMs: 0, tenant: 'a', priority: 'interactive' as const, prompt: 1, length: 1, width: 1, ends: [1], steps: 1 }));
+    const endsAfter = async (costs: { readonly job_ms: number; readonly handover_ms: number }, arrivals: Parameters<typeof simulate>[0], sliceMs = 1e9) =>
+      await simulate(arrivals, { ...SPOT, market: 'onDemand', machines: 1 }, { ...SETTING, sliceMs, times: new Times({ ...measured, ...costs }, 'dense', { slower: 1_000, larger: 1 }) });
+    const [free, paid] = [await endsAfter({ job_ms: 0, handover_ms: 0 }, jobs), await endsAfter({ job_ms: 10_000, handover_ms: 0 }, jobs)];
+    // The slots are as many as the jobs: only the thread that keeps the books is one.
+    expect(paid.latency_s.p99 - free.latency_s.p99).toBeCloseTo(80, 0);
+    const long = [{ ...(jobs[0] as (typeof jobs)[number]), length: 400, ends: [400], steps: 400 }];
+    const [whole, cut] = [await endsAfter({ job_ms: 0, handover_ms: 7_000 }, long), await endsAfter({ job_ms: 0, handover_ms: 7_000 }, long, 5_000)];
+    expect(cut.slices).toBeGreaterThan(2);
+    expect(cut.latency_s.p99 - whole.latency_s.p99).toBeGreaterThanOrEqual(7 * (cut.slices - 1) - 0.2);
   });
 
   test('hands out what somebody waits for before what nobody does', async () => {

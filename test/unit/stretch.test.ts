@@ -7,7 +7,7 @@ import { DEFAULT_POLICY } from '../../engine/job/checkpointer.ts';
 import type { ObjectRef } from '../../engine/kv/manifest.ts';
 
 /** As long as a name and a digest get in a job of that size. */
-const REF: ObjectRef = { name: 's/123456/1-255-123456-0123456789abcdef.seg', bytes: 12_345_678, digest: 'a'.repeat(64), origin: '01KB8Z6X5V4T3S2R1Q0P9N8M7K' };
+const REF: ObjectRef = { name: 's/123456/1-255-123456-0123456789abcdef.seg', bytes: 12_345_678, digest: 'a'.repeat(64), origin: '01KB8Z6X5V4T3S2R1Q0P9N8M7K', pack: { name: 's/123456/1-w-123456-0123456789abcdef.seg', at: 4_194_303 } };
 const refs = (count: number) => Array.from({ length: count }, () => REF);
 
 test('a job that is small is written as its policy says', () => {
