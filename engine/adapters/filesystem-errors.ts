@@ -22,6 +22,11 @@ export function codeOf(error: unknown): string {
   return typeof code === 'string' ? code : '';
 }
 
+export function nullIfGone(error: unknown): null {
+  if (codeOf(error) === 'ENOENT') return null;
+  throw error;
+}
+
 /** An EngineError stays as it is; anything else becomes one. */
 export function storeError(url: string, cause: unknown): EngineError {
   if (cause instanceof EngineError) return cause;

@@ -14,134 +14,80 @@
  * - A name is read as the highest only once in its life, so (incarnation, number) is an etag that is never used twice.
  * - A writer who slept through a delete finds the incarnation's path gone, even if the object exists again.
  * - Whoever is killed at any moment leaves a whole version or none; what lies in the scratch directory is swept later.
- * Looking is one readdir of a handful of names: one system call, which the kernel serves under the directory's lock.
+ * Looking is one reading of a handful of names, which the kernel serves under the directory's lock.
+ *
+ * What is done for one object in a row is done by one call of the native side, on one thread: of a write of some hundred bytes, going from
+ * thread to thread between its twenty system calls would be nearly all that it costs. That side follows no symbolic link below the root.
  */
-import { constants } from 'node:fs';
-import { link, open, readdir, realpath, rm, rmdir, unlink, type FileHandle } from 'node:fs/promises';
-import path from 'node:path';
+import { getSystemErrorName } from 'node:util';
 
-import { EngineError } from '../core/errors.ts';
-import { codeOf } from './filesystem-errors.ts';
+import { fileSteps, type FileOutcome, type FileStep, type FileVersion } from '../runtime/native.ts';
 
 export const OBJECT_SUFFIX = '#';
+export const SCRATCH = `${OBJECT_SUFFIX}tmp`;
 
-/** Kept below the newest, so that a reader who has just seen it still finds it. */
-const VERSIONS_BEHIND = 1;
-/** A reader is overtaken only by a writer who commits between its readdir and its open; this often in a row it is something else. */
-const OVERTAKEN_MAX = 100;
+export type Version = Pick<FileVersion, 'incarnation' | 'number'>;
 
-export interface Version {
-  readonly incarnation: string;
-  readonly number: number;
-  readonly file: string;
-}
-
-export function etagOf({ incarnation, number }: Pick<Version, 'incarnation' | 'number'>): string {
+export function etagOf({ incarnation, number }: Version): string {
   return `${incarnation}-${number}`;
 }
 
-/** The version that counts. null: there is no such object. */
-export async function newest(directory: string): Promise<Version | null> {
-  for (let tries = 0; tries < OVERTAKEN_MAX; tries++) {
-    const incarnation = await onlyChild(directory);
-    if (incarnation === null) return null;
-    const number = await highest(path.join(directory, incarnation));
-    if (number !== null) return { incarnation, number, file: path.join(directory, incarnation, String(number)) };
-  }
-  // Somebody deleted its files: it is not there, whatever the folder says.
-  return null;
+/** null: no version of ours has such an etag. */
+export function versionOf(etag: string): Version | null {
+  const [, incarnation, number] = /^([0-9a-f]{32})-([1-9]\d{0,14})$/.exec(etag) ?? [];
+  return incarnation === undefined ? null : { incarnation, number: Number(number) };
 }
 
-/** Runs `use` on the open file of the version that counts. null: there is no such object. */
-export async function withNewest<T>(directory: string, use: (file: FileHandle, version: Version) => Promise<T>): Promise<T | null> {
-  for (let tries = 0; tries < OVERTAKEN_MAX; tries++) {
-    const version = await newest(directory);
-    if (version === null) return null;
-    const file = await open(version.file, constants.O_RDONLY | constants.O_NOFOLLOW).catch(nullIfGone);
-    if (file === null) continue;
-    try {
-      return await use(file, version);
-    } finally {
-      await file.close();
-    }
-  }
-  throw new EngineError('ERR_STORE', `${directory} changed ${OVERTAKEN_MAX} times while it was opened.`);
+export function fileOf(object: string, { incarnation, number }: Version): string {
+  return `${object}/${incarnation}/${number}`;
 }
 
+export function folderOf(object: string): string {
+  return object.slice(0, Math.max(0, object.lastIndexOf('/')));
+}
+
+/** Ends the steps if another version than `expected` is there. null: none may be. */
+export function look(object: string, expected: Version | null): FileStep {
+  return { call: 'newest', path: object, offset: 0, bytes: -1, expected: expected === null ? '' : `${expected.incarnation}/${expected.number}` };
+}
+
+/** The version that counts, and of it `bytes` from `offset` on (-1: nothing, not even its size). null: there is no such object. */
+export async function newest(root: string, object: string, offset = 0, bytes = -1): Promise<FileVersion | null> {
+  const outcome = await fileSteps(root, [{ call: 'newest', path: object, offset, bytes, expected: null }]);
+  if (outcome.errno !== 0) throw failureOf(outcome, [object]);
+  return outcome.found[0] ?? null;
+}
+
+/** What is in place: `written`; was linked, but newer versions are there, perhaps on top of it, perhaps from before: `overtaken`; another writer was first, or the object is gone: `taken`. */
 export type Succession = { readonly kind: 'written'; readonly etag: string } | { readonly kind: 'overtaken'; readonly etag: string } | { readonly kind: 'taken' };
 
-/**
- * Makes the file at `scratch` the version after `seen`. `taken`: another writer was first, or the object is gone. `overtaken`: it was
- * linked, but newer versions are there: perhaps on top of it, perhaps from before.
- */
-export async function succeed(directory: string, seen: Version, scratch: string): Promise<Succession> {
-  const home = path.join(directory, seen.incarnation);
-  const mine = { incarnation: seen.incarnation, number: seen.number + 1, file: path.join(home, String(seen.number + 1)) };
-  try {
-    await link(scratch, mine.file);
-  } catch (error) {
-    if (codeOf(error) === 'EEXIST' || (codeOf(error) === 'ENOENT' && (await highest(home)) === null)) return { kind: 'taken' };
-    throw error;
-  }
-  const there = (await syncDirectory(home).then(() => true, falseIfGone)) ? await numbers(home) : [];
-  if (Math.max(...there) !== mine.number) return { kind: 'overtaken', etag: etagOf(mine) };
-  for (const number of there) if (number < mine.number - VERSIONS_BEHIND) await unlink(path.join(home, String(number))).catch(nullIfGone);
-  return { kind: 'written', etag: etagOf(mine) };
+/** Makes the file the version after `seen`. The last of them is economy: older ones go, but the one just seen stays, so that its readers still find it. */
+export function succession(object: string, seen: Version, file: string): readonly FileStep[] {
+  const mine = { ...seen, number: seen.number + 1 };
+  const home = folderOf(fileOf(object, mine));
+  return [{ call: 'link', path: file, to: fileOf(object, mine) }, { call: 'sync', path: home }, look(object, mine), { call: 'older', path: home, number: seen.number }];
 }
 
-/** Of one that nobody finds any more: in the scratch directory. What is not as versions are goes too. */
-export async function removeObject(directory: string): Promise<void> {
-  try {
-    const incarnation = await onlyChild(directory);
-    if (incarnation !== null) {
-      const home = path.join(directory, incarnation);
-      for (const number of await numbers(home)) await unlink(path.join(home, String(number)));
-      await rmdir(home);
-    }
-    await rmdir(directory);
-  } catch {
-    await rm(directory, { recursive: true, force: true });
-  }
+/** @param first the index of the first of `succession` among all steps. @throws what a call met that says nothing of the object. */
+export function successionOf(outcome: FileOutcome, first: number, seen: Version): Succession {
+  const etag = etagOf({ ...seen, number: seen.number + 1 });
+  const [code, done] = [codeIn(outcome), outcome.done - first];
+  if (done >= 3) return { kind: 'written', etag };
+  if (done === 2 || (done === 1 && code === 'ENOENT')) return { kind: 'overtaken', etag };
+  if (done === 0 && (code === 'EEXIST' || code === 'ENOENT')) return { kind: 'taken' };
+  throw failureOf(outcome);
 }
 
-/** Directories that do not lead through a symbolic link are their own real path. */
-export async function refuseSymlinks(directory: string): Promise<void> {
-  const real = await realpath(directory).catch(nullIfGone);
-  if (real !== null && real !== directory) throw new EngineError('ERR_STORE_CONFIG', `${directory} leads through a symbolic link: a store follows none.`);
+export async function succeed(root: string, object: string, seen: Version, file: string): Promise<Succession> {
+  return successionOf(await fileSteps(root, succession(object, seen, file)), 0, seen);
 }
 
-export async function syncDirectory(directory: string): Promise<void> {
-  const handle = await open(directory, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
+/** The error of the step that failed, with its code as Node's own have it; '' if none has. */
+export function codeIn({ errno }: FileOutcome): string {
+  return errno === 0 ? '' : getSystemErrorName(-errno);
 }
 
-export function nullIfGone(error: unknown): null {
-  if (codeOf(error) === 'ENOENT') return null;
-  throw error;
+export function failureOf(outcome: FileOutcome, steps: readonly unknown[] = []): Error {
+  const code = codeIn(outcome);
+  return Object.assign(new Error(`${code}, ${JSON.stringify(steps[outcome.done] ?? null)}`), { code });
 }
-
-function falseIfGone(error: unknown): false {
-  nullIfGone(error);
-  return false;
-}
-
-async function onlyChild(directory: string): Promise<string | null> {
-  const entries = await readdir(directory, { withFileTypes: true }).catch(nullIfGone);
-  return entries?.find((entry) => entry.isDirectory())?.name ?? null;
-}
-
-async function numbers(home: string): Promise<readonly number[]> {
-  const entries = (await readdir(home, { withFileTypes: true }).catch(nullIfGone)) ?? [];
-  return entries.filter((entry) => entry.isFile() && /^[1-9]\d{0,14}$/.test(entry.name)).map((entry) => Number(entry.name));
-}
-
-/** null: the incarnation is gone. */
-async function highest(home: string): Promise<number | null> {
-  const found = await numbers(home);
-  return found.length === 0 ? null : Math.max(...found);
-}
-

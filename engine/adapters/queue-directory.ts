@@ -72,6 +72,8 @@ class DirectoryTable implements EntryTable {
   /** Names of files that say nothing to us, as of the last look: they are read once. */
   #unread = new Set<string>();
   #looking: Promise<void> | null = null;
+  /** For names: those of another table never have it. */
+  readonly #mark = randomBytes(5).toString('hex');
   #holders = 0;
   #sent = 0;
 
@@ -83,11 +85,10 @@ class DirectoryTable implements EntryTable {
   }
 
   /** Whoever looks while another does sees the same: the slots of a worker that has nothing to do look as one. */
-  async list(signal: AbortSignal | undefined): Promise<readonly Entry[]> {
+  async list(signal: AbortSignal | undefined): Promise<ReadonlyMap<string, Entry>> {
     throwIfCancelled(signal);
-    if (this.#clock.nowMs() - this.#lookedMs < LOOK_MS) return [...this.#known.values()];
-    await unlessCancelled(this.#looking ?? this.#look(), signal);
-    return [...this.#known.values()];
+    if (this.#clock.nowMs() - this.#lookedMs >= LOOK_MS) await unlessCancelled(this.#looking ?? this.#look(), signal);
+    return this.#known;
   }
 
   #look(): Promise<void> {
@@ -155,7 +156,7 @@ class DirectoryTable implements EntryTable {
     return guarded(this.#url, async () => {
       // What one process sends within a millisecond stays in order.
       const count = (this.#sent++ & 0xffffff).toString(16).padStart(6, '0');
-      const id = `${Math.round(state.sentMs).toString(36)}-${count}${randomBytes(5).toString('hex')}`;
+      const id = `${Math.round(state.sentMs).toString(36)}-${count}${this.#mark}`;
       const draft = path.join(this.#directory, `${HIDDEN}${id}`);
       const name = formatName({ ...state, id });
       try {
@@ -184,7 +185,7 @@ class DirectoryTable implements EntryTable {
   }
 
   newHolder(): string {
-    return `${thisOwner()}-${++this.#holders}-${randomBytes(4).toString('hex')}`;
+    return `${thisOwner()}-${++this.#holders}-${this.#mark.slice(0, 8)}`;
   }
 
   isGone(holder: string): boolean {

@@ -27,7 +27,8 @@ export interface Entry {
 export interface EntryTable {
   /** As entries count it. */
   nowMs(): number;
-  list(signal: AbortSignal | undefined): Promise<readonly Entry[]>;
+  /** As they are now, not copied: to be gone through at once. */
+  list(signal: AbortSignal | undefined): Promise<ReadonlyMap<string, Entry>>;
   add(entry: Omit<Entry, 'id'>): Promise<void>;
   /** null: it goes. false: it is not any more what it was. */
   swap(from: Entry, to: Entry | null): Promise<boolean>;
@@ -56,6 +57,8 @@ export class LocalQueue implements Queue {
   readonly #turns = new Turns();
   /** By receipt, as they are while this process has them. */
   readonly #held = new Map<string, Entry>();
+  /** By id, what is being taken here: the slots of a worker do not race each other for the same one. */
+  readonly #taking = new Set<string>();
   readonly #changed = new Bell();
 
   constructor(url: string, table: EntryTable, { clock, receivesMax = RECEIVES_MAX }: LocalQueueOptions) {
@@ -81,13 +84,11 @@ export class LocalQueue implements Queue {
     for (;;) {
       throwIfCancelled(signal);
       using changed = this.#changed.listen();
-      const entries = await this.#look(signal);
-      const taken = await this.#take(entries, max, visibilityMs);
+      const { taken, soonestMs } = await this.#take(await this.#look(signal), max, visibilityMs);
       if (taken.length > 0) return taken;
       const nowMs = this.#clock.nowMs();
       if (nowMs >= endsMs) return [];
-      const soonestMs = Math.min(...entries.map(({ visibleMs }) => Math.max(1, visibleMs - this.#table.nowMs())), this.#table.lookMs ?? Infinity);
-      await untilAborted(this.#clock, Math.min(soonestMs, endsMs - nowMs), changed.signal, signal);
+      await untilAborted(this.#clock, Math.min(soonestMs, this.#table.lookMs ?? Infinity, endsMs - nowMs), changed.signal, signal);
     }
   }
 
@@ -109,14 +110,14 @@ export class LocalQueue implements Queue {
 
   async depth({ signal }: CallOptions = {}): Promise<QueueDepth> {
     throwIfCancelled(signal);
-    const entries = (await this.#look(signal)).filter(({ isDead }) => !isDead);
+    const entries = [...(await this.#look(signal)).values()].filter(({ isDead }) => !isDead);
     return { ...this.#depthOf(entries, 'interactive'), batch: this.#depthOf(entries, 'batch') };
   }
 
   get dead(): DeadLetters {
     const dead = async ({ signal }: CallOptions = {}) => {
       throwIfCancelled(signal);
-      return (await this.#look(signal)).filter(({ isDead }) => isDead).sort(byAge);
+      return [...(await this.#look(signal)).values()].filter(({ isDead }) => isDead).sort(byAge);
     };
     const count = async (swaps: readonly Promise<boolean>[]) => (await Promise.all(swaps)).filter((won) => won).length;
     return {
@@ -132,41 +133,64 @@ export class LocalQueue implements Queue {
   }
 
   /** What nobody has any more, because its time is over or its process has ended, is let go; what was had too often is dead. */
-  async #look(signal: AbortSignal | undefined): Promise<readonly Entry[]> {
+  async #look(signal: AbortSignal | undefined): Promise<ReadonlyMap<string, Entry>> {
     const nowMs = this.#table.nowMs();
-    const looked: Entry[] = [];
-    for (const entry of await this.#table.list(signal)) {
-      // Over: or the clock was set back since, for nothing is hidden for so long.
-      const isOver = entry.visibleMs <= nowMs || entry.visibleMs > nowMs + HELD_MS_MAX;
-      const isFree = entry.held !== null && (isOver || this.#table.isGone(entry.held.by));
-      const free: Entry = isFree || (isOver && entry.visibleMs > nowMs) ? { ...entry, held: null, visibleMs: Math.min(entry.visibleMs, nowMs) } : entry;
-      const now: Entry = free.held === null && !free.isDead && free.received >= this.#receivesMax ? { ...free, isDead: true } : free;
-      if (now === entry || (await this.#table.swap(entry, now))) looked.push(now);
+    const entries = await this.#table.list(signal);
+    const changed: (readonly [Entry, Entry])[] = [];
+    for (const entry of entries.values()) {
+      const now = this.#asOf(nowMs, entry);
+      if (now !== entry) changed.push([entry, now]);
     }
-    return looked;
+    if (changed.length === 0) return entries;
+    for (const [entry, now] of changed) await this.#table.swap(entry, now);
+    return await this.#table.list(signal);
   }
 
-  async #take(entries: readonly Entry[], max: number, visibilityMs: number): Promise<readonly ReceivedMessage[]> {
+  #asOf(nowMs: number, entry: Entry): Entry {
+    // Over: or the clock was set back since, for nothing is hidden for so long.
+    const isOver = entry.visibleMs <= nowMs || entry.visibleMs > nowMs + HELD_MS_MAX;
+    const isFree = entry.held !== null && (isOver || this.#table.isGone(entry.held.by));
+    const free: Entry = isFree || (isOver && entry.visibleMs > nowMs) ? { ...entry, held: null, visibleMs: Math.min(entry.visibleMs, nowMs) } : entry;
+    return free.held === null && !free.isDead && free.received >= this.#receivesMax ? { ...free, isDead: true } : free;
+  }
+
+  /** In one pass, because a queue may be long. `soonestMs`: until something that is hidden may be seen. */
+  async #take(entries: ReadonlyMap<string, Entry>, max: number, visibilityMs: number): Promise<{ readonly taken: readonly ReceivedMessage[]; readonly soonestMs: number }> {
     const nowMs = this.#table.nowMs();
-    const inFlight = entries.filter(({ held }) => held !== null);
-    const waiting = new Set(entries.filter((entry) => isWaiting(entry) && entry.visibleMs <= nowMs));
+    const [waiting, later, inFlight]: [Entry[], Entry[], Entry[]] = [[], [], []];
+    let soonestMs = Infinity;
+    for (const entry of entries.values()) {
+      if (entry.held !== null) inFlight.push(entry);
+      else if (entry.isDead || this.#taking.has(entry.id)) continue;
+      else (entry.visibleMs <= nowMs ? waiting : later).push(entry);
+      if (entry.visibleMs > nowMs) soonestMs = Math.min(soonestMs, entry.visibleMs - nowMs);
+    }
     const taken: ReceivedMessage[] = [];
     while (taken.length < max) {
       const entry = this.#turns.next(waiting, inFlight);
       if (entry === null) break;
-      waiting.delete(entry);
+      waiting.splice(waiting.indexOf(entry), 1);
       const by = this.#table.newHolder();
       const held = { ...entry, held: { by, sinceMs: nowMs }, received: entry.received + 1, visibleMs: nowMs + Math.min(visibilityMs, HELD_MS_MAX) };
-      if (!(await this.#table.swap(entry, held))) continue;
+      if (!(await this.#claim(entry, held))) continue;
       this.#held.set(by, held);
       inFlight.push(held);
       taken.push({ message: held.message, receipt: by, received: held.received });
       // Two that say the same and wait are one: a reconciler that repeats itself for hours fills no memory.
-      for (const other of entries.filter((each) => each !== entry && isWaiting(each) && isSame(each.message, entry.message))) {
-        if (await this.#table.swap(other, null)) waiting.delete(other);
+      for (const same of [waiting, later]) {
+        for (const other of same.filter(({ message }) => isSame(message, entry.message))) if (await this.#table.swap(other, null)) same.splice(same.indexOf(other), 1);
       }
     }
-    return taken;
+    return { taken, soonestMs: Math.max(1, soonestMs) };
+  }
+
+  async #claim(entry: Entry, held: Entry): Promise<boolean> {
+    this.#taking.add(entry.id);
+    try {
+      return await this.#table.swap(entry, held);
+    } finally {
+      this.#taking.delete(entry.id);
+    }
   }
 
   /** A receipt whose time is over, or that another process has got since, changes nothing. */
@@ -206,8 +230,8 @@ class MemoryTable implements EntryTable {
     return this.#clock.nowMs();
   }
 
-  async list(): Promise<readonly Entry[]> {
-    return [...this.#entries.values()];
+  async list(): Promise<ReadonlyMap<string, Entry>> {
+    return this.#entries;
   }
 
   async add(entry: Omit<Entry, 'id'>): Promise<void> {

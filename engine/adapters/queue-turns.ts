@@ -21,7 +21,9 @@ export class Turns {
     for (const { message: { tenant } } of inFlight) running.set(tenant, (running.get(tenant) ?? 0) + 1);
     const oldest = { interactive: new Map<string, Entry>(), batch: new Map<string, Entry>() };
     for (const entry of waiting) {
-      const ofClass = oldest[priorityOf(entry.message)];
+      const priority = priorityOf(entry.message);
+      if (priority === 'batch' && oldest.interactive.size > 0) continue;
+      const ofClass = oldest[priority];
       const before = ofClass.get(entry.message.tenant);
       if (before === undefined || byAge(entry, before) < 0) ofClass.set(entry.message.tenant, entry);
     }

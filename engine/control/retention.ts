@@ -24,6 +24,8 @@ export const DEFAULT_RETENTION: Retention = { kvMs: 7 * 86_400_000, resultMs: nu
 
 const EXPIRE = 'expire/';
 const DIGITS = 15;
+/** Hints of so long lie in one folder: who looks comes once a minute. */
+const FOLDER_MS = 10_000;
 const DUE_MAX = 1_000;
 const AT_ONCE = 4;
 /** What cannot be read now must not be in front of all others. */
@@ -121,10 +123,10 @@ async function letGo(store: ObjectStore, where: JobKey, nowMs: number, done: { t
   return untilMs;
 }
 
-/** A hint that something of the job is over, in order of when. Several of one job are as good as one. */
+/** A hint that something of the job is over, in order of when it is, or a little later. Several of one job are as good as one. */
 function expireKey(atMs: number, where: JobKey): string {
   jobPrefix(where);
-  return `${EXPIRE}${Math.max(0, Math.floor(atMs)).toString().padStart(DIGITS, '0')}/${where.tenant}/${where.job}`;
+  return `${EXPIRE}${Math.max(0, Math.ceil(atMs / FOLDER_MS) * FOLDER_MS).toString().padStart(DIGITS, '0')}/${where.tenant}/${where.job}`;
 }
 
 /** null: no key of ours. */

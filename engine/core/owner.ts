@@ -19,6 +19,7 @@ export function thisOwner(): string {
 export type OwnerState = 'alive' | 'dead' | 'foreign';
 
 export function stateOf(owner: string): OwnerState {
+  if (owner === own) return 'alive';
   const match = /^(\d+)-(\d+)-(\d+)$/.exec(owner);
   if (match === null) return 'dead';
   const [, pid, start, space] = match;

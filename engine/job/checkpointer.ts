@@ -20,15 +20,20 @@ export interface CheckpointPolicy {
   readonly deltaMs: number;
   /** A journal alone, between deltas; every second while somebody reads along. */
   readonly journalMs: number;
+  /** How long the end of a prompt that was fed at once may wait to be written: with what has come of it by then, which of a short job is all. 0: not at all. */
+  readonly firstMs: number;
 }
 
-export const DEFAULT_POLICY: CheckpointPolicy = { deltaTokens: 2_048, deltaMs: 15_000, journalMs: 10_000 };
+export const DEFAULT_POLICY: CheckpointPolicy = { deltaTokens: 2_048, deltaMs: 15_000, journalMs: 10_000, firstMs: 1_000 };
 
 /** A journal alone, while somebody reads along (DESIGN.md 3). */
 const FOLLOWED_JOURNAL_MS = 1_000;
 
 /** A delta that is younger than this leaves little to write ahead of the slice's end. */
 const AHEAD_MS_MIN = 3_000;
+
+/** A prompt that was fed sooner is fed again as soon. */
+const PROMPT_MS_MAX = 250;
 
 /** However short a policy's times are, the store is not written more often for nothing. */
 const INTERVAL_MS_MIN = 200;
@@ -72,6 +77,8 @@ export class Checkpointer {
   readonly #startMs: number;
   #checkpoint: Checkpoint;
   #adopted: readonly NewObject[];
+  /** The cut at the end of the prompt, which cannot be made later, while it is not written. */
+  #prompt: { readonly report: RunReport; readonly objects: readonly SavedObject[] } | null = null;
   /** Journals that are saved but in nobody's list yet. */
   #unlisted: SavedObject[] = [];
   /** Flushed by an owner before us and of no use to this run: it began without them. */
@@ -113,13 +120,14 @@ export class Checkpointer {
     const journalFull = this.#unlisted.length > 0 || lease.head.journal.length >= LIMITS.HEAD_JOURNAL_MAX - 1;
     const journalMs = isFollowed?.() === true ? Math.min(policy.journalMs, FOLLOWED_JOURNAL_MS) : policy.journalMs;
     const journalDue = now - this.#last.journalMs >= journalMs * stretch && report.step > this.#last.journalStep;
-    const first = this.#last.deltaStep < 0;
+    const first = this.#last.deltaStep < 0 || (this.#prompt !== null && now - this.#startMs >= policy.firstMs);
     const deltaDue =
-      report.step - this.#last.deltaStep >= policy.deltaTokens * stretch || now - this.#last.deltaMs >= policy.deltaMs * stretch || (journalDue && journalFull);
+      report.step - this.#last.deltaStep >= policy.deltaTokens * stretch || now - this.#last.deltaMs >= policy.deltaMs * stretch || (journalDue && (journalFull || this.#prompt !== null));
     const isNews = now - this.#last.deltaMs >= INTERVAL_MS_MIN && this.#o.vote?.isNews(report, this.#checkpoint.chains) === true;
     const isAhead = !this.#hasWrittenAhead && now - this.#last.deltaMs >= AHEAD_MS_MIN && this.#o.isNearEnd?.() === true;
     this.#hasWrittenAhead ||= isAhead;
-    if (first || deltaDue || isNews || isAhead) await this.#delta('running', 'raw', null);
+    if (first && this.#canWait(now)) await this.#savePrompt();
+    else if (first || deltaDue || isNews || isAhead) await this.#delta('running', 'raw', null);
     else if (journalDue) await this.#journal();
     this.#waitedMs += clock.nowMs() - now;
   }
@@ -127,6 +135,7 @@ export class Checkpointer {
   /** The last write of a slice that nobody will go on with: its tokens and no more, so that the job has all that anyone was told of it. */
   async closeShort(): Promise<void> {
     await this.#settle();
+    if (this.#prompt !== null) return await this.close('parked', null);
     if (this.#unlisted.length === 0) await this.#journal();
     await this.#settle();
     // The head has no room for another.
@@ -155,11 +164,24 @@ export class Checkpointer {
     if (this.#failure !== null) throw this.#failure;
   }
 
+  /** Nothing is in the store yet, and nobody waits for it. */
+  #canWait(now: number): boolean {
+    const { adopted, base, policy, vote = null } = this.#o;
+    return policy.firstMs > 0 && this.#prompt === null && vote === null && adopted.length === 0 && base.journal.length === 0 && now - this.#startMs <= PROMPT_MS_MAX;
+  }
+
+  async #savePrompt(): Promise<void> {
+    const { run, lease, seal } = this.#o;
+    this.#prompt = await run.save({ ...seal, delta: true, epoch: lease.head.epoch, n: this.#n++, codec: 'raw' });
+    this.#last = { ...this.#last, deltaStep: this.#prompt.report.step };
+  }
+
   async #delta(state: JobState, codec: 'raw' | 'lossless', ended: string | null): Promise<void> {
     const { run, lease, clock } = this.#o;
     const { report, objects } = await run.save({ ...this.#o.seal, delta: true, epoch: lease.head.epoch, n: this.#n++, codec });
     this.#last = { deltaStep: report.step, deltaMs: clock.nowMs(), journalMs: clock.nowMs(), journalStep: report.step };
-    const saved = [...this.#unlisted, ...objects];
+    const [prompt, saved] = [this.#prompt, [...this.#unlisted, ...objects]];
+    this.#prompt = null;
     this.#unlisted = [];
     const adopted = this.#adopted;
     const elapsedMs = this.elapsedMs;
@@ -169,14 +191,17 @@ export class Checkpointer {
       await lease.commit({
         state,
         forget: this.#forgotten,
-        objects: [...adopted, ...saved.map((object) => ({ ...newObject(object), lasts: lasts(object, report, this.#o.firstChain) }))],
+        objects: [...adopted, ...[...(prompt?.objects ?? []), ...saved].map((object) => ({ ...newObject(object), lasts: lasts(object, report, this.#o.firstChain) }))],
         manifest: (refs, head) => {
           const copies = new Map(adopted.map((object, i) => [nameless(object), refs[i]]));
           const base = adopted.length === 0 ? this.#checkpoint : renamed(this.#checkpoint, (ref) => copies.get(refKey(ref)) ?? ref);
           const flushed = head.journal.map((ref): ObjectRef => ({ ...ref, origin: lease.where.job }));
           const known = new Set([...base.journal.map(({ name }) => name), ...this.#forgotten]);
           const journal = [...base.journal, ...flushed.filter(({ name }) => !known.has(name))];
-          next = { ...withCut({ ...base, journal }, report, saved, refs.slice(adopted.length), this.#o.firstChain), elapsedMs, ended, slices: this.#o.slices() };
+          const own = refs.slice(adopted.length);
+          const count = prompt?.objects.length ?? 0;
+          const from = prompt === null ? { ...base, journal } : withCut({ ...base, journal }, prompt.report, prompt.objects, own.slice(0, count), this.#o.firstChain);
+          next = { ...withCut(from, report, saved, own.slice(count), this.#o.firstChain), elapsedMs, ended, slices: this.#o.slices() };
           // That of an ancestor is no part of it.
           const { vote: _, ...content } = contentOf(next);
           return { ...content, keys: this.#o.wrapped(content.objects), ...(vote === undefined ? {} : { vote }) };

@@ -239,7 +239,7 @@ async function goOn(seen: SeenJob, stored: StoredSpec, opened: OpenedJob, identi
   });
   // Nobody waits for a store that fails now: the reconciler tells of the end, and `ruminate gc` removes what the slice replaced. But a shard is not done
   // with before it is joined: whoever has its message keeps it until then.
-  if (outcome.kind === 'ended') await endingsOf(options).jobEnded(where).catch((error: unknown) => {
+  if (outcome.kind === 'ended') await endingsOf(options).jobEnded(where, { ended: lease.head }).catch((error: unknown) => {
     if (shard !== null) throw error;
   });
   if (outcome.kind === 'ended' && shard !== null) await collectOfParent(options, clock).catch(() => undefined);

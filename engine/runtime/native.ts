@@ -535,6 +535,41 @@ interface Addon {
   engineIdentity(engine: Handle): Promise<EngineIdentity>;
   decodeJournals(options: JournalSources): Promise<JournalReport>;
   verifyObject(options: ObjectToVerify): Promise<{ readonly frames: number; readonly rawBytes: number }>;
+  fileSteps(options: { readonly root: string; readonly steps: readonly FileStep[] }): Promise<FileOutcome>;
+}
+
+/** One call of the file system; paths are relative to the root, of plain parts, and no symbolic link is followed. See native/files/steps.h. */
+export type FileStep =
+  | { readonly call: 'folders' | 'mkdir' | 'sync' | 'unlink' | 'remove' | 'prune' | 'list'; readonly path: string }
+  | { readonly call: 'write'; readonly path: string; readonly chunks: readonly Uint8Array[] }
+  | { readonly call: 'rename' | 'link'; readonly path: string; readonly to: string }
+  /** `bytes`: -1: the file is not opened. `expected`, as `incarnation/number` or empty for none: the steps end if it is another. */
+  | { readonly call: 'newest'; readonly path: string; readonly offset: number; readonly bytes: number; readonly expected: string | null }
+  | { readonly call: 'older'; readonly path: string; readonly number: number };
+
+export interface FileVersion {
+  readonly incarnation: string;
+  readonly number: number;
+  /** -1: it was not asked for. */
+  readonly size: number;
+  readonly modifiedMs: number;
+  readonly bytes: Uint8Array;
+}
+
+export interface FileOutcome {
+  /** So many steps were done; the next one has failed with `errno`, or found another version than expected if that is 0. */
+  readonly done: number;
+  readonly errno: number;
+  readonly rootMissing: boolean;
+  /** One for each `newest`; null: there is no such object. */
+  readonly found: readonly (FileVersion | null)[];
+  /** Of the last `list`. */
+  readonly folders: readonly string[];
+}
+
+/** All of them on one thread of the pool, up to the first that fails. An abort settles at once; the steps go on to their end. @throws EngineError ERR_CANCELLED, ERR_MEMORY. */
+export async function fileSteps(root: string, steps: readonly FileStep[], signal?: AbortSignal): Promise<FileOutcome> {
+  return abandonable(signal, () => addon().fileSteps({ root, steps }), () => undefined);
 }
 
 let loaded: Addon | undefined;

@@ -8,7 +8,7 @@ import { DEFAULT_RETENTION, type Retention, keepFrom } from '../control/retentio
 import { type Clock, wallClockMs } from '../core/clock.ts';
 import { inParallel } from '../core/waiting.ts';
 import { readJob } from '../kv/create.ts';
-import { isTerminal } from '../kv/head.ts';
+import { type Head, isTerminal } from '../kv/head.ts';
 import { liveHints, readMarker } from '../kv/hints.ts';
 import type { JobKey } from '../kv/names.ts';
 import { readHead } from '../kv/read.ts';
@@ -27,6 +27,11 @@ export interface OutboxOptions {
   readonly nowMs?: (() => number) | undefined;
 }
 
+export interface EndedOptions extends CallOptions {
+  /** The job's head, which the caller has just written or read. A terminal state is final, so that it need not be read again. */
+  readonly ended?: Head | undefined;
+}
+
 /** Of the store at a time. */
 const AT_ONCE = 4;
 
@@ -41,9 +46,9 @@ export class Outbox {
    * Records what is to be told of a job that has ended, and until when it is kept, and then removes its marker. Any number of times, by anyone.
    * @throws EngineError ERR_CHECKPOINT, ERR_STORE, ERR_CANCELLED: the marker stays, and the reconciler comes again.
    */
-  async jobEnded(where: JobKey, options: CallOptions = {}): Promise<void> {
+  async jobEnded(where: JobKey, { ended, ...options }: EndedOptions = {}): Promise<void> {
     const { store, clock, nowMs = wallClockMs, retention = DEFAULT_RETENTION } = this.#o;
-    const state = (await readHead(store, where, options))?.head.state;
+    const state = (ended ?? (await readHead(store, where, options))?.head)?.state;
     if (state === undefined || !isTerminal(state)) return;
     if (state !== 'erased') await keepFrom(store, where, { retention, nowMs: nowMs(), clock, ...options });
     const hooks = await readHooks(store, where.tenant, options);

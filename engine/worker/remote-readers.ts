@@ -8,6 +8,9 @@ import type { ObjectStore } from '../ports/object-store.ts';
 /** Between two looks: one request in so long is the price of a job that nobody reads. */
 const LOOK_MS = 10_000;
 
+/** What a job has after so long is written then anyway (job/checkpointer.ts), and many are over by then. */
+const FIRST_MS = 1_000;
+
 /** Looks until it is disposed. A sign that was left behind counts once. */
 export class RemoteReaders implements Disposable {
   readonly #stop = new AbortController();
@@ -26,6 +29,7 @@ export class RemoteReaders implements Disposable {
 
   async #look(store: ObjectStore, key: string): Promise<void> {
     const { signal } = this.#stop;
+    await untilAborted(this.#clock, FIRST_MS, signal);
     while (!signal.aborted) {
       // A store that fails now says so to the job's next commit.
       const sign = await store.head(key, { signal }).catch(() => null);

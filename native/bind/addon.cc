@@ -3,6 +3,7 @@
 
 #include "bind/checkpoint_bind.h"
 #include "bind/engine_bind.h"
+#include "bind/files_bind.h"
 #include "bind/gguf_bind.h"
 #include "bind/handle.h"
 #include "bind/prepare_bind.h"
@@ -66,6 +67,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
         Export<EngineIdentity>(env, "engineIdentity"),
         Export<DecodeJournals>(env, "decodeJournals"),
         Export<VerifyObject>(env, "verifyObject"),
+        Export<FileSteps>(env, "fileSteps"),
     });
   } catch (...) {
     Throw(env, Caught());

@@ -26,23 +26,6 @@ std::optional<Key> ReadKey(Reader& reader, const char* name) {
   return key;
 }
 
-void ReadChunks(Reader& reader, StoredObject* object, Napi::Array& kept) {
-  const Napi::Value value = reader.Object("chunks");
-  if (!reader.status().ok()) return;
-  if (!value.IsArray() || value.As<Napi::Array>().Length() > kChunksMax) return reader.Fail(kErrInternal, "chunks", "must be an array within bounds.");
-  const auto array = value.As<Napi::Array>();
-  for (uint32_t i = 0; i < array.Length(); ++i) {
-    const Napi::Value chunk = array.Get(i);
-    if (!chunk.IsTypedArray() || chunk.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
-      return reader.Fail(kErrInternal, "chunks", "must hold Uint8Arrays.");
-    }
-    const auto bytes = chunk.As<Napi::Uint8Array>();
-    if (bytes.ByteLength() == 0) continue;
-    object->chunks.emplace_back(bytes.Data(), bytes.ByteLength());
-    kept.Set(kept.Length(), bytes);
-  }
-}
-
 }  // namespace
 
 std::string Hex(std::span<const uint8_t> bytes) {
@@ -80,11 +63,28 @@ std::vector<Seal> Borrow(const std::vector<OwnedSeal>& seals) {
   return out;
 }
 
+void ReadChunks(Reader& reader, std::vector<std::span<const uint8_t>>* chunks, Napi::Array& kept) {
+  const Napi::Value value = reader.Object("chunks");
+  if (!reader.status().ok()) return;
+  if (!value.IsArray() || value.As<Napi::Array>().Length() > kChunksMax) return reader.Fail(kErrInternal, "chunks", "must be an array within bounds.");
+  const auto array = value.As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Value chunk = array.Get(i);
+    if (!chunk.IsTypedArray() || chunk.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
+      return reader.Fail(kErrInternal, "chunks", "must hold Uint8Arrays.");
+    }
+    const auto bytes = chunk.As<Napi::Uint8Array>();
+    if (bytes.ByteLength() == 0) continue;
+    chunks->emplace_back(bytes.Data(), bytes.ByteLength());
+    kept.Set(kept.Length(), bytes);
+  }
+}
+
 StoredObject ReadStoredObject(Reader& reader, Napi::Array& kept) {
   StoredObject object;
   object.bytes = reader.Int("bytes", 0, int64_t{1} << 50);
   object.digest = FromHex<32>(reader, "digest");
-  ReadChunks(reader, &object, kept);
+  ReadChunks(reader, &object.chunks, kept);
   return object;
 }
 

@@ -57,6 +57,8 @@ struct Sources {
   std::vector<StoredObject> objects;
   Napi::ObjectReference keep;
 };
+// Views of the Uint8Arrays in the array `chunks`, which go into `kept`.
+void ReadChunks(Reader& reader, std::vector<std::span<const uint8_t>>* chunks, Napi::Array& kept);
 // `bytes`, `digest` and `chunks`; these go into `kept` too, an array of ours: the caller's may be changed while the object is read.
 StoredObject ReadStoredObject(Reader& reader, Napi::Array& kept);
 void ReadSources(Napi::Env env, Reader& reader, Sources* sources);

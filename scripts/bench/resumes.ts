@@ -11,7 +11,7 @@ import { median } from './statistics.ts';
 
 /** The bundled model's context is shorter than the default interval of 2,048 tokens. */
 export const DELTA_TOKENS = 128;
-const POLICY: CheckpointPolicy = { deltaTokens: DELTA_TOKENS, deltaMs: 3_600_000, journalMs: 3_600_000 };
+const POLICY: CheckpointPolicy = { deltaTokens: DELTA_TOKENS, deltaMs: 3_600_000, journalMs: 3_600_000, firstMs: 0 };
 /** A caller who watches sees tokens in steps of this many. */
 const STEP = LIMITS.STEPS_WATCHED;
 

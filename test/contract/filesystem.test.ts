@@ -65,25 +65,24 @@ describe('a writer who slept', () => {
     const store = await openFilesystemStore(root);
     await store.put('HEAD', text('1'));
     const directory = path.join(root, 'HEAD#');
-    const seen = await newest(directory);
+    const seen = await newest(root, 'HEAD#');
     if (seen === null) throw new Error('no version');
-    const mine = path.join(root, 'mine');
-    writeFileSync(mine, 'from the past');
-    return { store, directory, seen, mine };
+    writeFileSync(path.join(root, 'mine'), 'from the past');
+    return { store, directory, seen, follow: () => succeed(root, 'HEAD#', seen, 'mine') };
   }
 
   test('finds its number taken', async () => {
-    const { store, directory, seen, mine } = await slept();
+    const { store, follow } = await slept();
     await store.put('HEAD', text('2'));
-    expect(await succeed(directory, seen, mine)).toEqual({ kind: 'taken' });
+    expect(await follow()).toEqual({ kind: 'taken' });
     expect(await read(store, 'HEAD')).toBe('2');
   });
 
   test('may find its number free again, but is not told that it wrote, and nobody reads what it made', async () => {
-    const { store, directory, seen, mine } = await slept();
+    const { store, directory, seen, follow } = await slept();
     for (const value of ['2', '3', '4', '5']) await store.put('HEAD', text(value));
     const etag = (await store.head('HEAD'))?.etag ?? '';
-    expect(await succeed(directory, seen, mine)).toMatchObject({ kind: 'overtaken' });
+    expect(await follow()).toMatchObject({ kind: 'overtaken' });
     expect(await read(store, 'HEAD')).toBe('5');
     expect(await store.put('HEAD', text('6'), { condition: { kind: 'if_match', etag } })).toMatchObject({ kind: 'written' });
     expect(await read(store, 'HEAD')).toBe('6');
@@ -91,12 +90,12 @@ describe('a writer who slept', () => {
   });
 
   test('finds its object gone, even if there is another of that name', async () => {
-    const { store, directory, seen, mine } = await slept();
+    const { store, follow } = await slept();
     await store.delete(['HEAD']);
-    expect(await succeed(directory, seen, mine)).toEqual({ kind: 'taken' });
+    expect(await follow()).toEqual({ kind: 'taken' });
     expect(await read(store, 'HEAD')).toBeNull();
     await store.put('HEAD', text('reborn'));
-    expect(await succeed(directory, seen, mine)).toEqual({ kind: 'taken' });
+    expect(await follow()).toEqual({ kind: 'taken' });
     expect(await read(store, 'HEAD')).toBe('reborn');
   });
 });
@@ -133,7 +132,7 @@ describe('processes', () => {
     const root = scratch();
     const store = await openFilesystemStore(root);
     await store.put('HEAD', text('1'));
-    const { incarnation = '' } = (await newest(path.join(root, 'HEAD#'))) ?? {};
+    const { incarnation = '' } = (await newest(root, 'HEAD#')) ?? {};
     const home = path.join(root, 'HEAD#', incarnation);
     const follow = async (expected: string) => {
       expect(await read(store, 'HEAD')).toBe(expected);

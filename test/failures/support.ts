@@ -30,7 +30,7 @@ export const SPEC: JobSpec = {
 
 /** A look at the run every 16 steps, and a delta at every look. */
 export function options(more: Partial<StoredOptions> & Pick<StoredOptions, 'store'>): StoredOptions {
-  return { where: WHERE, take: true, threads: 1, policy: { deltaTokens: 16 }, onProgress: () => undefined, ...more };
+  return { where: WHERE, take: true, threads: 1, policy: { deltaTokens: 16, firstMs: 0 }, onProgress: () => undefined, ...more };
 }
 
 export const begin = (more: Partial<StoredOptions> & Pick<StoredOptions, 'store'>): Promise<StoredOutcome> => runStored(SPEC, options(more));

@@ -13,7 +13,7 @@ import { type Bench, Crash, benchOf, comparable, create, jobOf, slice } from './
 const WHERE = { tenant: 'acme', job: 'sums' };
 const PREFIX = jobPrefix(WHERE);
 /** A look every 64 steps and where a chain ends: deltas at 0 and 154, journals at 64, 90 and 218. */
-const POLICY = { deltaTokens: 100, deltaMs: 1e9, journalMs: 0 };
+const POLICY = { deltaTokens: 100, deltaMs: 1e9, journalMs: 0, firstMs: 0 };
 const STOP = 230;
 
 const DAMAGES: Readonly<Record<string, (bytes: Uint8Array) => Uint8Array | null>> = {

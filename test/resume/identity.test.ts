@@ -53,7 +53,7 @@ describe('under the name it had', () => {
     const store = new MemoryStore();
     const stop = new AbortController();
     const { sampling: _, ...spec } = jobOf('countdown cr8', { model: directory, sampling: undefined });
-    const outcome = await runStored(spec, { store, where: WHERE, signal: stop.signal, onCommit: () => stop.abort() });
+    const outcome = await runStored(spec, { store, where: WHERE, signal: stop.signal, policy: { firstMs: 0 }, onCommit: () => stop.abort() });
     expect(outcome.kind).toBe('parked');
     return store;
   }

@@ -11,7 +11,7 @@ import { keptOf, work } from './workers.ts';
 
 const KINDS = ['segment', 'tail', 'journal', 'manifest', 'head'] as const;
 /** As many writes as the store takes, in a run that is long enough for dozens. */
-const POLICY = { deltaTokens: 48, deltaMs: 60_000, journalMs: 1 };
+const POLICY = { deltaTokens: 48, deltaMs: 60_000, journalMs: 1, firstMs: 0 };
 const LENGTHS = [640, 90, 500, 640];
 const KILLS_MAX = 6;
 

@@ -14,7 +14,7 @@ import { type Said, keptOf, work } from '../resume/workers.ts';
 afterAll(removeTemporary);
 
 const SPEC = jobOf('countdown cr8', { budget: { lengths: [640, 90, 640] } });
-const POLICY = { deltaTokens: 48, deltaMs: 60_000, journalMs: 1 };
+const POLICY = { deltaTokens: 48, deltaMs: 60_000, journalMs: 1, firstMs: 0 };
 const comparableOf = (said: Said | null) => (said?.kind === 'ended' ? comparable(said.result) : said);
 
 async function quickStore(): Promise<ObjectStore> {

@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 
 import { MemoryStore } from '../../engine/adapters/memory.ts';
-import { Checkpointer, DEFAULT_POLICY } from '../../engine/job/checkpointer.ts';
+import { Checkpointer, type CheckpointPolicy, DEFAULT_POLICY } from '../../engine/job/checkpointer.ts';
 import { createJob } from '../../engine/kv/create.ts';
 import { openKeys } from '../../engine/kv/seal.ts';
 import { takeJob } from '../../engine/kv/take.ts';
@@ -78,6 +78,77 @@ describe('between two slices', () => {
   });
 });
 
+/** A checkpointer over a run whose prompt has been fed, on a clock that stands still. */
+async function checkpointed(policy: Partial<CheckpointPolicy>) {
+  const store = new MemoryStore();
+  const clock = new ManualClock();
+  const engine = await openTiny();
+  const where = whereIs('sums');
+  await createJob(store, where, '{}');
+  const lease = await takeJob(store, where, { owner: 'test' });
+  const { layoutId, numericsId } = await engine.identity();
+  const keys = await openKeys(null, where, null);
+  const run = engine.createRun(JOB);
+  await run.prefill();
+  const near = { isNearEnd: false };
+  const checkpointer = new Checkpointer({
+    run, lease, seal: keys.own, wrapped: () => null, clock, policy: { ...DEFAULT_POLICY, ...policy }, slices: () => [], adopted: [], elapsedMs: 0, isNearEnd: () => near.isNearEnd,
+    base: {
+      layoutId, numericsId, modelId: 'tiny', step: 0, elapsedMs: 0, ended: null, slices: [], promptTokens: JOB.prompt.length, promptTail: null, journal: [], keys: null,
+      chains: [...JOB.lengths].map(() => ({ tokens: 0, finish: null, segments: [], tails: [] })),
+    },
+  });
+  /** The step that the store has; undefined: none. */
+  const writtenAfter = async (step: number, ms: number) => {
+    await stepTo(run, step);
+    clock.advance(ms);
+    await checkpointer.boundary(run.report());
+    await checkpointer.drain();
+    return lease.manifest?.step;
+  };
+  const dispose = () => {
+    for (const each of [run, keys, engine]) each[Symbol.dispose]();
+  };
+  return { lease, near, checkpointer, writtenAfter, [Symbol.dispose]: dispose };
+}
+
+describe('a prompt that was fed at once', () => {
+  const WIDTH = JOB.lengths.length;
+
+  test('is written with what has come of it after a second, as if it had been written before', async () => {
+    using waits = await checkpointed({});
+    expect([await waits.writtenAfter(0, 0), await waits.writtenAfter(4, 500), await waits.writtenAfter(8, 499)]).toEqual([undefined, undefined, undefined]);
+    expect(await waits.writtenAfter(8, 1)).toBe(8);
+    using at = await checkpointed({ firstMs: 0 });
+    expect(await at.writtenAfter(0, 0)).toBe(0);
+    await at.writtenAfter(8, 1_000);
+    await at.checkpointer.close('parked', null);
+    const shape = ({ lease: { manifest } }: typeof at) => manifest === null ? null : {
+      promptTail: manifest.promptTail !== null, journals: manifest.journal.length,
+      chains: manifest.chains.map(({ tokens, segments, tails }) => ({ tokens, segments: segments.length, tails: tails.map(({ at: cut }) => cut) })),
+    };
+    expect(shape(waits)).toEqual(shape(at));
+    expect(shape(waits)).toMatchObject({ promptTail: true, journals: 2, chains: Array.from({ length: WIDTH }, () => ({ tokens: 8 })) });
+  });
+
+  test.each(['parked', 'done'] as const)('is written with the end of a job that is %s before', async (state) => {
+    using waits = await checkpointed({});
+    expect(await waits.writtenAfter(0, 0)).toBe(undefined);
+    await waits.writtenAfter(4, 100);
+    await waits.checkpointer.close(state, null);
+    expect(waits.lease.head).toMatchObject({ state, version: 2 });
+    expect(waits.lease.manifest).toMatchObject({ step: 4, promptTail: expect.any(Number) as number, journal: [expect.any(Number), expect.any(Number)] as number[] });
+  });
+
+  test('goes with the next journal, which would be of no use without it; and one that took long is written at once', async () => {
+    using told = await checkpointed({ journalMs: 100 });
+    expect([await told.writtenAfter(0, 0), await told.writtenAfter(4, 100)]).toEqual([undefined, 4]);
+    expect(told.lease.head.journal).toEqual([]);
+    using slow = await checkpointed({});
+    expect(await slow.writtenAfter(0, 251)).toBe(0);
+  });
+});
+
 describe('near its end', () => {
   test('a slice that lasts long enough says so in its last fifth, five seconds at most', () => {
     for (const [sliceMs, nearMs] of [[10_000, 8_000], [600_000, 595_000], [3_000, Infinity]] as const) {
@@ -93,37 +164,13 @@ describe('near its end', () => {
   });
 
   test('what there is is written once, unless little has come since the last write, and the rest at the end', async () => {
-    const store = new MemoryStore();
-    const clock = new ManualClock();
-    using engine = await openTiny();
-    const where = whereIs('sums');
-    await createJob(store, where, '{}');
-    const lease = await takeJob(store, where, { owner: 'test' });
-    const { layoutId, numericsId } = await engine.identity();
-    using keys = await openKeys(null, where, null);
-    using run = engine.createRun(JOB);
-    await run.prefill();
-    let isNearEnd = false;
-    const checkpointer = new Checkpointer({
-      run, lease, seal: keys.own, wrapped: () => null, clock, policy: DEFAULT_POLICY, slices: () => [], adopted: [], elapsedMs: 0, isNearEnd: () => isNearEnd,
-      base: {
-        layoutId, numericsId, modelId: 'tiny', step: 0, elapsedMs: 0, ended: null, slices: [], promptTokens: JOB.prompt.length, promptTail: null, journal: [], keys: null,
-        chains: [...JOB.lengths].map(() => ({ tokens: 0, finish: null, segments: [], tails: [] })),
-      },
-    });
-    const writtenAfter = async (step: number, ms: number) => {
-      await stepTo(run, step);
-      clock.advance(ms);
-      await checkpointer.boundary(run.report());
-      await checkpointer.drain();
-      return lease.manifest?.step;
-    };
-    expect(await writtenAfter(0, 0)).toBe(0);
-    expect(await writtenAfter(4, 5_000)).toBe(0);
-    isNearEnd = true;
-    expect(await writtenAfter(8, 0)).toBe(8);
-    expect(await writtenAfter(12, 5_000)).toBe(8);
-    await checkpointer.close('parked', null);
-    expect(lease.manifest?.step).toBe(12);
+    using slice = await checkpointed({ firstMs: 0 });
+    expect(await slice.writtenAfter(0, 0)).toBe(0);
+    expect(await slice.writtenAfter(4, 5_000)).toBe(0);
+    slice.near.isNearEnd = true;
+    expect(await slice.writtenAfter(8, 0)).toBe(8);
+    expect(await slice.writtenAfter(12, 5_000)).toBe(8);
+    await slice.checkpointer.close('parked', null);
+    expect(slice.lease.manifest?.step).toBe(12);
   });
 });
