@@ -111,7 +111,8 @@ function parcelsOf(objects: readonly NewObject[]): readonly (readonly Part[])[] 
     parcels.push(parcel);
     if (isOfPack || isSmall) packs.set(group, parcel);
   }
-  return parcels.flatMap((parts) => (isPack(parts) ? [parts] : parts.map((part) => [{ ...part, at: 0 }])));
+  const firstOf = ([first]: readonly Part[]) => first?.index ?? 0;
+  return parcels.flatMap((parts) => (isPack(parts) ? [parts] : parts.map((part) => [{ ...part, at: 0 }]))).sort((a, b) => firstOf(a) - firstOf(b));
 }
 
 function isPack(parts: readonly Part[]): boolean {
