@@ -5,6 +5,7 @@ import type { Command } from 'commander';
 import { EngineError } from '../engine/core/errors.ts';
 import { PRICES } from '../engine/core/prices.ts';
 import { eraseJob } from '../engine/kv/erase.ts';
+import { MANIFEST_FORMATS } from '../engine/kv/manifest.ts';
 import { anatomyOf } from '../engine/checkpoint/anatomy.ts';
 import { monthlyCost, surveyJobs, type StoredJob } from '../engine/checkpoint/survey.ts';
 import { anatomyText } from './anatomy.ts';
@@ -133,7 +134,7 @@ function inspectCommand(): Command {
         // A wrapped key is no secret, and nobody's business either.
         const { manifest, spec, ...rest } = anatomy;
         const shown = manifest === null ? null : { ...manifest, keys: manifest.keys === null ? null : Object.keys(manifest.keys) };
-        process.stdout.write(`${JSON.stringify({ ...rest, manifest: shown, spec: spec === null ? null : { ...spec, prompt: spec.prompt?.length ?? null } })}\n`);
+        process.stdout.write(`${JSON.stringify({ ...rest, reads: MANIFEST_FORMATS, manifest: shown, spec: spec === null ? null : { ...spec, prompt: spec.prompt?.length ?? null } })}\n`);
         return;
       }
       process.stdout.write(anatomyText(anatomy, { paint: paintFor(process.stdout), columns: process.stdout.columns ?? 100, nowMs: Date.now() }));

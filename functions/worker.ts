@@ -53,7 +53,9 @@ export function workerFunction({ queue, graceMs, ...options }: WorkerFunctionOpt
   const clock: Clock = options.clock ?? systemClock;
   // Its models stay loaded while the instance is kept. It takes nothing by itself: it is not started.
   const worker = new Worker({ ...options, queue: settledByLambda(queue) });
-  return async ({ Records }, context) => {
+  return async (event, context) => {
+    const { Records } = event ?? {};
+    if (!Array.isArray(Records)) throw new EngineError('ERR_OPTION', 'The event has no Records of SQS: this function is for an event source mapping of its queue.');
     const beginMs = context.getRemainingTimeInMillis();
     // Given back at once they would be here again at once, a hundred times within seconds, and then dead, without a word.
     if (beginMs <= graceMs) throw new EngineError('ERR_OPTION', `RUMINATE_GRACE must be below the function's timeout: it is ${graceMs} ms, and this invocation had ${Math.max(0, beginMs)} ms when it began.`);

@@ -8,7 +8,7 @@ import { isSealed, openSpec, sealSpec } from '../job/sealed-spec.ts';
 import { sha256 } from '../kv/canonical.ts';
 import { createWith, thereAlready } from '../kv/create.ts';
 import { formatHead, isTerminal, type Head, type Ref } from '../kv/head.ts';
-import { parseManifest, type Manifest, type ObjectRef } from '../kv/manifest.ts';
+import { formatOf, parseManifest, type Manifest, type ObjectRef } from '../kv/manifest.ts';
 import { checkJobName, jobPrefix, manifestName, objectName, parseName, specName, type JobKey } from '../kv/names.ts';
 import { readHead } from '../kv/read.ts';
 import { checkpointError } from '../kv/reason.ts';
@@ -146,11 +146,13 @@ async function movedTo(target: JobKey, { where, head, spec: text, manifest, obje
   const isResealed = manifest.keys !== null && target.job !== where.job;
   // A head's journal is the job's own: under another name, what the old one has sealed must be listed with its origin.
   const listed = isResealed ? all : manifest.objects;
+  const objects = listed.map(rename);
   const moved: Manifest = {
     ...manifest,
     ...target,
+    format: formatOf({ objects }),
     spec: next.spec,
-    objects: listed.map(rename),
+    objects,
     journal: [...manifest.journal, ...listed.slice(manifest.objects.length).map((_, i) => manifest.objects.length + i)],
     keys: isResealed ? await rewrapped(target, where, manifest, listed, options) : manifest.keys,
   };

@@ -5,8 +5,8 @@ import { inParallel } from '../core/waiting.ts';
 import { outlineOf } from '../job/sealed-spec.ts';
 import { readJob } from '../kv/create.ts';
 import { formatHead, isTerminal, type Head } from '../kv/head.ts';
-import type { Manifest } from '../kv/manifest.ts';
-import { HEAD, shardKey, tenantPrefix } from '../kv/names.ts';
+import { placeOf, type Manifest } from '../kv/manifest.ts';
+import { HEAD, PACK, parseName, shardKey, tenantPrefix } from '../kv/names.ts';
 import { objectsOf, readHead, readSpec } from '../kv/read.ts';
 import { checkpointError } from '../kv/reason.ts';
 import type { CallOptions, ListedObject, ObjectStore } from '../ports/object-store.ts';
@@ -68,6 +68,8 @@ interface Sizes {
   objects: number;
   bytes: number;
   headBytes: number;
+  /** By their names below the job: all of one is kept while something in it is needed. */
+  readonly packs: Map<string, number>;
   writtenAtMs: number | null;
 }
 
@@ -78,7 +80,7 @@ async function* jobSizes(store: ObjectStore, tenant: string, signal: AbortSignal
     const [job = '', ...rest] = object.key.slice(prefix.length).split('/');
     if (rest.length === 0) continue;
     if (sizes !== null && sizes.job !== job) yield sizes;
-    if (sizes?.job !== job) sizes = { job, objects: 0, bytes: 0, headBytes: 0, writtenAtMs: null };
+    if (sizes?.job !== job) sizes = { job, objects: 0, bytes: 0, headBytes: 0, packs: new Map(), writtenAtMs: null };
     add(sizes, object, rest.join('/'));
   }
   if (sizes !== null) yield sizes;
@@ -88,14 +90,15 @@ function add(sizes: Sizes, { bytes, writtenAtMs }: ListedObject, name: string): 
   sizes.objects += 1;
   sizes.bytes += bytes;
   if (name === HEAD) sizes.headBytes = bytes;
+  if (isPack(name)) sizes.packs.set(name, bytes);
   if (writtenAtMs !== undefined) sizes.writtenAtMs = Math.max(sizes.writtenAtMs ?? 0, writtenAtMs);
 }
 
 async function readAll(store: ObjectStore, tenant: string, batch: readonly Sizes[], signal: AbortSignal | undefined): Promise<readonly StoredJob[]> {
   return await inParallel(batch.length, AT_ONCE, signal, async (i, stop) => {
-    const { headBytes, ...sizes } = batch[i] as Sizes;
+    const { headBytes, packs, ...sizes } = batch[i] as Sizes;
     try {
-      return { ...sizes, content: await contentOf(store, { tenant, job: sizes.job }, headBytes, stop), fault: null };
+      return { ...sizes, content: await contentOf(store, { tenant, job: sizes.job }, headBytes, packs, stop), fault: null };
     } catch (error) {
       if (!(error instanceof EngineError) || !['ERR_CHECKPOINT', 'ERR_JOB_NOT_FOUND', 'ERR_OPTION'].includes(error.code)) throw error;
       return { ...sizes, content: null, fault: error.code === 'ERR_CHECKPOINT' ? error : checkpointError('missing', 'there is no head', error) };
@@ -103,15 +106,15 @@ async function readAll(store: ObjectStore, tenant: string, batch: readonly Sizes
   });
 }
 
-async function contentOf(store: ObjectStore, where: { readonly tenant: string; readonly job: string }, headBytes: number, signal: AbortSignal): Promise<StoredContent> {
+async function contentOf(store: ObjectStore, where: { readonly tenant: string; readonly job: string }, headBytes: number, packs: ReadonlyMap<string, number>, signal: AbortSignal): Promise<StoredContent> {
   const { head, manifest } = await readJob(store, where, { signal });
   if (head.state === 'erased') return { head, model: null, width: 0, tokens: 0, neededBytes: headBytes };
   const text = await readSpec(store, where, head.spec, { signal });
-  const own = { head, model: modelNameOf(text), ...sizeOf(manifest), neededBytes: headBytes + utf8Bytes(text) + neededBytes(head, manifest) };
+  const own = { head, model: modelNameOf(text), ...sizeOf(manifest), neededBytes: headBytes + utf8Bytes(text) + neededBytes(head, manifest, (name) => packs.get(name)) };
   if (head.join === undefined) return own;
   const parts = await shardsOf(store, head, { signal });
   const tokens = isTerminal(head.state) ? own.tokens : Math.max(0, ...parts.map((part) => sizeOf(part.manifest).tokens));
-  return { ...own, tokens, neededBytes: parts.reduce((sum, part) => sum + utf8Bytes(formatHead(part.head)) + neededBytes(part.head, part.manifest), own.neededBytes) };
+  return { ...own, tokens, neededBytes: parts.reduce((sum, part) => sum + utf8Bytes(formatHead(part.head)) + neededBytes(part.head, part.manifest, (name) => packs.get(`${part.index}/${name}`)), own.neededBytes) };
 }
 
 /** Those that are there. */
@@ -133,8 +136,15 @@ function sizeOf(manifest: Manifest | null): Pick<StoredContent, 'width' | 'token
   return { width: manifest?.chains.length ?? 0, tokens: Math.max(0, ...(manifest?.chains ?? []).map(({ tokens }) => tokens)) };
 }
 
-function neededBytes(head: Head, manifest: Manifest | null): number {
-  return objectsOf(head, manifest).reduce((sum, { bytes }) => sum + bytes, head.manifest?.bytes ?? 0);
+function neededBytes(head: Head, manifest: Manifest | null, packBytes: (name: string) => number | undefined): number {
+  const places = new Map(objectsOf(head, manifest).map((ref) => [placeOf(ref), ref.pack === undefined ? ref.bytes : (packBytes(placeOf(ref)) ?? 0)]));
+  return [...places.values()].reduce((sum, bytes) => sum + bytes, head.manifest?.bytes ?? 0);
+}
+
+/** Also of a shard, whose number comes first. */
+function isPack(name: string): boolean {
+  const parsed = parseName(name.replace(/^\d+\//, ''));
+  return parsed !== null && 'chain' in parsed && parsed.chain === PACK;
 }
 
 /** Of storage alone, a month: S3 charges for 2^30 bytes. */

@@ -36,7 +36,7 @@ export interface JobRecord {
 }
 
 /** What is known of a job whose spec is damaged or lost. */
-const NO_OUTLINE: SpecOutline = { spec: {}, lengths: [], model_id: '', parent: null, prompt: null };
+const NO_OUTLINE: SpecOutline = { spec: { model: '' }, lengths: [], model_id: '', parent: null, prompt: null };
 
 /** An id from outside, which is no name of a job if it cannot be one. @throws EngineError ERR_JOB_NOT_FOUND. */
 export function keyOf(tenant: string, id: string): JobKey {

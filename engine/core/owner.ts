@@ -8,14 +8,14 @@ export const NOBODY = 'nobody';
 let own: string | undefined;
 
 /**
- * `<pid>-<start>-<namespace>`: process ids are used again, so the start time belongs to the name, and another container has processes
+ * `<pid>-<start>-<namespace>`: process ids are used again, so the start time belongs to the name, and another container or machine has processes
  * of the same ids.
  */
 export function thisOwner(): string {
   return (own ??= `${process.pid}-${startOf(process.pid) ?? 0}-${namespace()}`);
 }
 
-/** `foreign`: of another container, where processes cannot be looked up; whoever asks decides by how long nothing has happened. */
+/** `foreign`: of another container or machine, or of this one before it was started anew: such processes cannot be looked up; whoever asks decides by how long nothing has happened. */
 export type OwnerState = 'alive' | 'dead' | 'foreign';
 
 export function stateOf(owner: string): OwnerState {
@@ -71,12 +71,19 @@ function runs(pid: number): boolean {
 }
 
 let space: string | undefined;
+/** Every Linux numbers its first namespace alike, and machines made from one image share a hostname: what a kernel drew when it began tells them apart. */
 function namespace(): string {
-  if (space !== undefined) return space;
   try {
-    space = /\d+/.exec(readlinkSync('/proc/self/ns/pid'))?.[0] ?? '0';
+    space ??= `${/\d+/.exec(readlinkSync('/proc/self/ns/pid'))?.[0] ?? 0}${bootNumber()}`;
   } catch {
     space = '0';
   }
   return space;
+}
+
+const BOOT_DIGITS = 15;
+/** 48 of its random bits. */
+function bootNumber(): string {
+  const id = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').replace(/[^0-9a-f]/g, '').slice(0, 12);
+  return `${Number.parseInt(id, 16)}`.padStart(BOOT_DIGITS, '0');
 }

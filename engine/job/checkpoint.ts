@@ -17,7 +17,7 @@ export interface Checkpoint extends Omit<ManifestContent, 'promptTail' | 'chains
   readonly journal: readonly ObjectRef[];
 }
 
-/** Two cuts of a chain are kept: a damaged newest one costs an interval, not the job. */
+/** Two cuts of a chain are kept: a damaged newest one costs an interval, not the job. Of one that has ended only the last, if the one before would keep a pack of what nobody needs. */
 const TAILS_KEPT = 2;
 const PROMPT_CHAIN = -1;
 
@@ -104,9 +104,15 @@ export function withCut(checkpoint: Checkpoint, report: RunReport, saved: readon
     assert(chain !== undefined, 'a save is of chains of the job');
     if (object.kind === 'segment') return void chain.segments.push(ref);
     // The same cut again, or one after going back to an older: what comes later is what counts.
-    chain.tails = [...chain.tails.filter(({ at }) => at < object.generated), { at: object.generated, object: ref }].slice(-TAILS_KEPT);
+    const before = chain.tails.filter(({ at, object: older }) => at < object.generated && (chain.finish === null || older.pack === undefined));
+    chain.tails = [...before, { at: object.generated, object: ref }].slice(-TAILS_KEPT);
   });
   return { ...checkpoint, step: report.step, promptTail, chains, journal };
+}
+
+/** Whether the next cut leaves a saved object as it is: every segment, and tails of the prompt and of chains that have ended. */
+export function lasts({ kind, chain }: Pick<SavedObject, 'kind' | 'chain'>, { chains }: RunReport, firstChain = 0): boolean {
+  return kind !== 'tail' || chain === PROMPT_CHAIN || chains[chain - firstChain]?.finish !== null;
 }
 
 /** Objects up to which the policy alone says when. */

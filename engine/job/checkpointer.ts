@@ -10,7 +10,7 @@ import type { ObjectRef } from '../kv/manifest.ts';
 import { COMMIT_INTERVAL_MS } from '../kv/take.ts';
 import type { NewObject } from '../kv/uploads.ts';
 import type { NativeRun, RunReport, SavedObject, Seal } from '../runtime/native.ts';
-import { type Checkpoint, contentOf, stretchOf, withCut } from './checkpoint.ts';
+import { type Checkpoint, contentOf, lasts, stretchOf, withCut } from './checkpoint.ts';
 import type { ShardVote } from './shard-vote.ts';
 
 /** How much work may be lost, and how much is written for it (KV.md 3). Never changes a result. */
@@ -186,12 +186,13 @@ export class Checkpointer {
     const adopted = this.#adopted;
     const elapsedMs = this.elapsedMs;
     const vote = this.#o.vote?.of(report);
+    const named = (object: SavedObject, at: RunReport): NewObject => ({ ...newObject(object), lasts: lasts(object, at, this.#o.firstChain) });
     this.#inBackground(async () => {
       let next = this.#checkpoint;
       await lease.commit({
         state,
         forget: this.#forgotten,
-        objects: [...adopted, ...(prompt?.objects ?? []).map(newObject), ...saved.map(newObject)],
+        objects: [...adopted, ...(prompt === null ? [] : prompt.objects.map((object) => named(object, prompt.report))), ...saved.map((object) => named(object, report))],
         manifest: (refs, head) => {
           const copies = new Map(adopted.map((object, i) => [nameless(object), refs[i]]));
           const base = adopted.length === 0 ? this.#checkpoint : renamed(this.#checkpoint, (ref) => copies.get(refKey(ref)) ?? ref);

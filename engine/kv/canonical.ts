@@ -55,11 +55,12 @@ export function parseCanonical(text: string, what: string): unknown {
 }
 
 /** The format that a value claims, checked before its fields are: those of a newer format are not known here. */
-export function checkFormat(value: unknown, format: string, what: string): void {
+export function checkFormat(value: unknown, formats: string | readonly string[], what: string): void {
   const claimed = typeof value === 'object' && value !== null && Object.hasOwn(value, 'format') ? (value as { readonly format: unknown }).format : null;
-  if (claimed === format) return;
+  const known = [formats].flat();
+  if (known.some((format) => claimed === format)) return;
   if (typeof claimed === 'string' && claimed.startsWith('dmskv/')) {
-    throw checkpointError('format', `${what} has format ${JSON.stringify(claimed.slice(0, 32))}; this engine reads ${format}`);
+    throw checkpointError('format', `${what} has format ${JSON.stringify(claimed.slice(0, 32))}; this engine reads ${known.join(' and ')}`);
   }
   throw checkpointError('damaged', `${what} does not say its format`);
 }

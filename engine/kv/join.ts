@@ -8,9 +8,9 @@ import { inParallel } from '../core/waiting.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import { readJob } from './create.ts';
 import { endJob } from './end.ts';
-import { FORMAT, isTerminal, type Head, type JobState } from './head.ts';
+import { isTerminal, type Head, type JobState } from './head.ts';
 import { liveHints } from './hints.ts';
-import type { Manifest, ManifestContent, Vote } from './manifest.ts';
+import { formatOf, type Manifest, type ManifestContent, type Vote } from './manifest.ts';
 import { type JobKey, shardKey, shardOf } from './names.ts';
 import { attempts, protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
 import { publishManifest } from './publish.ts';
@@ -126,7 +126,7 @@ async function swapParent(
         assert(join !== undefined, 'a sharded job stays one');
         const next = { ...base.head, version: version + 1, writeNonce, state, join: { shards: join.shards, joined } };
         if (content === null) return next;
-        manifest = { ...content, format: FORMAT, tenant: where.tenant, job: where.job, version, epoch, spec };
+        manifest = { ...content, format: formatOf(content), tenant: where.tenant, job: where.job, version, epoch, spec };
         return { ...next, manifest: await publishManifest(protocol, where, manifest, signal) };
       },
       isMine: (current) => current.writeNonce === writeNonce,

@@ -4,8 +4,8 @@ import { EngineError } from '../core/errors.ts';
 import { LIMITS } from '../core/limits.ts';
 import { linkSignals } from '../core/waiting.ts';
 import type { Body, CallOptions } from '../ports/object-store.ts';
-import { FORMAT, mayFollow, type Head, type JobState, type Ref } from './head.ts';
-import type { Manifest, ManifestContent, ObjectRef } from './manifest.ts';
+import { mayFollow, type Head, type JobState, type Ref } from './head.ts';
+import { formatOf, type Manifest, type ManifestContent, type ObjectRef } from './manifest.ts';
 import type { JobKey } from './names.ts';
 import type { Protocol } from './protocol.ts';
 import { publishManifest } from './publish.ts';
@@ -242,7 +242,7 @@ export class Lease {
 
   async #publish(content: ManifestContent, { version, epoch, spec }: Head, refs: readonly ObjectRef[], stop: AbortSignal): Promise<{ ref: Ref; content: Manifest }> {
     const { tenant, job } = this.where;
-    const manifest: Manifest = { ...content, format: FORMAT, tenant, job, version, epoch, spec };
+    const manifest: Manifest = { ...content, format: formatOf(content), tenant, job, version, epoch, spec };
     // Any other object may be gone: the fence of the last collection protects what the head named then and what is tagged since.
     const known = new Set([...refs, ...this.head.journal, ...(this.#manifest?.objects ?? [])].map(({ name }) => name));
     assert(content.objects.every(({ name }) => known.has(name)), 'a manifest names what is new or was named before');

@@ -7,6 +7,9 @@ import { FORMAT, refSchema } from './head.ts';
 import { isJobName, PACK, parseName, type JobKey, type Name, type ObjectKind } from './names.ts';
 import { checkpointError } from './reason.ts';
 
+/** What an engine reads. Only the second has packs: who knows no packs then says so, and leaves the job to others. */
+export const MANIFEST_FORMATS = [FORMAT, 'dmskv/2'] as const;
+
 const count = z.int().min(0);
 const index = z.int().min(0).max(LIMITS.MANIFEST_OBJECTS_MAX - 1);
 const id = z.string().regex(/^[A-Za-z0-9._:+-]{1,128}$/);
@@ -60,7 +63,7 @@ const voteSchema = z.strictObject({
 const packSchema = z.strictObject({ name: z.string().max(128), at: count });
 
 const manifestSchema = z.strictObject({
-  format: z.literal(FORMAT),
+  format: z.enum(MANIFEST_FORMATS),
   tenant: z.string(),
   job: z.string(),
   /** The generation tag: the version of the head that the writer had seen. */
@@ -100,6 +103,11 @@ export type ObjectRef = Manifest['objects'][number];
 /** What a committer says; the lease adds whose manifest it is. */
 export type ManifestContent = Omit<Manifest, 'format' | 'tenant' | 'job' | 'version' | 'epoch' | 'spec'>;
 
+/** The oldest that can say this. */
+export function formatOf({ objects }: Pick<ManifestContent, 'objects'>): Manifest['format'] {
+  return MANIFEST_FORMATS[objects.some(({ pack }) => pack !== undefined) ? 1 : 0];
+}
+
 /** What the object's bytes are called in the store. */
 export function placeOf({ name: own, pack }: Pick<ObjectRef, 'name' | 'pack'>): string {
   return pack?.name ?? own;
@@ -111,7 +119,7 @@ export function placeOf({ name: own, pack }: Pick<ObjectRef, 'name' | 'pack'>): 
  */
 export function parseManifest(text: string, where: JobKey): Manifest {
   const value = parseCanonical(text, 'the manifest');
-  checkFormat(value, FORMAT, 'the manifest');
+  checkFormat(value, MANIFEST_FORMATS, 'the manifest');
   const parsed = manifestSchema.safeParse(value);
   if (!parsed.success) throw checkpointError('damaged', `the manifest's ${parsed.error.issues[0]?.path.join('.') ?? ''} is out of bounds`);
   if (parsed.data.tenant !== where.tenant || parsed.data.job !== where.job) throw checkpointError('identity', 'the manifest is that of another job');
@@ -135,6 +143,7 @@ export function manifestProblem(manifest: Manifest): string | null {
   ];
   if (names.some((parsed) => parsed !== null && 'chain' in parsed && parsed.chain === PACK)) return 'lists a pack as an object';
   if (objects.some(({ pack }, i) => pack !== undefined && !isPackOf(pack.name, names[i], manifest.version))) return 'has an object in what is no pack of its kind';
+  if (manifest.format !== formatOf(manifest)) return 'is not of the format that it says';
   const used = new Set<number>();
   for (const [kind, indices] of uses) {
     for (const i of indices) {

@@ -7,7 +7,7 @@ import { EngineError } from '../core/errors.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import { type Collected, collectGarbage } from './gc.ts';
 import { type Head, isTerminal } from './head.ts';
-import type { Manifest } from './manifest.ts';
+import { formatOf, type Manifest } from './manifest.ts';
 import { shardKey, type JobKey } from './names.ts';
 import { protocolOf, type Protocol, type ProtocolOptions } from './protocol.ts';
 import { publishManifest } from './publish.ts';
@@ -57,6 +57,7 @@ async function trimmedManifest({ store, digestKey }: Protocol, where: JobKey, he
   const kept = manifest.journal.map((i) => manifest.objects[i]).filter((object) => object !== undefined);
   return {
     ...manifest,
+    format: formatOf({ objects: kept }),
     version: head.version,
     promptTail: null,
     chains: manifest.chains.map((chain) => ({ ...chain, segments: [], tails: [] })),

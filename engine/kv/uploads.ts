@@ -35,6 +35,8 @@ export interface NewObject extends Omit<ObjectName, 'version' | 'epoch'> {
   readonly digest: string;
   /** The job whose data key sealed it; this one if not given. */
   readonly origin?: string | undefined;
+  /** What comes after does not replace it: apart from what is soon garbage, which it would keep. */
+  readonly lasts?: boolean | undefined;
 }
 
 /** One key of the store and what lies there: an object, or several in a pack. */
@@ -98,7 +100,7 @@ function parcelsOf(objects: readonly NewObject[]): readonly (readonly Part[])[] 
     const isOfPack = 'copyOf' in object.body && object.body.at !== undefined;
     const isSmall = !('copyOf' in object.body) && object.kind !== 'journal' && object.bytes <= PACKED_BYTES_MAX;
     // A pack is copied once, whoever of it is wanted.
-    const group = 'copyOf' in object.body ? `copy ${object.body.copyOf}` : object.kind;
+    const group = 'copyOf' in object.body ? `copy ${object.body.copyOf}` : `${object.kind} ${object.lasts === true}`;
     const last = isOfPack || isSmall ? packs.get(group) : undefined;
     const end = last?.reduce((sum, part) => sum + part.object.bytes, 0) ?? 0;
     if (last !== undefined && (isOfPack || end + object.bytes <= PACK_BYTES_MAX)) {

@@ -104,7 +104,7 @@ export class Worker implements LiveFeed {
     });
     const throughput = this.#throughput = new Throughput(clock);
     const speeds = this.#speeds = new Speeds(clock);
-    this.#reconciler = new Reconciler({ store, queue, clock, say, outbox: endings, runs: (where) => this.#handler.has(where) });
+    this.#reconciler = new Reconciler({ store, queue, clock, say, outbox: endings, runs: (where) => this.#handler.slots.has(where) });
     this.#handler = new Handler({
       store, queue, models, policy, threads, clock, live, throughput, speeds, say, endings,
       prompts: options.prompts,
@@ -128,7 +128,7 @@ export class Worker implements LiveFeed {
 
   /** Has models loaded before they are asked for. @throws EngineError ERR_MODEL_NOT_FOUND and others of models; ERR_MEMORY; ERR_CANCELLED. */
   async warm(names: readonly string[], options: CallOptions = {}): Promise<void> {
-    await this.#handler.warm(names, options);
+    await this.#handler.slots.warm(names, options);
   }
 
   /** One message that came in another way than by asking the queue, and until when: as an invocation does. It is settled with the queue as any other. */
@@ -156,12 +156,12 @@ export class Worker implements LiveFeed {
 
   /** The job was ended or taken from outside: if it runs here it stops within a step, and the worker goes on with the next. */
   interrupt(where: JobKey): void {
-    this.#handler.interrupt(where);
+    this.#handler.slots.interrupt(where);
   }
 
   /** If the job runs here: as `interrupt`, and it resolves when what the job has is committed; nobody goes on with it. @throws EngineError ERR_CANCELLED. */
   async letGo(where: JobKey, options: CallOptions = {}): Promise<void> {
-    await this.#handler.letGo(where, options);
+    await this.#handler.slots.letGo(where, options);
   }
 
   get state(): 'starting' | 'ready' | 'draining' {
@@ -171,7 +171,7 @@ export class Worker implements LiveFeed {
 
   /** Slices that run now. */
   get running(): number {
-    return this.#handler.running;
+    return this.#handler.slots.running;
   }
 
   /** Of a job with so many chains, all of them together, on this model (`countdown@cr8`); null: it has neither run nor been probed yet. */
@@ -186,7 +186,7 @@ export class Worker implements LiveFeed {
 
   /** Of the memory that KV may take, the part that jobs here have, 0 to 1: what admission counts with; above 1 is more than there is. */
   get memoryPressure(): number {
-    return this.#handler.memoryPressure;
+    return this.#handler.slots.memoryPressure;
   }
 
   report(where: JobKey): ReturnType<LiveFeed['report']> {
@@ -238,7 +238,7 @@ export class Worker implements LiveFeed {
     for (const name of models) {
       try {
         while (!signal.aborted) {
-          const probed = await this.#handler.probe(name, signal);
+          const probed = await this.#handler.slots.probe(name, signal);
           if (probed !== null) {
             await this.#tell(probed.model, { tokensPerSecond: probed.pace.wide, one: probed.pace.one, basis: 'probe' }, signal);
             break;

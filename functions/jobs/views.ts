@@ -32,7 +32,7 @@ export const jobSchema = z.object({
   id: z.string(),
   state: z.enum(states),
   status: z.enum(statuses).openapi({ description: 'The state in OpenAI\'s words.' }),
-  model: z.string(),
+  model: z.string().openapi({ description: 'Empty: what was asked is damaged or lost.' }),
   created_at: z.int().openapi({ description: 'Unix time, seconds.' }),
   slice: z.int(),
   epoch: z.int(),

@@ -36,9 +36,9 @@ export interface Kept {
   /** Of the release before, for its way back. */
   previous?: string;
   /** Of what the workers run. */
-  identity?: Identity;
+  identity?: Omit<Identity, 'formats'> & Partial<Pick<Identity, 'formats'>>;
   /** Of the engine in each image that was deployed, by its digest: a way back is decided by what it goes back to. */
-  engines?: Record<string, Pick<Identity, 'numericsId' | 'layoutId'>>;
+  engines?: Record<string, Pick<Identity, 'numericsId' | 'layoutId'> & Partial<Pick<Identity, 'formats'>>>;
 }
 
 export class Context {

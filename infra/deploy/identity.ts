@@ -17,7 +17,7 @@ export async function localIdentity({ options: { config } }: Pick<Context, 'opti
     const found = config.models.flatMap((model) => variantsOf(model)).map((variant, i) => identityOf(variant, store, `probe-${i}`));
     const [first] = found;
     if (first === undefined) throw new Error('The stage has no model.');
-    return { numericsId: first.numericsId, layoutId: first.layoutId, modelIds: [...new Set(found.map(({ modelId }) => modelId))] };
+    return { numericsId: first.numericsId, layoutId: first.layoutId, modelIds: [...new Set(found.map(({ modelId }) => modelId))], formats: first.formats };
   } finally {
     rmSync(store, { recursive: true, force: true });
   }
@@ -29,10 +29,17 @@ function variantsOf(model: string): readonly string[] {
   return variants.length === 0 ? [model] : variants;
 }
 
-function identityOf(model: string, store: string, job: string): { readonly numericsId: string; readonly layoutId: string; readonly modelId: string } {
+interface Probed {
+  readonly numericsId: string;
+  readonly layoutId: string;
+  readonly modelId: string;
+  readonly formats: readonly string[];
+}
+
+function identityOf(model: string, store: string, job: string): Probed {
   ruminate(['run', '1', '--model', model, '--length', '1', '--store', store, '--job', job, '--json']);
-  const { manifest } = JSON.parse(ruminate(['checkpoint', 'inspect', job, '--store', store, '--json'])) as { readonly manifest: { readonly numericsId: string; readonly layoutId: string; readonly modelId: string } };
-  return manifest;
+  const { manifest, reads } = JSON.parse(ruminate(['checkpoint', 'inspect', job, '--store', store, '--json'])) as { readonly manifest: Omit<Probed, 'formats'>; readonly reads: readonly string[] };
+  return { ...manifest, formats: reads };
 }
 
 function ruminate(args: readonly string[]): string {

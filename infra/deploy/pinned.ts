@@ -13,7 +13,7 @@ export async function pinnedIn(client: S3Client, bucket: string, prefix: string)
   const flush = async () => {
     for (const pin of await Promise.all(batch.map((key) => pinOf(client, bucket, prefix, key)))) {
       if (pin === null) continue;
-      const name = `${pin.numericsId} ${pin.layoutId} ${pin.modelId}`;
+      const name = `${pin.numericsId} ${pin.layoutId} ${pin.modelId} ${pin.format}`;
       found.set(name, { ...pin, jobs: (found.get(name)?.jobs ?? 0) + 1 });
     }
     batch = [];
@@ -35,9 +35,9 @@ async function pinOf(client: S3Client, bucket: string, prefix: string, marker: s
   const manifest = (await jsonAt(client, bucket, `${at}/${head.manifest.name}`)) as Record<string, unknown> | null;
   // Replaced between the two reads: whoever did that is alive, and the next look sees it.
   if (manifest === null) return null;
-  const { numericsId, layoutId, modelId } = manifest;
-  if (typeof numericsId !== 'string' || typeof layoutId !== 'string' || typeof modelId !== 'string') throw new Error(`${at}/${head.manifest.name} says of no engine that it is its own.`);
-  return { numericsId, layoutId, modelId, jobs: 1 };
+  const { numericsId, layoutId, modelId, format } = manifest;
+  if (typeof numericsId !== 'string' || typeof layoutId !== 'string' || typeof modelId !== 'string' || typeof format !== 'string') throw new Error(`${at}/${head.manifest.name} says of no engine that it is its own.`);
+  return { numericsId, layoutId, modelId, format, jobs: 1 };
 }
 
 async function* keysUnder(client: S3Client, Bucket: string, Prefix: string): AsyncIterable<string> {

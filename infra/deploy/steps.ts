@@ -13,7 +13,7 @@ import { drain } from './drain.ts';
 import { localIdentity } from './identity.ts';
 import { pinnedIn } from './pinned.ts';
 import { preflight } from './preflight.ts';
-import { type Identity, mayShareQueue, rolloutOf, sentenceOf } from './rollout.ts';
+import { FIRST_FORMATS, type Identity, mayShareQueue, rolloutOf, sentenceOf } from './rollout.ts';
 import { smoke } from './smoke.ts';
 
 export interface Step {
@@ -70,8 +70,8 @@ export const STEPS: readonly Step[] = [
       await context.run(context.cdk('deploy', '--all', '--require-approval', 'never', ...await parameters(context)));
       if (context.options.canary || context.options.dryRun) return;
       const identity = await identityOf(context);
-      const { numericsId, layoutId } = identity;
-      context.keep({ identity, engines: { ...context.kept.engines, [context.options.image ?? context.kept.image ?? '']: { numericsId, layoutId } } });
+      const { numericsId, layoutId, formats } = identity;
+      context.keep({ identity, engines: { ...context.kept.engines, [context.options.image ?? context.kept.image ?? '']: { numericsId, layoutId, formats } } });
     },
   },
   {
@@ -134,7 +134,7 @@ async function release(context: Context): Promise<void> {
   if (context.options.canary) {
     const { identity } = context.kept;
     const next = await identityOf(context);
-    if (identity !== undefined && !mayShareQueue(identity, next)) throw new Error('A canary takes from the queue of the others, and could not go on with what they park, or they with what it parks: deploy without one.');
+    if (identity !== undefined && !mayShareQueue({ formats: FIRST_FORMATS, ...identity }, next)) throw new Error('A canary takes from the queue of the others, and could not go on with what they park, or they with what it parks: deploy without one.');
   }
   const jobs = pinned.reduce((sum, one) => sum + one.jobs, 0);
   if (jobs === 0) return context.say('  no job has begun and not ended: workers may be exchanged at once');
@@ -152,7 +152,7 @@ async function release(context: Context): Promise<void> {
 async function identityOf(context: Context): Promise<Identity> {
   const { kept, options } = context;
   const engine = kept.engines?.[options.image ?? kept.image ?? ''];
-  return (context.next ??= { ...await localIdentity(context), ...engine });
+  return (context.next ??= { ...await localIdentity(context), ...(engine === undefined ? {} : { formats: FIRST_FORMATS, ...engine }) });
 }
 
 /** What CloudFormation cannot know: which image, and which version of the keys. */

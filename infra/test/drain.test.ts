@@ -76,7 +76,7 @@ describe.skipIf(!canRun)('workers that could not go on with what is parked', () 
     await once(running, 'close');
     const [pin] = (await look()) as [Pinned];
     expect(pin.jobs).toBe(1);
-    const own: Identity = { numericsId: pin.numericsId, layoutId: pin.layoutId, modelIds: [pin.modelId] };
+    const own: Identity = { numericsId: pin.numericsId, layoutId: pin.layoutId, modelIds: [pin.modelId], formats: [pin.format] };
     const next: Identity = { ...own, numericsId: 'another' };
 
     // Who could go on with it waits for nobody.
@@ -107,6 +107,6 @@ describe.skipIf(!canRun)('workers that could not go on with what is parked', () 
 
   test('are not waited for where there is no stack yet', async ({ skip }) => {
     if (moto === null) skip();
-    await expect(drain({ clients: { stacks } as never, stackName: (part) => `Ruminate-none-${part}`, say: (line) => void said.push(line), signal: new AbortController().signal, options: { stage: 'none' } as never }, { to: { numericsId: '', layoutId: '', modelIds: [] }, look: async () => [], deadlineMs: 1_000 })).resolves.toBeUndefined();
+    await expect(drain({ clients: { stacks } as never, stackName: (part) => `Ruminate-none-${part}`, say: (line) => void said.push(line), signal: new AbortController().signal, options: { stage: 'none' } as never }, { to: { numericsId: '', layoutId: '', modelIds: [], formats: [] }, look: async () => [], deadlineMs: 1_000 })).resolves.toBeUndefined();
   });
 });

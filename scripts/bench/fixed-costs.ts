@@ -2,7 +2,9 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 
+import { WholePlatform } from '../../test/helpers/whole-platform.ts';
 import { ROOT } from './conditions.ts';
 import { FrontProcess } from './front-process.ts';
 import { median } from './statistics.ts';
@@ -17,6 +19,13 @@ export interface FixedCosts {
   readonly prompt_tokens: number;
   readonly steps: number;
   readonly kv_reads: number;
+}
+
+/** Calls of the store, as S3 counts them. */
+export interface Calls {
+  /** Written, copied or listed. */
+  readonly puts: number;
+  readonly gets: number;
 }
 
 interface Usage {
@@ -45,6 +54,25 @@ export async function measureFixed({ jobs, rounds }: { readonly jobs: number; re
   }
   if (usage === null) throw new Error('nothing was measured');
   return { job_ms: median(whole), slice_ms: median(slices), prompt_tokens: usage.prompt_tokens, steps: usage.completion_tokens, kv_reads: usage.kv_reads };
+}
+
+/** Of one such job from its making to its end, in one slice: of the platform and the worker that have it. */
+export async function countCalls(): Promise<Calls> {
+  await using platform = new WholePlatform();
+  const me = { tenant: 'bench' };
+  const { vote: _, ...job } = tiny(1);
+  const run = async (seed: bigint): Promise<Calls> => {
+    const from = platform.store.log.length;
+    const { id } = await platform.submit({ ...job, priority: 'interactive', vote: 'none', seed, sampling: { logit_bias: [[2, -100]] } }, me);
+    // The marker is the last to go.
+    while ([...platform.store.snapshot().keys()].some((key) => key.startsWith('live/') && key.endsWith(`/${id}`))) await sleep(10);
+    const kinds = platform.store.log.slice(from).map(({ kind }) => kind);
+    const of = (...some: readonly string[]) => kinds.filter((kind) => some.includes(kind)).length;
+    return { puts: of('put', 'copy', 'list'), gets: of('get', 'head') };
+  };
+  // The first has what a new store and a new worker ask for once.
+  await run(1n);
+  return await run(2n);
 }
 
 /** All wait before the worker starts; counted from when it has its model. */

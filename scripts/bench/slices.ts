@@ -18,7 +18,7 @@ import { resumeStored, runStored } from '../../engine/job/stored.ts';
 import { readJob } from '../../engine/kv/create.ts';
 import type { Measured, MeasuredVariant } from '../simulate/measured.ts';
 import { fit } from './fit.ts';
-import { measureFixed } from './fixed-costs.ts';
+import { countCalls, measureFixed } from './fixed-costs.ts';
 import { median } from './statistics.ts';
 import { WorkerProcess } from './worker-process.ts';
 
@@ -69,13 +69,14 @@ export async function measureSlices({ widths, lengths, rounds, jobs }: SlicesPla
   const checkpoints = await measureCheckpoints(session, specOf, { widths, lengths }, signal);
   say('checkpoints');
   const fixed = await measureFixed({ jobs, rounds }, say, signal);
+  const calls = await countCalls();
   const starts: number[] = [];
   for (let round = 0; round < Math.max(1, rounds); round++) starts.push(await startOfWorker(signal));
   // The rest of what was measured is counted by itself: steps and prompts by chains and tokens, checkpoints by their bytes. Tiny jobs have hardly any of these.
   const engineMs = fixed.prompt_tokens * prefillTokenMs + fixed.steps * (stepMs + tokenMs) + readMs * fixed.kv_reads;
   return {
     bench: 'slices', step_ms: stepMs, token_ms: tokenMs, read_ms: readMs, prefill_token_ms: prefillTokenMs, ...checkpoints,
-    job_ms: Math.max(0, fixed.job_ms - engineMs), handover_ms: Math.max(0, fixed.slice_ms), start_ms: Math.round(median(starts)), variants,
+    job_ms: Math.max(0, fixed.job_ms - engineMs), handover_ms: Math.max(0, fixed.slice_ms), job_puts: calls.puts, job_gets: calls.gets, start_ms: Math.round(median(starts)), variants,
   };
 }
 

@@ -67,7 +67,9 @@ const FULL_MS = 15_000;
 const SCALE_MS = 60_000;
 /** Between two looks at how long a step takes. */
 const QUANTUM_STEPS = 32;
-const PUTS_A_COMMIT = 3;
+/** Segments and tails, in packs, a journal, the manifest and the head. */
+const PUTS_A_COMMIT = 5;
+const PUTS_A_TAKE = 1;
 const RETENTION_MONTHS = 7 / 30;
 const MODEL = 'simulated';
 /** A trace that is not through after so many times its length never will be. */
@@ -206,7 +208,8 @@ class Fleet {
     const { times } = this.#o;
     const resumes = job.committed > 0;
     const delayMs = resumes ? times.resumeMs(times.checkpointBytes(job.arrival, job.committed)) : times.prefillMs(job.arrival);
-    if (resumes) this.#sum.gets += PUTS_A_COMMIT;
+    this.#sum.gets += resumes ? PUTS_A_COMMIT : 0;
+    this.#sum.puts += resumes ? PUTS_A_TAKE : 0;
     machine.keptMs = Math.max(machine.keptMs, this.#nowMs) + times.fixedMs(resumes);
     job.state = 'running';
     job.step = job.committed;
@@ -255,7 +258,9 @@ class Fleet {
     job.doneMs = this.#nowMs;
     this.#left--;
     machine.throughput.retire(MODEL, arrival.length * arrival.width - tokensAt(arrival, arrival.steps));
-    this.#sum.puts += PUTS_A_COMMIT;
+    const { puts, gets } = this.#o.times.callsAJob;
+    this.#sum.puts += puts;
+    this.#sum.gets += gets;
     if (this.#policy.checkpoints) this.#sum.keptBytes += this.#o.times.checkpointBytes(arrival, arrival.steps);
     this.#leave(machine, run);
     await this.#queue.remove(run.receipt);

@@ -56,6 +56,10 @@ export class Times {
     return isHandover ? this.#measured.handover_ms : this.#measured.job_ms;
   }
 
+  get callsAJob(): { readonly puts: number; readonly gets: number } {
+    return { puts: this.#measured.job_puts, gets: this.#measured.job_gets };
+  }
+
   get startMs(): number {
     return this.#measured.start_ms;
   }

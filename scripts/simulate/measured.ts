@@ -26,6 +26,9 @@ export interface Measured {
   readonly job_ms: number;
   /** Of each slice after its first: the same of a hand-over, from saving to the next slice's first step, beside the bytes. */
   readonly handover_ms: number;
+  /** Calls of the store of one job in one slice, from its making to its end: those that S3 counts as writes (listings too), and reads. */
+  readonly job_puts: number;
+  readonly job_gets: number;
   /** Of a worker's process, its model included. */
   readonly start_ms: number;
   readonly variants: Readonly<Record<string, MeasuredVariant>>;
@@ -35,7 +38,7 @@ export interface Measured {
 /** @throws Error that says what is missing. */
 export function readMeasured(file: string): Measured {
   const value = JSON.parse(readFileSync(file, 'utf8')) as Partial<Measured>;
-  const numbers = ['step_ms', 'token_ms', 'read_ms', 'prefill_token_ms', 'checkpoint_chain_bytes', 'checkpoint_live_token_bytes', 'save_byte_ms', 'resume_byte_ms', 'job_ms', 'handover_ms', 'start_ms'] as const;
+  const numbers = ['step_ms', 'token_ms', 'read_ms', 'prefill_token_ms', 'checkpoint_chain_bytes', 'checkpoint_live_token_bytes', 'save_byte_ms', 'resume_byte_ms', 'job_ms', 'handover_ms', 'job_puts', 'job_gets', 'start_ms'] as const;
   for (const name of numbers) if (typeof value[name] !== 'number' || !(value[name] >= 0)) throw new Error(`${file}: ${name} is no number, 0 or more; it is the output of \`npm run bench -- slices\``);
   if (value.variants?.dense === undefined || value.variants.cr8 === undefined || value.conditions === undefined) throw new Error(`${file}: it has no variants dense and cr8, or does not say under what conditions it was measured`);
   return value as Measured;

@@ -89,8 +89,8 @@ test('a checkpoint that another engine or processor computed goes on, and says t
 
 test('a head or manifest of a newer format is refused as such, and not touched', async () => {
   const newer = await copyOf(store);
-  await newer.put(HEAD_KEY, [Buffer.from('{"format":"dmskv/2","chains":{"of":"another shape"}}')]);
-  for (const changed of [newer, await withManifest((manifest) => ({ ...manifest, format: 'dmskv/2' }))]) {
+  await newer.put(HEAD_KEY, [Buffer.from('{"format":"dmskv/3","chains":{"of":"another shape"}}')]);
+  for (const changed of [newer, await withManifest((manifest) => ({ ...manifest, format: 'dmskv/3' }))]) {
     const before = contents(changed);
     expect(await errorOf(resume({ store: changed }))).toMatchObject(refused('format'));
     expect(contents(changed)).toEqual(before);

@@ -3,6 +3,7 @@ import { request } from 'node:http';
 import { connect } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
+import { assemble } from '../../functions/assemble.ts';
 import { HTTP_LIMITS } from '../../functions/limits.ts';
 import { type HttpApi, startApi } from '../helpers/http-api.ts';
 
@@ -183,6 +184,9 @@ describe('operation', () => {
     const checks = await Promise.all(['/health/live', '/health/startup', '/health/ready', '/health', '/v2/health/live', '/v2/health/ready'].map(async (path) => (await api.get(path)).status));
     expect(checks).toEqual([200, 200, 503, 503, 200, 503]);
     expect(await (await api.get('/health/ready')).json()).toMatchObject({ state: 'ready', store: 'unreachable' });
+    // A function that asks nothing of it is ready without.
+    const asksNothing = assemble({ platform: api.platform, auth: null, log: { info: () => undefined, warn: () => undefined, error: () => undefined }, asksStore: false }, () => undefined);
+    expect((await asksNothing.request('/health/ready')).status).toBe(200);
     there.mockRestore();
     expect(await (await api.get('/health/ready')).json()).toMatchObject({ state: 'ready', store: 'reachable' });
   });

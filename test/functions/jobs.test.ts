@@ -71,7 +71,7 @@ describe.each(['damaged', 'lost'])('a job whose spec is %s', (how) => {
     const { id } = await submit({ ...GREEDY, budget: { width: 1, length: 3 } });
     expect((await ended(id)).state).toBe('done');
     await spoil(id);
-    expect(await json<Job>(api.get(`/v1/jobs/${id}`))).toMatchObject({ id, state: 'done', status: 'completed', chains: [{ tokens: 3 }] });
+    expect(await json<Job>(api.get(`/v1/jobs/${id}`))).toMatchObject({ id, state: 'done', status: 'completed', model: '', chains: [{ tokens: 3 }] });
     expect(await json<{ data: Job[] }>(api.get('/v1/jobs')).then(({ data }) => data.find((job) => job.id === id))).toMatchObject({ state: 'done' });
     for (const path of [`/v1/jobs/${id}/result`, `/v1/responses/resp_${id}`, `/v1/responses/resp_${id}/input_items`]) expect(await refusal(api.get(path)), path).toEqual(GONE);
     expect(await follow(id), 'a stream has begun by then').toMatchObject([{ event: 'error', data: GONE }]);

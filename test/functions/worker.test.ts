@@ -161,6 +161,12 @@ test('what it says of jobs is lines of JSON on the console, from its level on', 
   expect(written.map((line) => JSON.parse(line) as object)).toEqual([expect.objectContaining({ level: 'warn', ...whereIs('sums'), code: 'ERR_STORE', fault: 'gone', delayMs: 2_000, msg: 'slice failed' })]);
 });
 
+test('an event of something else than its queue is refused in a sentence', async () => {
+  const bench = new Bench();
+  const handle = workerFunction({ store: bench.store, queue: {} as SqsQueue, graceMs: 1 });
+  for (const event of [{}, null, { source: 'aws.events', detail: {} }]) await expect(handle(event as never, AMPLE)).rejects.toMatchObject({ code: 'ERR_OPTION', message: expect.stringContaining('event source mapping') as unknown });
+});
+
 test('a function that is not configured says everything that is wrong, at every invocation', async () => {
   for (let i = 0; i < 2; i++) await expect(handler({ Records: [] }, AMPLE)).rejects.toMatchObject({ code: 'ERR_OPTION', message: expect.stringContaining('RUMINATE_STORE') as unknown });
 });

@@ -3,6 +3,7 @@ import { beforeEach, describe, expect, test } from 'vitest';
 
 import { seededRandom } from '../../engine/adapters/memory-faults.ts';
 import { MemoryStore } from '../../engine/adapters/memory.ts';
+import { LIMITS } from '../../engine/core/limits.ts';
 import { EngineError } from '../../engine/core/errors.ts';
 import { sha256 } from '../../engine/kv/canonical.ts';
 import { createJob, readJob } from '../../engine/kv/create.ts';
@@ -16,6 +17,8 @@ import { commitSteps, content, createdJob, HEAD_KEY, headOf, options, SPEC, step
 
 const PREFIX = 'kv/acme/sums/';
 const REASON = /^(damaged|truncated|layout|model|numerics|numerics_drift|format|missing|identity): ./;
+
+const PACK = { name: `s/0/1-w-0-${'0'.repeat(16)}.seg`, at: 0 };
 
 let store: MemoryStore;
 let head: Head;
@@ -174,8 +177,21 @@ describe('a manifest', () => {
   const chain = (more: object) => changed({ chains: [{ ...manifest.chains[0], ...more }] });
   const firstObject = (more: object) => changed({ objects: manifest.objects.map((object, i) => (i === 0 ? { ...object, ...more } : object)) });
 
+  /** The first object is a segment. */
+  const inPack = (more: object, format = 'dmskv/2') => changed({ format, objects: manifest.objects.map((object, i) => (i === 0 ? { ...object, ...more } : object)) });
+
   test.each<[string, Reason, () => string]>([
-    ['of the next format', 'format', () => changed({ format: 'dmskv/2' })],
+    ['of the next format', 'format', () => changed({ format: 'dmskv/3' })],
+    ['of the format with packs and without one', 'damaged', () => changed({ format: 'dmskv/2' })],
+    ['of the format without packs and with one', 'damaged', () => inPack({ pack: PACK }, 'dmskv/1')],
+    ['with a place below zero', 'damaged', () => inPack({ pack: { ...PACK, at: -1 } })],
+    ['with a place at 2^53', 'damaged', () => inPack({ pack: { ...PACK, at: 2 ** 53 } })],
+    ['with a pack that has a key more', 'damaged', () => inPack({ pack: { ...PACK, more: 1 } })],
+    ['with a pack of another kind', 'damaged', () => inPack({ pack: { ...PACK, name: `t/0/1-w-${'0'.repeat(16)}.tail` } })],
+    ['with a pack that is an object', 'damaged', () => inPack({ pack: { ...PACK, name: `s/0/1-0-0-${'0'.repeat(16)}.seg` } })],
+    ['with a pack that climbs', 'damaged', () => inPack({ pack: { ...PACK, name: `../other/${PACK.name}` } })],
+    ['with a pack of a newer generation', 'damaged', () => inPack({ pack: { ...PACK, name: PACK.name.replace(/^s\/\d+/, 's/99') } })],
+    ['with a pack for an object', 'damaged', () => inPack({ name: PACK.name }, 'dmskv/1')],
     ['of another job', 'identity', () => changed({ job: 'other' })],
     ['of another tenant', 'identity', () => changed({ tenant: 'other' })],
     ['of another spec', 'damaged', () => changed({ spec: 'a'.repeat(64) })],
@@ -210,7 +226,10 @@ describe('a manifest', () => {
   });
 
   test('larger than its bound is refused before it is read', async () => {
-    expect(await manifestRefusal(changed({ ended: 'x'.repeat(9 << 20) }))).toBe('damaged');
+    const bytes = changed({ ended: 'x'.repeat(LIMITS.MANIFEST_BYTES_MAX) });
+    const before = store.log.length;
+    expect(await manifestRefusal(bytes)).toBe('damaged');
+    expect(store.log.slice(before).filter(({ kind, key }) => kind === 'get' && key.startsWith(`${PREFIX}m/`))).toEqual([]);
   });
 
   test('of another job\'s folder is refused, though every digest fits', async () => {

@@ -143,6 +143,21 @@ describe('a pack', () => {
   });
 });
 
+test('what lasts is in no pack with what the next cut replaces', async () => {
+  const store = new MemoryStore();
+  const lease = await taken(store);
+  const { objects } = await committed(lease, 1, [0, 1, 2, 3, 4, 5, 6, 7].map((chain) => ({ ...tail(chain, 1), lasts: chain % 2 === 0 })));
+  const places = objects.map(({ pack }) => pack?.name);
+  expect(new Set(places).size).toBe(2);
+  expect(places.filter((_, i) => i % 2 === 0)).toEqual(Array.from({ length: 4 }, () => places[0]));
+});
+
+test('a manifest says the second format if it has a pack, and only then: an engine that knows none leaves the job to others', async () => {
+  const lease = await taken(new MemoryStore());
+  expect((await committed(lease, 1)).format).toBe('dmskv/2');
+  expect((await committed(lease, 2, [tail(0, 2)])).format).toBe('dmskv/1');
+});
+
 test('a manifest that lists a pack as an object, or an object in what is no pack of its kind and of its time, is damaged', async () => {
   const manifest = await committed(await taken(new MemoryStore()), 1);
   expect(manifestProblem(manifest)).toBeNull();

@@ -2,6 +2,7 @@
 import path from 'node:path';
 import { describe, expect, test } from 'vitest';
 
+import { PRICES } from '../../engine/core/prices.ts';
 import { fit } from '../../scripts/bench/fit.ts';
 import { type Policy, type Setting, simulate } from '../../scripts/simulate/fleet.ts';
 import { Times } from '../../scripts/simulate/machine.ts';
@@ -10,7 +11,7 @@ import { parseTrace, synthetic } from '../../scripts/simulate/trace.ts';
 import { ROOT } from '../helpers/setup.ts';
 
 /** Whatever was measured last, jobs here take minutes. */
-const measured = { ...readMeasured(path.join(ROOT, 'scripts', 'simulate', 'measured.json')), step_ms: 0, token_ms: 0.05, read_ms: 0.000_5, prefill_token_ms: 0.25, save_byte_ms: 0.000_03, resume_byte_ms: 0.000_02, job_ms: 30, handover_ms: 600, start_ms: 2_400 };
+const measured = { ...readMeasured(path.join(ROOT, 'scripts', 'simulate', 'measured.json')), step_ms: 0, token_ms: 0.05, read_ms: 0.000_5, prefill_token_ms: 0.25, save_byte_ms: 0.000_03, resume_byte_ms: 0.000_02, job_ms: 30, handover_ms: 600, job_puts: 14, job_gets: 7, start_ms: 2_400 };
 const DENSE = new Times(measured, 'dense', { slower: 1_000, larger: 72 });
 const ARRIVALS = synthetic({ seed: 3, hours: 2, jobsAnHour: 6, bursts: 1, tenants: 3, length: 400, width: 4, batchShare: 0.3 });
 const SETTING: Setting = {
@@ -53,6 +54,10 @@ describe('a fleet', () => {
     const [free, paid] = [await endsAfter({ job_ms: 0, handover_ms: 0 }, jobs), await endsAfter({ job_ms: 10_000, handover_ms: 0 }, jobs)];
     // The slots are as many as the jobs: only the thread that keeps the books is one.
     expect(paid.latency_s.p99 - free.latency_s.p99).toBeCloseTo(80, 0);
+    // Calls of the store cost what they cost however short a job is.
+    const calls = jobs.length * (14 * PRICES.s3.put + 7 * PRICES.s3.get + 3 * PRICES.sqs.request);
+    expect(free.storage_usd).toBeCloseTo(calls, 4);
+    expect(calls).toBeGreaterThan(0.000_5);
     const long = [{ ...(jobs[0] as (typeof jobs)[number]), length: 400, ends: [400], steps: 400 }];
     const [whole, cut] = [await endsAfter({ job_ms: 0, handover_ms: 7_000 }, long), await endsAfter({ job_ms: 0, handover_ms: 7_000 }, long, 5_000)];
     expect(cut.slices).toBeGreaterThan(2);

@@ -85,6 +85,39 @@ describe('faults', () => {
     expect(await readLive(bench.store, where).catch(codeOf), 'whoever asks for it is told').toMatchObject({ head: { state: 'poisoned', strikes: 0 } });
   });
 
+  test('a message that only waited counts as none that failed: it is no dead letter, and one unreadable answer after it poisons nothing', async () => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    await bench.submit('sums', SHORT);
+    const counts: number[] = [];
+    const waiting = bench.worker({ reconcileMs: 1e9, begins: false, queue: through(bench.queue, { receive: async (options) => {
+      const received = await bench.queue.receive(options);
+      counts.push(...received.map((each) => each.received));
+      return received;
+    } }) });
+    while (counts.length < 12) {
+      clock.advance(30_000);
+      await clock.settle();
+    }
+    await waiting.drain({ deadlineMs: 60_000 });
+    expect(new Set(counts)).toEqual(new Set([1]));
+    let isLost = true;
+    const get: ObjectStore['get'] = async (key, options) => {
+      const found = await bench.store.get(key, options);
+      // The walk reads it, too.
+      if (!isLost || !key.includes('/spec-') || !bench.kinds('sums').includes('started')) return found;
+      isLost = false;
+      return found === null ? null : { ...found, bytes: 2, chunks: [Buffer.from('{}')] };
+    };
+    bench.worker({ store: through(bench.store as ObjectStore, { get }), reconcileMs: 1e9 });
+    while (!bench.kinds('sums').includes('ended')) {
+      clock.advance(1_000);
+      await clock.settle();
+    }
+    expect(isLost).toBe(false);
+    expect(bench.kinds('sums').filter((kind) => kind === 'failed' || kind === 'poisoned')).toEqual(['failed']);
+  });
+
   test('a shard whose spec is damaged for good ends its job as poisoned, and the others with it', async () => {
     const clock = new ManualClock();
     await using bench = new Bench(clock);
