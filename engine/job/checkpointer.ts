@@ -186,12 +186,13 @@ export class Checkpointer {
     const adopted = this.#adopted;
     const elapsedMs = this.elapsedMs;
     const vote = this.#o.vote?.of(report);
+    const named = (object: SavedObject, at: RunReport): NewObject => ({ ...newObject(object), lasts: lasts(object, at, this.#o.firstChain) });
     this.#inBackground(async () => {
       let next = this.#checkpoint;
       await lease.commit({
         state,
         forget: this.#forgotten,
-        objects: [...adopted, ...[...(prompt?.objects ?? []), ...saved].map((object) => ({ ...newObject(object), lasts: lasts(object, report, this.#o.firstChain) }))],
+        objects: [...adopted, ...(prompt === null ? [] : prompt.objects.map((object) => named(object, prompt.report))), ...saved.map((object) => named(object, report))],
         manifest: (refs, head) => {
           const copies = new Map(adopted.map((object, i) => [nameless(object), refs[i]]));
           const base = adopted.length === 0 ? this.#checkpoint : renamed(this.#checkpoint, (ref) => copies.get(refKey(ref)) ?? ref);
