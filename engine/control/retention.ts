@@ -24,7 +24,7 @@ export const DEFAULT_RETENTION: Retention = { kvMs: 7 * 86_400_000, resultMs: nu
 
 const EXPIRE = 'expire/';
 const DIGITS = 15;
-/** Hints of so long lie in one folder: who looks comes once a minute. */
+/** Hints of so long lie in one folder. Who finds one a little early leaves it. */
 const FOLDER_MS = 10_000;
 const DUE_MAX = 1_000;
 const AT_ONCE = 4;
@@ -94,8 +94,10 @@ export async function expireDue(store: ObjectStore, options: ExpireOptions = {})
       onTrouble?.(where, error);
       nextMs = nowMs + POSTPONE_MS;
     }
-    if (nextMs !== null) await store.put(expireKey(nextMs, where), [], { signal: stop });
-    if (nextMs === null || expireKey(nextMs, where) !== key) await store.delete([key], { signal: stop });
+    const next = nextMs === null ? null : expireKey(nextMs, where);
+    if (next === key) return;
+    if (next !== null) await store.put(next, [], { signal: stop });
+    await store.delete([key], { signal: stop });
   });
   return done;
 }
@@ -123,10 +125,10 @@ async function letGo(store: ObjectStore, where: JobKey, nowMs: number, done: { t
   return untilMs;
 }
 
-/** A hint that something of the job is over, in order of when it is, or a little later. Several of one job are as good as one. */
+/** A hint that something of the job is over, in order of when it is, or a little before. Several of one job are as good as one. */
 function expireKey(atMs: number, where: JobKey): string {
   jobPrefix(where);
-  return `${EXPIRE}${Math.max(0, Math.ceil(atMs / FOLDER_MS) * FOLDER_MS).toString().padStart(DIGITS, '0')}/${where.tenant}/${where.job}`;
+  return `${EXPIRE}${Math.max(0, Math.floor(atMs / FOLDER_MS) * FOLDER_MS).toString().padStart(DIGITS, '0')}/${where.tenant}/${where.job}`;
 }
 
 /** null: no key of ours. */

@@ -37,6 +37,33 @@ describe('the local queue', () => {
     expect(await queue.depth()).toMatchObject({ visible: 1, inFlight: 1 });
   });
 
+  test('who waits beside a dead letter waits, and does not look again each millisecond', async () => {
+    const waitsMs: number[] = [];
+    const clock = new (class extends ManualClock {
+      override timeout(delayMs: number): ReturnType<ManualClock['timeout']> {
+        waitsMs.push(delayMs);
+        return super.timeout(delayMs);
+      }
+    })();
+    const queue = createLocalQueue({ clock, receivesMax: 1 });
+    await queue.send({ v: 1, tenant: 'acme', job: 'sums', slice: 0 });
+    await queue.receive({ max: 1, waitMs: 0, visibilityMs: 1_000 });
+    clock.advance(2_000);
+    const waiting = queue.receive({ max: 1, waitMs: 10_000, visibilityMs: 1_000 });
+    await clock.settle();
+    expect(waitsMs).toEqual([10_000]);
+    clock.advance(10_000);
+    expect(await waiting).toEqual([]);
+    expect(await queue.dead.list({ max: 9 })).toHaveLength(1);
+  });
+
+  test('slots that receive at once take a message each, and lose no time over the same one', async () => {
+    const { queue } = bench();
+    for (let i = 0; i < 8; i++) await queue.send({ v: 1, tenant: 'acme', job: `sums-${i}`, slice: 0 });
+    const received = await Promise.all(Array.from({ length: 8 }, () => queue.receive({ max: 1, waitMs: 0, visibilityMs: 1_000 })));
+    expect(new Set(received.map(([taken]) => taken?.message?.job)).size).toBe(8);
+  });
+
   test('a receipt whose visibility is over removes nothing', async () => {
     const { queue, pass } = bench();
     await queue.send({ v: 1, tenant: 'acme', job: 'sums', slice: 0 });
