@@ -52,17 +52,17 @@ export async function headObject(calls: S3Calls, key: string, { signal }: CallOp
 }
 
 /** @throws a 412 of the SDK if the object changes meanwhile, a 404 if there is none. */
-async function getVersion(calls: S3Calls, key: string, options: GetOptions): Promise<StoredBody | null> {
+async function getVersion(calls: S3Calls, key: string, options: GetOptions, tries = 0): Promise<StoredBody | null> {
   const { range, bytesMax, into, signal } = options;
   const offset = range?.offset ?? 0;
   const firstBytes = Math.min(PART_BYTES, range?.bytes ?? PART_BYTES, bytesMax);
-  if (firstBytes === 0) return await nothingOf(calls, key, options);
+  if (firstBytes === 0) return await nothingOf(calls, key, options, tries);
   let first: OpenRange;
   try {
     first = await insist(calls, { signal }, (abortSignal) => openRange(calls, key, { offset, bytes: firstBytes, etag: null }, abortSignal));
   } catch (error) {
     // No byte at that offset: the object is empty or ends before it.
-    if (verdictOn(error, calls.url).kind === 'range') return await nothingOf(calls, key, options);
+    if (verdictOn(error, calls.url).kind === 'range') return await nothingOf(calls, key, options, tries);
     throw error;
   }
   try {
@@ -84,10 +84,12 @@ async function getVersion(calls: S3Calls, key: string, options: GetOptions): Pro
   }
 }
 
-async function nothingOf(calls: S3Calls, key: string, options: GetOptions): Promise<StoredBody | null> {
+async function nothingOf(calls: S3Calls, key: string, options: GetOptions, tries: number): Promise<StoredBody | null> {
   const info = await headObject(calls, key, options);
   if (info === null) return null;
   const { bytes } = wantedOf(info.bytes, options, key);
+  // Written meanwhile, unless it goes on.
+  if (bytes > 0 && tries < CHANGED_MAX) return await getVersion(calls, key, options, tries + 1);
   if (bytes > 0) throw new EngineError('ERR_STORE', `${calls.url}: ${key} has bytes where the store said that there are none.`);
   return { chunks: [], bytes: 0, etag: info.etag };
 }

@@ -2,7 +2,7 @@
 import { hostname } from 'node:os';
 import { expect, test } from 'vitest';
 
-import { isOwnerGone, isOwnerHere, ownerHint, stateOf, thisOwner } from '../../engine/core/owner.ts';
+import { NOBODY, isOwnerGone, isOwnerHere, ownerHint, stateOf, thisOwner } from '../../engine/core/owner.ts';
 
 const [pid = '', start = '', space = ''] = thisOwner().split('-');
 const host = ownerHint().split('@')[1];
@@ -12,6 +12,8 @@ const otherBoot = `${space.slice(0, -1)}${(Number(space.at(-1)) + 1) % 10}`;
 test('a process of this machine lives, or is dead when another has its number', () => {
   expect(stateOf(thisOwner())).toBe('alive');
   expect(stateOf(`${pid}-${Number(start) + 1}-${space}`)).toBe('dead');
+  expect(stateOf(`4194305-1-${space}`)).toBe('dead');
+  expect(stateOf(NOBODY)).toBe('dead');
   expect(isOwnerGone(`${pid}-${Number(start) + 1}-${space}@${host}`)).toBe(true);
 });
 
