@@ -189,7 +189,7 @@ class FilesystemStore implements ObjectStore {
       draft.isLeft = false;
       return { kind: 'written', etag: etagOf({ incarnation, number: 1 }) };
     }
-    if (code === '' || (placing === 1 && ['ENOTEMPTY', 'EEXIST', 'ENOENT'].includes(code))) return { kind: 'taken' };
+    if (code === '' || (placing === 0 && code === 'ENOENT') || (placing === 1 && ['ENOTEMPTY', 'EEXIST', 'ENOENT'].includes(code))) return { kind: 'taken' };
     throw failureOf(outcome, steps.map(({ call }) => call));
   }
 

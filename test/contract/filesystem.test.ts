@@ -35,6 +35,17 @@ describe('the directory store', () => {
     expect(await read(store, 'a/c')).toBe('object');
   });
 
+  test('a folder that others empty while it is being filled loses nothing and refuses nothing', async () => {
+    const store = await openFilesystemStore(scratch());
+    await Promise.all(Array.from({ length: 4 }, async (_, writer) => {
+      const key = `live/deep/er/${writer}`;
+      for (let i = 0; i < 250; i++) {
+        expect((await store.put(key, text(`${i}`), i % 2 === 0 ? {} : { condition: { kind: 'if_absent' } })).kind).toBe('written');
+        await store.delete([key]);
+      }
+    }));
+  });
+
   test('a directory that is not there yet is made by the first put, not by a read', async () => {
     const root = path.join(scratch(), 'deep', 'er');
     const store = await openFilesystemStore(root);
