@@ -17,7 +17,7 @@ import { type Answer, answerOf, PROMPT } from '../failures/support.ts';
 const BIN = path.join(ROOT, 'bin', 'ruminate.mjs');
 /** Seconds of work, on a fast machine too. */
 const [LENGTH, WIDTH] = [900, 64];
-const RUN = ['run', PROMPT, '--cr', '8', '--length', `${LENGTH}`, '--width', `${WIDTH}`, '--seed', '7', '--no-early-stop', '--threads', '1', '--json'];
+const RUN = ['run', PROMPT, '--cr', '8', '--length', `${LENGTH}`, '--width', `${WIDTH}`, '--seed', '7', '--no-early-stop', '--threads', '1', '--json', '--checkpoint-tokens', '100'];
 
 let folder: string;
 beforeAll(async () => {
