@@ -143,10 +143,11 @@ export class Checkpointer {
     await this.#o.lease.commit({ state: 'parked', manifest: null, objects: [] });
   }
 
-  /** The last write of this slice: everything, in the state that the job is left in. Waits for it. */
+  /** The last write of this slice: everything, in the state that the job is left in. Waits for it. What somebody goes on with at once is not made smaller first: that would take longer than its bytes do. */
   async close(state: JobState, ended: string | null): Promise<void> {
     await this.#settle();
-    await this.#delta(state, 'lossless', ended);
+    const goesOn = state === 'parked' && this.#o.isNearEnd?.() === true;
+    await this.#delta(state, goesOn ? 'raw' : 'lossless', ended);
     await this.#settle();
   }
 

@@ -21,7 +21,7 @@ export interface SlicingPlan {
   readonly slices: number;
   readonly rounds: number;
 }
-export const FULL_SLICING: SlicingPlan = { sliceMs: 10_000, shape: LARGE_SHAPE, length: 900, slices: 1.5, rounds: 2 };
+export const FULL_SLICING: SlicingPlan = { sliceMs: 10_000, shape: LARGE_SHAPE, length: 900, slices: 1.5, rounds: 3 };
 export const QUICK_SLICING: SlicingPlan = { sliceMs: 1_000, shape: SMALL_SHAPE, length: 900, slices: 2.5, rounds: 1 };
 
 /** Short jobs tell how long a step of so many chains takes on this machine; by the processor's time, which company does not make longer. */

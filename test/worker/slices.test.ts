@@ -163,6 +163,18 @@ describe('near its end', () => {
     }
   });
 
+  test('what is left for the next slice is not made smaller first, and what lies is', async () => {
+    const tailBytes = async (isNearEnd: boolean): Promise<number> => {
+      using slice = await checkpointed({ firstMs: 0 });
+      await slice.writtenAfter(20, 0);
+      slice.near.isNearEnd = isNearEnd;
+      await slice.checkpointer.close('parked', null);
+      const { manifest } = slice.lease;
+      return (manifest?.chains ?? []).reduce((sum, { tails }) => sum + (manifest?.objects[tails.at(-1)?.object ?? -1]?.bytes ?? 0), 0);
+    };
+    expect(await tailBytes(true)).toBeGreaterThan(1.1 * (await tailBytes(false)));
+  });
+
   test('what there is is written once, unless little has come since the last write, and the rest at the end', async () => {
     using slice = await checkpointed({ firstMs: 0 });
     expect(await slice.writtenAfter(0, 0)).toBe(0);
