@@ -97,19 +97,21 @@ function parcelsOf(objects: readonly NewObject[]): readonly (readonly Part[])[] 
   const parcels: Part[][] = [];
   const packs = new Map<string, Part[]>();
   for (const [index, object] of objects.entries()) {
-    const isOfPack = 'copyOf' in object.body && object.body.at !== undefined;
-    const isSmall = !('copyOf' in object.body) && object.kind !== 'journal' && object.bytes <= PACKED_BYTES_MAX;
+    const { body, kind, bytes, lasts = false } = object;
+    const copied = 'copyOf' in body ? body : null;
+    const joins = copied === null ? kind !== 'journal' && bytes <= PACKED_BYTES_MAX : copied.at !== undefined;
     // A pack is copied once, whoever of it is wanted.
-    const group = 'copyOf' in object.body ? `copy ${object.body.copyOf}` : `${object.kind} ${object.lasts === true}`;
-    const last = isOfPack || isSmall ? packs.get(group) : undefined;
+    const group = copied?.copyOf ?? `${kind} ${lasts}`;
+    const last = joins ? packs.get(group) : undefined;
     const end = last?.reduce((sum, part) => sum + part.object.bytes, 0) ?? 0;
-    if (last !== undefined && (isOfPack || end + object.bytes <= PACK_BYTES_MAX)) {
-      last.push({ object, index, at: 'copyOf' in object.body ? (object.body.at ?? 0) : end });
+    const fits = last !== undefined && (copied !== null || end + bytes <= PACK_BYTES_MAX);
+    const part: Part = { object, index, at: copied === null ? (fits ? end : 0) : (copied.at ?? 0) };
+    if (fits) {
+      last.push(part);
       continue;
     }
-    const parcel = [{ object, index, at: 'copyOf' in object.body ? (object.body.at ?? 0) : 0 }];
-    parcels.push(parcel);
-    if (isOfPack || isSmall) packs.set(group, parcel);
+    parcels.push([part]);
+    if (joins) packs.set(group, parcels.at(-1) ?? []);
   }
   const firstOf = ([first]: readonly Part[]) => first?.index ?? 0;
   return parcels.flatMap((parts) => (isPack(parts) ? [parts] : parts.map((part) => [{ ...part, at: 0 }]))).sort((a, b) => firstOf(a) - firstOf(b));
