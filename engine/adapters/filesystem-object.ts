@@ -78,10 +78,6 @@ export function successionOf(outcome: FileOutcome, first: number, seen: Version)
   throw failureOf(outcome);
 }
 
-export async function succeed(root: string, object: string, seen: Version, file: string): Promise<Succession> {
-  return successionOf(await fileSteps(root, succession(object, seen, file)), 0, seen);
-}
-
 /** The error of the step that failed, with its code as Node's own have it; '' if none has. */
 export function codeIn({ errno }: FileOutcome): string {
   return errno === 0 ? '' : getSystemErrorName(-errno);

@@ -7,8 +7,9 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, test } from 'vitest';
 
 import { storeError } from '../../engine/adapters/filesystem-errors.ts';
-import { newest, succeed } from '../../engine/adapters/filesystem-object.ts';
+import { newest, succession, successionOf } from '../../engine/adapters/filesystem-object.ts';
 import { openFilesystemStore } from '../../engine/adapters/filesystem.ts';
+import { fileSteps } from '../../engine/runtime/native.ts';
 import { PROMISES, read, text } from './object-store.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -79,7 +80,7 @@ describe('a writer who slept', () => {
     const seen = await newest(root, 'HEAD#');
     if (seen === null) throw new Error('no version');
     writeFileSync(path.join(root, 'mine'), 'from the past');
-    return { store, directory, seen, follow: () => succeed(root, 'HEAD#', seen, 'mine') };
+    return { store, directory, seen, follow: async () => successionOf(await fileSteps(root, succession('HEAD#', seen, 'mine')), 0, seen) };
   }
 
   test('finds its number taken', async () => {
