@@ -8,7 +8,7 @@ import { bytesOf, sliceOf } from './body.ts';
 import { attemptOnce, insist, unexpected, type S3Calls } from './s3-calls.ts';
 import { OddAnswer, verdictOn } from './s3-errors.ts';
 import { hexOf, randomBytes } from '../core/bytes.ts';
-import { inParallel, throwIfCancelled } from '../core/waiting.ts';
+import { inParallel, pause, throwIfCancelled } from '../core/waiting.ts';
 import { PART_BYTES } from './s3-get.ts';
 
 /** Above this a body goes in parts, so that a lost connection costs one of them. */
@@ -110,7 +110,16 @@ async function completedBefore(calls: S3Calls, key: string, mark: string, signal
   return found?.Metadata?.[MARK] === mark && found.ETag !== undefined ? { kind: 'written', etag: found.ETag } : null;
 }
 
+/** Parts on their way when an upload is aborted may be kept all the same, and the upload with them: it is aborted until the store knows it no more. */
+const ABORTS_MAX = 4;
+const ABORT_PAUSE_MS = 200;
+
 /** Parts that nobody completes are paid for until someone aborts them. The caller's signal may have aborted; the deadline holds. */
 async function abortUpload(calls: S3Calls, upload: { readonly Bucket: string; readonly Key: string; readonly UploadId: string }): Promise<void> {
-  await insist(calls, {}, (abortSignal) => calls.client.send(new AbortMultipartUploadCommand(upload), { abortSignal })).catch(() => undefined);
+  for (let tries = 0; tries < ABORTS_MAX; tries++) {
+    if (tries > 0) await pause(calls.clock, ABORT_PAUSE_MS, undefined);
+    // Also if it cannot be aborted now.
+    const isOver = await insist(calls, {}, (abortSignal) => calls.client.send(new AbortMultipartUploadCommand(upload), { abortSignal })).then(() => false, () => true);
+    if (isOver) return;
+  }
 }

@@ -203,6 +203,10 @@ export function describeS3Faults(name: string, start: (() => Promise<S3Peer>) | 
       await expect(store.put('completed', [wanted])).rejects.toMatchObject({ code: 'ERR_STORE' });
       misbehave(({ url }) => url.includes('partNumber=3'), ...always({ kind: 'answer', status: 403, code: 'AccessDenied' }));
       await expect(store.put('denied', [wanted])).rejects.toMatchObject({ code: 'ERR_STORE_CONFIG' });
+      // And as if a part had come after the first abort.
+      const isPartOrAbort = ({ method: verb, url }: Seen) => url.includes('partNumber=3') || (verb === 'DELETE' && /uploadId=/.test(url));
+      misbehave(isPartOrAbort, { kind: 'answer', status: 403, code: 'AccessDenied' }, { kind: 'answer', status: 204, code: '' });
+      await expect(store.put('denied', [wanted])).rejects.toMatchObject({ code: 'ERR_STORE_CONFIG' });
       expect(await store.head('denied')).toBeNull();
       const { Uploads = [] } = await peer.client.send(new ListMultipartUploadsCommand({ Bucket: peer.bucket }));
       expect(Uploads).toEqual([]);
