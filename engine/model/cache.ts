@@ -118,10 +118,17 @@ export class ModelCache {
   /** The part's content has been found to have these digests. */
   async publish(part: Part, digests: FileDigests): Promise<void> {
     const to = this.blobPath(digests.sha256);
-    await makeFolder(dirname(to));
-    await part.publish(to);
-    await syncFolder(dirname(to));
-    if (digests.git !== '') await replaceLink(join('..', 'sha256', digests.sha256.slice(0, 2), digests.sha256), join(this.root, 'blobs', 'git', digests.git));
+    try {
+      await makeFolder(dirname(to));
+      await part.publish(to);
+      await syncFolder(dirname(to));
+      if (digests.git !== '') await replaceLink(join('..', 'sha256', digests.sha256.slice(0, 2), digests.sha256), join(this.root, 'blobs', 'git', digests.git));
+    } catch (error) {
+      await part.release();
+      throw error;
+    }
+    // Last: who waits for the part looks for the file by either name.
+    await part.discard();
   }
 
   /**

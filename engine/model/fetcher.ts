@@ -90,6 +90,11 @@ export class Fetcher {
         await sleep(PEER_POLL_MS);
         continue;
       }
+      // Whoever had the part may have made it whole between our look and our claim.
+      if ((await this.#cache.findBlob(file.digest, file.bytes)) !== null) {
+        await part.discard();
+        continue;
+      }
       const resumed = part.done.length > 0;
       const digests = await this.#fill(part, file, same, signal);
       const found = file.digest.algorithm === 'git' ? digests.git : digests.sha256;

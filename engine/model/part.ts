@@ -147,13 +147,11 @@ export class Part {
     return first === undefined || first.offset > 0 ? 0 : first.bytes;
   }
 
-  /** Moves the whole file, which has been verified, to its name; nobody writes to it any more. */
+  /** Moves the whole file, which has been verified, to its name; nobody writes to it any more. The part is ours until `discard`. */
   async publish(to: string): Promise<void> {
     await this.#file.chmod(0o444);
     await this.#file.sync();
-    await this.#file.close();
     await rename(this.dataPath, to);
-    await remove(this.#path);
   }
 
   /** Leaves what is there for the next pull, of any process. */

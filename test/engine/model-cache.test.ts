@@ -8,6 +8,7 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { DirectorySource } from '../../engine/model/sources.ts';
 import { LIMITS } from '../../engine/core/limits.ts';
 import { thisOwner } from '../../engine/core/owner.ts';
+import { ModelCache } from '../../engine/model/cache.ts';
 import { makeRoom, prune, removeModel, verifyBlobs } from '../../engine/model/evict.ts';
 import { CachingFinder, localModels, referenceOf } from '../../engine/model/finder.ts';
 import { pull } from '../../engine/model/pull.ts';
@@ -179,6 +180,23 @@ test('several pulls at once in one process fetch each file once', async () => {
   expect(results.reduce((sum, { timing }) => sum + timing.fetched_bytes, 0)).toBe(100_000);
 });
 
+test('a file that another pull made whole between our look and our claim is not fetched again', async () => {
+  const root = folder();
+  const source = model('m', 10_000);
+  class Overtaken extends ModelCache {
+    #looks = 0;
+    override async findBlob(...of: Parameters<ModelCache['findBlob']>): ReturnType<ModelCache['findBlob']> {
+      const found = await super.findBlob(...of);
+      // The first look is for the room it needs, the second for the file.
+      if (++this.#looks === 2) expect((await pullOnce(cacheIn(root), source)).timing.fetched_bytes).toBe(10_000);
+      return found;
+    }
+  }
+  const { timing } = await pullOnce(new Overtaken(cacheIn(root).root), source);
+  expect(timing.fetched_bytes).toBe(0);
+  expect(readdirSync(cacheIn(root).partsFolder)).toEqual([]);
+});
+
 test('verify finds what was changed behind the cache\'s back, and the next pull brings it again', async () => {
   const cache = cacheIn(folder());
   const source = model('m');
@@ -186,7 +204,9 @@ test('verify finds what was changed behind the cache\'s back, and the next pull 
   const file = path.join(directory, 'only', 'model.safetensors');
   const content = readFileSync(file);
   chmodSync(file, 0o644);
-  writeFileSync(file, Buffer.from(content).fill(0, 0, 1));
+  const changed = Buffer.from(content);
+  changed[0] = (changed[0] ?? 0) ^ 1;
+  writeFileSync(file, changed);
   const [bad] = wrongBlobs(cache);
   expect((await verifyBlobs(cache)).bad.map((name) => path.basename(name))).toEqual([path.basename(bad ?? '')]);
   expect((await pullOnce(cache, source)).timing.fetched_bytes).toBe(1_000);
