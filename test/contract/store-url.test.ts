@@ -12,8 +12,8 @@ import { BUNDLE } from '../../scripts/build.mjs';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 // Below the checkout, where the bundle finds node_modules.
-mkdirSync(path.join(ROOT, 'build'), { recursive: true });
-const scratch = mkdtempSync(path.join(ROOT, 'build', 'store-url-'));
+mkdirSync(path.join(ROOT, 'build', 'test'), { recursive: true });
+const scratch = mkdtempSync(path.join(ROOT, 'build', 'test', 'store-url-'));
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
 describe('a store URL', () => {

@@ -1,5 +1,5 @@
 /** Long prompts are encoded on threads of their own: to the same tokens, while this one goes on. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { buildSync } from 'esbuild';
@@ -18,7 +18,8 @@ let loaded: LoadedModel;
 /** Of a context in which long prompts fit. */
 let model: LoadedModel;
 const session = new Session();
-const folder = mkdtempSync(path.join(ROOT, 'build', 'prompt-threads-'));
+mkdirSync(path.join(ROOT, 'build', 'test'), { recursive: true });
+const folder = mkdtempSync(path.join(ROOT, 'build', 'test', 'prompt-threads-'));
 
 beforeAll(async () => {
   const outfile = path.join(folder, 'prompt-thread.mjs');
