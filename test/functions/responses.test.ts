@@ -222,7 +222,7 @@ describe('an item_reference, as the AI SDK sends its turns', () => {
 
   test('of nothing that is there, or of what is still written, is refused by name', async () => {
     const { id } = await api.openai.responses.create({ ...LONG, background: true } as OpenAI.Responses.ResponseCreateParamsNonStreaming);
-    for (const missing of ['msg_nobody', 'fc_nobody_0', 'rs_', 'nonsense', 'msg_../x', id, id.replace('resp_', 'rs_')]) {
+    for (const missing of [id.replace('resp_', 'rs_'), id, 'msg_nobody', 'fc_nobody_0', 'rs_', 'nonsense', 'msg_../x']) {
       await expect(ask([turn('1'), reference(missing), turn('2')]), missing).rejects.toMatchObject({ status: 404, code: 'previous_response_not_found', param: 'input.1.id' });
     }
     await api.openai.responses.cancel(id);
