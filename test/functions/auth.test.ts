@@ -11,7 +11,7 @@ import { type HttpApi, startApi } from '../helpers/http-api.ts';
 import { readSse } from '../helpers/sse.ts';
 
 const JOB = { model: 'countdown@cr2', prompt: '7 18 17 7 target 35', budget: { width: 1, length: 3 } };
-const LONG = { model: 'countdown@dense', prompt: '3 5 7 11 13 17 target 997', sampling: { temperature: 5 }, budget: { width: 8 }, vote: 'none' };
+const LONG = { model: 'countdown@dense', prompt: '3 5 7 11 13 17 target 997', sampling: { temperature: 5, logit_bias: [[2, -100]] }, budget: { width: 8 }, vote: 'none' };
 const KEYS: Readonly<Record<string, ApiKey>> = {
   'key-of-anna': { tenant: 'anna', scopes: ['read', 'write'], rpm: 6_000, concurrent: 100 },
   'key-of-bert': { tenant: 'bert', scopes: ['read', 'write'], rpm: 6_000, concurrent: 100 },

@@ -10,7 +10,7 @@ import { type Front, Fronts } from '../helpers/fronts.ts';
 
 const GREEDY = { model: 'countdown@cr2', messages: [{ role: 'user' as const, content: '7 18 17 7 target 35' }], temperature: 0 };
 /** Ends by length, long after it is looked at. */
-const LONG = { model: 'countdown@dense', messages: [{ role: 'user' as const, content: '3 5 7 11 13 17 target 997' }], seed: 3, temperature: 5, n: 8 };
+const LONG = { model: 'countdown@dense', messages: [{ role: 'user' as const, content: '3 5 7 11 13 17 target 997' }], seed: 3, temperature: 5, n: 8, logit_bias: { 2: -100 } };
 const WINDOW = { endpoint: '/v1/chat/completions', completion_window: '24h' } as const;
 
 interface OutputLine {

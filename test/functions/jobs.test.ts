@@ -14,7 +14,7 @@ import { type HttpApi, startApi } from '../helpers/http-api.ts';
 import { type SseEvent, readSse } from '../helpers/sse.ts';
 
 const GREEDY = { model: 'countdown@cr2', prompt: '7 18 17 7 target 35', sampling: { temperature: 0 }, budget: { width: 1 } };
-const LONG = { model: 'countdown@dense', prompt: '3 5 7 11 13 17 target 997', sampling: { temperature: 5 }, budget: { width: 8 }, vote: 'none' };
+const LONG = { model: 'countdown@dense', prompt: '3 5 7 11 13 17 target 997', sampling: { temperature: 5, logit_bias: [[2, -100]] }, budget: { width: 8 }, vote: 'none' };
 
 /** Until a job that runs already lets another one run. */
 const WAIT = { timeout: 20_000 };

@@ -9,7 +9,7 @@ import { type Received, type Receiver, startReceiver } from '../helpers/receiver
 const PROMPT = '7 18 17 7 target 35';
 const JOB = { model: 'countdown@cr2', prompt: PROMPT, budget: { width: 1, length: 3 } };
 /** Runs for as long as a test looks at it. */
-const LONG = { model: 'countdown@dense', prompt: '3 5 7 11 13 17 target 997', sampling: { temperature: 5 }, budget: { width: 8 }, vote: 'none' };
+const LONG = { model: 'countdown@dense', prompt: '3 5 7 11 13 17 target 997', sampling: { temperature: 5, logit_bias: [[2, -100]] }, budget: { width: 8 }, vote: 'none' };
 const WAIT = { timeout: 30_000, interval: 20 };
 
 interface Hook {
