@@ -50,7 +50,7 @@ describe('jobs of one session at the same time', () => {
     await Promise.all(SEEDS.map(async () => session.prepare(specOf(1))));
     expect([finds, pins]).toEqual([1, 1]);
     session[Symbol.dispose]();
-    await vi.waitFor(() => expect(pins).toBe(0));
+    await vi.waitFor(() => expect(pins).toBe(0), { timeout: 20_000 });
   });
 
   test('are admitted beside what the others may still take, and again when those are over', async () => {

@@ -296,7 +296,7 @@ test('a batch whose creator was killed half way is finished by the next who asks
   const [batch] = (await next.openai().batches.list()).data;
   expect(batch?.status).toBe('in_progress');
   expect((await next.openai().batches.retrieve(batch?.id ?? '')).status).toBe('in_progress');
-  await vi.waitFor(() => expect(made()).toBe(5));
+  await vi.waitFor(() => expect(made()).toBe(5), { timeout: 30_000 });
   shared.work();
   const done = await until(next.openai(), batch?.id ?? '', 'completed');
   expect((await linesOf(next.openai(), done.output_file_id)).map(({ custom_id }) => custom_id)).toEqual(['0', '1', '2', '3', '4']);

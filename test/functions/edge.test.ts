@@ -78,7 +78,7 @@ describe('a request', () => {
       const mine = api.logged.slice(before).map((line) => JSON.parse(line) as { request: string; message: string; status?: number }).filter(({ request: id }) => id === 'left');
       expect(mine).not.toEqual([]);
       return mine;
-    });
+    }, { timeout: 20_000 });
     expect(lines.map(({ message, status }) => [message, status])).toEqual([['request', 499]]);
   });
 

@@ -84,7 +84,7 @@ describe('an abort of a restore', () => {
     await expectCode('ERR_CANCELLED', () => restore);
     // What waits behind it is answered when it has gone.
     await engine.identity();
-    await vi.waitFor(() => expect(engine.memory().kvAllocatedBytes).toBe(0));
+    await vi.waitFor(() => expect(engine.memory().kvAllocatedBytes).toBe(0), { timeout: 20_000 });
     using again = await engine.restoreRun(restoring(objects));
     await again.prefill();
     expect(again.report().step).toBe(20);

@@ -48,7 +48,7 @@ test('what KV has of the memory that admission counts with is told to Prometheus
   expect(during).toBeGreaterThan(0);
   expect(during).toBeLessThan(1);
   await bench.event('ended', 'long');
-  await vi.waitFor(() => expect(worker.running).toBe(0));
+  await vi.waitFor(() => expect(worker.running).toBe(0), { timeout: 20_000 });
   expect(await usage()).toBe(0);
 });
 
