@@ -9,6 +9,7 @@ import { llama } from '../../engine/model/calls/llama.ts';
 import { mistral, mistralArgs } from '../../engine/model/calls/mistral.ts';
 import { CallParser, type Said } from '../../engine/model/calls/parser.ts';
 import { type Call, type CallSyntax, writeCalls } from '../../engine/model/calls/syntax.ts';
+import { cpuMs } from '../helpers/cpu.ts';
 
 const SYNTAXES = [hermes, llama, mistral, mistralArgs, deepseek];
 const OFFERED = new Set(['f', 'get_weather', 'read-file']);
@@ -106,12 +107,12 @@ describe.each(SYNTAXES.map((syntax) => [syntax.name, syntax] as const))('%s', (_
   test('is quick on a long text that is made to keep it busy', () => {
     for (const unit of [...syntax.opens, '{', '[', ' ', '\n', `${syntax.opens[0]}{"`, `${syntax.opens[0]} `, writeCalls(syntax, calls.slice(1, 2)), '{"name": "f", "arguments": {', '{"arguments": "']) {
       const text = unit.repeat(Math.ceil(60_000 / unit.length));
-      const start = performance.now();
+      const start = cpuMs();
       parse(syntax, [text]);
       const parser = new CallParser({ syntax, offered: OFFERED, most: 128 });
       for (let at = 0; at < text.length; at += 4) parser.push(text.slice(at, at + 4));
       parser.flush();
-      expect(performance.now() - start, JSON.stringify(unit)).toBeLessThan(15_000);
+      expect(cpuMs() - start, JSON.stringify(unit)).toBeLessThan(15_000);
     }
   });
 });

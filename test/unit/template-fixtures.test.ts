@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { ChatTemplate, type Message } from '../../engine/model/template.ts';
+import { cpuMs } from '../helpers/cpu.ts';
 
 const FIXTURES = fileURLToPath(new URL('../fixtures-own/templates', import.meta.url));
 const source = (name: string) => readFileSync(`${FIXTURES}/${name}.jinja`, 'utf8');
@@ -106,9 +107,9 @@ describe('a template that asks for too much is refused, soon', () => {
     ['a wide indent', "{{ 'a\nb' | indent(1000000000) }}", ''],
     ['a chain of filters on nothing', `{{ messages ${'| select '.repeat(200)}| tojson | trim | nope }}`, 'nope'],
   ])('%s', (_, text, words) => {
-    const start = performance.now();
+    const start = cpuMs();
     expect(() => new ChatTemplate(text).render(user)).toThrow(refused(words));
-    expect(performance.now() - start).toBeLessThan(15_000);
+    expect(cpuMs() - start).toBeLessThan(15_000);
   });
 
   test.each([['brackets', `{{ ${'('.repeat(100_000)} }}`], ['lists', `{{ ${'['.repeat(100_000)} }}`], ['conditions', '{% if x %}'.repeat(50_000)], ['nots', `{{ ${'not '.repeat(100_000)}x }}`]])(

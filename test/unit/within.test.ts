@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import { withinMs } from '../../engine/core/within.ts';
+import { cpuMs } from '../helpers/cpu.ts';
 
 const late = () => new Error('late');
 
@@ -15,9 +16,9 @@ test.each([
   ['a regular expression that backtracks', () => /^(a+)+$/.test(`${'a'.repeat(60)}b`)],
   ['one that catches everything', () => { for (;;) try { throw new Error('x'); } catch { /* on */ } }],
 ])('%s without end is ended, and the next work runs', (_, work: () => unknown) => {
-  const start = performance.now();
+  const start = cpuMs();
   expect(() => withinMs(50, work, late)).toThrow('late');
-  expect(performance.now() - start).toBeLessThan(5_000);
+  expect(cpuMs() - start).toBeLessThan(5_000);
   expect(withinMs(1_000, () => 'next', late)).toBe('next');
 });
 
