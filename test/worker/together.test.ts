@@ -28,9 +28,10 @@ test('twelve jobs on four slots step together and have the results that each has
 test('a short job is not stuck behind a long one', async () => {
   await using bench = new Bench();
   const worker = bench.worker({ slots: 2 });
+  await bench.submit('short', SHORT, { send: false });
   const where = await bench.submit('long', LONG);
   await reaches(worker, where, 10);
-  await bench.submit('short', SHORT);
+  await bench.send('short');
   await bench.event('ended', 'short');
   expect(bench.kinds('long')).toEqual(['started']);
   await bench.event('ended', 'long');

@@ -27,9 +27,10 @@ describe('turns', () => {
     await using bench = new Bench(clock);
     const batch = await bench.submit('batch', LONG, { send: false });
     await bench.queue.send({ v: 1, tenant: 'acme', job: 'batch', slice: 0, priority: 'batch' });
+    await bench.submit('chat', SHORT, { send: false });
     const worker = bench.worker({ slots: 1, reconcileMs: 1e9 });
     await reaches(worker, batch, 50);
-    await bench.submit('chat', SHORT);
+    await bench.send('chat');
     clock.advance(5_000);
     expect((await bench.event('parked', 'batch')).why).toBe('turn');
     await bench.event('ended', 'chat');
@@ -45,9 +46,10 @@ describe('turns', () => {
       await bench.submit(job, LONG, { send: false });
       await bench.queue.send({ v: 1, tenant: 'acme', job, slice: 0, priority: 'batch' });
     }
+    await bench.submit('chat', SHORT, { send: false });
     const worker = bench.worker({ slots: 3, reconcileMs: 1e9 });
     await Promise.all(['b1', 'b2', 'b3'].map((job) => reaches(worker, whereIs(job), 30)));
-    await bench.submit('chat', SHORT);
+    await bench.send('chat');
     clock.advance(5_000);
     await bench.event('ended', 'chat');
     await Promise.all(['b1', 'b2', 'b3'].map((job) => bench.event('ended', job)));
