@@ -2,11 +2,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
+import { freePort } from '../helpers/port.ts';
 import { readSse } from '../helpers/sse.ts';
 import { README, blocksOf, commandsOf, freshCheckout } from '../helpers/readme.ts';
 
@@ -69,15 +69,6 @@ afterAll(async () => {
   for (const child of beside) if (child.exitCode === null && child.signalCode === null && child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
   rmSync(folder, { recursive: true, force: true });
 });
-
-async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const { port: free } = probe.address() as { port: number };
-  probe.close();
-  await once(probe, 'close');
-  return free;
-}
 
 /** As README has it, but for the port, which somebody else may have here; and an answer of 400 or more is a failure, which curl does not call one by itself. */
 const here = (text: string) => STANDS_FOR.reduce((line, [word, real]) => line.replace(word, real), text).replaceAll('8787', `${port}`).replace(/^curl /, 'curl --fail-with-body -sS ');
