@@ -35,16 +35,17 @@ test('a webhook whose receiver was down when the job ended, and whose server was
     hook = await webhook(first, receiver.url);
     ({ id: job } = await first.post<{ id: string }>('/v1/jobs', { model: 'countdown@cr2', prompt: '7 18 17 7 target 35', budget: { width: 1, length: 2 } }));
     // Else it is not known to have failed, and is waited for.
-    await vi.waitFor(async () => expect((await first.get<{ data: unknown[] }>(`/v1/webhooks/${hook.id}/deliveries`)).data).toMatchObject([{ attempts: 1, last_status: 503 }]), WAIT);
+    await vi.waitFor(async () => expect((await first.get<{ data: unknown[] }>(`/v1/webhooks/${hook.id}/deliveries`)).data).toMatchObject([{ last_status: 503 }]), WAIT);
     await first.kill('SIGKILL');
   }
+  const before = receiver.received.length;
   receiver.answer = 204;
   await using next = await serve(store, '--webhooks-to-loopback', '--public-url', 'https://api.example/');
-  await vi.waitFor(() => expect(receiver.received.length).toBeGreaterThan(1), WAIT);
-  const { body, headers } = receiver.received[1] as (typeof receiver.received)[number];
+  await vi.waitFor(() => expect(receiver.received.length).toBeGreaterThan(before), WAIT);
+  const { body, headers } = receiver.received[before] as (typeof receiver.received)[number];
   expect(headers['webhook-id']).toBe(receiver.received[0]?.headers['webhook-id']);
   expect(new Webhook(hook.secret).verify(body, headers as Record<string, string>)).toMatchObject({ type: 'job.completed', data: { id: job, url: `https://api.example/v1/jobs/${job}` } });
-  await vi.waitFor(async () => expect((await next.get<{ data: unknown[] }>(`/v1/webhooks/${hook.id}/deliveries`)).data).toMatchObject([{ state: 'delivered', attempts: 2 }]), WAIT);
+  await vi.waitFor(async () => expect((await next.get<{ data: unknown[] }>(`/v1/webhooks/${hook.id}/deliveries`)).data).toMatchObject([{ state: 'delivered', attempts: before + 1 }]), WAIT);
 });
 
 test('a worker allows webhooks to its own machine as the server does that took them', async () => {
