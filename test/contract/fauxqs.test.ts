@@ -2,4 +2,4 @@
 import { startFauxqs } from '../helpers/fauxqs.ts';
 import { describeSqs } from './sqs.ts';
 
-describeSqs('fauxqs', startFauxqs);
+describeSqs('fauxqs', startFauxqs, { isHere: true });
