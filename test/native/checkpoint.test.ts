@@ -1,9 +1,13 @@
 /** Saving and restoring across the boundary: who may when, what is refused, and what is left behind. */
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { describe, expect, test } from 'vitest';
 
 import { decodeJournals, type LoadedObject, type NativeEngine, type NativeRun, type RestoreOptions, type RunOptions, type SavedObject, type SaveOptions } from '../../engine/runtime/native.ts';
 import { bundledModel, expectCode, open, runOptions } from '../helpers/engine.ts';
 
+setFlagsFromString('--expose-gc');
+const collect = runInNewContext('gc') as () => void;
 const CR4 = bundledModel('cr4');
 const SEAL = { digestKey: null, dataKey: null, context: '' };
 const DELTA: SaveOptions = { ...SEAL, delta: true, epoch: 1, n: 0, codec: 'raw' };
@@ -212,8 +216,10 @@ test('two hundred rounds of saving and restoring keep nothing', async () => {
     run.close();
   };
   for (let i = 0; i < 50; ++i) await round();
+  collect();
   const before = process.memoryUsage().rss;
   for (let i = 0; i < 200; ++i) await round();
+  collect();
   saved = [];
   expect(engine.memory().kvAllocatedBytes).toBe(0);
   expect(process.memoryUsage().rss - before).toBeLessThan(64 << 20);
