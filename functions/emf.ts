@@ -44,6 +44,11 @@ function wholeOf(work: Work): Values {
   };
 }
 
+/** Under other names: who scales by what is all would take machines away from what was not met. */
+function partOf(work: Work): Values {
+  return { BacklogSecondsAtLeast: [work.backlogSeconds, 'Seconds'], JobsAtLeast: [work.waiting + work.running, 'Count'] };
+}
+
 export class Emf {
   readonly #o: EmfOptions;
   readonly #clock: Clock;
@@ -58,8 +63,7 @@ export class Emf {
   /** After a count. @param occupancy of the worker in this process; the mean since the last line is told. */
   counted(work: Work, occupancy?: Occupancy): void {
     this.#write({
-      // Under another name: who scales by what is all would take machines away from what was not met.
-      ...(work.isWhole ? wholeOf(work) : { BacklogSecondsAtLeast: [work.backlogSeconds, 'Seconds'] as const }),
+      ...(work.isWhole ? wholeOf(work) : partOf(work)),
       ...(occupancy === undefined ? {} : this.#occupied(occupancy)),
     });
   }

@@ -64,6 +64,6 @@ const LAMBDA_POLLS = 2 * 5 * 3 * HOURS_PER_MONTH * 60;
 /** Those of infra/config.ts. */
 export const STAGES: Readonly<Record<string, Stage>> = {
   dev: { zones: 0, parts: { ...COMMON, alarms: 9, polls: LAMBDA_POLLS } },
-  prod: { zones: 2, parts: { ...COMMON, alarms: 48 } },
-  verify: { zones: 2, parts: { ...COMMON, alarms: 49, polls: LAMBDA_POLLS } },
+  prod: { zones: 2, parts: { ...COMMON, alarms: 52 } },
+  verify: { zones: 2, parts: { ...COMMON, alarms: 53, polls: LAMBDA_POLLS } },
 };

@@ -1,12 +1,12 @@
 /**
  * How many workers there are. From zero at the first message that nobody has in hand; then by seconds of work for each worker; to zero when nothing is
- * left. On-demand machines come for what has waited too long, which is what a lack of Spot looks like from here.
+ * left. A count that was not through only ever adds workers. On-demand machines come for what has waited too long, which is what a lack of Spot looks like from here.
  */
 import { aws_applicationautoscaling as scaling, aws_cloudwatch as cloudwatch, type aws_ecs as ecs, type aws_sqs as sqs, Stack } from 'aws-cdk-lib';
 import { Construct } from 'constructs';
 
 import type { PoolConfig } from '../config.ts';
-import { counted, tasksOf, unattended, unfinished } from './signals.ts';
+import { counted, forEach, tasksOf, tooMuch, unattended, unfinished } from './signals.ts';
 
 export interface ScalingOptions {
   readonly stage: string;
@@ -39,6 +39,8 @@ export class WorkerScaling extends Construct {
     if (role === 'first') {
       this.#step('FromZero', unattended(queues), { threshold: 1, minutes: 1, change: 1, cooldownSeconds: START_SECONDS, description: 'A message waits and no worker has one in hand' });
       this.#track(stage, pool, services);
+      // What is tracked is missing then.
+      this.#step('AtLeast', tooMuch(stage, services, pool.backlogSeconds), { threshold: 1, minutes: 1, change: 1, cooldownSeconds: START_SECONDS, isOverWhenMissing: true, description: 'A count that was not through met more than the workers can do in time' });
     } else {
       const age = counted(stage, 'QueueAgeSeconds');
       this.#step('TooLate', age, { threshold: pool.fallbackSeconds, minutes: 1, change: 1, cooldownSeconds: START_SECONDS, description: 'What waits has waited too long for Spot' });
@@ -64,18 +66,14 @@ export class WorkerScaling extends Construct {
             { id: 'waiting', metricStat: stat(counted(stage, 'JobsWaiting')), returnData: false },
             { id: 'running', metricStat: stat(counted(stage, 'JobsRunning')), returnData: false },
             ...workers.map(({ id, metric }) => ({ id, metricStat: stat(metric), returnData: false })),
-            // Never more workers than jobs: one that is long takes its time on however many machines (docs/QUEUE.md, Scaling).
-            {
-              id: 'each', label: 'Seconds of work for each worker', returnData: true,
-              expression: `MIN([backlog, ${backlogSeconds} * (waiting + running)]) / MAX([1, ${workers.map(({ id }) => `FILL(${id}, 0)`).join(' + ')}])`,
-            },
+            { id: 'each', label: 'Seconds of work for each worker', returnData: true, expression: forEach('backlog', 'waiting + running', workers.map(({ id }) => id), backlogSeconds) },
           ],
         },
       },
     });
   }
 
-  #step(id: string, metric: cloudwatch.IMetric, { threshold, minutes, change, to, cooldownSeconds, isBelow = false, description }: Step): void {
+  #step(id: string, metric: cloudwatch.IMetric, { threshold, minutes, change, to, cooldownSeconds, isBelow = false, isOverWhenMissing = false, description }: Step): void {
     const policy = this.#policy(id, 'StepScaling', {
       stepScalingPolicyConfiguration: {
         adjustmentType: to === undefined ? 'ChangeInCapacity' : 'ExactCapacity',
@@ -91,7 +89,7 @@ export class WorkerScaling extends Construct {
       evaluationPeriods: minutes,
       comparisonOperator: isBelow ? cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD : cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
       // Not known is no reason to start a machine or to stop one.
-      treatMissingData: cloudwatch.TreatMissingData.IGNORE,
+      treatMissingData: isOverWhenMissing ? cloudwatch.TreatMissingData.NOT_BREACHING : cloudwatch.TreatMissingData.IGNORE,
     });
     alarm.addAlarmAction({ bind: () => ({ alarmActionArn: policy.ref }) });
     this.alarms.push(alarm);
@@ -110,5 +108,7 @@ interface Step {
   readonly to?: number;
   readonly cooldownSeconds: number;
   readonly isBelow?: boolean;
+  /** An alarm that stays on starts a machine again and again. */
+  readonly isOverWhenMissing?: boolean;
   readonly description: string;
 }

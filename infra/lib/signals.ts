@@ -5,7 +5,7 @@ export const namespaceOf = (stage: string): string => `Ruminate/${stage}`;
 
 const MINUTE = Duration.minutes(1);
 
-export type Counted = 'BacklogSeconds' | 'WaitingSeconds' | 'QueueAgeSeconds' | 'JobsWaiting' | 'JobsRunning';
+export type Counted = 'BacklogSeconds' | 'WaitingSeconds' | 'QueueAgeSeconds' | 'JobsWaiting' | 'JobsRunning' | 'BacklogSecondsAtLeast' | 'JobsAtLeast';
 
 /** Of the whole store, as the reconciler counted it last. */
 export function counted(stage: string, metricName: Counted): cloudwatch.Metric {
@@ -19,6 +19,22 @@ export function ofWorkers(stage: string, metricName: 'WorkerOccupancy' | 'Worker
 /** Tasks that run: ECS tells each one's share of its CPUs once a minute. */
 export function tasksOf(service: ecs.FargateService): cloudwatch.Metric {
   return new cloudwatch.Metric({ namespace: 'AWS/ECS', metricName: 'CPUUtilization', dimensionsMap: { ClusterName: service.cluster.clusterName, ServiceName: service.serviceName }, statistic: 'SampleCount', period: MINUTE });
+}
+
+/**
+ * Seconds of work for each worker, but never more workers than jobs: one that is long takes its time on however many machines (docs/QUEUE.md, Scaling).
+ * @param jobs an expression. @param workers ids of metrics, each the tasks of a service.
+ */
+export const forEach = (backlog: string, jobs: string, workers: readonly string[], targetSeconds: number): string =>
+  `MIN([${backlog}, ${targetSeconds} * (${jobs})]) / MAX([1, ${workers.map((id) => `FILL(${id}, 0)`).join(' + ')}])`;
+
+/** 1: what a walk met that was not through is more than the workers can do in time. 0 also when walks are through again. */
+export function tooMuch(stage: string, services: readonly ecs.FargateService[], targetSeconds: number): cloudwatch.MathExpression {
+  const workers = Object.fromEntries(services.map((service, i) => [`n${i}`, tasksOf(service)]));
+  return new cloudwatch.MathExpression({
+    expression: `IF(${forEach('FILL(met, 0)', 'FILL(jobs, 0)', Object.keys(workers), targetSeconds)} > ${targetSeconds}, 1, 0)`,
+    usingMetrics: { met: counted(stage, 'BacklogSecondsAtLeast'), jobs: counted(stage, 'JobsAtLeast'), ...workers }, period: MINUTE, label: 'more than the workers can do in time',
+  });
 }
 
 interface Queues {

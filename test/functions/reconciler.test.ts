@@ -184,7 +184,7 @@ describe('a scheduled invocation', () => {
     const errors: string[] = [];
     await expect(schedule.invoke({ store, log: { ...log, error: (_, message) => void errors.push(message) } })).rejects.toMatchObject({ code: 'ERR_STORE' });
     const [line] = schedule.lines.map((text) => JSON.parse(text) as Record<string, unknown>);
-    expect([schedule.lines.length, line?.BacklogSecondsAtLeast, line?.BacklogSeconds, line?.JobsWaiting]).toEqual([1, 16 * UNKNOWN_SECONDS, undefined, undefined]);
+    expect([schedule.lines.length, line?.BacklogSecondsAtLeast, line?.JobsAtLeast, line?.BacklogSeconds, line?.JobsWaiting]).toEqual([1, 16 * UNKNOWN_SECONDS, 16, undefined, undefined]);
     await schedule.invoke();
     expect(JSON.parse(schedule.lines[1] ?? '')).toMatchObject({ BacklogSeconds: 20 * UNKNOWN_SECONDS, JobsWaiting: 20 });
     expect(schedule.lines[1]).not.toContain('AtLeast');
