@@ -1,6 +1,7 @@
 /**
- * A process that pulls: `tsx pull-child.ts <cache> <source> <range bytes> <pause ms> [hold]`. Prints `ready` before it begins, `part` and its
- * bytes after every range, and its result as JSON; with `hold` it keeps the model pinned until it is killed.
+ * A process that pulls: `tsx pull-child.ts <cache> <source> <range bytes> <pause ms> [hold | <most ranges>]`. Prints `ready` before it begins,
+ * `part` and its bytes after every range, and its result as JSON; with `hold` it keeps the model pinned until it is killed, and after the most
+ * ranges it gets no further.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -10,11 +11,14 @@ import type { ModelSource } from '../../engine/ports/model-source.ts';
 import { cacheIn } from './models.ts';
 
 const [root = '', url = '', rangeBytes = '', pauseMs = '0', mode] = process.argv.slice(2);
+const most = mode === 'hold' ? Infinity : Number(mode || Infinity);
+let begun = 0;
 const source = await openModelSource(url);
 const paced: ModelSource = {
   url: source.url,
   list: (options) => source.list(options),
   async read(file, range, options) {
+    if (begun++ >= most) await sleep(600_000);
     const body = await source.read(file, range, options);
     if (pauseMs !== '0') await sleep(Number(pauseMs));
     process.stdout.write(`part ${range.bytes}\n`);
