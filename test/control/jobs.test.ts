@@ -1,9 +1,11 @@
 /** Jobs from a client's point of view: asked for, looked at, listed, ended, erased. */
+import { encodeTime } from 'ulid';
 import { afterAll, describe, expect, test } from 'vitest';
 
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { createLocalQueue } from '../../engine/adapters/queue-local.ts';
 import { formatMessage, parseMessage } from '../../engine/adapters/queue-message.ts';
+import { drawnMs, jobIds } from '../../engine/control/ids.ts';
 import { NativeShelf } from '../../engine/control/native-shelf.ts';
 import type { Platform } from '../../engine/control/platform.ts';
 import { EngineError } from '../../engine/core/errors.ts';
@@ -130,6 +132,24 @@ describe('a job that is asked for', () => {
     const [message] = queue.sent;
     expect(message).toMatchObject({ job: 'mine', expiresMs: NOON + 90_000 });
     expect(message && parseMessage(formatMessage(message))).toEqual(message);
+  });
+
+  test.each([['two minutes ago', NOON - 120_000], ['an hour ahead', NOON + 3_600_000], ['1970', 0], ['10889', 2 ** 48 - 1]])('under a ULID of one\'s own of %s was made when it was asked for, and waits from then', async (_, ms) => {
+    const { platform, queue } = platformOn(new MemoryStore({ nowMs: () => NOON }), shelf);
+    const id = encodeTime(ms) + '0'.repeat(16);
+    expect(await platform.submit({ ...SPEC, wait_ms_max: 60_000 }, { ...me, id })).toMatchObject({ id, createdMs: NOON });
+    expect(queue.sent).toMatchObject([{ job: id, expiresMs: NOON + 60_000 }]);
+  });
+
+  test('under no name of its own was made when its id was drawn, also where the store has no clock; ids that were drawn are in order', async () => {
+    const { platform } = platformOn(new MemoryStore(), shelf, { nowMs: () => NOON });
+    expect(await platform.submit(SPEC, me)).toMatchObject({ createdMs: NOON });
+    const draw = jobIds();
+    const ids = [5, 5, 5, 4, 6].map((ms) => draw(NOON + ms));
+    expect(ids).toEqual([...new Set(ids)].toSorted());
+    expect(ids.map(drawnMs)).toEqual([5, 5, 5, 5, 6].map((ms) => NOON + ms));
+    // Whoever changes one character has named it himself.
+    for (const id of ids) for (const at of [22, 23, 24, 25]) expect(drawnMs(id.slice(0, at) + (id[at] === '1' ? '2' : '1') + id.slice(at + 1))).toBeNull();
   });
 
   test('that is poisoned shows how each of its takes ended', async () => {
