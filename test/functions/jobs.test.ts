@@ -144,6 +144,8 @@ describe('a job', () => {
   test('is read on from any event, by query or by Last-Event-ID, and nothing is missed or seen twice', async () => {
     const { id } = await submit({ ...GREEDY, budget: { width: 2 }, early_stop: false });
     const whole = numbered(await follow(id));
+    // As clients write it that have none yet.
+    expect(numbered(await follow(id, '?after='))).toEqual(whole);
     for (const cut of [0, 1, 17, whole.length - 2]) {
       const rest = whole.slice(cut + 1);
       expect(numbered(await follow(id, `?after=${cut}`))).toEqual(rest);

@@ -117,6 +117,7 @@ describe('a response', () => {
     const response = await api.openai.responses.create({ ...GREEDY, background: true });
     expect(['queued', 'in_progress']).toContain(response.status);
     const whole = await all(await api.openai.responses.retrieve(response.id, { stream: true }));
+    expect(await all(await api.openai.responses.retrieve(response.id, { stream: true, starting_after: '' as unknown as number }))).toEqual(whole);
     expect((await untilEnded(response.id)).output_text).toContain(SOLUTION);
     for (const cut of [0, 1, 2, 20, whole.length - 2]) {
       const after = whole[cut]?.sequence_number ?? 0;
