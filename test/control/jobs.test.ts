@@ -2,6 +2,7 @@
 import { encodeTime } from 'ulid';
 import { afterAll, describe, expect, test } from 'vitest';
 
+import { KeyFile } from '../../engine/adapters/key-file.ts';
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { createLocalQueue } from '../../engine/adapters/queue-local.ts';
 import { formatMessage, parseMessage } from '../../engine/adapters/queue-message.ts';
@@ -10,6 +11,7 @@ import { NativeShelf } from '../../engine/control/native-shelf.ts';
 import type { Platform } from '../../engine/control/platform.ts';
 import { EngineError } from '../../engine/core/errors.ts';
 import { generate } from '../../engine/job/generate.ts';
+import type { NameConflict } from '../../engine/kv/create.ts';
 import { endJob } from '../../engine/kv/end.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import { liveKey } from '../../engine/kv/hints.ts';
@@ -275,6 +277,34 @@ describe('a job that is ended from outside', () => {
     expect([...store.snapshot().keys()].filter((key) => key.startsWith('kv/'))).toEqual([`kv/${TENANT}/${id}/HEAD`]);
     for (const gone of [platform.get(id, me), platform.cancel(id, me), platform.result(id, me)]) await expect(gone).rejects.toMatchObject({ code: 'ERR_JOB_NOT_FOUND' });
     await expect(platform.submit(SPEC, { ...me, id })).rejects.toMatchObject({ code: 'ERR_JOB_CONFLICT' });
+  });
+
+  test.each([
+    ['id', (platform: Platform, id: string) => platform.submit(SPEC, { ...me, id })],
+    ['sealed id', (platform: Platform, id: string) => platform.submit(SPEC, { ...me, id })],
+    ['key', (platform: Platform, idempotencyKey: string) => platform.submit(SPEC, { ...me, idempotencyKey })],
+    ['fork', async (platform: Platform, as: string) => await platform.fork('parent', { ...me, as, at: 3, chain: 0, width: 1 })],
+  ])('while whoever asked for it by its %s asks again is not made again, at whichever read it goes; and not told to be nowhere', async (how, ask) => {
+    let erase = async (): Promise<void> => undefined;
+    const store = new MemoryStore({ before: async ({ kind }) => (kind === 'get' ? await erase() : undefined) });
+    // Sealed again it is another text, so that the one that is stored is read.
+    const { platform } = platformOn(store, shelf, { keys: how === 'sealed id' ? new KeyFile(Buffer.alloc(32, 8)) : null });
+    await platformOn(store, shelf).platform.submit(SPEC, { ...me, id: 'parent' });
+    await runToEnd(store, 'parent');
+    const outcomes = new Set<string>();
+    for (let read = 0; ; read++) {
+      const { id } = await ask(platform, `name-${read}`);
+      let left = read;
+      erase = async () => {
+        if (left-- > 0) return;
+        erase = async () => undefined;
+        await eraseJob(store, { tenant: TENANT, job: id });
+      };
+      const again = await ask(platform, `name-${read}`).then(() => 'told', (error: unknown) => `${(error as EngineError).code} ${(error as Partial<NameConflict>).why}`);
+      if (left >= 0) break;
+      outcomes.add(again);
+    }
+    expect(outcomes).toEqual(new Set(['ERR_JOB_CONFLICT erased']));
   });
 
   test('while its spec is being read does not exist', async () => {

@@ -53,7 +53,7 @@ describe('a request', () => {
       ['GET', `/v1/jobs/x/events?after=${text}`, 'after', 'invalid_value'],
       ['GET', `/v1/responses/x?stream=true&starting_after=${text}`, 'starting_after', 'invalid_value'],
       ['GET', `/v1/files?limit=${text}`, 'limit', 'invalid_value'],
-    ] as const),
+    ] as [string, string, string, string][]),
   ])('%s %s is refused, and names the parameter that would be ignored', async (method, path, param, code) => {
     const response = await fetch(api.url + path, { method });
     const body = (await response.json()) as { error?: object };
