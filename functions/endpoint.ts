@@ -9,7 +9,7 @@ import { type Caller, type KeyLookup, type Scope, authorize, requireScope } from
 import { readJson } from './body.ts';
 import type { App, AppEnv, Services } from './context.ts';
 import { type Failure, HttpError, failureOf, isFault } from './errors.ts';
-import { at, fieldName, parseGiven, refuseMalformed } from './given.ts';
+import { at, fieldName, isName, parseGiven, refuseMalformed } from './given.ts';
 import { HTTP_LIMITS } from './limits.ts';
 import { queryOf } from './query.ts';
 import type { Admitted, Guesses, Rates } from './rates.ts';
@@ -179,6 +179,12 @@ async function refuseMany({ platform }: Services, { tenant, limits }: Caller, si
   }
 }
 
+/** What is wrong with a key that cannot be named is said of what it stands in. */
+function nameOf(issue: z.core.$ZodIssue | undefined): string {
+  const path = issue?.path ?? [];
+  return fieldName(issue?.code === 'invalid_key' && !isName(path.at(-1) ?? '') ? path.slice(0, -1) : path);
+}
+
 /** @param value the caller's own (parseGiven). @throws HttpError that names the field; what stood in it is not repeated. */
 export function check<T extends z.ZodType>(schema: T, value: unknown): z.infer<T> {
   refuseMalformed(value);
@@ -188,7 +194,7 @@ export function check<T extends z.ZodType>(schema: T, value: unknown): z.infer<T
   const isMissing = (one: (typeof issues)[number] | undefined) => (one?.code === 'invalid_type' || one?.code === 'invalid_union') && one.path.length > 0 && at(value, one.path) === undefined;
   // Whoever calls a field otherwise than we do has not forgotten it.
   const issue = (isMissing(issues[0]) ? issues.find(({ code }) => code === 'unrecognized_keys') : undefined) ?? issues[0];
-  const path = fieldName(issue?.path ?? []);
+  const path = nameOf(issue);
   if (issue?.code === 'unrecognized_keys') {
     const name = fieldName([...issue.path, issue.keys[0] ?? '']);
     throw new HttpError('unsupported_parameter', `${name} is not supported.`, { param: name });
