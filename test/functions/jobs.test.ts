@@ -180,6 +180,21 @@ describe('a job', () => {
     }
   });
 
+  test('under the key of a fork or a file is none of these: every kind has keys of its own', async () => {
+    const headers = { 'Idempotency-Key': 'one-for-all' };
+    const { id } = await json<Job>(api.post('/v1/jobs', { ...GREEDY, budget: { width: 1, length: 4 } }, headers));
+    await ended(id);
+    const form = new FormData();
+    form.set('purpose', 'batch');
+    form.set('file', new File(['{}'], 'x.jsonl'));
+    for (let i = 0; i < 2; i++) {
+      const fork = await api.post(`/v1/jobs/${id}/fork`, { chain: 0, at: 2 }, headers);
+      expect([fork.status, (await json<Job>(Promise.resolve(fork))).id === id]).toEqual([201, false]);
+      expect((await fetch(`${api.url}/v1/files`, { method: 'POST', headers, body: form })).status).toBe(200);
+    }
+    expect((await api.post(`/v1/jobs/${id}/fork`, { chain: 0, at: 1 }, headers)).status).toBe(422);
+  });
+
   test('that was erased is not made again under its key or name, and whoever asks for it is told so', async () => {
     const short = { ...GREEDY, budget: { width: 1, length: 1 } };
     const keyed = () => api.post('/v1/jobs', short, { 'Idempotency-Key': 'gone' });
