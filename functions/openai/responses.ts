@@ -21,10 +21,8 @@ import { responseJob, responseRequest } from './response-request.ts';
 import { responseFrames } from './response-stream.ts';
 
 const TAG = 'OpenAI';
-const answers = {
-  200: { description: 'The response, or its events', content: { 'application/json': { schema: responseSchema }, 'text/event-stream': { schema: sseSchema } } },
-  ...OPENAI_FAILURES,
-} as const;
+const whole = { 'application/json': { schema: responseSchema } };
+const answers = { 200: { description: 'The response, or its events', content: { ...whole, 'text/event-stream': { schema: sseSchema } } }, ...OPENAI_FAILURES } as const;
 
 const flag = z.enum(['true', 'false']).transform((text) => text === 'true');
 
@@ -79,7 +77,7 @@ export function responses(registry: Registry): void {
 
   endpoint(registry, {
     method: 'post', path: '/v1/responses/{id}/cancel', tag: TAG, summary: 'Cancel a response', scope: 'write',
-    description: 'One that has ended stays as it ended.', responses: answers,
+    description: 'One that has ended stays as it ended.', responses: { 200: { description: 'The response', content: whole }, ...OPENAI_FAILURES },
   }, async ({ c, caller: { tenant }, signal, id }) => {
     const view = await platform.cancel(jobId(jobOfResponse(id)), { tenant, signal });
     c.set('job', view.id);
