@@ -204,6 +204,7 @@ export class Worker implements LiveFeed {
     let settled: Promise<unknown> = Promise.resolve();
     for (let failures = 0; !signal.aborted;) {
       try {
+        await this.#handler.slots.opened(signal);
         // While the one before is removed, which is one call of the queue.
         const [received] = await queue.receive({ max: 1, waitMs: RECEIVE_MS, visibilityMs: this.#o.visibilityMs ?? VISIBILITY_MS, signal });
         failures = 0;
