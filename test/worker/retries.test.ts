@@ -18,6 +18,17 @@ import { Bench, deadOwner, LONG, quiet, reaches, SHORT, whereIs } from './suppor
 
 const anHourAgo = jobIds();
 
+/** The queue of a worker, and how often each message that it got had been received. */
+function counted({ queue }: Bench) {
+  const counts: number[] = [];
+  const receive: Queue['receive'] = async (options) => {
+    const received = await queue.receive(options);
+    counts.push(...received.map((each) => each.received));
+    return received;
+  };
+  return { counts, queue: through(queue, { receive }) };
+}
+
 let expectedLong: unknown;
 beforeAll(async () => {
   expectedLong = await quiet(LONG);
@@ -89,12 +100,8 @@ describe('faults', () => {
     const clock = new ManualClock();
     await using bench = new Bench(clock);
     await bench.submit('sums', SHORT);
-    const counts: number[] = [];
-    const waiting = bench.worker({ reconcileMs: 1e9, begins: false, queue: through(bench.queue, { receive: async (options) => {
-      const received = await bench.queue.receive(options);
-      counts.push(...received.map((each) => each.received));
-      return received;
-    } }) });
+    const { counts, queue } = counted(bench);
+    const waiting = bench.worker({ reconcileMs: 1e9, begins: false, queue });
     while (counts.length < 12) {
       clock.advance(30_000);
       await clock.settle();
@@ -116,6 +123,40 @@ describe('faults', () => {
     }
     expect(isLost).toBe(false);
     expect(bench.kinds('sums').filter((kind) => kind === 'failed' || kind === 'poisoned')).toEqual(['failed']);
+  });
+
+  test.each(['elsewhere', 'here'])('a message of a job whose owner lives %s waits as long as that runs, and is no dead letter', async (place) => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    const where = await bench.submit('sums', SHORT, { send: place === 'here' });
+    const { counts, queue } = counted(bench);
+    let goOn: () => void = () => undefined;
+    const held = new Promise<void>((resolve) => (goOn = resolve));
+    using _ = { [Symbol.dispose]: () => goOn() };
+    const store = through(bench.store as ObjectStore, {
+      put: async (key, body, options) => {
+        if (/^kv\/acme\/sums\/[stjm]\//.test(key)) await held;
+        return await bench.store.put(key, body, options);
+      },
+    });
+    const lease = place === 'here' ? null : await takeJob(bench.store, where, { owner: 'someone elsewhere' });
+    bench.worker({ store, reconcileMs: 1e9, queue, slots: 2, sliceMs: 1e9 });
+    while ((await bench.head('sums')).state !== 'running') await clock.settle();
+    await bench.send('sums', 1);
+    const dead = () => bench.queue.dead.list({ max: 1 });
+    while (counts.length < 110 && (await dead()).length === 0) {
+      await lease?.touch();
+      clock.advance(5_000);
+      await clock.settle();
+    }
+    expect(new Set(counts)).toEqual(new Set([1]));
+    expect(await dead()).toEqual([]);
+    await lease?.commit({ state: 'done', manifest: null, objects: [] });
+    goOn();
+    while ((await bench.queue.depth()).inFlight > 0 || !bench.kinds('sums').includes('dropped')) {
+      clock.advance(15_000);
+      await clock.settle();
+    }
   });
 
   test('a shard whose spec is damaged for good ends its job as poisoned, and the others with it', async () => {
