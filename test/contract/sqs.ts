@@ -154,6 +154,28 @@ export function describeSqs(name: string, start: (() => Promise<SqsPeer>) | null
       expect(await queue.receive(ONCE)).toMatchObject([{ received: 2 }]);
     });
 
+    test('changes of a receipt reach the server in the order in which they were asked for, however slow the first is', async () => {
+      const seen: (number | undefined)[] = [];
+      class Slow extends FetchHttpHandler {
+        override async handle(...[request, options]: Parameters<FetchHttpHandler['handle']>) {
+          const { VisibilityTimeout } = JSON.parse(String(request.body)) as { readonly VisibilityTimeout?: number };
+          if (VisibilityTimeout === 20) await sleep(50);
+          if (request.headers['x-amz-target'] !== 'AmazonSQS.ReceiveMessage') seen.push(VisibilityTimeout);
+          return await super.handle(request, options);
+        }
+      }
+      const queue = await peer.queue(RECEIVES, { requestHandler: new Slow() });
+      await queue.send(message);
+      const [taken] = await queue.receive(ONCE);
+      const receipt = taken?.receipt ?? '';
+      const stop = new AbortController();
+      const changes = [queue.extend(receipt, 20_000), queue.extend(receipt, 30_000, { signal: stop.signal }), queue.release(receipt, 7_000), queue.remove(receipt)];
+      stop.abort();
+      await expect(changes[1]).rejects.toMatchObject({ code: 'ERR_CANCELLED' });
+      await Promise.allSettled(changes);
+      expect(seen).toEqual([undefined, 20, 7, undefined]);
+    });
+
     test('a queue that is not there and a server that is not there are told apart', async () => {
       const { url } = await peer.urls(RECEIVES);
       const options = { batchUrl: null, endpoint: peer.endpoint, region: 'us-east-1', credentials: { accessKeyId: 'test', secretAccessKey: 'test' } };
