@@ -75,7 +75,7 @@ export interface DeadLetters {
 }
 
 /**
- * Tenants take turns: many messages of one hold up no other's. Every method throws EngineError ERR_QUEUE, ERR_QUEUE_CONFIG or ERR_CANCELLED.
+ * Tenants take turns: many messages of one hold up no other's. Changes of a receipt happen in the order in which they were asked for, also when the first is still on its way. Every method throws EngineError ERR_QUEUE, ERR_QUEUE_CONFIG or ERR_CANCELLED.
  */
 export interface Queue {
   readonly url: string;
