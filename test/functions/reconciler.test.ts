@@ -12,7 +12,8 @@ import { IDLE_ROUND } from '../../engine/job/cost.ts';
 import { createJob } from '../../engine/kv/create.ts';
 import { endJob } from '../../engine/kv/end.ts';
 import type { JobState } from '../../engine/kv/head.ts';
-import type { JobKey } from '../../engine/kv/names.ts';
+import { liveKey } from '../../engine/kv/hints.ts';
+import { type JobKey, jobPrefix } from '../../engine/kv/names.ts';
 import { readHead } from '../../engine/kv/read.ts';
 import { takeJob } from '../../engine/kv/take.ts';
 import type { Outgoing } from '../../engine/ports/sender.ts';
@@ -20,6 +21,7 @@ import { Deliverer } from '../../engine/webhook/deliverer.ts';
 import { Outbox } from '../../engine/webhook/outbox.ts';
 import { Webhooks } from '../../engine/webhook/webhooks.ts';
 import { expire } from '../../engine/worker/overdue.ts';
+import { readWalkMemory, writeWalkMemory } from '../../engine/worker/walk-memory.ts';
 import { collectorFunction } from '../../functions/collector.ts';
 import { Emf } from '../../functions/emf.ts';
 import { openBatches } from '../../functions/open-batches.ts';
@@ -301,6 +303,24 @@ describe('a scheduled invocation', () => {
       signal?.throwIfAborted();
     };
     expect(await schedule.invoke({ batches: { walk } }, { getRemainingTimeInMillis: () => 5_000 })).toMatchObject({ work: { waiting: 0 } });
+  });
+
+  test('of more jobs than can be remembered remembers those that have not moved for longest, with what was sent of them', async () => {
+    const store = new MemoryStore();
+    const jobs = Array.from({ length: 64 }, (_, i) => ({ tenant: 'acme', job: `job-${i}` }));
+    const entry = { writeNonce: 'n'.repeat(32), atMs: 0, times: 1 };
+    const memory = {
+      seen: new Map(jobs.map((where, i) => [liveKey(where), { writeNonce: entry.writeNonce, sinceMs: 1_000 - i }] as const)),
+      sent: new Map(jobs.map((where) => [jobPrefix(where), entry] as const)),
+      due: new Map(jobs.map((where) => [jobPrefix(where), null] as const)),
+    };
+    await writeWalkMemory(store, memory, { bytesMax: 4_000 });
+    const { seen, sent, due } = await readWalkMemory(store, 2_000);
+    const kept = jobs.slice(-seen.size);
+    expect(seen.size).toBeGreaterThan(4);
+    expect(seen.size).toBeLessThan(32);
+    expect(new Set(seen.keys())).toEqual(new Set(kept.map(liveKey)));
+    for (const map of [sent, due]) expect(new Set(map.keys())).toEqual(new Set(kept.map((where) => jobPrefix(where))));
   });
 
   test('reads a memory that is none of ours as none', async () => {
