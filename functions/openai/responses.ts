@@ -10,6 +10,7 @@ import { answering, cancelQuietly, forget, refuseUnstored, waitFor } from '../fo
 import { idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
 import { jobId } from '../jobs/common.ts';
 import { STATUS, isOver } from '../jobs/views.ts';
+import { wholeNumber } from '../query.ts';
 import { frame, sseResponse, sseSchema } from '../sse.ts';
 import { Transcript } from '../transcript.ts';
 import { OPENAI_FAILURES, envelopeOf } from './errors.ts';
@@ -55,7 +56,7 @@ export function responses(registry: Registry): void {
   endpoint(registry, {
     method: 'get', path: '/v1/responses/{id}', tag: TAG, summary: 'Look at a response, or follow it', scope: 'read',
     description: 'With `stream`, its events from after `starting_after`, a `sequence_number`: the same from every instance.',
-    query: z.strictObject({ stream: flag.optional(), starting_after: z.coerce.number().int().min(0).max(Number.MAX_SAFE_INTEGER).optional(), include_obfuscation: z.literal('false').optional() }),
+    query: z.strictObject({ stream: flag.optional(), starting_after: wholeNumber(0).optional(), include_obfuscation: z.literal('false').optional() }),
     responses: answers,
   }, async ({ c, caller: { tenant }, query, signal, id, hold }) => {
     if (query.stream !== true && query.starting_after !== undefined) throw new HttpError('invalid_value', 'starting_after needs stream=true.', { param: 'starting_after' });

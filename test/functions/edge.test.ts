@@ -47,10 +47,21 @@ describe('a request', () => {
     ['PUT', '/v1/jobs/x?priority=batch', 'priority', 'unsupported_parameter'],
     ['GET', '/v1/jobs?limit=1&limit=2', 'limit', 'invalid_value'],
     ['GET', '/v1/jobs/x/events?after=1&after=2', 'after', 'invalid_value'],
+    ['GET', '/v1/jobs?expand=', 'expand', 'unsupported_parameter'],
+    // JavaScript would count with them.
+    ...['0x5', '1e1', '+3', '%203', '3.0', '9007199254740993', 'x'].flatMap((text) => [
+      ['GET', `/v1/jobs/x/events?after=${text}`, 'after', 'invalid_value'],
+      ['GET', `/v1/responses/x?stream=true&starting_after=${text}`, 'starting_after', 'invalid_value'],
+      ['GET', `/v1/files?limit=${text}`, 'limit', 'invalid_value'],
+    ] as [string, string, string, string][]),
   ])('%s %s is refused, and names the parameter that would be ignored', async (method, path, param, code) => {
     const response = await fetch(api.url + path, { method });
     const body = (await response.json()) as { error?: object };
     expect([response.status, body.error ?? body]).toMatchObject([400, { code, param }]);
+  });
+
+  test('of a list, and empty, is a query that was not given', async () => {
+    for (const path of ['/v1/jobs', '/v1/checkpoints', '/v1/files', '/v1/batches']) expect(await (await api.get(`${path}?limit=&after=`)).json()).toEqual(await (await api.get(path)).json());
   });
 
   test('of pages and probes may have a query: there is nothing that it could ask', async () => {
