@@ -1,17 +1,19 @@
 /** What makes a worker stop, beside being told to. */
-import type { NoticesOptions } from '../engine/adapters/notices.ts';
+import type { Noticed, NoticesOptions } from '../engine/adapters/notices.ts';
 import { type Interruption, untilInterrupted } from '../engine/adapters/spot.ts';
 import type { Clock } from '../engine/core/clock.ts';
 import { EngineError } from '../engine/core/errors.ts';
 import { untilAborted } from '../engine/core/waiting.ts';
 import type { WorkerConfig } from '../functions/worker-env.ts';
 
-export type Notices = (options: Pick<NoticesOptions, 'signal' | 'onTrouble'>) => Promise<Interruption | null>;
+export type Notices = (options: Pick<NoticesOptions, 'signal' | 'onTrouble'>) => Promise<Noticed | null>;
 
 export interface Stopped {
   readonly why: string;
   /** It had more than its limit; null: it was something else. */
   readonly residentBytes: number | null;
+  /** What its notice leaves to do, of seconds, for whoever exits; never rejects. Absent: nothing. */
+  readonly settled?: Promise<void>;
 }
 
 type MemoryLimit = Pick<WorkerConfig, 'memoryLimitBytes'>;
@@ -36,12 +38,14 @@ export async function untilStopped(
   const found = new AbortController();
   const over = AbortSignal.any([signal, found.signal]);
   let stopped: Stopped | null = null;
-  const stop = (why: string, residentBytes: number | null = null) => {
-    stopped ??= { why, residentBytes };
+  const stop = (why: string, { residentBytes = null, ...more }: Partial<Stopped> = {}) => {
+    stopped ??= { why, residentBytes, ...more };
     found.abort();
   };
-  const noticed = (notice: Interruption | null) => {
-    if (notice !== null) stop(`EC2 takes this machine back (${notice.action}${notice.at === null ? '' : ` at ${notice.at}`})`);
+  const noticed = (notice: (Interruption & Pick<Stopped, 'settled'>) | null) => {
+    if (notice === null) return;
+    const { action, at, settled } = notice;
+    stop(`EC2 takes this machine back (${action}${at === null ? '' : ` at ${at}`})`, settled === undefined ? {} : { settled });
   };
   const watches: Promise<void>[] = [];
   if (timeLimitMs !== null) {
@@ -53,7 +57,7 @@ export async function untilStopped(
     watches.push((async () => {
       while (!over.aborted) {
         const bytes = process.memoryUsage.rss();
-        if (bytes > memoryLimitBytes) stop(`it has ${bytes} bytes resident, above its limit of ${memoryLimitBytes}`, bytes);
+        if (bytes > memoryLimitBytes) stop(`it has ${bytes} bytes resident, above its limit of ${memoryLimitBytes}`, { residentBytes: bytes });
         else await untilAborted(clock, LOOK_MS, over);
       }
     })());

@@ -119,7 +119,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   const stopped = await untilStopped(config, { clock, startMs, signal, notices, onTrouble: (error, of) => log.warn({ err: error }, `the ${of} does not answer`) });
   if (stopped !== null) say(`stopping: ${stopped.why}; handing back what runs`);
   released.abort();
-  const [isDrained] = await Promise.all([worker.drain({ deadlineMs: config.graceMs }), chores.stop(config.graceMs), protection]);
+  const [isDrained] = await Promise.all([worker.drain({ deadlineMs: config.graceMs }), chores.stop(config.graceMs), protection, stopped?.settled]);
   if (!isDrained) say(`the grace of ${config.graceMs} ms was too short; what is committed stays, and another worker goes on`);
   slices.close();
   await tracing.close();

@@ -3,7 +3,7 @@
  * queue of SQS that all workers share. A message goes to one receiver, so that whoever it is not about passes it on, and one that is too old
  * to be about anybody is removed.
  */
-import { ChangeMessageVisibilityCommand, DeleteMessageCommand, ReceiveMessageCommand, type SQSClient } from '@aws-sdk/client-sqs';
+import { ChangeMessageVisibilityCommand, DeleteMessageCommand, type Message, ReceiveMessageCommand, type SQSClient } from '@aws-sdk/client-sqs';
 
 import { type Clock, wallClockMs } from '../core/clock.ts';
 import { untilAborted } from '../core/waiting.ts';
@@ -23,9 +23,15 @@ export interface NoticesOptions {
   readonly onTrouble?: ((error: unknown) => void) | undefined;
 }
 
+/** A notice that is about this worker. */
+export interface Noticed extends Interruption {
+  /** What came with it is passed on, and it is removed, as far as that can be done in seconds. Never rejects. */
+  readonly settled: Promise<void>;
+}
+
 const WAIT_S = 20;
 const RECEIVE_MAX = 10;
-/** Who reads a message passes it on, or dies. */
+/** Who reads a message passes it on, or dies, or cannot: then others see it by themselves. */
 const HIDDEN_S = 5;
 /** Longer than for others to see it first. */
 const AFTER_PASSING_MS = 1_000;
@@ -34,36 +40,53 @@ const DEADLINE_MS = 60_000;
 /** A machine has two minutes. */
 const OLD_MS = 300_000;
 
-/** Resolves with the notice that is about this worker; null when `signal` aborts. */
-export async function untilNoticed({ client, url, self, clock, signal, nowMs = wallClockMs, onTrouble }: NoticesOptions): Promise<Interruption | null> {
+/** Resolves with the notice that is about this worker, at once; null when `signal` aborts. */
+export async function untilNoticed({ client, url, self, clock, signal, nowMs = wallClockMs, onTrouble }: NoticesOptions): Promise<Noticed | null> {
   const calls = { client, clock, random: Math.random, deadlineMs: DEADLINE_MS };
   let isTroubled = false;
+  const trouble = (error: unknown) => {
+    if (!isTroubled) onTrouble?.(error);
+    isTroubled = true;
+  };
+  /** Side by side, and no longer than they are hidden: meanwhile nobody listens. */
+  const settle = async (received: readonly Received[], stop?: AbortSignal) => {
+    const settled = await Promise.allSettled(received.map(({ receipt, isOver }) => insistOnSqs({ ...calls, deadlineMs: HIDDEN_S * 1_000 }, { url, signal: stop }, (options) => (isOver
+      ? client.send(new DeleteMessageCommand({ QueueUrl: url, ReceiptHandle: receipt }), options)
+      : client.send(new ChangeMessageVisibilityCommand({ QueueUrl: url, ReceiptHandle: receipt, VisibilityTimeout: 0 }), options)))));
+    for (const each of settled) if (each.status === 'rejected') throw each.reason;
+  };
   while (!signal.aborted) {
     try {
       const found = await insistOnSqs(calls, { url, waitMs: WAIT_S * 1_000, signal }, (options) => client.send(new ReceiveMessageCommand({ QueueUrl: url, MaxNumberOfMessages: RECEIVE_MAX, WaitTimeSeconds: WAIT_S, VisibilityTimeout: HIDDEN_S }), options));
-      let mine: Interruption | null = null;
-      let passed = 0;
-      for (const { Body = '', ReceiptHandle } of found?.Messages ?? []) {
-        const notice = interruptionOf(parse(Body));
-        const isMine = notice !== null && ((notice.instance !== null && notice.instance === self.instance) || (notice.task !== null && notice.task === self.task));
-        if (isMine) mine = notice;
-        const isOver = notice === null || isMine || nowMs() - Date.parse(notice.at ?? '') > OLD_MS;
-        if (!isOver) passed++;
-        await insistOnSqs(calls, { url, signal }, (options) => (isOver
-          ? client.send(new DeleteMessageCommand({ QueueUrl: url, ReceiptHandle }), options)
-          : client.send(new ChangeMessageVisibilityCommand({ QueueUrl: url, ReceiptHandle, VisibilityTimeout: 0 }), options)));
-      }
-      if (mine !== null) return mine;
+      const received = (found?.Messages ?? []).map((message) => receivedAs(message, self, nowMs()));
+      const mine = received.find(({ isMine }) => isMine)?.notice;
+      // It stops whoever listens, and is read once: whatever becomes of the others.
+      if (mine != null) return { ...mine, settled: settle(received).catch(trouble) };
+      await settle(received, signal);
       isTroubled = false;
-      if (passed > 0) await untilAborted(clock, AFTER_PASSING_MS, signal);
+      if (received.some(({ isOver }) => !isOver)) await untilAborted(clock, AFTER_PASSING_MS, signal);
     } catch (error) {
       if (signal.aborted) return null;
-      if (!isTroubled) onTrouble?.(error);
-      isTroubled = true;
+      trouble(error);
       await untilAborted(clock, AGAIN_MS, signal);
     }
   }
   return null;
+}
+
+interface Received {
+  readonly receipt: string | undefined;
+  /** null: it is none. */
+  readonly notice: Interruption | null;
+  readonly isMine: boolean;
+  /** Nobody else needs it. */
+  readonly isOver: boolean;
+}
+
+function receivedAs({ Body = '', ReceiptHandle }: Message, self: Whoami, nowMs: number): Received {
+  const notice = interruptionOf(parse(Body));
+  const isMine = notice !== null && ((notice.instance !== null && notice.instance === self.instance) || (notice.task !== null && notice.task === self.task));
+  return { receipt: ReceiptHandle, notice, isMine, isOver: notice === null || isMine || nowMs - Date.parse(notice.at ?? '') > OLD_MS };
 }
 
 function parse(text: string): unknown {

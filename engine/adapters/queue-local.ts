@@ -3,7 +3,7 @@
  * An entry is a value, and every change a swap that one of those who try wins.
  */
 import type { Clock } from '../core/clock.ts';
-import { Bell, throwIfCancelled, untilAborted } from '../core/waiting.ts';
+import { Bell, InOrder, throwIfCancelled, untilAborted } from '../core/waiting.ts';
 import type { CallOptions } from '../ports/object-store.ts';
 import {
   DELAY_MS_MAX, HELD_MS_MAX, RECEIVES_MAX, priorityOf,
@@ -57,6 +57,8 @@ export class LocalQueue implements Queue {
   readonly #turns = new Turns();
   /** By receipt, as they are while this process has them. */
   readonly #held = new Map<string, Entry>();
+  /** By receipt: the second of two changes begins with what the first has made of it. */
+  readonly #changes = new InOrder();
   /** By id, what is being taken here: the slots of a worker do not race each other for the same one. */
   readonly #taking = new Set<string>();
   readonly #changed = new Bell();
@@ -93,19 +95,15 @@ export class LocalQueue implements Queue {
   }
 
   async extend(receipt: string, visibilityMs: number, { signal }: CallOptions = {}): Promise<void> {
-    throwIfCancelled(signal);
-    await this.#change(receipt, (entry, sinceMs) => ({ ...entry, visibleMs: Math.min(this.#table.nowMs() + visibilityMs, sinceMs + HELD_MS_MAX) }));
+    await this.#change(receipt, signal, (entry, sinceMs) => ({ ...entry, visibleMs: Math.min(this.#table.nowMs() + visibilityMs, sinceMs + HELD_MS_MAX) }));
   }
 
   async release(receipt: string, delayMs: number, { signal }: CallOptions = {}): Promise<void> {
-    throwIfCancelled(signal);
-    await this.#change(receipt, (entry) => ({ ...entry, held: null, visibleMs: this.#table.nowMs() + delayMs }));
-    this.#changed.ring();
+    await this.#change(receipt, signal, (entry) => ({ ...entry, held: null, visibleMs: this.#table.nowMs() + delayMs }));
   }
 
   async remove(receipt: string, { signal }: CallOptions = {}): Promise<void> {
-    throwIfCancelled(signal);
-    await this.#change(receipt, () => null);
+    await this.#change(receipt, signal, () => null);
   }
 
   async depth({ signal }: CallOptions = {}): Promise<QueueDepth> {
@@ -157,6 +155,8 @@ export class LocalQueue implements Queue {
   /** In one pass, because a queue may be long. `soonestMs`: until something that is hidden may be seen. */
   async #take(entries: ReadonlyMap<string, Entry>, max: number, visibilityMs: number): Promise<{ readonly taken: readonly ReceivedMessage[]; readonly soonestMs: number }> {
     const nowMs = this.#table.nowMs();
+    // Of whoever let its time pass: worth nothing any more.
+    for (const [receipt, { visibleMs }] of this.#held) if (visibleMs <= nowMs) this.#held.delete(receipt);
     const [waiting, later, inFlight]: [Entry[], Entry[], Entry[]] = [[], [], []];
     let soonestMs = Infinity;
     for (const entry of entries.values()) {
@@ -194,14 +194,17 @@ export class LocalQueue implements Queue {
   }
 
   /** A receipt whose time is over, or that another process has got since, changes nothing. */
-  async #change(receipt: string, to: (entry: Entry, sinceMs: number) => Entry | null): Promise<void> {
-    const entry = this.#held.get(receipt);
-    if (entry === undefined || entry.held === null) return;
-    const isHeld = entry.visibleMs > this.#table.nowMs();
-    const changed = to(entry, entry.held.sinceMs);
-    const done = isHeld && (await this.#table.swap(entry, changed));
-    if (done && changed?.held?.by === receipt) this.#held.set(receipt, changed);
-    else this.#held.delete(receipt);
+  async #change(receipt: string, signal: AbortSignal | undefined, to: (entry: Entry, sinceMs: number) => Entry | null): Promise<void> {
+    await this.#changes.take(receipt, signal, async () => {
+      const entry = this.#held.get(receipt);
+      if (entry === undefined || entry.held === null) return;
+      const isHeld = entry.visibleMs > this.#table.nowMs();
+      const changed = to(entry, entry.held.sinceMs);
+      const done = isHeld && (await this.#table.swap(entry, changed));
+      if (done && changed?.held?.by === receipt) return void this.#held.set(receipt, changed);
+      this.#held.delete(receipt);
+      if (changed?.held === null) this.#changed.ring();
+    });
   }
 
   #depthOf(entries: readonly Entry[], priority: Priority): ClassDepth {

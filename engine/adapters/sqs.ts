@@ -10,6 +10,7 @@ import {
 
 import { type Clock, systemClock } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
+import { InOrder } from '../core/waiting.ts';
 import type { CallOptions } from '../ports/object-store.ts';
 import {
   DELAY_MS_MAX, EMPTY_DEPTH, HELD_MS_MAX, priorityOf,
@@ -17,7 +18,7 @@ import {
 } from '../ports/queue.ts';
 import { formatMessage, parseMessage } from './queue-message.ts';
 import { SqsDeadLetters } from './sqs-dead.ts';
-import { type SqsCalls, insistOnSqs } from './sqs-calls.ts';
+import { type Abortable, type SqsCalls, insistOnSqs } from './sqs-calls.ts';
 
 export interface SqsOptions {
   /** `https://sqs.eu-central-1.amazonaws.com/123456789012/jobs` */
@@ -70,6 +71,7 @@ export class SqsQueue implements Queue {
   readonly dead: DeadLetters;
   readonly #batchUrl: string | null;
   readonly #calls: SqsCalls;
+  readonly #changes = new InOrder();
 
   constructor({ url, batchUrl, endpoint, region, credentials, requestHandler, clock = systemClock, random = Math.random, deadlineMs = DEADLINE_MS }: SqsOptions) {
     this.url = url;
@@ -121,11 +123,8 @@ export class SqsQueue implements Queue {
   }
 
   async remove(receipt: string, { signal }: CallOptions = {}): Promise<void> {
-    const held = heldOf(receipt);
-    if (held === null) return;
-    const url = this.#urlOf({ priority: held.priority });
     const { client } = this.#calls;
-    await insistOnSqs(this.#calls, { url, signal }, (options) => client.send(new DeleteMessageCommand({ QueueUrl: url, ReceiptHandle: held.handle }), options));
+    await this.#change(receipt, signal, (message, options) => client.send(new DeleteMessageCommand(message), options));
   }
 
   async depth({ signal }: CallOptions = {}): Promise<QueueDepth> {
@@ -169,11 +168,16 @@ export class SqsQueue implements Queue {
   }
 
   async #show(receipt: string, VisibilityTimeout: number, signal: AbortSignal | undefined): Promise<void> {
+    const { client } = this.#calls;
+    await this.#change(receipt, signal, (message, options) => client.send(new ChangeMessageVisibilityCommand({ ...message, VisibilityTimeout }), options));
+  }
+
+  /** One at a time of a receipt: side by side, SQS might see the last one first. */
+  async #change(receipt: string, signal: AbortSignal | undefined, attempt: (message: { readonly QueueUrl: string; readonly ReceiptHandle: string }, options: Abortable) => Promise<unknown>): Promise<void> {
     const held = heldOf(receipt);
     if (held === null) return;
     const url = this.#urlOf({ priority: held.priority });
-    const { client } = this.#calls;
-    await insistOnSqs(this.#calls, { url, signal }, (options) => client.send(new ChangeMessageVisibilityCommand({ QueueUrl: url, ReceiptHandle: held.handle, VisibilityTimeout }), options));
+    await this.#changes.take(receipt, signal, () => insistOnSqs(this.#calls, { url, signal }, (options) => attempt({ QueueUrl: url, ReceiptHandle: held.handle }, options)));
   }
 
   async #depthOf(url: string, signal: AbortSignal | undefined): Promise<ClassDepth> {

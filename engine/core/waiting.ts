@@ -86,6 +86,26 @@ export async function unlessLater<T>(clock: Clock, waitMs: number, work: Promise
   }
 }
 
+/** Work of one name in the order in which it was asked for, one at a time; what has another name waits for nobody. */
+export class InOrder {
+  readonly #last = new Map<string, Promise<void>>();
+
+  /** What `work` gives. @throws EngineError ERR_CANCELLED as soon as `signal` aborts: what has not begun then never does, what has goes on, and the next waits for it. */
+  async take<T>(name: string, signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
+    throwIfCancelled(signal);
+    const mine = (this.#last.get(name) ?? Promise.resolve()).then(async () => {
+      throwIfCancelled(signal);
+      return await work();
+    });
+    const over = mine.then(() => undefined, () => undefined);
+    this.#last.set(name, over);
+    void over.then(() => {
+      if (this.#last.get(name) === over) this.#last.delete(name);
+    });
+    return await unlessCancelled(mine, signal);
+  }
+}
+
 /** `work(i)` for every i below `count`, at most `atOnce` of them running; the first failure aborts the others and is the one thrown. */
 export async function inParallel<T>(
   count: number, atOnce: number, signal: AbortSignal | undefined, work: (i: number, signal: AbortSignal) => Promise<T>,

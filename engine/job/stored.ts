@@ -214,8 +214,8 @@ async function goOn(seen: SeenJob, stored: StoredSpec, opened: OpenedJob, identi
   }
   const over = new AbortController();
   const { shard } = opened.job;
-  const vote = shard === null ? null : new ShardVote({ store, where, job: opened.job, shard, ballotKey, clock, onOver: () => over.abort() });
   using stop = linkSignals(signal, over.signal);
+  const vote = shard === null ? null : new ShardVote({ store, where, job: opened.job, shard, ballotKey, clock, onOver: () => over.abort(), signal: stop.signal });
   using deadline = deadlineOf(opened.job, lease, clock);
   // Beside the work: once the job is let go, nothing keeps whoever hands it on.
   await using _ = collecting(lease.head, options, clock);

@@ -1,7 +1,7 @@
 /** What makes a worker stop, beside being told to. */
 import { afterEach, describe, expect, test, vi } from 'vitest';
 
-import { checkMemory, tooLittleMemory, untilStopped } from '../../cli/stopping.ts';
+import { type Notices, checkMemory, tooLittleMemory, untilStopped } from '../../cli/stopping.ts';
 import { ManualClock } from '../helpers/clock.ts';
 
 const CONFIG = { timeLimitMs: null, graceMs: 1_000, memoryLimitBytes: null, spot: false };
@@ -10,10 +10,10 @@ afterEach(() => {
   vi.restoreAllMocks();
 });
 
-function watched(config: Partial<Parameters<typeof untilStopped>[0]>) {
+function watched(config: Partial<Parameters<typeof untilStopped>[0]>, notices: Notices | null = null) {
   const clock = new ManualClock();
   const told = new AbortController();
-  const stopped = untilStopped({ ...CONFIG, ...config }, { clock, startMs: 0, signal: told.signal, notices: null, onTrouble: () => undefined });
+  const stopped = untilStopped({ ...CONFIG, ...config }, { clock, startMs: 0, signal: told.signal, notices, onTrouble: () => undefined });
   return { clock, told, stopped };
 }
 
@@ -40,6 +40,14 @@ describe('a worker', () => {
     const { clock, stopped } = watched({ timeLimitMs: 5_000 });
     clock.advance(4_000);
     expect(await stopped).toEqual({ why: 'its time limit of 5000 ms is near', residentBytes: null });
+  });
+
+  test('stops for a notice at once; what is left to do about it is for whoever exits', async () => {
+    const settled = new Promise<void>(() => undefined);
+    const { stopped } = watched({}, async () => ({ action: 'terminate', at: '2026-11-25T12:00:00Z', instance: 'i-1', task: null, settled }));
+    const found = await stopped;
+    expect(found?.why).toBe('EC2 takes this machine back (terminate at 2026-11-25T12:00:00Z)');
+    expect(found?.settled).toBe(settled);
   });
 
   test('that is told to stop says nothing of its own', async () => {

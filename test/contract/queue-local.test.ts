@@ -1,4 +1,6 @@
 /** The queue of one process keeps every promise, and a suite that says so can tell one that does not. */
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { describe, expect, test } from 'vitest';
 
 import { createLocalQueue } from '../../engine/adapters/queue-local.ts';
@@ -6,6 +8,9 @@ import { HELD_MS_MAX, type Queue } from '../../engine/ports/queue.ts';
 import { ManualClock } from '../helpers/clock.ts';
 import { through } from '../helpers/through.ts';
 import { QUEUE_PROMISES, RECEIVES, type QueueBench } from './queue.ts';
+
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc') as () => void;
 
 function bench(change: (queue: Queue) => Partial<Queue> = () => ({})): QueueBench {
   const clock = new ManualClock();
@@ -62,6 +67,31 @@ describe('the local queue', () => {
     for (let i = 0; i < 8; i++) await queue.send({ v: 1, tenant: 'acme', job: `sums-${i}`, slice: 0 });
     const received = await Promise.all(Array.from({ length: 8 }, () => queue.receive({ max: 1, waitMs: 0, visibilityMs: 1_000 })));
     expect(new Set(received.map(([taken]) => taken?.message?.job)).size).toBe(8);
+  });
+
+  test('nothing is kept of a receipt that is worth nothing any more, whoever let it go and how', async () => {
+    const { queue, pass } = bench();
+    const take = async () => (await queue.receive({ max: 1, waitMs: 0, visibilityMs: 1_000 }))[0]?.receipt ?? '';
+    /** Sent, and not to be found in the queue any more. */
+    const over = async (end: (receipt: string) => Promise<unknown>): Promise<WeakRef<object>> => {
+      const message = { v: 1, tenant: 'acme', job: 'sums', slice: 0 } as const;
+      await queue.send(message);
+      await end(await take());
+      await pass(2_000);
+      const left = await take();
+      if (left !== '') await queue.remove(left);
+      expect(await queue.depth()).toMatchObject({ visible: 0, inFlight: 0 });
+      return new WeakRef(message);
+    };
+    const messages = [
+      await over(async () => undefined),
+      await over(async (receipt) => await Promise.all([queue.extend(receipt, 1_000), queue.remove(receipt)])),
+      await over(async (receipt) => await Promise.all([queue.extend(receipt, 1_000), queue.release(receipt, 0)])),
+    ];
+    // What a WeakRef was made of lives until the next turn.
+    await pass(0);
+    collectGarbage();
+    expect(messages.map((each) => each.deref())).toEqual([undefined, undefined, undefined]);
   });
 
   test('a receipt whose visibility is over removes nothing', async () => {

@@ -171,6 +171,23 @@ export const QUEUE_PROMISES: readonly QueuePromise[] = [
     },
   },
   {
+    name: 'what is removed or released while it is being extended is removed or released',
+    async check({ queue, pass }) {
+      await queue.send(message('gone'));
+      const gone = await one(queue, { visibilityMs: 10 * S });
+      await Promise.all([queue.extend(gone.receipt, 20 * S), queue.remove(gone.receipt)]);
+      expect(await queue.depth()).toMatchObject({ visible: 0, inFlight: 0 });
+      await queue.send(message('back'));
+      const back = await one(queue, { visibilityMs: 10 * S });
+      await Promise.all([queue.extend(back.receipt, 20 * S), queue.release(back.receipt, 0)]);
+      const again = await one(queue, { visibilityMs: 10 * S, waitMs: 2 * S });
+      expect(again).toMatchObject({ message: { job: 'back' }, received: 2 });
+      await Promise.all([queue.extend(again.receipt, 20 * S), queue.release(again.receipt, 1 * S)]);
+      await pass(2 * S);
+      expect(await one(queue, { waitMs: 1 * S })).toMatchObject({ message: { job: 'back' }, received: 3 });
+    },
+  },
+  {
     name: 'a delayed message waits for its delay',
     async check({ queue, pass }) {
       await queue.send(message('sums'), { delayMs: 3 * S });

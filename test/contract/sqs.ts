@@ -1,19 +1,32 @@
 /** The contract suite on an SQS server, and what only SQS has. */
-import { GetQueueAttributesCommand, ReceiveMessageCommand, SendMessageCommand } from '@aws-sdk/client-sqs';
+import { DeleteMessageCommand, GetQueueAttributesCommand, type Message, ReceiveMessageCommand, SendMessageCommand } from '@aws-sdk/client-sqs';
 import { FetchHttpHandler } from '@smithy/fetch-http-handler';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { untilNoticed } from '../../engine/adapters/notices.ts';
-import { createSqsQueue } from '../../engine/adapters/sqs.ts';
+import { createSqsQueue, type SqsQueue } from '../../engine/adapters/sqs.ts';
+import type { Abortable } from '../../engine/adapters/sqs-calls.ts';
 import { systemClock } from '../../engine/core/clock.ts';
 import type { SliceMessage } from '../../engine/ports/queue.ts';
 import { ManualClock } from '../helpers/clock.ts';
 import type { SqsPeer } from '../helpers/sqs-peer.ts';
+import { through } from '../helpers/through.ts';
 import { QUEUE_PROMISES, RECEIVES, type QueuePromise } from './queue.ts';
 
 const message: SliceMessage = { v: 1, tenant: 'acme', job: 'sums', slice: 0 };
 const ONCE = { max: 1, waitMs: 1_000, visibilityMs: 30_000 };
+/** So many times as long is everything where time is real: what is done at once is done before, on a slow machine too. */
+const SLOWER = 4;
+
+function slower(queue: SqsQueue): SqsQueue {
+  return through(queue, {
+    send: (sent, options) => queue.send(sent, options?.delayMs === undefined ? options : { ...options, delayMs: options.delayMs * SLOWER }),
+    receive: (options) => queue.receive({ ...options, visibilityMs: options.visibilityMs * SLOWER }),
+    extend: (receipt, visibilityMs, options) => queue.extend(receipt, visibilityMs * SLOWER, options),
+    release: (receipt, delayMs, options) => queue.release(receipt, delayMs * SLOWER, options),
+  });
+}
 
 /**
  * @param start null: there is no such server here.
@@ -27,20 +40,20 @@ export function describeSqs(name: string, start: (() => Promise<SqsPeer>) | null
     }, 120_000);
     afterAll(() => peer[Symbol.asyncDispose]());
 
-    const check = async ({ check: promise }: QueuePromise, pass: (delayMs: number) => Promise<void>) => await promise({ queue: await peer.queue(RECEIVES), isExact: false, pass });
-    const checkHere = async (promise: QueuePromise) => {
+    const checkHere = async ({ check }: QueuePromise) => {
       vi.useFakeTimers({ toFake: ['Date'] });
       try {
-        await check(promise, async (delayMs) => void vi.setSystemTime(Date.now() + delayMs));
+        await check({ queue: await peer.queue(RECEIVES), isExact: false, pass: async (delayMs) => void vi.setSystemTime(Date.now() + delayMs) });
       } finally {
         vi.useRealTimers();
       }
     };
+    const checkThere = async ({ check }: QueuePromise) => await check({ queue: slower(await peer.queue(RECEIVES)), isExact: false, pass: (delayMs) => sleep(delayMs * SLOWER) });
     // Where their time is real each has a queue of its own: side by side they take as long as the longest.
     const checked = new Map<string, Promise<unknown>>();
-    test.each(QUEUE_PROMISES)('$name', async (each) => {
+    test.each(QUEUE_PROMISES)('$name', { timeout: 120_000 }, async (each) => {
       if (isHere) return await checkHere(each);
-      if (checked.size === 0) for (const promise of QUEUE_PROMISES) checked.set(promise.name, check(promise, (delayMs) => sleep(delayMs)).then(() => null, (error: unknown) => error));
+      if (checked.size === 0) for (const promise of QUEUE_PROMISES) checked.set(promise.name, checkThere(promise).then(() => null, (error: unknown) => error));
       const failure = await checked.get(each.name);
       if (failure !== null) throw failure;
     });
@@ -63,13 +76,51 @@ export function describeSqs(name: string, start: (() => Promise<SqsPeer>) | null
       for (const body of [{ source: 'aws.ec2', 'detail-type': 'EC2 Instance State-change Notification' }, notice('i-3', '2026-11-25T11:50:00Z'), notice('i-2', '2026-11-25T11:59:59Z')]) {
         await peer.client.send(new SendMessageCommand({ QueueUrl: url, MessageBody: JSON.stringify(body) }));
       }
-      expect(await listen('i-2')).toEqual({ action: 'terminate', at: '2026-11-25T11:59:59Z', instance: 'i-2', task: null });
+      expect(await listen('i-2')).toMatchObject({ action: 'terminate', at: '2026-11-25T11:59:59Z', instance: 'i-2', task: null });
       await vi.waitFor(async () => {
         const { Attributes = {} } = await peer.client.send(new GetQueueAttributesCommand({ QueueUrl: url, AttributeNames: ['All'] }));
         expect([Attributes.ApproximateNumberOfMessages, Attributes.ApproximateNumberOfMessagesNotVisible]).toEqual(['0', '0']);
       }, { timeout: 15_000, interval: 100 });
       stop.abort();
       expect(await other).toBeNull();
+    });
+
+    test('a notice stops its worker at once, whatever becomes of the others that came with it, and is removed', async () => {
+      const notice = (instance: string) => JSON.stringify({ source: 'aws.ec2', 'detail-type': 'EC2 Spot Instance Interruption Warning', time: new Date().toISOString(), detail: { 'instance-id': instance, 'instance-action': 'terminate' } });
+      const refused = () => Promise.reject(Object.assign(new Error('denied'), { name: 'AccessDenied', $metadata: { httpStatusCode: 403 } }));
+      const hangs = (signal: AbortSignal) => new Promise((_, reject) => signal.addEventListener('abort', () => reject(new Error('aborted'))));
+      for (const pass of [refused, hangs]) {
+        const { url } = await peer.urls(RECEIVES);
+        for (const instance of ['i-1', 'i-2']) await peer.client.send(new SendMessageCommand({ QueueUrl: url, MessageBody: notice(instance) }));
+        const clock = new ManualClock();
+        const stop = new AbortController();
+        /** Whoever waits for what cannot be done, or goes on without the notice, gets none. */
+        const stopSoon = () => void clock.settle().then(() => stop.abort());
+        const together = async (command: ReceiveMessageCommand, options: Abortable) => {
+          const Messages: Message[] = [];
+          while (Messages.length < 2) Messages.push(...((await peer.client.send(command, options)).Messages ?? []));
+          return { Messages };
+        };
+        let removed: Promise<unknown> | null = null;
+        const client = through(peer.client, {
+          send: ((command: object, options: Abortable) => {
+            if (command instanceof ReceiveMessageCommand) return together(command, options);
+            if (command instanceof DeleteMessageCommand) return (removed = peer.client.send(command, options));
+            stopSoon();
+            return pass(options.abortSignal);
+          }) as never,
+        });
+        const troubles: unknown[] = [];
+        const noticed = await untilNoticed({ client, url, self: { instance: 'i-1', task: null }, clock, signal: stop.signal, onTrouble: (error) => troubles.push(error) });
+        expect(noticed).toMatchObject({ action: 'terminate', instance: 'i-1' });
+        await removed;
+        // Where it hangs: no longer than others have to wait for it.
+        clock.advance(5_000);
+        await noticed?.settled;
+        expect(troubles).toHaveLength(1);
+        const { Attributes = {} } = await peer.client.send(new GetQueueAttributesCommand({ QueueUrl: url, AttributeNames: ['All'] }));
+        expect(Number(Attributes.ApproximateNumberOfMessages) + Number(Attributes.ApproximateNumberOfMessagesNotVisible), 'the other is left').toBe(1);
+      }
     });
 
     test('without a queue for batches their messages go with the others', async () => {
@@ -112,6 +163,28 @@ export function describeSqs(name: string, start: (() => Promise<SqsPeer>) | null
       await queue.extend(taken?.receipt ?? '', 7_200_000);
       await sleep(1_500);
       expect(await queue.receive(ONCE)).toMatchObject([{ received: 2 }]);
+    });
+
+    test('changes of a receipt reach the server in the order in which they were asked for, however slow the first is', async () => {
+      const seen: (number | undefined)[] = [];
+      class Slow extends FetchHttpHandler {
+        override async handle(...[request, options]: Parameters<FetchHttpHandler['handle']>) {
+          const { VisibilityTimeout } = JSON.parse(String(request.body)) as { readonly VisibilityTimeout?: number };
+          if (VisibilityTimeout === 20) await sleep(50);
+          if (request.headers['x-amz-target'] !== 'AmazonSQS.ReceiveMessage') seen.push(VisibilityTimeout);
+          return await super.handle(request, options);
+        }
+      }
+      const queue = await peer.queue(RECEIVES, { requestHandler: new Slow() });
+      await queue.send(message);
+      const [taken] = await queue.receive(ONCE);
+      const receipt = taken?.receipt ?? '';
+      const stop = new AbortController();
+      const changes = [queue.extend(receipt, 20_000), queue.extend(receipt, 30_000, { signal: stop.signal }), queue.release(receipt, 7_000), queue.remove(receipt)];
+      stop.abort();
+      await expect(changes[1]).rejects.toMatchObject({ code: 'ERR_CANCELLED' });
+      await Promise.allSettled(changes);
+      expect(seen).toEqual([undefined, 20, 7, undefined]);
     });
 
     test('a queue that is not there and a server that is not there are told apart', async () => {

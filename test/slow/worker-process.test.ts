@@ -1,6 +1,6 @@
 /** `ruminate worker` as an operator has it: a process beside the one that answers, what makes it stop, and what becomes of its jobs then. */
 import { spawn } from 'node:child_process';
-import { SendMessageCommand } from '@aws-sdk/client-sqs';
+import { GetQueueAttributesCommand, SendMessageCommand } from '@aws-sdk/client-sqs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
@@ -100,6 +100,8 @@ describe('a worker beside the server', () => {
     await sqs.client.send(new SendMessageCommand({ QueueUrl: url, MessageBody: JSON.stringify(notice) }));
     expect(await worker.exited).toEqual({ code: 0, signal: null });
     expect(worker.log).toContain('EC2 takes this machine back (terminate at ');
+    const { Attributes = {} } = await sqs.client.send(new GetQueueAttributesCommand({ QueueUrl: url, AttributeNames: ['All'] }));
+    expect([Attributes.ApproximateNumberOfMessages, Attributes.ApproximateNumberOfMessagesNotVisible], 'it is removed before it exits').toEqual(['0', '0']);
   });
 
   test('stops before its time limit, and does not begin with a memory limit that leaves no room for a job', async () => {
