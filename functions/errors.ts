@@ -118,6 +118,9 @@ export const ENGINE_CODES: Readonly<Record<ErrorCode, readonly [number, string, 
   ERR_INTERNAL: [500, 'internal_error', null],
 };
 
+/** All that a client may be told. */
+export const CODES: readonly string[] = [...new Set([...Object.keys(HTTP_CODES), ...Object.values(ENGINE_CODES).map(([, code]) => code)])].sort();
+
 /** From 500 on, and yet nothing that is wrong here and not told elsewhere: for now there is no more work, or of a job its worker has said why. */
 const REFUSALS = ['overloaded', 'draining', 'job_failed', 'job_expired', 'still_running'];
 

@@ -1,14 +1,14 @@
 /** Failures of the native API: problem details, https://www.rfc-editor.org/rfc/rfc9457 */
 import { z } from '@hono/zod-openapi';
 
-import type { Failure } from './errors.ts';
+import { CODES, type Failure } from './errors.ts';
 
 export const problemSchema = z.object({
   type: z.string().openapi({ example: 'urn:ruminate:error:job_not_found' }),
   title: z.string().openapi({ example: 'job not found' }),
   status: z.int(),
   detail: z.string(),
-  code: z.string().openapi({ example: 'job_not_found' }),
+  code: z.string().openapi({ example: 'job_not_found', enum: [...CODES] }),
   param: z.string().nullable(),
   request_id: z.string(),
 }).openapi('Problem');

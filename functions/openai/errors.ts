@@ -2,14 +2,14 @@
 import { z } from '@hono/zod-openapi';
 
 import { renamed } from '../asked.ts';
-import type { Failure } from '../errors.ts';
+import { CODES, type Failure } from '../errors.ts';
 
 export const errorSchema = z.object({
   error: z.object({
     message: z.string(),
     type: z.string().openapi({ example: 'invalid_request_error' }),
     param: z.string().nullable().openapi({ example: 'tools' }),
-    code: z.string().nullable().openapi({ example: 'unsupported_parameter' }),
+    code: z.string().openapi({ example: 'unsupported_parameter', enum: [...CODES] }),
   }),
 }).openapi('Error');
 

@@ -4,6 +4,7 @@ import { connect } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { assemble } from '../../functions/assemble.ts';
+import { CODES } from '../../functions/errors.ts';
 import { HTTP_LIMITS } from '../../functions/limits.ts';
 import { type HttpApi, startApi } from '../helpers/http-api.ts';
 
@@ -235,6 +236,8 @@ describe('operation', () => {
     const operations = Object.entries(document.paths).flatMap(([path, methods]) => Object.keys(methods).map((method) => `${method} ${path}`));
     expect(operations).toEqual(expect.arrayContaining(['post /v1/chat/completions', 'put /v1/jobs/{id}', 'get /v1/jobs/{id}/events', 'delete /v1/responses/{id}', 'get /metrics', 'get /health/ready']));
     for (const [, name] of text.matchAll(/"#\/components\/schemas\/(\w+)"/g)) expect(document.components.schemas).toHaveProperty(name ?? '');
+    const codesOf = (name: string) => JSON.stringify(document.components.schemas[name]).match(/"code":\{[^}]*"enum":(\[[^\]]*\])/)?.[1] ?? '[]';
+    for (const name of ['Error', 'Problem']) expect(JSON.parse(codesOf(name))).toEqual(CODES);
     // What validates is what is documented: no field beside those that are there.
     for (const name of ['ChatCompletionRequest', 'ResponseRequest', 'JobRequest', 'Hyperscale', 'Fork']) expect(document.components.schemas[name]?.additionalProperties).toBe(false);
   });

@@ -1,10 +1,13 @@
 /** What a client sees of failures: one table, two forms, nothing of ours. */
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
 import { describe, expect, test } from 'vitest';
 
 import { ERROR_CODES, EngineError, type ErrorCode } from '../../engine/core/errors.ts';
-import { HTTP_CODES, type HttpCode, HttpError, failureOf, isFault } from '../../functions/errors.ts';
+import { CODES, ENGINE_CODES, HTTP_CODES, type HttpCode, HttpError, failureOf, isFault } from '../../functions/errors.ts';
 import { envelopeOf } from '../../functions/openai/errors.ts';
 import { problemOf } from '../../functions/problem.ts';
+import { ROOT } from '../helpers/setup.ts';
 
 const SECRET = 'cannot read the folder secret-place';
 
@@ -43,6 +46,14 @@ describe('the table of errors', () => {
     expect(of('budget.width must be an integer from 1 to 256; got 0.')).toBe('hyperscale.width');
     expect(of('messages.0.role must be text of 1 to 64 bytes; got "".')).toBe('messages.0.role');
     expect(of('Something else.')).toBeNull();
+  });
+
+  test('is in docs/HTTP.md and in the schemas of both forms, with every code and its status', () => {
+    const page = readFileSync(path.join(ROOT, 'docs', 'HTTP.md'), 'utf8');
+    const said = [...page.matchAll(/^\| (\d{3}) \| (.*) \|$/gm)].flatMap(([, status, codes = '']) => [...codes.matchAll(/`(\w+)`/g)].map(([, code]) => `${status} ${code}`));
+    const is = [...Object.entries(HTTP_CODES).map(([code, [status]]) => `${status} ${code}`), ...Object.values(ENGINE_CODES).map(([status, code]) => `${status} ${code}`)];
+    expect(said.toSorted()).toEqual([...new Set(is)].toSorted());
+    expect([...new Set(said.map((line) => line.slice(4)))].toSorted()).toEqual(CODES);
   });
 
   test('both forms carry the same code and sentence', () => {
