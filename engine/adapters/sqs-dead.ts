@@ -65,8 +65,7 @@ export class SqsDeadLetters implements DeadLetters {
         if (ours.length === 0 && theirs.every(({ MessageId }) => foreign.has(MessageId))) break;
         for (const message of theirs) foreign.set(message.MessageId, message);
         await before(ours);
-        await this.#delete(url, ours, signal);
-        deleted += ours.length;
+        deleted += await this.#delete(url, ours, signal);
       }
       await this.#show(url, [...foreign.values()], signal);
     }
@@ -102,10 +101,14 @@ export class SqsDeadLetters implements DeadLetters {
     }
   }
 
-  async #delete(url: string, messages: readonly Message[], signal: AbortSignal | undefined): Promise<void> {
+  /** Returns how many are gone: SQS answers for each by itself. */
+  async #delete(url: string, messages: readonly Message[], signal: AbortSignal | undefined): Promise<number> {
+    let gone = 0;
     for (const Entries of batches(messages)) {
-      await insistOnSqs(this.#calls, { url, signal }, (options) => this.#calls.client.send(new DeleteMessageBatchCommand({ QueueUrl: url, Entries: [...Entries] }), options));
+      const answer = await insistOnSqs(this.#calls, { url, signal }, (options) => this.#calls.client.send(new DeleteMessageBatchCommand({ QueueUrl: url, Entries: [...Entries] }), options));
+      gone += answer?.Successful?.length ?? 0;
     }
+    return gone;
   }
 }
 

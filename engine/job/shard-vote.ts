@@ -30,6 +30,8 @@ export interface ShardVoteOptions {
   readonly clock: Clock;
   /** The job is over, whatever this shard does. */
   readonly onOver: () => void;
+  /** The shard is to be let go: nobody is told any more. */
+  readonly signal: AbortSignal;
 }
 
 export class ShardVote {
@@ -74,8 +76,8 @@ export class ShardVote {
   }
 
   /** After each commit. A store that fails now is heard of at the next one: what is not told today is told with what comes. */
-  async committed(manifest: Manifest, { signal }: CallOptions = {}): Promise<void> {
-    const { store, where, clock } = this.#o;
+  async committed(manifest: Manifest): Promise<void> {
+    const { store, where, clock, signal } = this.#o;
     try {
       await this.ask({ signal });
       if (this.#rule !== 'none' && this.#hasToTell(manifest)) this.#take(await joinShard(store, where, { settle, clock, signal }));

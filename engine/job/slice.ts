@@ -103,7 +103,10 @@ export function isOfJob(error: unknown): boolean {
 
 async function runUntilLetGo(job: PreparedJob, lease: Lease, parent: Parent | null, context: SliceContext): Promise<SliceOutcome> {
   const { clock, identity, vote = null } = context;
-  const origin = await orPark(lease, null, () => originOf(job, lease, parent, context));
+  const origin = await orPark(lease, null, async () => {
+    await vote?.ask({ signal: context.cancelled ?? undefined });
+    return await originOf(job, lease, parent, context);
+  });
   if ('kind' in origin) return origin;
   using keys = origin.keys;
   const begun = await orPark(lease, origin.checkpoint, () => begin(job, lease, parent, origin, context));

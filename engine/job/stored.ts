@@ -214,10 +214,11 @@ async function goOn(seen: SeenJob, stored: StoredSpec, opened: OpenedJob, identi
   }
   const over = new AbortController();
   const { shard } = opened.job;
-  const vote = shard === null ? null : new ShardVote({ store, where, job: opened.job, shard, ballotKey, clock, onOver: () => over.abort() });
   using stop = linkSignals(signal, over.signal);
-  await vote?.ask({ signal });
+  const vote = shard === null ? null : new ShardVote({ store, where, job: opened.job, shard, ballotKey, clock, onOver: () => over.abort(), signal: stop.signal });
   using deadline = deadlineOf(opened.job, lease, clock);
+  // Beside the work: once the job is let go, nothing keeps whoever hands it on.
+  await using _ = collecting(lease.head, options, clock);
   const outcome = await runSlice(opened.job, lease, stored.parent, {
     ...opened,
     store,
@@ -242,8 +243,7 @@ async function goOn(seen: SeenJob, stored: StoredSpec, opened: OpenedJob, identi
   if (outcome.kind === 'ended') await endingsOf(options).jobEnded(where, { ended: lease.head }).catch((error: unknown) => {
     if (shard !== null) throw error;
   });
-  if (outcome.kind === 'ended' && shard !== null) await collectOfParent(options, clock).catch(() => undefined);
-  if (options.isEnding?.() !== true && isWorthCollecting(lease.head)) await collectGarbage(store, where, { clock, deadlineMs: GC_MS_MAX }).catch(() => undefined);
+  if (outcome.kind === 'ended') await collectAfter(lease.head, options, clock);
   return { ...outcome, where, head: lease.head };
 }
 
@@ -253,15 +253,36 @@ const GC_WRITES = 32;
 /** Of the head of a job that was taken once, at once committed, and ended: all that it has replaced is its first manifest. */
 const VERSION_SHORT = 3;
 
-/** What its job has said of itself before it was over, and names no more. */
-async function collectOfParent({ store, where, signal }: StoredOptions, clock: Clock): Promise<void> {
-  const parent = rootOf(where);
-  const { head } = await readJob(store, parent, { signal });
-  if (isTerminal(head.state)) await collectGarbage(store, parent, { clock, deadlineMs: GC_MS_MAX, isOwnOnly: true });
+/** What a living job has replaced, until it is disposed; what is left then is collected another time. */
+function collecting({ version, gc }: Head, { store, where, signal }: StoredOptions, clock: Clock): AsyncDisposable {
+  const stop = new AbortController();
+  const work = version - gc < GC_WRITES ? Promise.resolve() : withinGcTime(clock, [signal, stop.signal], async (late) => void (await collectGarbage(store, where, { clock, signal: late })));
+  return {
+    async [Symbol.asyncDispose]() {
+      stop.abort();
+      await work;
+    },
+  };
 }
 
-function isWorthCollecting({ state, version, gc }: Head): boolean {
-  return isTerminal(state) ? version > VERSION_SHORT : version - gc >= GC_WRITES;
+/** What a job that is over has replaced, and of a shard what its job has said of itself before. Not when there is no time: `ruminate gc` does it, too. */
+async function collectAfter({ version, epoch }: Head, { store, where, signal }: StoredOptions, clock: Clock): Promise<void> {
+  await withinGcTime(clock, [signal], async (late) => {
+    if (shardOf(where) !== null) {
+      const parent = rootOf(where);
+      const { head } = await readJob(store, parent, { signal: late });
+      if (isTerminal(head.state)) await collectGarbage(store, parent, { clock, signal: late, isOwnOnly: true });
+    }
+    // Whoever had it before may have left uploads that it never named.
+    if (version > VERSION_SHORT || epoch > 1) await collectGarbage(store, where, { clock, signal: late });
+  });
+}
+
+/** A store that fails has its garbage for a while longer. */
+async function withinGcTime(clock: Clock, signals: readonly (AbortSignal | undefined)[], work: (late: AbortSignal) => Promise<void>): Promise<void> {
+  using deadline = clock.timeout(GC_MS_MAX);
+  using late = linkSignals(...signals, deadline.signal);
+  await work(late.signal).catch(() => undefined);
 }
 
 /** As last seen, before the job is taken: a wrong key or model, or a key service that is down, is no fault of the job and costs it no strike. */

@@ -10,7 +10,7 @@ import type { JobKey } from './names.ts';
 import type { Protocol } from './protocol.ts';
 import { publishManifest } from './publish.ts';
 import { isMissing, readHead, readObject, type StoredHead, type Stretch } from './read.ts';
-import { swapHead, Undecided } from './swap.ts';
+import { decided, swapHead, Undecided } from './swap.ts';
 import { refsOf, rehome, uploadAll, type NewObject, type Upload } from './uploads.ts';
 
 export interface Commit {
@@ -38,7 +38,8 @@ type Change = (head: Head, refs: readonly ObjectRef[]) => Promise<Partial<Head>>
 
 /**
  * Got from `takeJob`. Calls may overlap: uploads begin at once, heads are swapped in the order of the calls, and a call that fails fails
- * those that were made after it and before it failed.
+ * those that were made after it and before it failed. A sign of life alone waits for no upload: on a slow line a commit takes longer than
+ * an owner may be silent.
  *
  * @throws EngineError, from every method: ERR_FENCED once another owner has been seen (nothing more is written); ERR_STORE, after a
  * commit whose outcome could not be found out, from all but `release`, until the job is taken again; ERR_JOB_CONFLICT after the job was let go.
@@ -53,6 +54,8 @@ export class Lease {
   #manifest: Manifest | null;
   /** Settles when every call made so far has. */
   #turn: Promise<unknown> = Promise.resolve();
+  /** Settles when every swap that has begun, or waits to begin, is through. */
+  #swaps: Promise<unknown> = Promise.resolve();
   #over: EngineError | null = null;
   /** Why it is over, if only because the outcome of a commit is not known: the job may still be given back. */
   #undecided: EngineError | null = null;
@@ -119,16 +122,13 @@ export class Lease {
    * and the lease goes on (docs/PROTOCOL.md).
    */
   async touch({ signal }: CallOptions = {}): Promise<void> {
-    const unknown = await this.#inTurn([], signal, async (uploads, stop) => {
-      try {
-        await this.#send(uploads, stop, () => ({}));
-        return null;
-      } catch (error) {
-        if (!(error instanceof Undecided)) throw error;
-        return error.cause;
-      }
+    this.#check();
+    using stop = linkSignals(signal, this.#stop.signal);
+    await this.#alone(null, async () => {
+      await this.#send([], stop.signal, () => ({})).catch((error: unknown) => {
+        throw decided(error);
+      });
     });
-    if (unknown !== null) throw unknown;
   }
 
   /**
@@ -195,7 +195,7 @@ export class Lease {
       this.#check(despite);
       if (earlier.status === 'rejected') throw earlier.reason;
       if (uploads.status === 'rejected') throw uploads.reason;
-      return await publish(uploads.value, stop.signal);
+      return await this.#alone(despite, () => publish(uploads.value, stop.signal));
     })();
     this.#turn = work;
     try {
@@ -204,6 +204,18 @@ export class Lease {
       // Whoever was waiting has seen the failure; whoever comes next may try.
       if (this.#turn === work) this.#turn = Promise.resolve();
     }
+  }
+
+  /** One swap of the head at a time: each is made on top of what the one before has left. */
+  async #alone<T>(despite: EngineError | null, swap: () => Promise<T>): Promise<T> {
+    const before = this.#swaps;
+    const work = (async () => {
+      await before;
+      this.#check(despite);
+      return await swap();
+    })();
+    this.#swaps = work.catch(() => undefined);
+    return await work;
   }
 
   /** A write whose outcome matters: not to know it ends the lease. */

@@ -4,7 +4,7 @@ import type { CallOptions } from './object-store.ts';
 /** `batch`: nobody waits for it; handed out only while nothing interactive waits. */
 export type Priority = 'interactive' | 'batch';
 
-/** Under 1 kB. `slice`: of the head that the sender saw; a message older than the head's is done with. */
+/** Under 1 kB. `slice`: of the head that the sender saw; a message older than the head's is done with, unless it has come back and the head's last take may be its own. */
 export interface SliceMessage {
   readonly v: 1;
   readonly tenant: string;

@@ -113,7 +113,7 @@ export class Handler implements Disposable {
           say({ ...verdict, kind: 'dropped', where });
           return REMOVE;
         }
-        case 'wait': return { kind: 'again', delayMs: verdict.delayMs ?? COMMIT_INTERVAL_MS, anew: verdict.delayMs !== undefined };
+        case 'wait': return later(verdict.delayMs ?? COMMIT_INTERVAL_MS);
         case 'expire': {
           await expire(where, this.#o);
           return REMOVE;
@@ -123,7 +123,7 @@ export class Handler implements Disposable {
           return REMOVE;
         }
         // A second message for what runs here.
-        case 'run': return this.slots.has(where) ? { kind: 'again', delayMs: COMMIT_INTERVAL_MS } : await this.slots.run(received, where, stored, verdict, drain);
+        case 'run': return this.slots.has(where) ? later(COMMIT_INTERVAL_MS) : await this.slots.run(received, where, stored, verdict, drain);
       }
     } catch (error) {
       return await this.#failed(received, where, stored?.head ?? null, error);
@@ -140,7 +140,7 @@ export class Handler implements Disposable {
     const code = codeOf(error);
     if (code === 'ERR_JOB_NOT_FOUND') return REMOVE;
     // Someone took it between our look and ours: the next look says what that means for the message.
-    if (code === 'ERR_JOB_CONFLICT') return { kind: 'again', delayMs: COMMIT_INTERVAL_MS };
+    if (code === 'ERR_JOB_CONFLICT') return later(COMMIT_INTERVAL_MS);
     // It may fit when those that run have ended, or on another machine.
     if (code === 'ERR_MEMORY' && this.slots.areBusy) {
       say({ kind: 'full', where });

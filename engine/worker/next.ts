@@ -20,7 +20,7 @@ export interface Again {
 export const REMOVE: Next = { kind: 'remove' };
 export const AT_ONCE: Again = { kind: 'again', delayMs: 0 };
 
-/** There is no room now, through nobody's fault. */
-export function later(fullMs: number): Again {
-  return { kind: 'again', delayMs: fullMs, anew: true };
+/** It only waits, through nobody's fault: for room, for who begins jobs, or for an owner that lives. */
+export function later(delayMs: number): Again {
+  return { kind: 'again', delayMs, anew: true };
 }

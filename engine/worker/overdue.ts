@@ -26,6 +26,8 @@ export type DueTimes = Map<string, number | null>;
 /** Specs that one walk reads; what is beyond is read by the next. */
 const LOOKS_MAX = 2_000;
 const AT_ONCE = 8;
+/** In one walk: then it is the store that fails, and not one object of it. */
+const FAILURES_MAX = AT_ONCE;
 
 /** Whether it waits for its first worker and is past its time. Its spec alone says so: a message may say what it likes. @throws EngineError ERR_CHECKPOINT, ERR_STORE, ERR_CANCELLED. */
 export async function isOverdue(where: JobKey, head: Head, { store }: Pick<OverdueOptions, 'store'>, options: CallOptions = {}): Promise<boolean> {
@@ -49,46 +51,41 @@ export async function expire(where: JobKey, { store, clock, endings, say }: Over
 }
 
 /**
- * Ends those that are past their time, so that who waits for one is told though no worker comes.
- * @param met by a walk: all that lives. @param due of walks before; afterwards, of what was met. @returns those that have ended, by prefix. @throws EngineError ERR_STORE, ERR_CANCELLED.
+ * Ends those that are past their time, so that who waits for one is told though no worker comes. One that fails keeps none of the others from it: what it failed with is thrown when all have had their turn.
+ * @param met by a walk: all that lives. @param due of walks before; afterwards, of what was met and could be read. @param ended those that have ended are added to it, by prefix.
+ * @throws EngineError ERR_STORE, ERR_CANCELLED.
  */
-export async function expireOverdue(met: readonly Pick<Waiting, 'where' | 'head'>[], due: DueTimes, options: OverdueOptions, { signal }: CallOptions = {}): Promise<ReadonlySet<string>> {
+export async function expireOverdue(met: readonly Pick<Waiting, 'where' | 'head'>[], due: DueTimes, ended: Set<string>, options: OverdueOptions, { signal }: CallOptions = {}): Promise<void> {
   // A shard waits as long as its job does.
   const waiting = met.filter(({ where, head }) => head.state === 'queued' && shardOf(where) === null).map((each): Waiting => ({ ...each, key: jobPrefix(each.where) }));
   const living = new Set(waiting.map(({ key }) => key));
   for (const key of due.keys()) if (!living.has(key)) due.delete(key);
-  const fresh = waiting.filter(({ key }) => !due.has(key)).slice(0, LOOKS_MAX);
-  await inParallel(fresh.length, AT_ONCE, signal, async (i, stop) => {
-    const { where, head, key } = fresh[i] as Waiting;
-    await unlessDamaged(async () => {
-      due.set(key, null);
-      due.set(key, await dueMsIn(options.store, where, head, { signal: stop }));
-    }, stop);
+  const failures: unknown[] = [];
+  const each = async (some: readonly Waiting[], act: (one: Waiting, stop: AbortSignal) => Promise<void>) => {
+    await inParallel(some.length, AT_ONCE, signal, async (i, stop) => {
+      if (failures.length >= FAILURES_MAX) return;
+      try {
+        await act(some[i] as Waiting, stop);
+      } catch (error) {
+        throwIfCancelled(stop);
+        // One that is damaged, or gone since: whoever runs it, or the walk, says what is wrong with it.
+        if (!['ERR_CHECKPOINT', 'ERR_JOB_NOT_FOUND'].includes(codeOf(error) ?? '')) failures.push(error);
+      }
+    });
+  };
+  await each(waiting.filter(({ key }) => !due.has(key)).slice(0, LOOKS_MAX), async ({ where, head, key }, stop) => {
+    // Only of what was read: the next walk looks again at what could not be.
+    due.set(key, await dueMsIn(options.store, where, head, { signal: stop }));
   });
   const nowMs = wallClockMs();
-  const late = waiting.filter(({ key }) => (due.get(key) ?? Infinity) <= nowMs);
-  const ended = new Set<string>();
-  await inParallel(late.length, AT_ONCE, signal, async (i, stop) => {
-    const { where, key } = late[i] as Waiting;
-    await unlessDamaged(async () => {
-      if (await expire(where, options, { signal: stop })) ended.add(key);
-    }, stop);
+  await each(waiting.filter(({ key }) => (due.get(key) ?? Infinity) <= nowMs), async ({ where, key }, stop) => {
+    if (await expire(where, options, { signal: stop })) ended.add(key);
   });
-  return ended;
+  if (failures.length > 0) throw failures[0];
 }
 
 interface Waiting {
   readonly where: JobKey;
   readonly head: Head;
   readonly key: string;
-}
-
-/** One that cannot be read, or is gone since, is no reason not to look at the others: whoever runs it, or the walk, says what is wrong with it. */
-async function unlessDamaged(act: () => Promise<void>, signal: AbortSignal | undefined): Promise<void> {
-  try {
-    await act();
-  } catch (error) {
-    throwIfCancelled(signal);
-    if (!['ERR_CHECKPOINT', 'ERR_JOB_NOT_FOUND'].includes(codeOf(error) ?? '')) throw error;
-  }
 }

@@ -117,6 +117,9 @@ export class Reconciler {
       lost = [];
     };
     const alives: Alive[] = [];
+    const ended = new Set<string>();
+    // Of a sharded job its shards are the work.
+    const working = () => alives.filter(({ where, head }) => head.join === undefined && !ended.has(jobPrefix(rootOf(where))));
     const neighbours = new Set<string>();
     this.#neighbours = neighbours;
     const walking = reconcile(store, seen, {
@@ -145,18 +148,16 @@ export class Reconciler {
         if (lost.length === SEND_MAX) await send();
       }
       await send();
+      for (const key of sent.keys()) if (!living.has(key)) sent.delete(key);
+      await expireOverdue(alives, due, ended, { store, clock, say, endings: this.#endings }, { signal });
     } catch (error) {
       // Whoever scales by it must not take silence for nothing to do.
-      say({ kind: 'counted', work: this.#work.atLeast(alives.filter(({ head }) => head.join === undefined), wallClockMs()) });
+      say({ kind: 'counted', work: this.#work.atLeast(working(), wallClockMs()) });
       throw error;
     } finally {
       if (count > 0) say({ kind: 'reconciled', sent: count });
     }
-    for (const key of sent.keys()) if (!living.has(key)) sent.delete(key);
-    const expired = await expireOverdue(alives, due, { store, clock, say, endings: this.#endings }, { signal });
-    // Of a sharded job its shards are the work.
-    const working = alives.filter(({ where, head }) => head.join === undefined && !expired.has(jobPrefix(rootOf(where))));
-    say({ kind: 'counted', work: await this.#counted(working, signal) });
+    say({ kind: 'counted', work: await this.#counted(working(), signal) });
   }
 
   async #counted(working: readonly Alive[], signal: AbortSignal): Promise<Work> {

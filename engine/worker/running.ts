@@ -91,6 +91,11 @@ export class Running implements Disposable {
     return this.#sliceMs >= NEAR_END_SLICE_MS_MIN && this.#endsMs - this.#clock.nowMs() <= Math.min(NEAR_END_MS_MAX, this.#sliceMs / 5);
   }
 
+  /** Whether a commit at `step` has more than it began with. */
+  hasMoreAt(step: number): boolean {
+    return this.#from !== null && step > this.#from;
+  }
+
   /** As far as it has come here. */
   get step(): number {
     return this.#step;

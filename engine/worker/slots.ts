@@ -8,7 +8,7 @@ import { type JobKey, jobPrefix } from '../kv/names.ts';
 import type { StoredHead } from '../kv/read.ts';
 import type { CallOptions } from '../ports/object-store.ts';
 import { HELD_MS_MAX, type SliceMessage } from '../ports/queue.ts';
-import { Company } from './company.ts';
+import { Company, type Stay } from './company.ts';
 import { note } from './faults.ts';
 import type { HandlerOptions } from './handler.ts';
 import { AT_ONCE, later, type Next, type OurMessage, REMOVE } from './next.ts';
@@ -54,6 +54,11 @@ export class Slots implements Disposable {
     return this.#session.memoryPressure;
   }
 
+  /** Waits until a job that comes could begin: while one is alone others are of more use elsewhere. @throws EngineError ERR_CANCELLED. */
+  async opened(signal: AbortSignal): Promise<void> {
+    await this.#company.opened(signal);
+  }
+
   has(where: JobKey): boolean {
     return this.#running.has(jobPrefix(where));
   }
@@ -86,6 +91,8 @@ export class Slots implements Disposable {
     const { say, live, clock, sliceMs, throughput } = this.#o;
     const key = jobPrefix(where);
     const { slice, force, alone } = verdict;
+    // It came to a slot that was already asking when another job was to be alone.
+    if (!this.#company.isOpen) return { ...later(0), head: seen?.head ?? null };
     using running = new Running(where, sliceMs, clock, throughput);
     using _slot = throughput.occupy();
     this.#running.set(key, running);
@@ -97,11 +104,11 @@ export class Slots implements Disposable {
     if (drain.aborted) park();
     try {
       if (alone) for (const other of this.#begun) other.end('turn');
-      using _in = await this.#company.enter(alone, running.signal);
+      using stay = await this.#company.enter(alone, running.signal);
       this.#begun.add(running);
       say({ kind: 'started', where, slice, alone, traceparent: message.traceparent });
       if (force) await note(where, seen?.head ?? null, null, this.#o);
-      const outcome = await this.#slice(running, elsewhere, force, seen ?? undefined);
+      const outcome = await this.#slice(running, elsewhere, stay, force, seen ?? undefined);
       const { ranMs, tokensPerSecond, tokenMs } = running;
       if (tokensPerSecond !== null) this.#o.speeds.ran(running.model, tokensPerSecond, running.width);
       if (outcome.kind === 'parked') {
@@ -126,7 +133,7 @@ export class Slots implements Disposable {
     }
   }
 
-  async #slice(running: Running, elsewhere: RemoteReaders, force: boolean, seen: StoredHead | undefined): Promise<StoredOutcome> {
+  async #slice(running: Running, elsewhere: RemoteReaders, stay: Stay, force: boolean, seen: StoredHead | undefined): Promise<StoredOutcome> {
     const { store, keys, policy, models, live, clock, endings, say } = this.#o;
     const { where, signal } = running;
     const slice = (head?: StoredHead) => resumeStored({
@@ -137,6 +144,10 @@ export class Slots implements Disposable {
         say({ kind: 'reached', where, phase: 'loaded', model: running.model, ranMs: running.ranMs, load });
       },
       onBegun: ({ outcome: mode, recomputed }) => say({ kind: 'begun', where, mode, recomputed }),
+      // It gets further, and that forgives its strikes: nothing is at stake any more.
+      onCommit: (step) => {
+        if (running.hasMoreAt(step)) stay.letIn();
+      },
       onReport: (report) => {
         for (const phase of running.look(report)) say({ kind: 'reached', where, phase, model: running.model, ranMs: running.ranMs });
         live.publish(where, report);
@@ -191,7 +202,7 @@ export class Slots implements Disposable {
     if (priority === 'batch') {
       this.#batch.add(running);
       void every(TURN_MS, 'depth', async () => {
-        if (this.#running.size < slots) return;
+        if (this.#running.size < slots && this.#company.isOpen) return;
         const { visible, isMixed = false } = await queue.depth({ signal: done.signal });
         // As many as there are to make room for, the last to come first. Where it may be for one of its own batch, jobs would only park for each other, again and again.
         if (!isMixed && visible > 0 && [...this.#batch].slice(-visible).includes(running)) running.end('turn');

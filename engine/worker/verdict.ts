@@ -31,9 +31,10 @@ export function verdictOf(message: SliceMessage, head: Head | null, { received, 
   if (isTerminal(head.state)) return { kind: 'drop', why: 'ended' };
   const force = head.state === 'running';
   const isGone = force && isOwnerGone(head.owner);
-  // The message of the take that the head shows, and its worker is dead or may be: it has come back, and nothing else tells of the job before the walk.
-  const isOfTake = force && (isGone || (received > 1 && message.slice === head.slice - 1));
-  if (message.slice < head.slice && !isOfTake) return { kind: 'drop', why: 'older slice' };
+  // Each time that a message was received it led to one take at most. One that has come back so often that the head's last take may be its own was never done
+  // with: its worker is dead or may be, or could not send the continuation, and nothing else tells of the job before the walk.
+  const isOfTake = received > head.slice - message.slice;
+  if (message.slice < head.slice && !isOfTake && !isGone) return { kind: 'drop', why: 'older slice' };
   if (head.state === 'queued' && isLate) return { kind: 'expire' };
   if (force && !isGone && !isUnmoved(head)) return { kind: 'wait' };
   if (head.strikes >= strikesMax) return { kind: 'poison', strikes: head.strikes };

@@ -4,12 +4,14 @@
  */
 import { textOfBytes, utf8Of } from '../core/bytes.ts';
 import { EngineError } from '../core/errors.ts';
+import { parseLiveKey } from '../kv/hints.ts';
+import { jobPrefix } from '../kv/names.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { WalkMemory } from './reconciler.ts';
 
 const KEY = 'walk/memory.json';
 const FORMAT = 'ruminate-walk/1';
-/** Of a hundred thousand jobs. */
+/** Of more than a hundred thousand jobs. */
 const BYTES_MAX = 32 * 2 ** 20;
 
 /**
@@ -21,17 +23,31 @@ export async function readWalkMemory(store: ObjectStore, nowMs: number, { signal
   return (found === null ? null : parse(textOfBytes(found.chunks), nowMs)) ?? { seen: new Map(), sent: new Map(), due: new Map() };
 }
 
-/** What is too large to be read again is not written. @throws EngineError ERR_STORE, ERR_CANCELLED. */
-export async function writeWalkMemory(store: ObjectStore, { seen, sent, due }: WalkMemory, { signal }: CallOptions = {}): Promise<void> {
-  const body = utf8Of(JSON.stringify({
+/**
+ * Of more than can be read again, the jobs that have not moved for longest: those are sent again, then move, and make room.
+ * @param bytesMax tests pass less. @throws EngineError ERR_STORE, ERR_CANCELLED.
+ */
+export async function writeWalkMemory(store: ObjectStore, memory: WalkMemory, { signal, bytesMax = BYTES_MAX }: CallOptions & { readonly bytesMax?: number } = {}): Promise<void> {
+  const stillest = [...memory.seen].sort(([, a], [, b]) => a.sinceMs - b.sinceMs);
+  let body = bytesOf(memory, stillest);
+  while (body.byteLength > bytesMax && stillest.length > 0) {
+    stillest.length >>= 1;
+    // Of the other two the keys are those of the jobs.
+    const kept = new Set(stillest.map(([key]) => parseLiveKey(key)).map((where) => (where === null ? '' : jobPrefix(where))));
+    const among = <T>(map: ReadonlyMap<string, T>) => new Map([...map].filter(([key]) => kept.has(key)));
+    body = bytesOf({ sent: among(memory.sent), due: among(memory.due) }, stillest);
+  }
+  const outcome = await store.put(KEY, [body], { signal });
+  if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${store.url}: ${KEY} was not written (${outcome.kind}).`);
+}
+
+function bytesOf({ sent, due }: Pick<WalkMemory, 'sent' | 'due'>, seen: readonly (readonly [string, { readonly writeNonce: string; readonly sinceMs: number }])[]): Uint8Array {
+  return utf8Of(JSON.stringify({
     format: FORMAT,
-    seen: [...seen].map(([key, { writeNonce, sinceMs }]) => [key, writeNonce, Math.round(sinceMs)]),
+    seen: seen.map(([key, { writeNonce, sinceMs }]) => [key, writeNonce, Math.round(sinceMs)]),
     sent: [...sent].map(([key, { writeNonce, atMs, times }]) => [key, writeNonce, Math.round(atMs), times]),
     due: [...due],
   }));
-  if (body.byteLength > BYTES_MAX) return;
-  const outcome = await store.put(KEY, [body], { signal });
-  if (outcome.kind !== 'written') throw new EngineError('ERR_STORE', `${store.url}: ${KEY} was not written (${outcome.kind}).`);
 }
 
 /** null: it is none of ours. */

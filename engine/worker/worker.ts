@@ -66,6 +66,7 @@ const RECONCILE_MS = 60_000;
 const RECEIVE_MS = 20_000;
 /** What others know of a rate may be wrong by so much. */
 const RATE_CHANGE = 0.05;
+const RATES_MS_MAX = 2_000;
 /** Between two looks at whether there is time for a probe. */
 const BUSY_MS = 1_000;
 const BACKOFF_MS = 1_000;
@@ -135,7 +136,9 @@ export class Worker implements LiveFeed {
   async handle(received: ReceivedMessage, drain: AbortSignal): Promise<Handled> {
     const { settled } = await this.#handler.handle(received, drain);
     const handled = await settled;
-    await this.#tellRates(undefined);
+    // The invocation's answer is not worth less for it.
+    using late = this.#clock.timeout(RATES_MS_MAX);
+    await this.#tellRates(late.signal);
     return handled;
   }
 
@@ -204,6 +207,7 @@ export class Worker implements LiveFeed {
     let settled: Promise<unknown> = Promise.resolve();
     for (let failures = 0; !signal.aborted;) {
       try {
+        await this.#handler.slots.opened(signal);
         // While the one before is removed, which is one call of the queue.
         const [received] = await queue.receive({ max: 1, waitMs: RECEIVE_MS, visibilityMs: this.#o.visibilityMs ?? VISIBILITY_MS, signal });
         failures = 0;

@@ -72,6 +72,7 @@ MUTATIONS = {
     "gc-skips-journal": "GC looks at the manifest alone",
     "release-over": "a worker gives back a job that its own write had ended, without its knowing",
     "beat-nonce": "a commit goes under the writeNonce of a sign of life sent before it",
+    "beat-keeps-names": "a worker that learns of a fence by its own sign of life does not re-home what it has uploaded",
     "release-fenced": "a worker that gives a job back does so whoever owns it by now",
     "take-terminal": "a worker takes a job without looking whether it is over",
     "cancel-blind": "a cancel does not look whether the job is over",
@@ -119,7 +120,7 @@ class CommitModel(WorkerSteps, TouchSteps, CollectorSteps, OutsideSteps, TrimSte
                        help="on 412 with the same epoch: compare writeNonce first, or just retry")
         p.add_argument("--retry", choices=("rebase", "absolute"), default="rebase",
                        help="a retry extends the manifest HEAD names now, or the one restored from")
-        p.add_argument("--beats", type=int, nargs="?", const=1, default=0, help="full: signs of life before the first upload, at most")
+        p.add_argument("--beats", type=int, nargs="?", const=1, default=0, help="full: signs of life of a worker that has no swap of its own on its way, at most")
         p.add_argument("--releases", type=int, nargs="?", const=1, default=0, help="full: workers that give the job back before they upload, at most")
         p.add_argument("--give-ups", type=int, nargs="?", const=1, default=0, help="full: workers that give the job back after a CAS without an answer, at most")
         p.add_argument("--flushes", type=int, nargs="?", const=1, default=0, help="full: steps that are flushed into HEAD's journal, at most")

@@ -10,11 +10,13 @@ from state import Head, InFlight, State, Worker, put_worker
 
 class TouchSteps:
     def touches(self, s: State, i: int, w: Worker) -> Iterator[Step]:
-        """Before the first upload: while it restores or feeds the prompt, or when either is refused. After a write without an answer:
-        it is not found out, but the job is given back."""
+        """Before the first upload: while it restores or feeds the prompt, or when either is refused. A sign of life also while uploads are
+        on their way, but not between a manifest and its swap. After a write without an answer: it is not found out, but the job is given back."""
         if s.give_ups_left and w.pc in ("commit412", "flush412"):
             yield Step("give up", f"{self.name(i, w)} gives up finding out", put_worker(
                 s, i, Worker("release412", w.commits_left, w.seen, w.epoch, nonce=-1), give_ups_left=s.give_ups_left - 1))
+        if w.pc == "put_manifest" and s.beats_left:
+            yield from self.touch(s._replace(beats_left=s.beats_left - 1), i, w, "beat")
         if w.segment or w.pc not in ("get_manifest", "get_segments", "upload"):
             return
         if s.beats_left:
@@ -41,7 +43,10 @@ class TouchSteps:
                        put_worker(after, i, refused, lost_left=s.lost_left - 1), fencing)
 
     def touched(self, kind: str, text: str, s: State, i: int, w: Worker, head: Head, broken: tuple[str, ...] = ()) -> Step:
-        pc = "get_manifest" if w.pc == "beat412" else w.pc
+        if w.segment is None:
+            pc = "get_manifest" if w.pc == "beat412" else w.pc
+        else:  # a fence that it learns of by its own sign of life has passed its uploads all the same
+            pc = "upload" if w.segment.version < head.gc and "beat-keeps-names" not in self.mutate else "put_manifest"
         after = w._replace(pc=pc, seen=head, nonce=0) if kind == "beat" else Worker("idle", w.commits_left)
         return Step(kind, text, put_worker(s, i, after), broken)
 

@@ -7,10 +7,13 @@ import { jobIds } from '../../engine/control/ids.ts';
 import { UNKNOWN_SECONDS } from '../../engine/control/work.ts';
 import type { Clock } from '../../engine/core/clock.ts';
 import { EngineError } from '../../engine/core/errors.ts';
+import { throwIfCancelled } from '../../engine/core/waiting.ts';
 import { IDLE_ROUND } from '../../engine/job/cost.ts';
 import { createJob } from '../../engine/kv/create.ts';
 import { endJob } from '../../engine/kv/end.ts';
-import type { JobKey } from '../../engine/kv/names.ts';
+import type { JobState } from '../../engine/kv/head.ts';
+import { liveKey } from '../../engine/kv/hints.ts';
+import { type JobKey, jobPrefix } from '../../engine/kv/names.ts';
 import { readHead } from '../../engine/kv/read.ts';
 import { takeJob } from '../../engine/kv/take.ts';
 import type { Outgoing } from '../../engine/ports/sender.ts';
@@ -18,6 +21,7 @@ import { Deliverer } from '../../engine/webhook/deliverer.ts';
 import { Outbox } from '../../engine/webhook/outbox.ts';
 import { Webhooks } from '../../engine/webhook/webhooks.ts';
 import { expire } from '../../engine/worker/overdue.ts';
+import { readWalkMemory, writeWalkMemory } from '../../engine/worker/walk-memory.ts';
 import { collectorFunction } from '../../functions/collector.ts';
 import { Emf } from '../../functions/emf.ts';
 import { openBatches } from '../../functions/open-batches.ts';
@@ -28,7 +32,7 @@ import { options, SPEC } from '../kv/support.ts';
 
 const AMPLE = { getRemainingTimeInMillis: () => 60_000 };
 const EVENT = { version: '0', source: 'aws.scheduler', 'detail-type': 'Scheduled Event', detail: {} };
-const newId = jobIds();
+const [newId, hourAgo] = [jobIds(), jobIds()];
 const log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
 const SILENT_MS = 46_000;
 /** Asked for nothing where there are no batches. */
@@ -61,6 +65,21 @@ class Schedule {
     const where = { tenant: 'acme', job: newId(Date.now()) };
     await createJob(this.store, where, SPEC, { plan: { model: 'm', tokens } });
     return where;
+  }
+
+  async createdHourAgo(waitMsMax: number | undefined, shards?: number): Promise<JobKey> {
+    const where = { tenant: 'acme', job: hourAgo(Date.now() - 3_600_000) };
+    const spec = JSON.stringify({
+      // Sealed: who walks needs no key.
+      format: 'ruminate-job/1 sealed', key: '', box: '',
+      shown: { spec: { model: 'm', ...(waitMsMax === undefined ? {} : { wait_ms_max: waitMsMax }) }, lengths: [100], model_id: '0'.repeat(64), parent: null },
+    });
+    await createJob(this.store, where, spec, { plan: { model: 'm', tokens: 100 }, shards });
+    return where;
+  }
+
+  async state(where: JobKey): Promise<JobState | undefined> {
+    return (await readHead(this.store, where))?.head.state;
   }
 
   async messages(): Promise<readonly string[]> {
@@ -115,21 +134,10 @@ describe('a scheduled invocation', () => {
     const schedule = new Schedule();
     const webhooks = new Webhooks({ store: schedule.store, keys: null, allowLoopback: false });
     await webhooks.create({ tenant: 'acme', url: 'https://example.com/hook', events: ['job.*'] });
-    const outline = (waitMsMax?: number) => JSON.stringify({
-      // Sealed: who walks needs no key.
-      format: 'ruminate-job/1 sealed', key: '', box: '',
-      shown: { spec: { model: 'm', ...(waitMsMax === undefined ? {} : { wait_ms_max: waitMsMax }) }, lengths: [100], model_id: '0'.repeat(64), parent: null },
-    });
-    const hourAgo = jobIds();
-    const created = async (spec: string, shards?: number) => {
-      const where = { tenant: 'acme', job: hourAgo(Date.now() - 3_600_000) };
-      await createJob(schedule.store, where, spec, { plan: { model: 'm', tokens: 100 }, shards });
-      return where;
-    };
-    const late = [await created(outline(1_000)), await created(outline(1_000), 2)];
-    const stays = [await created(outline(7_200_000)), await created(outline()), await created(outline(1_000))] as const;
+    const late = [await schedule.createdHourAgo(1_000), await schedule.createdHourAgo(1_000, 2)];
+    const stays = [await schedule.createdHourAgo(7_200_000), await schedule.createdHourAgo(undefined), await schedule.createdHourAgo(1_000)] as const;
     const lease = await takeJob(schedule.store, stays[2], options());
-    const state = async (where: JobKey) => (await readHead(schedule.store, where))?.head.state;
+    const state = (where: JobKey) => schedule.state(where);
     expect(await schedule.invoke()).toMatchObject({ work: { waiting: 2, running: 1 } });
     expect(await Promise.all(late.map(state))).toEqual(['expired', 'expired']);
     expect(await Promise.all(stays.map(state))).toEqual(['queued', 'queued', 'running']);
@@ -150,6 +158,34 @@ describe('a scheduled invocation', () => {
     expect((await schedule.messages()).toSorted()).toEqual([stays[0].job, stays[1].job].toSorted());
     expect(told()).toHaveLength(2);
     expect(await state(stays[2])).toBe('parked');
+  });
+
+  test.each(['fails to read', 'is cut off while it reads', 'finds damage in'] as const)('a walk that %s what says how long a job was to wait ends the others that are late, if there is time, and the next one ends it too', async (how) => {
+    const schedule = new Schedule();
+    const { clock } = schedule;
+    const late = [await schedule.createdHourAgo(1_000), await schedule.createdHourAgo(1_000)] as const;
+    let isFirst = true;
+    const get: MemoryStore['get'] = async (key, call) => {
+      if (!isFirst || !key.includes(`/${late[0].job}/spec-`)) return await schedule.store.get(key, call);
+      isFirst = false;
+      if (how === 'finds damage in') return null;
+      if (how === 'fails to read') throw new EngineError('ERR_STORE', 'gone');
+      clock.advance(60_000);
+      throwIfCancelled(call?.signal);
+      return null;
+    };
+    const first = schedule.invoke({ store: through(schedule.store, { get }) }, { getRemainingTimeInMillis: () => 60_000 - clock.nowMs() });
+    if (how === 'fails to read') {
+      await expect(first).rejects.toMatchObject({ code: 'ERR_STORE' });
+      expect(JSON.parse(schedule.lines[0] ?? ''), 'whoever scales by it is not told that there is nothing').toMatchObject({ BacklogSecondsAtLeast: UNKNOWN_SECONDS, JobsAtLeast: 1 });
+    } else if (how === 'is cut off while it reads') {
+      expect(await first).toMatchObject({ work: { isWhole: false, waiting: 2 } });
+    } else {
+      expect(await first).toMatchObject({ work: { isWhole: true, waiting: 1 } });
+    }
+    expect(await Promise.all(late.map((where) => schedule.state(where)))).toEqual(['queued', how === 'is cut off while it reads' ? 'queued' : 'expired']);
+    await schedule.invoke();
+    expect(await Promise.all(late.map((where) => schedule.state(where)))).toEqual(['expired', 'expired']);
   });
 
   test('a job that a worker has begun since it was found overdue is left to it', async () => {
@@ -267,6 +303,24 @@ describe('a scheduled invocation', () => {
       signal?.throwIfAborted();
     };
     expect(await schedule.invoke({ batches: { walk } }, { getRemainingTimeInMillis: () => 5_000 })).toMatchObject({ work: { waiting: 0 } });
+  });
+
+  test('of more jobs than can be remembered remembers those that have not moved for longest, with what was sent of them', async () => {
+    const store = new MemoryStore();
+    const jobs = Array.from({ length: 64 }, (_, i) => ({ tenant: 'acme', job: `job-${i}` }));
+    const entry = { writeNonce: 'n'.repeat(32), atMs: 0, times: 1 };
+    const memory = {
+      seen: new Map(jobs.map((where, i) => [liveKey(where), { writeNonce: entry.writeNonce, sinceMs: 1_000 - i }] as const)),
+      sent: new Map(jobs.map((where) => [jobPrefix(where), entry] as const)),
+      due: new Map(jobs.map((where) => [jobPrefix(where), null] as const)),
+    };
+    await writeWalkMemory(store, memory, { bytesMax: 4_000 });
+    const { seen, sent, due } = await readWalkMemory(store, 2_000);
+    const kept = jobs.slice(-seen.size);
+    expect(seen.size).toBeGreaterThan(4);
+    expect(seen.size).toBeLessThan(32);
+    expect(new Set(seen.keys())).toEqual(new Set(kept.map(liveKey)));
+    for (const map of [sent, due]) expect(new Set(map.keys())).toEqual(new Set(kept.map((where) => jobPrefix(where))));
   });
 
   test('reads a memory that is none of ours as none', async () => {

@@ -1,8 +1,11 @@
 /** Writes of its owner that leave the job as it is: a sign of life, and giving it back. */
+import { EventEmitter, once } from 'node:events';
 import { expect, test } from 'vitest';
 
 import { MemoryStore } from '../../engine/adapters/memory.ts';
-import { code, commitSteps, createdJob, HEAD_KEY, headOf, step, stepsOf, storeWith, takenJob } from './support.ts';
+import { collectGarbage } from '../../engine/kv/gc.ts';
+import { through } from '../helpers/through.ts';
+import { code, commitSteps, createdJob, HEAD_KEY, headOf, step, stepsOf, storeWith, takenJob, WHERE } from './support.ts';
 
 test('a sign of life is seen by whoever watches, and changes nothing else', async () => {
   const store = new MemoryStore();
@@ -17,6 +20,32 @@ test('a sign of life is seen by whoever watches, and changes nothing else', asyn
   expect(lease.head.writeNonce).not.toBe(writeNonce);
   await commitSteps(lease, 2);
   expect(await stepsOf(lease)).toEqual([0, 1, 2]);
+});
+
+test('signs of life go out while a commit uploads, and the commit is put on top of them, also when a fence has passed its uploads', async () => {
+  for (const fenced of [false, true]) {
+    const uploads = new EventEmitter();
+    const store = new MemoryStore();
+    await createdJob(store);
+    const slow = through(store, { put: async (key, body, options) => {
+      if (key.includes('/j/')) await once(uploads, 'go on');
+      return await store.put(key, body, options);
+    } });
+    const lease = await takenJob(slow);
+    const committed = commitSteps(lease, 0);
+    for (let beat = 0; beat < 3; beat++) {
+      const { version } = headOf(store);
+      await lease.touch();
+      expect(headOf(store).version).toBe(version + 1);
+    }
+    if (fenced) await collectGarbage(store, WHERE);
+    await lease.touch();
+    uploads.emit('go on');
+    await committed;
+    expect(headOf(store)).toEqual(lease.head);
+    if (fenced) await collectGarbage(store, WHERE);
+    expect(await stepsOf(lease)).toEqual([0]);
+  }
 });
 
 test('a sign of life of which nobody knows whether it came is no harm: the lease goes on, and what comes late is refused or built upon', async () => {

@@ -46,3 +46,18 @@ test('one that gives up waiting to be alone lets the others in', async () => {
   await expect(alone).rejects.toMatchObject({ code: 'ERR_CANCELLED' });
   expect(await settled(other)).toBe(true);
 });
+
+test('one that need not be alone any more lets the others in, and who is to be alone waits for it as for any other', async () => {
+  const company = new Company(new ManualClock());
+  const first = await company.enter(true, undefined);
+  expect([company.isOpen, await settled(company.opened(undefined))]).toEqual([false, false]);
+  const [opened, second, alone] = [company.opened(undefined), company.enter(false, undefined), company.enter(true, undefined)];
+  first.letIn();
+  first.letIn();
+  // It has waited longer than the others.
+  expect([await settled(opened), await settled(second), await settled(alone)]).toEqual([false, false, false]);
+  first[Symbol.dispose]();
+  expect(await settled(alone)).toBe(true);
+  (await alone).letIn();
+  expect([company.isOpen, await settled(opened), await settled(second)]).toEqual([true, true, true]);
+});

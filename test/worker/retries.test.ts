@@ -5,8 +5,10 @@ import { jobIds } from '../../engine/control/ids.ts';
 import { readLive } from '../../engine/control/record.ts';
 import { codeOf, EngineError } from '../../engine/core/errors.ts';
 import { extendJob, forkJob } from '../../engine/job/children.ts';
+import type { JobSpec } from '../../engine/job/spec.ts';
 import { runStored } from '../../engine/job/stored.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
+import type { Head } from '../../engine/kv/head.ts';
 import { readStrikes } from '../../engine/kv/strikes.ts';
 import { takeJob } from '../../engine/kv/take.ts';
 import type { ObjectStore } from '../../engine/ports/object-store.ts';
@@ -17,6 +19,17 @@ import { through } from '../helpers/through.ts';
 import { Bench, deadOwner, LONG, quiet, reaches, SHORT, whereIs } from './support.ts';
 
 const anHourAgo = jobIds();
+
+/** The queue of a worker, and how often each message that it got had been received. */
+function counted({ queue }: Bench) {
+  const counts: number[] = [];
+  const receive: Queue['receive'] = async (options) => {
+    const received = await queue.receive(options);
+    counts.push(...received.map((each) => each.received));
+    return received;
+  };
+  return { counts, queue: through(queue, { receive }) };
+}
 
 let expectedLong: unknown;
 beforeAll(async () => {
@@ -89,12 +102,8 @@ describe('faults', () => {
     const clock = new ManualClock();
     await using bench = new Bench(clock);
     await bench.submit('sums', SHORT);
-    const counts: number[] = [];
-    const waiting = bench.worker({ reconcileMs: 1e9, begins: false, queue: through(bench.queue, { receive: async (options) => {
-      const received = await bench.queue.receive(options);
-      counts.push(...received.map((each) => each.received));
-      return received;
-    } }) });
+    const { counts, queue } = counted(bench);
+    const waiting = bench.worker({ reconcileMs: 1e9, begins: false, queue });
     while (counts.length < 12) {
       clock.advance(30_000);
       await clock.settle();
@@ -116,6 +125,40 @@ describe('faults', () => {
     }
     expect(isLost).toBe(false);
     expect(bench.kinds('sums').filter((kind) => kind === 'failed' || kind === 'poisoned')).toEqual(['failed']);
+  });
+
+  test.each(['elsewhere', 'here'])('a message of a job whose owner lives %s waits as long as that runs, and is no dead letter', async (place) => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    const where = await bench.submit('sums', SHORT, { send: place === 'here' });
+    const { counts, queue } = counted(bench);
+    let goOn: () => void = () => undefined;
+    const held = new Promise<void>((resolve) => (goOn = resolve));
+    using _ = { [Symbol.dispose]: () => goOn() };
+    const store = through(bench.store as ObjectStore, {
+      put: async (key, body, options) => {
+        if (/^kv\/acme\/sums\/[stjm]\//.test(key)) await held;
+        return await bench.store.put(key, body, options);
+      },
+    });
+    const lease = place === 'here' ? null : await takeJob(bench.store, where, { owner: 'someone elsewhere' });
+    bench.worker({ store, reconcileMs: 1e9, queue, slots: 2, sliceMs: 1e9 });
+    while ((await bench.head('sums')).state !== 'running') await clock.settle();
+    await bench.send('sums', 1);
+    const dead = () => bench.queue.dead.list({ max: 1 });
+    while (counts.length < 110 && (await dead()).length === 0) {
+      await lease?.touch();
+      clock.advance(5_000);
+      await clock.settle();
+    }
+    expect(new Set(counts)).toEqual(new Set([1]));
+    expect(await dead()).toEqual([]);
+    await lease?.commit({ state: 'done', manifest: null, objects: [] });
+    goOn();
+    while ((await bench.queue.depth()).inFlight > 0 || !bench.kinds('sums').includes('dropped')) {
+      clock.advance(15_000);
+      await clock.settle();
+    }
   });
 
   test('a shard whose spec is damaged for good ends its job as poisoned, and the others with it', async () => {
@@ -181,27 +224,66 @@ describe('faults', () => {
     expect(await bench.result('sums')).toEqual(expectedLong);
   });
 
-  test('a job that has struck twice runs alone: others make room, and come back when it is done', async () => {
+  /** A job that two workers had and died of. */
+  const suspected = async (bench: Bench, spec: JobSpec) => {
+    await bench.submit('suspect', spec, { send: false });
+    for (let i = 0; i < 2; i++) await takeJob(bench.store, whereIs('suspect'), { owner: deadOwner(), force: true });
+  };
+
+  test('a job that has struck twice runs alone until it gets further: others make room, and come back', async () => {
     await using bench = new Bench();
     for (const job of ['a', 'b']) await bench.submit(job, LONG);
-    const worker = bench.worker({ slots: 3 });
+    const beside: (number | undefined)[] = [];
+    const strikes = () => (JSON.parse(Buffer.from(bench.store.snapshot().get('kv/acme/suspect/HEAD') ?? []).toString()) as Head).strikes;
+    const worker = bench.worker({ slots: 3, onEvent: ({ kind }) => void (kind === 'started' && bench.kinds('suspect').includes('started') && beside.push(strikes())) });
     await Promise.all([reaches(worker, whereIs('a'), 20), reaches(worker, whereIs('b'), 20)]);
-    await bench.submit('suspect', SHORT, { send: false });
-    for (let i = 0; i < 2; i++) await takeJob(bench.store, whereIs('suspect'), { owner: deadOwner(), force: true });
+    await suspected(bench, SHORT);
     await bench.send('suspect', 2);
     await bench.event('ended', 'suspect');
     await Promise.all(['a', 'b'].map((job) => bench.event('ended', job)));
     const order = bench.events.flatMap((event) => ('where' in event && ['started', 'parked', 'ended'].includes(event.kind) ? [`${event.where.job} ${event.kind}`] : []));
-    const [from, to] = [order.indexOf('suspect started'), order.indexOf('suspect ended')];
-    expect(to).toBe(from + 1);
     const running = new Set<string>();
-    for (const each of order.slice(0, from)) {
+    for (const each of order.slice(0, order.indexOf('suspect started'))) {
       const [job = '', what] = each.split(' ');
       if (what === 'started') running.add(job);
       else running.delete(job);
     }
     expect(running.size, 'nothing beside it').toBe(0);
+    expect(beside, 'and nothing begins before its strikes are forgiven').toEqual([2, ...beside.slice(1).map(() => 0)]);
     for (const job of ['a', 'b']) expect(await bench.result(job)).toEqual(expectedLong);
+  });
+
+  test('while a job is alone its worker keeps no message that another could have, and takes them when the job has got further, before its end', async () => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    await suspected(bench, LONG);
+    let goOn: () => void = () => undefined;
+    let end: () => void = () => undefined;
+    const gates = [new Promise<void>((resolve) => (goOn = resolve)), new Promise<void>((resolve) => (end = resolve))];
+    using _ = { [Symbol.dispose]: () => { goOn(); end(); } };
+    let commits = 0;
+    const store = through(bench.store as ObjectStore, {
+      put: async (key, body, options) => {
+        if (key.startsWith('kv/acme/suspect/m/')) await gates[Math.min(commits++, 1)];
+        return await bench.store.put(key, body, options);
+      },
+    });
+    const short = ['a', 'b', 'c'];
+    for (const job of short) await bench.submit(job, SHORT, { send: false });
+    bench.worker({ store, slots: 4, reconcileMs: 1e9 });
+    await bench.send('suspect', 2);
+    await bench.event('started', 'suspect');
+    for (const job of short) await bench.send(job);
+    for (let i = 0; i < 20; i++) await clock.settle();
+    expect(await bench.queue.depth()).toMatchObject({ visible: 3, inFlight: 1 });
+    expect(short.flatMap((job) => bench.kinds(job))).toEqual([]);
+    goOn();
+    await Promise.all(short.map((job) => bench.event('ended', job)));
+    expect(bench.kinds('suspect')).toEqual(['started']);
+    expect(await bench.head('suspect')).toMatchObject({ state: 'running', strikes: 0 });
+    end();
+    await bench.event('ended', 'suspect');
+    expect(await bench.result('suspect')).toEqual(expectedLong);
   });
 
   test('a job that waited longer than it was to wait is expired, and one that has begun is not; nor is one of which only a message says so', async () => {

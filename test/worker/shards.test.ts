@@ -1,15 +1,19 @@
 /** Shards on workers: whatever happens to messages and to those who run them, the job is the one it would have been on one machine. */
+import { once } from 'node:events';
 import { beforeAll, describe, expect, test } from 'vitest';
 
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { jobIds } from '../../engine/control/ids.ts';
+import { systemClock } from '../../engine/core/clock.ts';
 import { EngineError } from '../../engine/core/errors.ts';
+import { untilAborted } from '../../engine/core/waiting.ts';
 import { generate } from '../../engine/job/generate.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { resumeStored, runStored } from '../../engine/job/stored.ts';
 import { endJob } from '../../engine/kv/end.ts';
 import { isTerminal } from '../../engine/kv/head.ts';
-import { shardKey } from '../../engine/kv/names.ts';
+import { jobPrefix, shardKey } from '../../engine/kv/names.ts';
+import { readHead } from '../../engine/kv/read.ts';
 import { takeJob } from '../../engine/kv/take.ts';
 import { Webhooks } from '../../engine/webhook/webhooks.ts';
 import { Metrics } from '../../functions/metrics.ts';
@@ -99,6 +103,43 @@ describe('shards', () => {
     expect({ answer, ballots, chains, usage }).toEqual(results[0]);
     expect(chains.map(({ finish_reason }) => finish_reason)).toContain('kv_read_budget');
     expect(usage.kv_reads).toBeLessThanOrEqual(8 * 5_000 + 3);
+  });
+
+  test('a store that fails when a shard asks how the job stands costs it no strike, and its worker gives it back', async () => {
+    await using bench = new Bench();
+    await bench.submit('sums', { ...SPEC, shards: 2 });
+    let asked = 0;
+    const store = through(bench.store, { get: async (key, options) => {
+      const { state } = (await readHead(bench.store, shardKey(sums, 0)))?.head ?? {};
+      if (key === `${jobPrefix(sums)}HEAD` && state === 'running' && asked++ === 0) throw new EngineError('ERR_STORE', 'down for a moment');
+      return await bench.store.get(key, options);
+    } });
+    bench.worker({ store, slots: 1, reconcileMs: 1e9, random: () => 0 });
+    await over(bench);
+    await expectWhole(bench, 2);
+    expect(asked).toBeGreaterThan(0);
+    expect((await readHead(bench.store, shardKey(sums, 0)))?.head).toMatchObject({ state: 'done', strikes: 0 });
+  });
+
+  test('a shard that is to be let go waits for nothing that its job could tell it', async () => {
+    await using bench = new Bench();
+    await bench.submit('sums', { ...SPEC, vote: 'none', sampling: { temperature: 1, logit_bias: [[2, -100]] }, budget: { length: 900, width: 4 }, shards: 2 });
+    const asked = new AbortController();
+    let isStuck = false;
+    const store = through(bench.store, { get: async (key, options) => {
+      if (isStuck && key === `${jobPrefix(sums)}HEAD`) {
+        asked.abort();
+        // Whoever gives no signal waits for ever.
+        await untilAborted(systemClock, 2 ** 31 - 1, options?.signal);
+      }
+      return await bench.store.get(key, options);
+    } });
+    const worker = bench.worker({ store, slots: 1, reconcileMs: 1e9, policy: { deltaTokens: 20, firstMs: 0 } });
+    await reaches(worker, shardKey(sums, 0), 50);
+    isStuck = true;
+    if (!asked.signal.aborted) await once(asked.signal, 'abort');
+    expect(await worker.drain({ deadlineMs: 60_000 })).toBe(true);
+    expect((await readHead(bench.store, shardKey(sums, 0)))?.head).toMatchObject({ state: 'parked', strikes: 0 });
   });
 
   test('a worker that dies once its shard has ended leaves a message that joins it', async () => {

@@ -1,10 +1,11 @@
 /** Who runs beside whom, and who makes room. */
 import { beforeAll, describe, expect, test } from 'vitest';
 
+import { takeJob } from '../../engine/kv/take.ts';
 import { EMPTY_DEPTH } from '../../engine/ports/queue.ts';
 import { ManualClock } from '../helpers/clock.ts';
 import { through } from '../helpers/through.ts';
-import { Bench, LONG, quiet, reaches, SHORT, whereIs } from './support.ts';
+import { Bench, deadOwner, LONG, quiet, reaches, SHORT, whereIs } from './support.ts';
 
 let expectedLong: unknown;
 beforeAll(async () => {
@@ -36,6 +37,26 @@ describe('turns', () => {
     await bench.event('ended', 'chat');
     await bench.event('ended', 'batch');
     expect(bench.events.flatMap((event) => (event.kind === 'ended' ? [event.where.job] : []))).toEqual(['chat', 'batch']);
+    expect(await bench.result('batch')).toEqual(expectedLong);
+  });
+
+  test('a job of a batch that is alone does so too, though its worker has slots to spare', async () => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    const batch = await bench.submit('batch', LONG, { send: false });
+    for (let i = 0; i < 2; i++) await takeJob(bench.store, batch, { owner: deadOwner(), force: true });
+    await bench.queue.send({ v: 1, tenant: 'acme', job: 'batch', slice: 2, priority: 'batch' });
+    await bench.submit('chat', SHORT, { send: false });
+    // Nothing forgives its strikes before it parks.
+    const worker = bench.worker({ slots: 2, reconcileMs: 1e9, policy: { deltaTokens: 1e6, deltaMs: 1e6, journalMs: 1e6 } });
+    await reaches(worker, batch, 50);
+    await bench.send('chat');
+    // A slot that was asking has had it, and has given it back.
+    do await clock.settle();
+    while ((await bench.queue.depth()).visible === 0);
+    clock.advance(5_000);
+    expect((await bench.event('parked', 'batch')).why).toBe('turn');
+    await Promise.all(['chat', 'batch'].map((job) => bench.event('ended', job)));
     expect(await bench.result('batch')).toEqual(expectedLong);
   });
 

@@ -1,9 +1,12 @@
 /** Messages are hints and workers are mortal: whatever happens to either, a job runs to the one result it has. */
 import { beforeAll, describe, expect, test } from 'vitest';
 
+import { EngineError } from '../../engine/core/errors.ts';
 import { endJob } from '../../engine/kv/end.ts';
 import { takeJob } from '../../engine/kv/take.ts';
 import type { ObjectStore } from '../../engine/ports/object-store.ts';
+import type { Queue } from '../../engine/ports/queue.ts';
+import { verdictOf } from '../../engine/worker/verdict.ts';
 import type { Worker } from '../../engine/worker/worker.ts';
 import { ManualClock } from '../helpers/clock.ts';
 import { through } from '../helpers/through.ts';
@@ -70,6 +73,66 @@ describe('messages', () => {
     expect(await bench.head('sums')).toMatchObject({ state: 'done', slice: 2 });
     expect(await bench.queue.depth()).toMatchObject({ visible: 0, inFlight: 0 });
     expect(await bench.result('sums')).toEqual(expected);
+  });
+
+  test.each([
+    ['could not be sent', true], ['was never sent, as its worker was killed after the commit', false],
+  ])('a continuation that %s is made up for by the message that comes back, without the walk', async (_, isTried) => {
+    const clock = new ManualClock();
+    await using bench = new Bench(clock);
+    const where = await bench.submit('sums', LONG);
+    let failures = 0;
+    const send: Queue['send'] = async () => {
+      failures++;
+      throw new EngineError('ERR_QUEUE', 'No answer in 60 s.');
+    };
+    if (isTried) {
+      const worker = bench.worker({ slots: 1, sliceMs: 5_000, reconcileMs: 1e9, queue: through(bench.queue, { send }) });
+      await reaches(worker, where, 50);
+      clock.advance(5_000);
+      await bench.event('parked', 'sums');
+      while (failures === 0) await clock.settle();
+      await worker.drain({ deadlineMs: 1e9 });
+    } else {
+      await bench.queue.receive({ max: 1, waitMs: 0, visibilityMs: 120_000 });
+      await (await takeJob(bench.store, where, { owner: deadOwner() })).commit({ state: 'parked', manifest: null, objects: [] });
+    }
+    expect(await bench.head('sums')).toMatchObject({ state: 'parked', slice: 1 });
+    expect(await bench.queue.depth()).toMatchObject({ visible: 0, inFlight: 1 });
+    bench.worker({ reconcileMs: 1e9 });
+    await clock.settle();
+    clock.advance(120_000);
+    await bench.event('ended', 'sums');
+    expect(bench.kinds('sums').slice(-2)).toEqual(['started', 'ended']);
+    expect(await bench.head('sums')).toMatchObject({ state: 'done', slice: 2 });
+    expect(await bench.queue.depth()).toMatchObject({ visible: 0, inFlight: 0 });
+    expect(await bench.result('sums')).toEqual(expectedLong);
+  });
+
+  test('a message that comes back although its continuation was sent makes no slice run twice', async () => {
+    await using bench = new Bench();
+    const where = await bench.submit('sums', SHORT);
+    await bench.queue.receive({ max: 1, waitMs: 0, visibilityMs: 0 });
+    await (await takeJob(bench.store, where, { owner: 'someone' })).commit({ state: 'parked', manifest: null, objects: [] });
+    await bench.send('sums', 1);
+    // Both at once, to two workers, whichever of them is the first to swap the head.
+    for (let i = 0; i < 2; i++) bench.worker({ slots: 1, reconcileMs: 1e9 });
+    await bench.event('ended', 'sums');
+    await bench[Symbol.asyncDispose]();
+    expect(await bench.head('sums')).toMatchObject({ state: 'done', epoch: 2, slice: 2 });
+    expect(bench.kinds('sums').filter((kind) => kind === 'ended')).toHaveLength(1);
+    expect(await bench.result('sums')).toEqual(expected);
+  });
+
+  test('of a parked job an older message runs what it led to itself, and nothing that another has', async () => {
+    await using bench = new Bench();
+    await bench.submit('sums', SHORT, { send: false });
+    const lease = await takeJob(bench.store, whereIs('sums'), { owner: 'someone' });
+    const parked = { ...(await lease.commit({ state: 'parked', manifest: null, objects: [] })), slice: 4 };
+    const kinds = (slice: number) => [1, 2, 3, 4].map((received) => verdictOf({ v: 1, tenant: 'acme', job: 'sums', slice }, parked, { received, strikesMax: 5, isUnmoved: () => false, isLate: false }).kind);
+    expect(kinds(4), 'its continuation').toEqual(['run', 'run', 'run', 'run']);
+    expect(kinds(3), 'the message of its last take, which has come back').toEqual(['drop', 'run', 'run', 'run']);
+    expect(kinds(2), 'that of the take before, if it led to the last one too').toEqual(['drop', 'drop', 'run', 'run']);
   });
 
   test('one that comes back while its job runs elsewhere waits, and is removed when the job has ended', async () => {
