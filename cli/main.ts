@@ -1,8 +1,5 @@
 /** The `ruminate` command: one subcommand a file; here they meet, and every failure becomes one line and an exit code. */
 import { setMaxListeners } from 'node:events';
-import { readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { CommanderError } from 'commander';
 
 import { checkpointCommand } from './checkpoint.ts';
@@ -18,6 +15,7 @@ import { quoteCommand } from './quote.ts';
 import { extendCommand, forkCommand, resumeCommand } from './resume.ts';
 import { runCommand } from './run.ts';
 import { serveCommand } from './serve.ts';
+import { versionOf } from './version.ts';
 import { workerCommand } from './worker.ts';
 
 const LISTENERS_MAX = 1_000;
@@ -67,10 +65,4 @@ try {
     process.stderr.write(`${failureLine(error)}\n`);
     process.exitCode = exitCodeOf(error);
   }
-}
-
-/** package.json lies one folder above both cli/ and dist/. */
-function versionOf(): string {
-  const file = join(dirname(fileURLToPath(import.meta.url)), '..', 'package.json');
-  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
 }

@@ -28,6 +28,7 @@ import { Chores } from './chores.ts';
 import { modelFinder } from './finder.ts';
 import { type QueueFlags, depthFreshMs, openQueueFor, requireQueueFor } from './queue-options.ts';
 import { openTracing } from './tracing.ts';
+import { versionOf } from './version.ts';
 
 export interface ServerOptions {
   readonly host: string;
@@ -140,7 +141,7 @@ export async function openServer({ host, port, store: url, queue: queueFlags, wo
   passed('models');
   const storage = openBatches({ store, keys, platform, outbox, log, clock });
   const webhooks = new Webhooks({ store, keys, clock, onRecorded: chores.ring, allowLoopback: webhooksToLoopback });
-  const app = createApp({ platform, checkpoints: catalogue, storage, webhooks, auth, log, metrics: metrics.scrape, telemetry, clock });
+  const app = createApp({ platform, checkpoints: catalogue, storage, webhooks, auth, log, metrics: metrics.scrape, telemetry, clock, version: versionOf() });
   const listening = await listen({ fetch: (request, from) => app.fetch(request, from), host, port, proxies, onServer: (server) => metrics.watch(server) });
   passed('listen');
   if (works) worker.start(await probedOf(models, shelf));

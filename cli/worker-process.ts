@@ -28,6 +28,7 @@ import { modelFinder } from './finder.ts';
 import { type QueueFlags, depthFreshMs, requireQueueFor } from './queue-options.ts';
 import { type Notices, checkMemory, tooLittleMemory, untilStopped } from './stopping.ts';
 import { openTracing } from './tracing.ts';
+import { versionOf } from './version.ts';
 
 export interface WorkerHost {
   /** SIGTERM or Ctrl-C. */
@@ -99,7 +100,7 @@ export async function runWorker(config: WorkerConfig, flags: QueueFlags, { signa
   // For batches whose front only answers while it is asked.
   const platform = new StorePlatform({ store, keys, queue, shelf, feed: worker, workers: worker, outbox, clock, depthFreshMs: depthFreshMs(queue) });
   // Before models are loaded: it is not ready then, and says so.
-  const listening = config.metrics === null ? null : await listen({ ...config.metrics, option: '--metrics-port', fetch: assemble({ platform, auth: null, log, clock }, (registry) => metricsEndpoint(registry, metrics.scrape)).fetch });
+  const listening = config.metrics === null ? null : await listen({ ...config.metrics, option: '--metrics-port', fetch: assemble({ platform, auth: null, log, clock, version: versionOf() }, (registry) => metricsEndpoint(registry, metrics.scrape)).fetch });
   await using _ = { [Symbol.asyncDispose]: async () => await listening?.end() };
   if (listening !== null) say(`metrics and health at ${listening.url}`);
   await worker.warm(config.models, { signal });

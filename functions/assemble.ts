@@ -40,7 +40,7 @@ export function assemble(options: AppOptions, add: AddEndpoints): App {
 
   add(registry, options);
   health(registry);
-  docs(registry, options.version ?? '0');
+  docs(registry, options.version);
 
   for (const [path, methods] of registry.methods) {
     const allow = methods.map((method) => method.toUpperCase()).join(', ');

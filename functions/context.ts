@@ -47,7 +47,7 @@ export interface AppOptions {
   /** Over HTTP_LIMITS, for machines that differ and for tests. */
   readonly limits?: Partial<AppLimits> | undefined;
   /** Shown in /openapi.json. */
-  readonly version?: string | undefined;
+  readonly version: string;
 }
 
 export interface AppLimits {

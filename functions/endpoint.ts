@@ -9,8 +9,9 @@ import { type Caller, type KeyLookup, type Scope, authorize, requireScope } from
 import { readJson } from './body.ts';
 import type { App, AppEnv, Services } from './context.ts';
 import { type Failure, HttpError, failureOf, isFault } from './errors.ts';
-import { at, fieldName, parseGiven, refuseMalformed } from './given.ts';
+import { at, fieldName, isName, parseGiven, refuseMalformed } from './given.ts';
 import { HTTP_LIMITS } from './limits.ts';
+import { queryOf } from './query.ts';
 import type { Admitted, Guesses, Rates } from './rates.ts';
 import { traceRequest } from './trace.ts';
 
@@ -111,7 +112,7 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
       const isNamed = declared.loads === 'asks' || (declared.method === 'put' || c.req.raw.headers.has('idempotency-key'));
       if (declared.loads !== undefined) await refuseMore(services);
       if (declared.loads !== undefined && !isNamed) await room();
-      const query = check(schema, queryOf(c.req.raw));
+      const query = check(schema, queryOf(c.req.raw, schema));
       body = declared.body === undefined ? undefined : check(declared.body, await readJson(c.req.raw, services.clock));
       trace.model((body as { readonly model?: unknown } | undefined)?.model);
       const response = await answer({
@@ -143,17 +144,6 @@ export function endpoint<B extends z.ZodType = z.ZodUndefined, Q extends z.ZodTy
 }
 
 const NO_QUERY = z.strictObject({});
-
-/** @throws HttpError: of two values one would be ignored. */
-function queryOf({ url }: Request): Record<string, string> {
-  const given = new URL(url).searchParams;
-  const seen = new Set<string>();
-  for (const name of given.keys()) {
-    if (seen.has(name)) throw new HttpError('invalid_value', `${fieldName([name])} must be given once.`, { param: fieldName([name]) });
-    seen.add(name);
-  }
-  return Object.fromEntries(given);
-}
 
 function document<B extends z.ZodType, Q extends z.ZodType>(app: App, { body, form, query, headers, ...declared }: Endpoint<B, Q>, keys: boolean): void {
   const params = [...declared.path.matchAll(/\{(\w+)\}/g)].map((match) => [match[1] ?? '', z.string()] as const);
@@ -189,6 +179,12 @@ async function refuseMany({ platform }: Services, { tenant, limits }: Caller, si
   }
 }
 
+/** What is wrong with a key that cannot be named is said of what it stands in. */
+function nameOf(issue: z.core.$ZodIssue | undefined): string {
+  const path = issue?.path ?? [];
+  return fieldName(issue?.code === 'invalid_key' && !isName(path.at(-1) ?? '') ? path.slice(0, -1) : path);
+}
+
 /** @param value the caller's own (parseGiven). @throws HttpError that names the field; what stood in it is not repeated. */
 export function check<T extends z.ZodType>(schema: T, value: unknown): z.infer<T> {
   refuseMalformed(value);
@@ -198,7 +194,7 @@ export function check<T extends z.ZodType>(schema: T, value: unknown): z.infer<T
   const isMissing = (one: (typeof issues)[number] | undefined) => (one?.code === 'invalid_type' || one?.code === 'invalid_union') && one.path.length > 0 && at(value, one.path) === undefined;
   // Whoever calls a field otherwise than we do has not forgotten it.
   const issue = (isMissing(issues[0]) ? issues.find(({ code }) => code === 'unrecognized_keys') : undefined) ?? issues[0];
-  const path = fieldName(issue?.path ?? []);
+  const path = nameOf(issue);
   if (issue?.code === 'unrecognized_keys') {
     const name = fieldName([...issue.path, issue.keys[0] ?? '']);
     throw new HttpError('unsupported_parameter', `${name} is not supported.`, { param: name });

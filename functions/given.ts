@@ -65,7 +65,11 @@ export function parseGiven<T extends z.ZodType>(schema: T, value: unknown): z.Zo
 
 /** A name that stands in a message or a header of ours: those of fields, not what a client may have put in their place. */
 export function fieldName(path: readonly PropertyKey[]): string {
-  return path.map((part) => (/^[\w$.@[\]-]{1,64}$/.test(String(part)) ? String(part) : '…')).join('.').slice(0, 200);
+  return path.map((part) => (isName(part) ? String(part) : '…')).join('.').slice(0, 200);
+}
+
+export function isName(part: PropertyKey): boolean {
+  return /^[\w$.@[\]-]{1,64}$/.test(String(part));
 }
 
 export function at(value: unknown, path: readonly PropertyKey[]): unknown {

@@ -32,7 +32,7 @@ export function refuseKey(request: Request, instead: string): void {
  */
 export async function child(request: Request, id: string | undefined, admit: () => Promise<void>, make: (names: ChildNames) => Promise<JobView>): Promise<JobView> {
   const key = idempotencyKey(request);
-  if (key === undefined) return await once('id', async () => await make({ as: id, admit }));
+  if (key === undefined) return await once(id === undefined ? null : 'id', async () => await make({ as: id, admit }));
   if (id !== undefined) throw new HttpError('invalid_value', 'id must not be given with an Idempotency-Key: either of them names the job.', { param: 'id' });
   return await once('idempotency-key', async () => await make({ idempotencyKey: key, admit }));
 }
@@ -60,7 +60,7 @@ export async function submit({ platform, clock }: Services, spec: JobSpec, { ten
   using timer = clock.timeout(HTTP_LIMITS.SUBMIT_MS);
   const options = { tenant, id, idempotencyKey: key, admit, previous: previous?.job, via, traceparent: trace, signal: timer.signal };
   try {
-    return await once(id === undefined ? 'idempotency-key' : 'id', async () => await platform.submit(spec, options));
+    return await once(id !== undefined ? 'id' : key !== undefined ? 'idempotency-key' : null, async () => await platform.submit(spec, options));
   } catch (error) {
     // Nobody has cancelled it: the store or the queue was too slow, and may be faster next time.
     if (timer.signal.aborted && failureOf(error).code === 'cancelled') {
@@ -72,13 +72,14 @@ export async function submit({ platform, clock }: Services, spec: JobSpec, { ten
   }
 }
 
-/** @param param what stands for the request. @throws HttpError used_for_another, erased; what `make` throws. */
-export async function once<T>(param: 'idempotency-key' | 'id', make: () => Promise<T>): Promise<T> {
+/** @param param what stands for the request; null: nothing does, and only what it has made can be erased. @throws HttpError used_for_another, erased; what `make` throws. */
+export async function once<T>(param: 'idempotency-key' | 'id' | null, make: () => Promise<T>): Promise<T> {
   try {
     return await make();
   } catch (error) {
     const why = failureOf(error).code === 'job_conflict' ? (error as Partial<NameConflict>).why : undefined;
     if (why === undefined) throw error;
+    if (param === null) throw new HttpError('erased', 'The job was erased while it was being made; the same request makes another.');
     if (why === 'erased') throw new HttpError('erased', `What ${param} stands for was erased, and is not made again; a new request needs another.`, { param });
     throw new HttpError('used_for_another', `${param} was used for another request: the same one again gives what it made, another one needs another.`, { param });
   }

@@ -18,6 +18,8 @@ export interface OpenBatchesOptions {
   readonly outbox?: Outbox | undefined;
   readonly log: Log;
   readonly clock?: Clock | undefined;
+  /** As of BatchesOptions. */
+  readonly waitMs?: number | undefined;
 }
 
 /** @example createApp({ platform, storage: openBatches({ store, keys, platform, log }), auth, log }) */

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-import type { Clock } from '../core/clock.ts';
+import { type Clock, wallClockMs } from '../core/clock.ts';
 import { EngineError } from '../core/errors.ts';
 import type { ObjectStore } from '../ports/object-store.ts';
 import { REGION_ELSEWHERE } from './aws-address.ts';
@@ -36,7 +36,7 @@ export async function openStore(url: string, options: OpenStoreOptions = {}): Pr
   if (scheme === 's3') return await openS3(url, options);
   if (scheme === 'memory') {
     if (url.slice('memory:'.length) !== '') throw refused(url, 'has a name, but a memory: store has none');
-    return new MemoryStore(options.clock === undefined ? {} : { clock: options.clock });
+    return new MemoryStore({ nowMs: wallClockMs, ...(options.clock === undefined ? {} : { clock: options.clock }) });
   }
   throw refused(url, `has the unknown scheme "${scheme}:"`);
 }

@@ -5,7 +5,7 @@
 import { sha256 } from '@noble/hashes/sha2.js';
 
 import { hexOf, utf8Of } from '../core/bytes.ts';
-import { NameConflict } from '../kv/create.ts';
+import { NameConflict, wasErased } from '../kv/create.ts';
 import { type JobKey, tenantPrefix } from '../kv/names.ts';
 import type { ProtocolOptions } from '../kv/protocol.ts';
 import { readHead } from '../kv/read.ts';
@@ -34,7 +34,7 @@ export async function isMade(store: ObjectStore, where: JobKey, { tenant, what, 
   });
   const state = kept === null ? undefined : (await readHead(store, where, options))?.head.state;
   if (kept === null || state === undefined) return false;
-  if (state === 'erased') throw new NameConflict('erased', `The job ${where.job} was erased; its name is not used again.`);
+  if (state === 'erased') throw wasErased(where);
   if (kept.body !== hashOf(body)) throw new NameConflict('other', `The job ${where.job} was made by another request.`);
   return true;
 }

@@ -14,7 +14,7 @@ import { isUnreadable } from '../kv/reason.ts';
 import { readStrikes } from '../kv/strikes.ts';
 import type { CallOptions, ObjectStore } from '../ports/object-store.ts';
 import type { SliceMessage } from '../ports/queue.ts';
-import { timeOf } from './ids.ts';
+import { drawnMs } from './ids.ts';
 import type { JobView, OfferedTools } from './platform.ts';
 import { readKeep } from './retention.ts';
 
@@ -140,11 +140,11 @@ function cachedTokens({ parent }: SpecOutline, manifest: Manifest | null): numbe
   return parent?.kind === 'continue' && manifest !== null && first?.outcome === 'restored' ? manifest.promptTokens - first.recomputed : 0;
 }
 
-/** Of the wall clock, a whole number, though a store's clock may be finer. A job that its client has named was made when its spec was written. 0: the store has no clock. */
+/** Of the wall clock, a whole number, though a store's clock may be finer. A job that its client has named was made when its spec was written, whatever its name says. 0: the store has no clock. */
 async function createdMs(store: ObjectStore, where: JobKey, { spec }: Head, options: CallOptions): Promise<number> {
   const root = rootOf(where);
-  const named = timeOf(root.job);
-  if (named !== null) return named;
+  const drawn = drawnMs(root.job);
+  if (drawn !== null) return drawn;
   for await (const { writtenAtMs } of store.list(jobPrefix(root) + specName(spec), options)) return Math.floor(writtenAtMs ?? 0);
   return 0;
 }

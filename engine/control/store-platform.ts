@@ -15,7 +15,7 @@ import { resultOf } from '../job/run.ts';
 import { type SpecOutline, holds, sealSpec } from '../job/sealed-spec.ts';
 import { type JobSpec, parseSpec } from '../job/spec.ts';
 import { planOf, storedSpecOf } from '../job/stored-spec.ts';
-import { createJob } from '../kv/create.ts';
+import { createJob, wasErased } from '../kv/create.ts';
 import { endJob } from '../kv/end.ts';
 import { eraseJob } from '../kv/erase.ts';
 import { hasResult, isTerminal } from '../kv/head.ts';
@@ -324,10 +324,15 @@ export class StorePlatform implements Platform {
     }];
   }
 
-  /** The job is there, whatever becomes of the message: the reconciler finds what no worker has heard of. */
+  /**
+   * The job is there, whatever becomes of the message: the reconciler finds what no worker has heard of.
+   * @throws EngineError ERR_JOB_CONFLICT, a NameConflict: somebody erased it meanwhile.
+   */
   async #announced(where: JobKey, isNew: boolean, traceparent: string | undefined, signal: AbortSignal | undefined): Promise<JobView> {
     const { store } = this.#options;
-    const record = await readRecord(store, where, { signal });
+    const record = await readRecord(store, where, { signal }).catch((error: unknown) => {
+      throw error instanceof EngineError && error.code === 'ERR_JOB_NOT_FOUND' ? wasErased(where) : error;
+    });
     if (!isTerminal(record.head.state)) {
       if (isNew) this.#live.made(where.tenant);
       const message = await messageOf(store, where, record.head, record.spec, { signal });

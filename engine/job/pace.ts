@@ -59,8 +59,15 @@ export async function measurePace(session: Session, name: string, { clock, threa
   const wideMs = await stepMs(run, clock, stop.signal);
   run.end(Array.from({ length: WIDE - 1 }, (_, i) => i + 1));
   const oneMs = await stepMs(run, clock, stop.signal);
-  // Together they take no longer than one after the other: a machine that was disturbed meanwhile says so.
-  return { model: resolved.variant === null ? resolved.name : `${resolved.name}@${resolved.variant}`, pace: { one: 1_000 / oneMs, wide: (WIDE * 1_000) / Math.min(wideMs, WIDE * oneMs) } };
+  return { model: resolved.variant === null ? resolved.name : `${resolved.name}@${resolved.variant}`, pace: paceOf(oneMs, wideMs) };
+}
+
+/**
+ * By what a step of one chain took and one of `WIDE`. Together they take no longer than one after the other and no shorter than one alone: a machine that
+ * was disturbed meanwhile says so.
+ */
+export function paceOf(oneMs: number, wideMs: number): Pace {
+  return { one: 1_000 / oneMs, wide: (WIDE * 1_000) / Math.max(oneMs, Math.min(wideMs, WIDE * oneMs)) };
 }
 
 /** Of one step: the shortest of calls of several, as jobs make them, because whatever disturbs one makes it longer (waking threads, other processes). */

@@ -47,6 +47,10 @@ export class NameConflict extends EngineError {
   }
 }
 
+export function wasErased({ job }: JobKey): NameConflict {
+  return new NameConflict('erased', `The job ${job} was erased; its name is not used again.`);
+}
+
 /**
  * Spec, idempotency record, listing, marker, head, then its shards, in this order: a crash between is finished by the next call or, from the marker on, by
  * `reconcile`.
@@ -59,7 +63,7 @@ export async function createJob(store: ObjectStore, where: JobKey, spec: string,
   const protocol = protocolOf(store, options);
   const own = digestOf(spec, digestKey);
   const isOwn = async (digest: string, at: JobKey) =>
-    digest === own || (options.isSame !== undefined && (await options.isSame(await readSpec(store, at, digest, { signal, digestKey }), at)));
+    digest === own || (options.isSame !== undefined && (await options.isSame(await specOf(store, at, digest, { signal, digestKey }), at)));
   // First, so that neither a repetition nor an erased job leaves a spec behind.
   const earlier = idempotencyKey === undefined ? null : await readIdempotent(protocol, where, idempotencyKey, signal);
   const target = earlier === null ? where : { tenant: where.tenant, job: earlier.job };
@@ -211,7 +215,16 @@ function parseIdempotent(text: string, where: JobKey): Idempotent {
 }
 
 async function sameJob(head: Head, isOwn: (digest: string, at: JobKey) => Promise<boolean>): Promise<Head> {
-  if (head.state === 'erased') throw new NameConflict('erased', `The job ${head.job} was erased; its name is not used again.`);
+  if (head.state === 'erased') throw wasErased(head);
   if (!(await isOwn(head.spec, head))) throw new NameConflict('other', `The job ${head.job} exists with another spec; it is ${head.state}.`);
   return head;
+}
+
+/** Of a job whose head named it a moment ago. */
+async function specOf(store: ObjectStore, at: JobKey, digest: string, options: ReadOptions): Promise<string> {
+  try {
+    return await readSpec(store, at, digest, options);
+  } catch (error) {
+    throw isMissing(error) && (await readHead(store, at, options))?.head.state === 'erased' ? wasErased(at) : error;
+  }
 }

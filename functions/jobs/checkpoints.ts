@@ -7,7 +7,7 @@ import type { WholeCatalogue } from '../../engine/checkpoint/whole-catalogue.ts'
 import { byteStream } from '../byte-stream.ts';
 import type { AppOptions } from '../context.ts';
 import { type Registry, endpoint, noteFailed } from '../endpoint.ts';
-import { HTTP_LIMITS } from '../limits.ts';
+import { listLimit } from '../query.ts';
 import { NATIVE_FAILURES, jobId } from './common.ts';
 import { jobName } from './request.ts';
 import { states } from './views.ts';
@@ -68,7 +68,7 @@ export function checkpoints(registry: Registry, catalogue: NonNullable<AppOption
   endpoint(registry, {
     method: 'get', path: '/v1/checkpoints', tag: TAG, summary: 'List what is stored of your jobs, by name', scope: 'read',
     query: z.strictObject({
-      limit: z.coerce.number().int().min(1).max(HTTP_LIMITS.LIST_MAX).default(HTTP_LIMITS.LIST_DEFAULT),
+      limit: listLimit,
       after: jobName.optional().openapi({ description: 'The id after which to go on.' }),
     }),
     responses: one('The checkpoints', z.object({ object: z.literal('list'), data: z.array(summarySchema), has_more: z.boolean() }).openapi('CheckpointList')),

@@ -6,6 +6,7 @@ import type { JobState } from '../../engine/kv/head.ts';
 import { type Registry, endpoint, noteFailed } from '../endpoint.ts';
 import { HttpError } from '../errors.ts';
 import { problemOf } from '../problem.ts';
+import { wholeNumber } from '../query.ts';
 import { frame, sseResponse, sseSchema } from '../sse.ts';
 import { isOver } from './views.ts';
 import { NATIVE_FAILURES, jobId } from './common.ts';
@@ -17,8 +18,7 @@ told 204, which ends a browser's EventSource. Go on with \`Last-Event-ID\` or \`
 /** Empty: as if it were not there, which is what clients mean by it. */
 const LAST_EVENT_ID = /^(-1|\d{1,15})?$/;
 /** -1: from the beginning. */
-const position = z.coerce.number().int().min(-1).max(Number.MAX_SAFE_INTEGER);
-const query = z.strictObject({ after: position.optional() });
+const query = z.strictObject({ after: wholeNumber(-1).optional() });
 
 export function jobEvents(registry: Registry): void {
   const { services } = registry;

@@ -8,7 +8,7 @@ import type { AppEnv } from '../context.ts';
 import { type Registry, endpoint } from '../endpoint.ts';
 import { HttpError } from '../errors.ts';
 import { child, idempotencyHeaders, idempotencyKey, refuseKey, submit } from '../idempotency.ts';
-import { HTTP_LIMITS } from '../limits.ts';
+import { listLimit } from '../query.ts';
 import { length, width } from '../openai/fields.ts';
 import { NATIVE_FAILURES, jobId } from './common.ts';
 import { jobName, jobRequest, jobSpec, seed64 } from './request.ts';
@@ -63,7 +63,7 @@ export function jobs(registry: Registry): void {
     method: 'get', path: '/v1/jobs', tag: TAG, summary: 'List your jobs, by day, newest first', scope: 'read',
     description: 'Of one day (UTC) by name from the last: for ids that the server drew that is newest first, too.',
     query: z.strictObject({
-      limit: z.coerce.number().int().min(1).max(HTTP_LIMITS.LIST_MAX).default(HTTP_LIMITS.LIST_DEFAULT),
+      limit: listLimit,
       after: jobName.optional().openapi({ description: 'The id after which to go on.' }),
     }),
     responses: { 200: { description: 'The jobs', content: { 'application/json': { schema: jobListSchema } } }, ...NATIVE_FAILURES },

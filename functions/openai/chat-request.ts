@@ -6,7 +6,7 @@ import { LIMITS } from '../../engine/core/limits.ts';
 import type { JobSpec } from '../../engine/job/spec.ts';
 import { HttpError } from '../errors.ts';
 import { type ChosenBudget, budgetOf, oneOf } from './budget.ts';
-import { content, effort, emptyList, hyperscale, labelsOf, length, modelName, openaiLabels, sampling, samplingOf, seed, serviceTier, stop, textOf, width } from './fields.ts';
+import { biasOf, content, effort, emptyList, hyperscale, labelsOf, length, logitBias, modelName, openaiLabels, sampling, samplingOf, seed, serviceTier, stop, textOf, width } from './fields.ts';
 import { formatSpec, responseFormat, topLogprobs } from './output.ts';
 import { callId, chatCalls, chatToolChoice, chatTools, checkAnswers, toolsSpec } from './tools.ts';
 
@@ -42,7 +42,7 @@ export const chatRequest = z.strictObject({
   max_tokens: length.optional(),
   max_completion_tokens: length.optional(),
   ...sampling,
-  logit_bias: z.record(z.string().regex(/^\d{1,7}$/), z.number().min(-100).max(100)).optional(),
+  logit_bias: logitBias.optional(),
   reasoning_effort: effort.optional().openapi({ description: 'A length and a width: GET /v1/models says which, for each model.' }),
   reasoning: z.strictObject({ effort: effort.optional() }).optional(),
   hyperscale: hyperscale.optional(),
@@ -77,7 +77,7 @@ export async function chatJob(request: ChatRequest, models: () => Promise<readon
 
 function chatSpec(request: ChatRequest, budget: ChosenBudget): JobSpec {
   const samplingSpec = samplingOf(request);
-  const bias = Object.entries(request.logit_bias ?? {}).map(([id, value]): [number, number] => [Number(id), value]);
+  const bias = biasOf(request.logit_bias);
   const { tool_choice: choice, response_format: format } = request;
   const messages = request.messages.map(messageOf);
   checkAnswers(messages, (index) => `messages.${index}.tool_call_id`);

@@ -32,6 +32,18 @@ export const sampling = {
 
 const samplingObject = z.object(sampling);
 
+const TOKEN_ID_MAX = LIMITS.LENGTH_MAX * 4;
+
+/** By token id, as OpenAI has it. */
+export const logitBias = z.record(z.string().refine((id) => /^\d{1,7}$/.test(id) && Number(id) <= TOKEN_ID_MAX), z.number().min(-100).max(100), {
+  error: ({ code }) => (code === 'invalid_key' ? `must be a token id from 0 to ${TOKEN_ID_MAX}` : undefined),
+});
+
+/** As the engine has it. */
+export function biasOf(bias: z.infer<typeof logitBias> = {}): [number, number][] {
+  return Object.entries(bias).map(([id, value]) => [Number(id), value]);
+}
+
 export const hyperscale = z.strictObject({
   length: length.optional().openapi({ description: 'Tokens that a chain may generate. Default: what the prompt leaves of the context.' }),
   width: width.optional().openapi({ description: 'Chains. Default: 1, or what the effort says.' }),
@@ -65,7 +77,7 @@ export const rawPrompt = z.custom<string | number[]>(isRawPrompt, { error: 'must
 /** The caller's own words about a request: kept with its job and given back. */
 export const labels = {
   metadata: z.record(z.string().max(LIMITS.METADATA_KEY_CHARS_MAX), z.string().max(LIMITS.METADATA_VALUE_CHARS_MAX), {
-    error: `must have texts of at most ${LIMITS.METADATA_VALUE_CHARS_MAX} characters`,
+    error: ({ code }) => (code === 'invalid_key' ? `must have keys of at most ${LIMITS.METADATA_KEY_CHARS_MAX} characters` : `must have texts of at most ${LIMITS.METADATA_VALUE_CHARS_MAX} characters`),
   }).refine((pairs) => Object.keys(pairs).length <= LIMITS.METADATA_MAX, { error: `must have at most ${LIMITS.METADATA_MAX} pairs` }).optional(),
   user: z.string().min(1).max(LIMITS.USER_BYTES_MAX).optional(),
 } as const;

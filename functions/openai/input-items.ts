@@ -3,7 +3,7 @@ import { z } from '@hono/zod-openapi';
 
 import type { Turn } from '../../engine/control/platform.ts';
 import { HttpError } from '../errors.ts';
-import { HTTP_LIMITS } from '../limits.ts';
+import { listLimit } from '../query.ts';
 import { pageResponse, pageSchema } from './list.ts';
 import { outputText, reasoningItem, callItem } from './response-object.ts';
 
@@ -20,7 +20,7 @@ const inputItemSchema = z.union([
 type InputItem = z.infer<typeof inputItemSchema>;
 
 export const inputItemsQuery = z.strictObject({
-  limit: z.coerce.number().int().min(1).max(HTTP_LIMITS.LIST_MAX).default(HTTP_LIMITS.LIST_DEFAULT),
+  limit: listLimit,
   order: z.enum(['asc', 'desc']).default('desc').openapi({ description: '`asc`: as they were said.' }),
   after: z.string().max(256).optional().openapi({ description: 'The id after which to go on, in that order.' }),
 });

@@ -1,10 +1,10 @@
 /** OpenAI's lists, in pages: the same query and the same shape for every kind of thing. */
 import { z } from '@hono/zod-openapi';
 
-import { HTTP_LIMITS } from '../limits.ts';
+import { listLimit } from '../query.ts';
 
 export const pageQuery = z.strictObject({
-  limit: z.coerce.number().int().min(1).max(HTTP_LIMITS.LIST_MAX).default(HTTP_LIMITS.LIST_DEFAULT),
+  limit: listLimit,
   after: z.string().max(64).optional().openapi({ description: 'The id after which to go on.' }),
 });
 

@@ -6,7 +6,7 @@ import { EngineError } from '../../engine/core/errors.ts';
 import { type Registry, endpoint } from '../endpoint.ts';
 import { findModel } from './budget.ts';
 import { type Effort, defaultLength, presetOf } from './effort.ts';
-import { errorSchema } from './errors.ts';
+import { OPENAI_FAILURES } from './errors.ts';
 
 const preset = z.object({ length: z.int(), width: z.int() });
 
@@ -27,14 +27,13 @@ const listSchema = z.object({ object: z.literal('list'), data: z.array(modelSche
 
 export function models(registry: Registry): void {
   const { platform } = registry.services;
-  const refused = { description: 'Refused', content: { 'application/json': { schema: errorSchema } } };
   endpoint(registry, {
     method: 'get',
     path: '/v1/models',
     tag: 'OpenAI',
     summary: 'List the models',
     scope: 'read',
-    responses: { 200: { description: 'The models', content: { 'application/json': { schema: listSchema } } }, '4XX': refused },
+    responses: { 200: { description: 'The models', content: { 'application/json': { schema: listSchema } } }, ...OPENAI_FAILURES },
   }, async ({ caller: { tenant }, signal }) =>
     Response.json({ object: 'list', data: (await platform.models({ tenant, signal })).map((view) => modelOf(view)) }));
 
@@ -44,7 +43,7 @@ export function models(registry: Registry): void {
     tag: 'OpenAI',
     summary: 'Look at a model',
     scope: 'read',
-    responses: { 200: { description: 'The model', content: { 'application/json': { schema: modelSchema } } }, '4XX': refused },
+    responses: { 200: { description: 'The model', content: { 'application/json': { schema: modelSchema } } }, ...OPENAI_FAILURES },
   }, async ({ caller: { tenant }, signal, id }) => {
     const view = findModel(await platform.models({ tenant, signal }), id);
     if (view === null) throw new EngineError('ERR_MODEL_NOT_FOUND', 'No model of that name.');

@@ -122,26 +122,33 @@ function repeatedOf({ background, store, reasoning, text, tools = [], tool_choic
 /** What an assistant thought, said and called one after the other is one turn of it, whichever of the three there are. */
 function messagesOf(items: Exclude<ResponseRequest['input'], string>): Messages {
   const messages: Messages = [];
-  let thought: string | null = null;
+  let thoughts: readonly string[] = [];
+  const thinking = () => (thoughts.length === 0 ? {} : { reasoning_content: thoughts.join('\n') });
+  // A turn that was cut before anything was said or called.
+  const leave = () => void (thoughts.length > 0 && messages.push({ role: 'assistant', content: '', ...thinking() }));
   for (const item of items) {
     if (item.type === 'item_reference') throw new HttpError('invalid_value', 'input must not have an item_reference here: give the item itself.', { param: 'input' });
     if (item.type === 'reasoning') {
       // A summary is the same text again; clients that know nothing else hand back it alone.
-      thought = (item.content === undefined || item.content.length === 0 ? item.summary : item.content).map(({ text }) => text).join('');
+      thoughts = [...thoughts, (item.content === undefined || item.content.length === 0 ? item.summary : item.content).map(({ text }) => text).join('')];
       continue;
     }
     if (item.type === 'function_call') {
       const made = { id: item.call_id, type: 'function' as const, function: { name: item.name, arguments: item.arguments } };
       const last = messages.at(-1);
-      if (last?.role === 'assistant' && thought === null) messages[messages.length - 1] = { ...last, tool_calls: [...(last.tool_calls ?? []), made] };
-      else messages.push({ role: 'assistant', content: '', ...(thought === null ? {} : { reasoning_content: thought }), tool_calls: [made] });
+      if (last?.role === 'assistant' && thoughts.length === 0) messages[messages.length - 1] = { ...last, tool_calls: [...(last.tool_calls ?? []), made] };
+      else messages.push({ role: 'assistant', content: '', ...thinking(), tool_calls: [made] });
     } else if (item.type === 'function_call_output') {
+      leave();
       messages.push({ role: 'tool', content: textOf(item.output), tool_call_id: item.call_id });
+    } else if (item.role === 'assistant') {
+      messages.push({ role: 'assistant', content: textOf(item.content), ...thinking() });
     } else {
-      const role = item.role === 'developer' ? 'system' : item.role;
-      messages.push({ role, content: textOf(item.content), ...(role === 'assistant' && thought !== null ? { reasoning_content: thought } : {}) });
+      leave();
+      messages.push({ role: item.role === 'developer' ? 'system' : item.role, content: textOf(item.content) });
     }
-    thought = null;
+    thoughts = [];
   }
+  leave();
   return messages;
 }

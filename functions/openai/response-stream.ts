@@ -1,6 +1,7 @@
 /**
  * A job as OpenAI's typed events. `sequence_number` is a function of the job alone, so that a reader goes on at any instance: 0 and 1 are
- * `created` and `in_progress`, and what job event `seq` becomes has the numbers from 2 + 2048 seq on. They grow and have gaps.
+ * `created` and `in_progress`, and what job event `seq` becomes has the numbers from 2 + 2048 seq on. They grow and have gaps. The end of a job
+ * without a result, which is no event of it, has the last 16 numbers of the event that did not come any more.
  *
  * One chain is shown as it comes; of several, the elected one at the end.
  */
@@ -16,6 +17,8 @@ import { type Ended, type ItemPart, type OutputItem, endedResponse, type Whose, 
 /** No job event becomes more: thinking, and TOOLS_MAX calls with text before and after each, opened, written and closed, and the end. */
 const NUMBERS_PER_EVENT = 2_048;
 const FIRST = 2;
+/** Where in the numbers of an event an end without a result has its own: what any other event becomes is over before. */
+const ENDING = NUMBERS_PER_EVENT - 16;
 
 type Typed = { readonly type: string } & Readonly<Record<string, unknown>>;
 
@@ -40,8 +43,16 @@ export async function* responseFrames(
     const ended = event.kind === 'result' ? await settled() : { view, endedMs: null };
     yield* numbered(FIRST + NUMBERS_PER_EVENT * event.seq, from, become(event, { transcript, writer, live, ended }));
   }
-  // The end of a job without a result is no event of its own. Who read along with the run may have come further than was ever committed.
-  if (transcript.result === null) yield* numbered(Math.max(FIRST + NUMBERS_PER_EVENT * (last + 1), from + 1), from, [...writer.close('incomplete'), ...endingOf({ view, endedMs: null }, transcript)]);
+  if (transcript.result === null) yield* numbered(endingFrom(last, from), from, [...writer.close('incomplete'), ...endingOf({ view, endedMs: null }, transcript)]);
+}
+
+/**
+ * The first number of an end without a result, after the last event that the job has. Who read along with the run may have come further than was ever
+ * committed: to him it ends there, and once.
+ */
+function endingFrom(last: number, from: number): number {
+  const [read, place] = [Math.floor((from - FIRST) / NUMBERS_PER_EVENT), (from - FIRST) % NUMBERS_PER_EVENT];
+  return FIRST + NUMBERS_PER_EVENT * Math.max(last + 1, place < ENDING ? read + 1 : read) + ENDING;
 }
 
 interface Scene {

@@ -10,6 +10,7 @@ import { answering, cancelQuietly, forget, refuseUnstored, waitFor } from '../fo
 import { idempotencyHeaders, idempotencyKey, submit } from '../idempotency.ts';
 import { jobId } from '../jobs/common.ts';
 import { STATUS, isOver } from '../jobs/views.ts';
+import { wholeNumber } from '../query.ts';
 import { frame, sseResponse, sseSchema } from '../sse.ts';
 import { Transcript } from '../transcript.ts';
 import { OPENAI_FAILURES, envelopeOf } from './errors.ts';
@@ -20,10 +21,8 @@ import { responseJob, responseRequest } from './response-request.ts';
 import { responseFrames } from './response-stream.ts';
 
 const TAG = 'OpenAI';
-const answers = {
-  200: { description: 'The response, or its events', content: { 'application/json': { schema: responseSchema }, 'text/event-stream': { schema: sseSchema } } },
-  ...OPENAI_FAILURES,
-} as const;
+const whole = { 'application/json': { schema: responseSchema } };
+const answers = { 200: { description: 'The response, or its events', content: { ...whole, 'text/event-stream': { schema: sseSchema } } }, ...OPENAI_FAILURES } as const;
 
 const flag = z.enum(['true', 'false']).transform((text) => text === 'true');
 
@@ -55,7 +54,7 @@ export function responses(registry: Registry): void {
   endpoint(registry, {
     method: 'get', path: '/v1/responses/{id}', tag: TAG, summary: 'Look at a response, or follow it', scope: 'read',
     description: 'With `stream`, its events from after `starting_after`, a `sequence_number`: the same from every instance.',
-    query: z.strictObject({ stream: flag.optional(), starting_after: z.coerce.number().int().min(0).max(Number.MAX_SAFE_INTEGER).optional(), include_obfuscation: z.literal('false').optional() }),
+    query: z.strictObject({ stream: flag.optional(), starting_after: wholeNumber(0).optional(), include_obfuscation: z.literal('false').optional() }),
     responses: answers,
   }, async ({ c, caller: { tenant }, query, signal, id, hold }) => {
     if (query.stream !== true && query.starting_after !== undefined) throw new HttpError('invalid_value', 'starting_after needs stream=true.', { param: 'starting_after' });
@@ -78,7 +77,7 @@ export function responses(registry: Registry): void {
 
   endpoint(registry, {
     method: 'post', path: '/v1/responses/{id}/cancel', tag: TAG, summary: 'Cancel a response', scope: 'write',
-    description: 'One that has ended stays as it ended.', responses: answers,
+    description: 'One that has ended stays as it ended.', responses: { 200: { description: 'The response', content: whole }, ...OPENAI_FAILURES },
   }, async ({ c, caller: { tenant }, signal, id }) => {
     const view = await platform.cancel(jobId(jobOfResponse(id)), { tenant, signal });
     c.set('job', view.id);

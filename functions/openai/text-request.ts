@@ -6,7 +6,7 @@ import type { JobSpec } from '../../engine/job/spec.ts';
 import { HttpError } from '../errors.ts';
 import { HTTP_LIMITS } from '../limits.ts';
 import { type ChosenBudget, budgetOf } from './budget.ts';
-import { hyperscale, labelsOf, length, modelName, openaiLabels, rawPrompt, sampling, samplingOf, seed, serviceTier, stop, width } from './fields.ts';
+import { biasOf, hyperscale, labelsOf, length, logitBias, modelName, openaiLabels, rawPrompt, sampling, samplingOf, seed, serviceTier, stop, width } from './fields.ts';
 import { topLogprobs } from './output.ts';
 
 /** OpenAI's, for this endpoint alone. */
@@ -37,7 +37,7 @@ export const textRequest = z.strictObject({
   seed: seed.optional(),
   stop: stop.optional(),
   ...sampling,
-  logit_bias: z.record(z.string().regex(/^\d{1,7}$/), z.number().min(-100).max(100)).optional(),
+  logit_bias: logitBias.optional(),
   logprobs: topLogprobs.optional().openapi({ description: 'Of each token, and of so many of the likeliest in its place.' }),
   hyperscale: hyperscale.optional(),
   service_tier: serviceTier,
@@ -64,7 +64,7 @@ export async function textJobs(request: TextRequest, models: () => Promise<reado
   if (echo === true && request.logprobs !== undefined) throw new HttpError('invalid_value', 'logprobs must not be given with echo: tokens of a prompt have none.', { param: 'logprobs' });
   const length = request.max_tokens ?? (request.hyperscale?.length === undefined ? MAX_TOKENS_DEFAULT : undefined);
   const budget = await budgetOf({ model: request.model, effort: undefined, hyperscale: request.hyperscale, lengths: [['max_tokens', length]], n }, models);
-  const bias = Object.entries(request.logit_bias ?? {}).map(([id, value]): [number, number] => [Number(id), value]);
+  const bias = biasOf(request.logit_bias);
   const chosen = { ...samplingOf(request), ...(bias.length === 0 ? {} : { logit_bias: bias }) };
   const shared = {
     model: request.model,

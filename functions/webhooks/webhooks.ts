@@ -8,7 +8,7 @@ import type { AppOptions } from '../context.ts';
 import { type Registry, endpoint } from '../endpoint.ts';
 import { refuseKey } from '../idempotency.ts';
 import { NATIVE_FAILURES } from '../jobs/common.ts';
-import { HTTP_LIMITS } from '../limits.ts';
+import { listLimit } from '../query.ts';
 
 const TAG = 'Webhooks';
 
@@ -88,7 +88,7 @@ export function webhooks(registry: Registry, store: NonNullable<AppOptions['webh
     method: 'get', path: '/v1/webhooks/{id}/deliveries', tag: TAG, summary: 'What it was told, and what it is to be told', scope: 'read',
     description: 'Kept for a week after their end.',
     query: z.strictObject({
-      limit: z.coerce.number().int().min(1).max(HTTP_LIMITS.LIST_MAX).default(HTTP_LIMITS.LIST_DEFAULT),
+      limit: listLimit,
       after: z.string().max(64).optional().openapi({ description: 'The id after which to go on.' }),
     }),
     responses: { 200: json('Deliveries, newest first', listOf(deliverySchema)), ...NATIVE_FAILURES },

@@ -1,6 +1,6 @@
 /** The command as a user has it: the real bin/ruminate.mjs in a process of its own, on the bundled model. */
 import { spawn, spawnSync } from 'node:child_process';
-import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -159,6 +159,8 @@ describe('a built checkout', () => {
     // The first may find work, where a test ran before there was a build.
     await buildNative();
     await bundle();
+    // Tests that run beside this one put what they make there.
+    mkdirSync(path.join(ROOT, 'build', 'test'), { recursive: true });
     const times = () => ['build', 'dist', 'dist/cli.mjs', 'build/native/ruminate.node'].map((name) => statSync(path.join(ROOT, name)).mtimeMs);
     const before = times();
     await buildNative();

@@ -1,7 +1,7 @@
 /** `ruminate serve` as a user has it: a process of its own, the real client, and what becomes of a job when the process ends. */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { removeFolders } from '../helpers/models.ts';
 import { disturbed, follow, freshStore, isAt, type Job, LONG, quietRun, removeStores } from '../helpers/followed-job.ts';
 import { serve, serveIn } from '../helpers/served.ts';
+import { ROOT } from '../helpers/setup.ts';
 import type { SseEvent } from '../helpers/sse.ts';
 
 const ASK = { model: 'countdown', messages: [{ role: 'user' as const, content: '4 20 8 13 target 59' }], seed: 7 };
@@ -27,6 +28,9 @@ describe('a server', () => {
     const { status, stdout } = spawnSync('sh', ['-c', /curl[\s\S]*/.exec(server.banner)?.[0] ?? ''], { encoding: 'utf8' });
     expect([status, stdout.trimEnd().endsWith('data: [DONE]')]).toEqual([0, true]);
     expect(stdout).toContain('"delta"');
+    const { info } = (await (await fetch(`${server.url}/openapi.json`)).json()) as { info: { version: string } };
+    const { version } = JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8')) as { version: string };
+    expect(info.version, 'as ruminate --version').toBe(version);
   });
 
   test('answers the openai client, whole and streamed', async () => {

@@ -1,13 +1,17 @@
 /** Jobs from a client's point of view: asked for, looked at, listed, ended, erased. */
+import { encodeTime } from 'ulid';
 import { afterAll, describe, expect, test } from 'vitest';
 
+import { KeyFile } from '../../engine/adapters/key-file.ts';
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { createLocalQueue } from '../../engine/adapters/queue-local.ts';
 import { formatMessage, parseMessage } from '../../engine/adapters/queue-message.ts';
+import { drawnMs, jobIds } from '../../engine/control/ids.ts';
 import { NativeShelf } from '../../engine/control/native-shelf.ts';
 import type { Platform } from '../../engine/control/platform.ts';
 import { EngineError } from '../../engine/core/errors.ts';
 import { generate } from '../../engine/job/generate.ts';
+import type { NameConflict } from '../../engine/kv/create.ts';
 import { endJob } from '../../engine/kv/end.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import { liveKey } from '../../engine/kv/hints.ts';
@@ -130,6 +134,24 @@ describe('a job that is asked for', () => {
     const [message] = queue.sent;
     expect(message).toMatchObject({ job: 'mine', expiresMs: NOON + 90_000 });
     expect(message && parseMessage(formatMessage(message))).toEqual(message);
+  });
+
+  test.each([['two minutes ago', NOON - 120_000], ['an hour ahead', NOON + 3_600_000], ['1970', 0], ['10889', 2 ** 48 - 1]])('under a ULID of one\'s own of %s was made when it was asked for, and waits from then', async (_, ms) => {
+    const { platform, queue } = platformOn(new MemoryStore({ nowMs: () => NOON }), shelf);
+    const id = encodeTime(ms) + '0'.repeat(16);
+    expect(await platform.submit({ ...SPEC, wait_ms_max: 60_000 }, { ...me, id })).toMatchObject({ id, createdMs: NOON });
+    expect(queue.sent).toMatchObject([{ job: id, expiresMs: NOON + 60_000 }]);
+  });
+
+  test('under no name of its own was made when its id was drawn, also where the store has no clock; ids that were drawn are in order', async () => {
+    const { platform } = platformOn(new MemoryStore(), shelf, { nowMs: () => NOON });
+    expect(await platform.submit(SPEC, me)).toMatchObject({ createdMs: NOON });
+    const draw = jobIds();
+    const ids = [5, 5, 5, 4, 6].map((ms) => draw(NOON + ms));
+    expect(ids).toEqual([...new Set(ids)].toSorted());
+    expect(ids.map(drawnMs)).toEqual([5, 5, 5, 5, 6].map((ms) => NOON + ms));
+    // Whoever changes one character has named it himself.
+    for (const id of ids) for (const at of [22, 23, 24, 25]) expect(drawnMs(id.slice(0, at) + (id[at] === '1' ? '2' : '1') + id.slice(at + 1))).toBeNull();
   });
 
   test('that is poisoned shows how each of its takes ended', async () => {
@@ -255,6 +277,34 @@ describe('a job that is ended from outside', () => {
     expect([...store.snapshot().keys()].filter((key) => key.startsWith('kv/'))).toEqual([`kv/${TENANT}/${id}/HEAD`]);
     for (const gone of [platform.get(id, me), platform.cancel(id, me), platform.result(id, me)]) await expect(gone).rejects.toMatchObject({ code: 'ERR_JOB_NOT_FOUND' });
     await expect(platform.submit(SPEC, { ...me, id })).rejects.toMatchObject({ code: 'ERR_JOB_CONFLICT' });
+  });
+
+  test.each([
+    ['id', (platform: Platform, id: string) => platform.submit(SPEC, { ...me, id })],
+    ['sealed id', (platform: Platform, id: string) => platform.submit(SPEC, { ...me, id })],
+    ['key', (platform: Platform, idempotencyKey: string) => platform.submit(SPEC, { ...me, idempotencyKey })],
+    ['fork', async (platform: Platform, as: string) => await platform.fork('parent', { ...me, as, at: 3, chain: 0, width: 1 })],
+  ])('while whoever asked for it by its %s asks again is not made again, at whichever read it goes; and not told to be nowhere', async (how, ask) => {
+    let erase = async (): Promise<void> => undefined;
+    const store = new MemoryStore({ before: async ({ kind }) => (kind === 'get' ? await erase() : undefined) });
+    // Sealed again it is another text, so that the one that is stored is read.
+    const { platform } = platformOn(store, shelf, { keys: how === 'sealed id' ? new KeyFile(Buffer.alloc(32, 8)) : null });
+    await platformOn(store, shelf).platform.submit(SPEC, { ...me, id: 'parent' });
+    await runToEnd(store, 'parent');
+    const outcomes = new Set<string>();
+    for (let read = 0; ; read++) {
+      const { id } = await ask(platform, `name-${read}`);
+      let left = read;
+      erase = async () => {
+        if (left-- > 0) return;
+        erase = async () => undefined;
+        await eraseJob(store, { tenant: TENANT, job: id });
+      };
+      const again = await ask(platform, `name-${read}`).then(() => 'told', (error: unknown) => `${(error as EngineError).code} ${(error as Partial<NameConflict>).why}`);
+      if (left >= 0) break;
+      outcomes.add(again);
+    }
+    expect(outcomes).toEqual(new Set(['ERR_JOB_CONFLICT erased']));
   });
 
   test('while its spec is being read does not exist', async () => {

@@ -47,10 +47,21 @@ describe('a request', () => {
     ['PUT', '/v1/jobs/x?priority=batch', 'priority', 'unsupported_parameter'],
     ['GET', '/v1/jobs?limit=1&limit=2', 'limit', 'invalid_value'],
     ['GET', '/v1/jobs/x/events?after=1&after=2', 'after', 'invalid_value'],
+    ['GET', '/v1/jobs?expand=', 'expand', 'unsupported_parameter'],
+    // JavaScript would count with them.
+    ...['0x5', '1e1', '+3', '%203', '3.0', '9007199254740993', 'x'].flatMap((text) => [
+      ['GET', `/v1/jobs/x/events?after=${text}`, 'after', 'invalid_value'],
+      ['GET', `/v1/responses/x?stream=true&starting_after=${text}`, 'starting_after', 'invalid_value'],
+      ['GET', `/v1/files?limit=${text}`, 'limit', 'invalid_value'],
+    ] as [string, string, string, string][]),
   ])('%s %s is refused, and names the parameter that would be ignored', async (method, path, param, code) => {
     const response = await fetch(api.url + path, { method });
     const body = (await response.json()) as { error?: object };
     expect([response.status, body.error ?? body]).toMatchObject([400, { code, param }]);
+  });
+
+  test('of a list, and empty, is a query that was not given', async () => {
+    for (const path of ['/v1/jobs', '/v1/checkpoints', '/v1/files', '/v1/batches']) expect(await (await api.get(`${path}?limit=&after=`)).json()).toEqual(await (await api.get(path)).json());
   });
 
   test('of pages and probes may have a query: there is nothing that it could ask', async () => {
@@ -185,7 +196,7 @@ describe('operation', () => {
     expect(checks).toEqual([200, 200, 503, 503, 200, 503]);
     expect(await (await api.get('/health/ready')).json()).toMatchObject({ state: 'ready', store: 'unreachable' });
     // A function that asks nothing of it is ready without.
-    const asksNothing = assemble({ platform: api.platform, auth: null, log: { info: () => undefined, warn: () => undefined, error: () => undefined }, asksStore: false }, () => undefined);
+    const asksNothing = assemble({ platform: api.platform, auth: null, log: { info: () => undefined, warn: () => undefined, error: () => undefined }, asksStore: false, version: 'test' }, () => undefined);
     expect((await asksNothing.request('/health/ready')).status).toBe(200);
     there.mockRestore();
     expect(await (await api.get('/health/ready')).json()).toMatchObject({ state: 'ready', store: 'reachable' });
@@ -226,6 +237,14 @@ describe('operation', () => {
     for (const [, name] of text.matchAll(/"#\/components\/schemas\/(\w+)"/g)) expect(document.components.schemas).toHaveProperty(name ?? '');
     // What validates is what is documented: no field beside those that are there.
     for (const name of ['ChatCompletionRequest', 'ResponseRequest', 'JobRequest', 'Hyperscale', 'Fork']) expect(document.components.schemas[name]?.additionalProperties).toBe(false);
+  });
+
+  test('the document says of every address that it may refuse and fail, and of events only where there are any', async () => {
+    const { paths } = (await (await api.get('/openapi.json')).json()) as { paths: Record<string, Record<string, { responses: Record<string, { content?: object }> }>> };
+    const operations = Object.entries(paths).filter(([path]) => path.startsWith('/v1/')).flatMap(([path, methods]) => Object.entries(methods).map(([method, { responses }]) => [`${method} ${path}`, responses] as const));
+    for (const [operation, responses] of operations) expect(Object.keys(responses), operation).toEqual(expect.arrayContaining(['4XX', '5XX']));
+    expect(operations.filter(([, responses]) => 'text/event-stream' in (responses[200]?.content ?? {})).map(([operation]) => operation).toSorted())
+      .toEqual(['get /v1/jobs/{id}/events', 'get /v1/responses/{id}', 'post /v1/chat/completions', 'post /v1/completions', 'post /v1/responses']);
   });
 
   test('the page of the document loads nothing from elsewhere and may not', async () => {

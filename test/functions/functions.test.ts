@@ -47,6 +47,14 @@ describe('the bundle', () => {
     expect(Object.keys(metafile.inputs).filter((file) => /engine\/runtime\/|engine\/job\/(slice|session|restore)\.ts/.test(file))).toEqual([]);
   });
 
+  test('is as large as docs/FUNCTIONS.md says, within a fiftieth', () => {
+    const page = readFileSync(path.join(ROOT, 'docs', 'FUNCTIONS.md'), 'utf8');
+    for (const { name, bytes, gzipBytes } of built) {
+      const said = new RegExp(SCHEDULED.includes(name) ? `functions/${name}/index\\.mjs\` \\((\\d+) kB, gzip (\\d+) kB\\)` : `^\\| ${name} \\|.*\\| (\\d+) kB \\| (\\d+) kB \\|$`, 'm').exec(page);
+      for (const [i, is] of [bytes, gzipBytes].entries()) expect(Math.abs(Number(said?.[i + 1]) * 1_000 - is) / is, `${name}: ${Math.round(is / 1_000)} kB${i === 0 ? '' : ' as gzip'}`).toBeLessThan(0.02);
+    }
+  });
+
   test('of one function is not that of all', () => {
     const inputs = (name: string) => Object.keys(built.find((one) => one.name === name)?.metafile.inputs ?? {});
     expect(inputs('api').some((file) => file.endsWith('openai/responses.ts'))).toBe(true);

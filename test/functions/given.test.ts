@@ -150,7 +150,7 @@ describe('a refusal of the engine', () => {
 describe('a refusal', () => {
   const SECRET = 'the patient has xyzzy-4711';
 
-  test('never repeats what stood in a field', async () => {
+  test('never repeats text that stood in a field', async () => {
     const long = SECRET.repeat(200);
     const bodies: readonly (readonly [string, unknown])[] = [
       ['/v1/chat/completions', { ...CHAT, messages: [{ role: SECRET, content: 'x' }] }],
@@ -175,6 +175,15 @@ describe('a refusal', () => {
       const told = await post(path, body);
       expect([JSON.stringify(body).slice(0, 80), told.status]).toEqual([JSON.stringify(body).slice(0, 80), expect.toSatisfy((status: number) => status >= 400 && status < 500)]);
       expect(told.text).not.toMatch(/xyzzy|patient/);
+    }
+  });
+
+  test('of a key says so of the key, and not what would be wrong with its value', async () => {
+    for (const [path, body] of [['/v1/chat/completions', CHAT], ['/v1/completions', TEXT]] as const) {
+      for (const id of ['9999999', 'x', '4194305']) expect(await post(path, { ...body, logit_bias: { 5: 1, [id]: 1 } })).toMatchObject({ status: 400, param: `logit_bias.${id}`, text: expect.stringContaining(`logit_bias.${id}: must be a token id from 0 to`) as string });
+      expect(await post(path, { ...body, metadata: { fine: 'x', ['k'.repeat(65)]: 'v' } })).toMatchObject({ status: 400, param: 'metadata', text: expect.stringContaining('metadata: must have keys of at most 64 characters') as string });
+      expect(await post(path, { ...body, metadata: { long: 'v'.repeat(513) } })).toMatchObject({ status: 400, param: 'metadata.long', text: expect.stringContaining('512') as string });
+      expect(await post(path, { ...body, metadata: 'x' })).toMatchObject({ status: 400, param: 'metadata', text: expect.stringContaining('must have texts') as string });
     }
   });
 

@@ -144,6 +144,8 @@ describe('a job', () => {
   test('is read on from any event, by query or by Last-Event-ID, and nothing is missed or seen twice', async () => {
     const { id } = await submit({ ...GREEDY, budget: { width: 2 }, early_stop: false });
     const whole = numbered(await follow(id));
+    // As clients write it that have none yet.
+    expect(numbered(await follow(id, '?after='))).toEqual(whole);
     for (const cut of [0, 1, 17, whole.length - 2]) {
       const rest = whole.slice(cut + 1);
       expect(numbered(await follow(id, `?after=${cut}`))).toEqual(rest);
@@ -176,6 +178,21 @@ describe('a job', () => {
       expect(other.status).toBe(422);
       expect(await other.json()).toMatchObject({ code: 'used_for_another', status: 422 });
     }
+  });
+
+  test('under the key of a fork or a file is none of these: every kind has keys of its own', async () => {
+    const headers = { 'Idempotency-Key': 'one-for-all' };
+    const { id } = await json<Job>(api.post('/v1/jobs', { ...GREEDY, budget: { width: 1, length: 4 } }, headers));
+    await ended(id);
+    const form = new FormData();
+    form.set('purpose', 'batch');
+    form.set('file', new File(['{}'], 'x.jsonl'));
+    for (let i = 0; i < 2; i++) {
+      const fork = await api.post(`/v1/jobs/${id}/fork`, { chain: 0, at: 2 }, headers);
+      expect([fork.status, (await json<Job>(Promise.resolve(fork))).id === id]).toEqual([201, false]);
+      expect((await fetch(`${api.url}/v1/files`, { method: 'POST', headers, body: form })).status).toBe(200);
+    }
+    expect((await api.post(`/v1/jobs/${id}/fork`, { chain: 0, at: 1 }, headers)).status).toBe(422);
   });
 
   test('that was erased is not made again under its key or name, and whoever asks for it is told so', async () => {

@@ -3,6 +3,7 @@ import OpenAI from 'openai';
 import type { ResponseStreamEvent } from 'openai/resources/responses/responses';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
+import { responseJob, responseRequest } from '../../functions/openai/response-request.ts';
 import { type HttpApi, startApi } from '../helpers/http-api.ts';
 import { removeFolders } from '../helpers/models.ts';
 import { talkers } from '../helpers/talker.ts';
@@ -117,6 +118,7 @@ describe('a response', () => {
     const response = await api.openai.responses.create({ ...GREEDY, background: true });
     expect(['queued', 'in_progress']).toContain(response.status);
     const whole = await all(await api.openai.responses.retrieve(response.id, { stream: true }));
+    expect(await all(await api.openai.responses.retrieve(response.id, { stream: true, starting_after: '' as unknown as number }))).toEqual(whole);
     expect((await untilEnded(response.id)).output_text).toContain(SOLUTION);
     for (const cut of [0, 1, 2, 20, whole.length - 2]) {
       const after = whole[cut]?.sequence_number ?? 0;
@@ -152,7 +154,8 @@ describe('a response', () => {
     expect((await following).at(-1)).toMatchObject({ type: 'response.failed', response: { status: 'cancelled', error: null } });
     // Further than was ever committed, as who read along with the run may have been.
     const again = await all(await api.openai.responses.retrieve(id, { stream: true, include_obfuscation: false, starting_after: 1_000_000 }));
-    expect(again).toMatchObject([{ type: 'response.failed', sequence_number: 1_000_001 }]);
+    expect(again).toMatchObject([{ type: 'response.failed', sequence_number: expect.toSatisfy((number: number) => number > 1_000_000) as number }]);
+    expect(await all(await api.openai.responses.retrieve(id, { stream: true, starting_after: again[0]?.sequence_number ?? 0 }))).toEqual([]);
     await api.openai.responses.delete(id);
     await expect(api.openai.responses.retrieve(id)).rejects.toBeInstanceOf(OpenAI.NotFoundError);
   });
@@ -203,6 +206,37 @@ describe('a response', () => {
     const input = [{ role: 'user' as const, content: GREEDY.input }, ...first.output, { role: 'user' as const, content: '1 5 5 19 target 65' }];
     const next = await api.openai.responses.create({ ...GREEDY, input: input as OpenAI.Responses.ResponseInput });
     expect(next.usage?.input_tokens).toBeGreaterThan(first.usage?.input_tokens ?? 0);
+  });
+});
+
+describe('reasoning in an input', () => {
+  const reasoning = (text: string) => ({ type: 'reasoning', summary: [], content: [{ type: 'reasoning_text', text }] });
+  const said = (role: string, content: string) => ({ role, content });
+  const call = { type: 'function_call', call_id: 'c', name: 'f', arguments: '{}' };
+  const turnsOf = async (input: readonly object[]) => (await responseJob(responseRequest.parse({ model: 'countdown', input }), async () => [])).messages;
+
+  test('is what the assistant thought before it said or called something, all of it; where nothing came of it, it is a turn of its own', async () => {
+    const [user, assistant, thought] = [said('user', 'u'), said('assistant', 'a'), { role: 'assistant', content: '', reasoning_content: 'x' }];
+    const called = { role: 'assistant', content: '', reasoning_content: 'x\ny', tool_calls: [{ id: 'c', type: 'function', function: { name: 'f', arguments: '{}' } }] };
+    expect(await turnsOf([user, reasoning('x'), assistant, user])).toEqual([user, { ...assistant, reasoning_content: 'x' }, user]);
+    expect(await turnsOf([user, reasoning('x'), reasoning('y'), assistant])).toEqual([user, { ...assistant, reasoning_content: 'x\ny' }]);
+    expect(await turnsOf([user, reasoning('x'), reasoning('y'), call])).toEqual([user, called]);
+    expect(await turnsOf([user, reasoning('x')])).toEqual([user, thought]);
+    expect(await turnsOf([reasoning('x'), user])).toEqual([thought, user]);
+    expect(await turnsOf([reasoning('x')])).toEqual([thought]);
+    expect(await turnsOf([call, reasoning('x'), { type: 'function_call_output', call_id: 'c', output: 'o' }])).toEqual([{ role: 'assistant', content: '', tool_calls: called.tool_calls }, thought, { role: 'tool', content: 'o', tool_call_id: 'c' }]);
+  });
+
+  test('of a response that was cut while it thought is shown to the model as by previous_response_id, and listed', async () => {
+    const cut = await api.openai.responses.create({ ...GREEDY, max_output_tokens: 5 });
+    expect(cut.output.map(({ type }) => type)).toEqual(['reasoning']);
+    const next = { ...GREEDY, max_output_tokens: 5 };
+    const handed = await api.openai.responses.create({ ...next, input: [said('user', GREEDY.input), ...cut.output, said('user', '1 5 5 19 target 65')] as OpenAI.Responses.ResponseInput });
+    const named = await api.openai.responses.create({ ...next, input: '1 5 5 19 target 65', previous_response_id: cut.id });
+    expect([handed.output_text, handed.usage?.input_tokens]).toEqual([named.output_text, named.usage?.input_tokens]);
+    const items = async (id: string) => (await api.openai.responses.inputItems.list(id, { order: 'asc' })).data.map(({ id: _, ...item }) => item);
+    expect(await items(handed.id)).toEqual(await items(named.id));
+    expect((await items(handed.id)).map(({ type }) => type)).toEqual(['message', 'reasoning', 'message', 'message']);
   });
 });
 

@@ -61,7 +61,9 @@ export class Fronts implements AsyncDisposable {
     };
     const log = { info: note, warn: note, error: note };
     const webhooks = new Webhooks({ store, keys: this.keys, allowLoopback: true, onRecorded: () => this.#deliverer.ring() });
-    const app = createApp({ platform, storage: openBatches({ store, keys: this.keys, platform, outbox: this.#outbox, log }), webhooks, auth: TENANTS, log });
+    // However long loading a model takes: whoever asks for a batch sees it moved on.
+    const storage = openBatches({ store, keys: this.keys, platform, outbox: this.#outbox, log, waitMs: 60_000 });
+    const app = createApp({ platform, storage, webhooks, auth: TENANTS, log, version: 'test' });
     const listening = await listen({ fetch: (request, from) => app.fetch(request, from), host: '127.0.0.1', port: 0 });
     this.#listening.push(listening);
     return { url: listening.url, openai: (tenant = 'acme') => new OpenAI({ baseURL: `${listening.url}/v1`, apiKey: tenant, maxRetries: 0 }) };

@@ -28,7 +28,7 @@ export async function startApi(change: Partial<AppOptions> = {}): Promise<HttpAp
   const log = { info: note, warn: note, error: note };
   const { store } = platform;
   const app = createApp({
-    platform, auth: null, log, storage: openBatches({ store, keys: null, platform, log }), checkpoints: new WholeCatalogue({ store, keys: null, usdPerGbMonth: 0.5 }),
+    platform, auth: null, log, version: 'test', storage: openBatches({ store, keys: null, platform, log }), checkpoints: new WholeCatalogue({ store, keys: null, usdPerGbMonth: 0.5 }),
     webhooks: new Webhooks({ store, keys: null, allowLoopback: true }), ...change,
   });
   const listening = await listen({ fetch: (request, from) => app.fetch(request, from), host: '127.0.0.1', port: 0 });

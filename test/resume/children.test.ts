@@ -10,11 +10,13 @@ import { type ExtendRequest, type ForkRequest, extendJob, forkJob } from '../../
 import { resumeStored, runStored } from '../../engine/job/stored.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
 import type { ObjectStore } from '../../engine/ports/object-store.ts';
+import { ManualClock } from '../helpers/clock.ts';
 import { Crash, benchOf, comparable, create, jobOf, removeTemporary, slice } from './jobs.ts';
 
 afterAll(removeTemporary);
 
-const at = (store: ObjectStore, job = 'sums') => ({ store, where: { tenant: 'acme', job }, policy: { deltaTokens: 64, deltaMs: 1e9, journalMs: 0 } });
+/** Time stands still: what is read or computed must not hang on how fast the machine is. */
+const at = (store: ObjectStore, job = 'sums') => ({ store, where: { tenant: 'acme', job }, policy: { deltaTokens: 64, deltaMs: 1e9, journalMs: 0 }, clock: new ManualClock() });
 
 async function finished(store: ObjectStore, spec: JobSpec, job = 'sums'): Promise<StoredResult> {
   const outcome = await runStored(spec, at(store, job));

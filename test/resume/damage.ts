@@ -5,6 +5,7 @@ import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { systemClock } from '../../engine/core/clock.ts';
 import { runJob } from '../../engine/job/run.ts';
 import { openSession } from '../../engine/job/session.ts';
+import { ManualClock } from '../helpers/clock.ts';
 import { sha256 } from '../helpers/models.ts';
 import { parseHead } from '../../engine/kv/head.ts';
 import { HEAD, jobPrefix, parseName } from '../../engine/kv/names.ts';
@@ -14,6 +15,8 @@ const WHERE = { tenant: 'acme', job: 'sums' };
 const PREFIX = jobPrefix(WHERE);
 /** A look every 64 steps and where a chain ends: deltas at 0 and 154, journals at 64, 90 and 218. */
 const POLICY = { deltaTokens: 100, deltaMs: 1e9, journalMs: 0, firstMs: 0 };
+/** What is read or computed must not hang on how fast the machine is. */
+const HOW = { policy: POLICY, clock: new ManualClock() };
 const STOP = 230;
 
 const DAMAGES: Readonly<Record<string, (bytes: Uint8Array) => Uint8Array | null>> = {
@@ -39,8 +42,8 @@ export function prepareDamage(): void {
     for (const how of ['parked', 'crashed'] as const) {
       const store = new MemoryStore();
       await create(store, WHERE, bench);
-      if (how === 'parked') expect(await slice(store, WHERE, bench, { stopAt: STOP, policy: POLICY })).toMatchObject({ kind: 'parked' });
-      else await expect(slice(store, WHERE, bench, { crashAt: STOP, policy: POLICY })).rejects.toThrow(Crash);
+      if (how === 'parked') expect(await slice(store, WHERE, bench, { stopAt: STOP, ...HOW })).toMatchObject({ kind: 'parked' });
+      else await expect(slice(store, WHERE, bench, { crashAt: STOP, ...HOW })).rejects.toThrow(Crash);
       stores[how] = store.snapshot();
     }
   });
@@ -71,8 +74,8 @@ export function describeDamage(most: number, damages = Object.keys(DAMAGES)): vo
         const seen = new Set<string>();
         for (const key of keysOf(how, kind).slice(-most)) {
           const store = await storeWith(stores[how], key, DAMAGES[damage]?.(stores[how].get(key) ?? new Uint8Array(0)) ?? null);
-          await expect(slice(store, WHERE, bench, { crashAt: STOP + 60, policy: POLICY })).rejects.toThrow(Crash);
-          const outcome = await slice(store, WHERE, bench, { policy: POLICY });
+          await expect(slice(store, WHERE, bench, { crashAt: STOP + 60, ...HOW })).rejects.toThrow(Crash);
+          const outcome = await slice(store, WHERE, bench, HOW);
           if (outcome.kind !== 'ended') throw new Error('the job did not end');
           expect(comparable(outcome.result), key).toBe(whole);
           // A take that finds all and is killed before it has more leaves nothing; one that finds less has told.
@@ -93,7 +96,7 @@ export function describeDamage(most: number, damages = Object.keys(DAMAGES)): vo
         const store = await storeWith(stores[how], key, DAMAGES[damage]?.(stores[how].get(key) ?? new Uint8Array(0)) ?? null);
         const contents = () => [...store.snapshot()].map(([name, bytes]) => [name, sha256(bytes)]);
         const before = contents();
-        const error = await slice(store, WHERE, bench, { policy: POLICY }).then(() => null, (thrown: unknown) => thrown);
+        const error = await slice(store, WHERE, bench, HOW).then(() => null, (thrown: unknown) => thrown);
         if (kind === 'head' && damage === 'gone') expect(error).toMatchObject({ code: 'ERR_JOB_NOT_FOUND' });
         else expect(error).toMatchObject({ code: 'ERR_CHECKPOINT', message: expect.stringMatching(/^(damaged|truncated|missing|format|identity): /) as string });
         expect(contents()).toEqual(before);

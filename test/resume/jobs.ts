@@ -3,7 +3,7 @@ import { cpSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
-import { systemClock } from '../../engine/core/clock.ts';
+import { type Clock, systemClock } from '../../engine/core/clock.ts';
 import { type CheckpointPolicy, DEFAULT_POLICY } from '../../engine/job/checkpointer.ts';
 import type { JobResult } from '../../engine/job/generate.ts';
 import { type OpenedJob, Session } from '../../engine/job/session.ts';
@@ -99,6 +99,8 @@ export interface SliceOptions {
   readonly policy?: Partial<CheckpointPolicy>;
   readonly identity?: EngineIdentity;
   readonly modelId?: string;
+  /** Default: of this machine. One that stands still measures no rate, so that a checkpoint is always read. */
+  readonly clock?: Clock;
 }
 
 /** One slice of a job that is there, taken whatever its owner does. */
@@ -114,6 +116,7 @@ export async function slice(store: ObjectStore, where: JobKey, bench: Bench, { s
   const lease = await takeJob(mortal, where, { owner: 'test', force: true });
   return await runSlice(bench.job, lease, null, {
     ...bench,
+    clock: systemClock,
     ...other,
     engine: watched(bench.engine, Math.min(stopAt, crashAt), () => {
       if (stopAt <= crashAt) stop.abort();
@@ -125,7 +128,6 @@ export async function slice(store: ObjectStore, where: JobKey, bench: Bench, { s
     store,
     keys: null,
     policy: { ...DEFAULT_POLICY, ...policy },
-    clock: systemClock,
     cancelled: stop.signal,
     deadline: null,
   });

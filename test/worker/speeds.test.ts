@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest';
 
 import { readRates } from '../../engine/control/rates.ts';
-import { WIDE, paceAt } from '../../engine/job/pace.ts';
+import { WIDE, paceAt, paceOf } from '../../engine/job/pace.ts';
 import { Session } from '../../engine/job/session.ts';
 import { Speeds } from '../../engine/worker/speeds.ts';
 import { Worker } from '../../engine/worker/worker.ts';
@@ -21,6 +21,13 @@ test('a step takes as long as a line over its chains says, and more chains than 
   const pace = { one: 100, wide: (WIDE * 1_000) / 24 };
   expect([1, 2, 5, 8, 64].map((width) => Math.round(paceAt(pace, width)))).toEqual([100, 167, 278, 333, 333]);
   expect(paceAt({ one: 100, wide: 1e6 }, WIDE), 'no step gets shorter by more chains').toBe(800);
+});
+
+test('what is told of many chains is what it is taken for, also of a machine that was disturbed while it was timed', () => {
+  for (const [oneMs, wideMs] of [[10, 24], [10, 4], [10, 10], [10, 200]] as const) {
+    const pace = paceOf(oneMs, wideMs);
+    expect([paceAt(pace, 1), paceAt(pace, WIDE)]).toEqual([expect.closeTo(pace.one, 6), expect.closeTo(pace.wide, 6)]);
+  }
 });
 
 test('a worker knows before any job how fast a model is, and tells the store, by its name with the variant', async () => {

@@ -44,13 +44,14 @@ describe('reconciling', () => {
     expect(await bench.head('seen')).toMatchObject({ state: 'running', epoch: 1, owner });
     neighbour.kill('SIGKILL');
     await exit;
-    for (let seconds = 0; bench.kinds('seen').at(-1) !== 'ended'; seconds++) {
-      expect(seconds, 'taken at last').toBeLessThan(10_000);
+    while (bench.kinds('seen').length === 0) {
+      expect(clock.nowMs(), 'taken at last').toBeLessThan(40_000);
       await clock.settle();
       // Nobody counts on less than a second.
-      if (bench.kinds('seen').length === 0) clock.advance(1_000);
+      clock.advance(1_000);
     }
-    expect(clock.nowMs()).toBeLessThan(40_000);
+    // Which needs no clock, and takes as long as it takes.
+    await bench.event('ended', 'seen');
     expect(await bench.result('seen')).toEqual(expected);
   });
 
