@@ -46,7 +46,7 @@ export const responseSchema = z.object({
   incomplete_details: z.object({ reason: z.enum(Object.values(CUT)) }).nullable().openapi({ description: 'What cut the chain that is shown; all but `max_output_tokens` are this platform\'s own words.' }),
   usage: z.object({
     input_tokens: z.int(),
-    input_tokens_details: z.object({ cached_tokens: z.int() }),
+    input_tokens_details: z.object({ cached_tokens: z.int(), cache_write_tokens: z.literal(0) }),
     output_tokens: z.int(),
     output_tokens_details: z.object({ reasoning_tokens: z.int() }),
     total_tokens: z.int(),
@@ -224,7 +224,7 @@ export function itemOf({ job, chain, summarizes }: Whose, part: ItemPart, status
 function usageOf({ cachedTokens }: JobView, { usage }: Omit<JobResult, 'timing'>, transcript: Transcript): ResponseObject['usage'] {
   return {
     input_tokens: usage.prompt_tokens,
-    input_tokens_details: { cached_tokens: cachedTokens },
+    input_tokens_details: { cached_tokens: cachedTokens, cache_write_tokens: 0 },
     output_tokens: usage.completion_tokens,
     output_tokens_details: { reasoning_tokens: transcript.reasoningTokens() },
     total_tokens: usage.prompt_tokens + usage.completion_tokens,

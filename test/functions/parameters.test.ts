@@ -116,4 +116,8 @@ test('a response has every field that OpenAI\'s client declares, but for those o
   const elsewhere = ['output_text', 'conversation', 'moderation', 'prompt', 'prompt_cache_options', 'prompt_cache_retention'];
   const missing = fieldsOf('responses/responses', 'Response').map(({ name }) => name).filter((name) => !Object.hasOwn(responseSchema.shape, name));
   expect(missing.filter((name) => !elsewhere.includes(name))).toEqual([]);
+  const usage = responseSchema.shape.usage.unwrap().shape;
+  for (const [named, shape] of [['ResponseUsage', usage], ['InputTokensDetails', usage.input_tokens_details.shape], ['OutputTokensDetails', usage.output_tokens_details.shape]] as const) {
+    expect(fieldsOf('responses/responses', named).map(({ name }) => name).filter((name) => !Object.hasOwn(shape, name)), named).toEqual([]);
+  }
 });

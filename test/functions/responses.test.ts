@@ -277,7 +277,7 @@ describe('a conversation', () => {
     expect(second).toMatchObject({ previous_response_id: first.id, metadata: {}, user: null, usage: { input_tokens_details: { cached_tokens: seen } } });
     const input = [{ role: 'user', content: FIRST.input }, ...first.output, { role: 'user', content: NEXT.input }];
     const whole = await api.openai.responses.create({ ...NEXT, input } as Create);
-    expect(whole.usage).toEqual({ ...second.usage, input_tokens_details: { cached_tokens: 0 } });
+    expect(whole.usage).toEqual({ ...second.usage, input_tokens_details: { cached_tokens: 0, cache_write_tokens: 0 } });
     expect([whole.output_text, (whole as unknown as { hyperscale: unknown }).hyperscale]).toEqual([second.output_text, (second as unknown as { hyperscale: unknown }).hyperscale]);
     const last = (await streamOf(next)).at(-1) as { response: OpenAI.Responses.Response };
     expect(last.response).toMatchObject({ previous_response_id: first.id, usage: second.usage, output: second.output.map(({ type }) => ({ type })) });

@@ -12,7 +12,7 @@ export interface Field {
 /** @param file under the client's resources, without its ending. Inherited fields are not among them. */
 export function fieldsOf(file: string, named: string): readonly Field[] {
   const text = readFileSync(`${RESOURCES}/${file}.d.ts`, 'utf8').replaceAll(/\/\*[\s\S]*?\*\//g, '').replaceAll(/\/\/.*$/gm, '');
-  const head = new RegExp(`export interface ${named}\\b[^{]*{`).exec(text);
+  const head = new RegExp(`\\binterface ${named}\\b[^{]*{`).exec(text);
   if (head === null) throw new Error(`${file} declares no ${named}`);
   const fields: Field[] = [];
   let line = '';

@@ -95,7 +95,7 @@ describe('a conversation', () => {
     expect(gone.usage?.input_tokens_details.cached_tokens).toBe((one.usage?.total_tokens ?? 0) - 1);
     const input = [{ role: 'user', content: '7 18 17 7 target 35' }, ...one.output, { role: 'user', content: next.input }] as OpenAI.Responses.ResponseInput;
     const whole = await second.openai.responses.create({ ...next, input });
-    expect(whole.usage).toEqual({ ...gone.usage, input_tokens_details: { cached_tokens: 0 } });
+    expect(whole.usage).toEqual({ ...gone.usage, input_tokens_details: { cached_tokens: 0, cache_write_tokens: 0 } });
     expect((whole as unknown as { hyperscale: unknown }).hyperscale).toEqual((gone as unknown as { hyperscale: unknown }).hyperscale);
     expect(whole.output_text).toBe(gone.output_text);
     const three = await second.openai.responses.create({ ...turn, input: '1', max_output_tokens: 4, previous_response_id: two.id });
