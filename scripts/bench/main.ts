@@ -8,6 +8,7 @@ import { FULL_DRAIN, measureDrain, QUICK_DRAIN } from './drain.ts';
 import { writeFigures } from './figures.ts';
 import { FULL_FRONT, measureFront, QUICK_FRONT } from './front.ts';
 import { measureLargeModel } from './large-model.ts';
+import { FULL_QUOTES, measureQuotes, QUICK_QUOTES } from './quotes.ts';
 import { FULL_SLICING, measureSlicing, QUICK_SLICING } from './slicing.ts';
 import { type Figures, nativeBench } from './native-bench.ts';
 import { FULL_SLICES, QUICK_SLICES, measureSlices } from './slices.ts';
@@ -16,7 +17,7 @@ const NATIVE = { decode: 'decode_bench', sampler: 'sampler_bench', objects: 'obj
 
 const USAGE = `\
 Usage: npm run bench -- decode|sampler|objects|restore [options of the program]
-       npm run bench -- checkpoint|front|batching|drain|slicing|slices|cold-start [--quick]
+       npm run bench -- checkpoint|front|batching|drain|slicing|slices|cold-start|quotes [--quick]
        npm run bench -- large [--threads N]
        npm run bench -- figures CHECKPOINT LARGE
 
@@ -32,6 +33,7 @@ Usage: npm run bench -- decode|sampler|objects|restore [options of the program]
   drain       5,000 tiny jobs that wait: how fast one worker runs them, and in what memory
   slicing     the same job in slices of 10 s and in one
   cold-start  from a worker's start to the first token, with the model in S3 and nothing on the machine, by phase, against reading the bytes
+  quotes      seconds that a quote says, before anything has run and after a job, against those that the job takes
   large       the same of a shape like Qwen3-8B: deltas measured, larger sizes and re-prefill computed
   figures     docs/checkpoint-figures.md and .svg from the output of checkpoint and large, in two files
   --json      only the JSON object, one line
@@ -71,7 +73,7 @@ export async function main(args: readonly string[]): Promise<number> {
 
 function problemWith(name: string, options: readonly string[]): string | null {
   if (Object.hasOwn(NATIVE, name)) return null;
-  if (['checkpoint', 'front', 'batching', 'drain', 'slicing', 'slices', 'cold-start'].includes(name)) return options.every((option) => option === '--quick') ? null : `${name} takes --quick and nothing else`;
+  if (['checkpoint', 'front', 'batching', 'drain', 'slicing', 'slices', 'cold-start', 'quotes'].includes(name)) return options.every((option) => option === '--quick') ? null : `${name} takes --quick and nothing else`;
   if (name === 'large') return options.length === 0 || (options.length === 2 && options[0] === '--threads' && /^[1-9]\d?$/.test(options[1] ?? '')) ? null : 'large takes --threads N';
   if (name === 'figures') return options.length === 2 ? null : 'figures takes two files';
   return `there is no bench ${JSON.stringify(name)}`;
@@ -86,6 +88,7 @@ async function measure(name: string, options: readonly string[], json: boolean, 
   if (name === 'drain') return { bench: name, ...(await measureDrain(options.includes('--quick') ? QUICK_DRAIN : FULL_DRAIN, say, signal)) };
   if (name === 'slicing') return { bench: name, ...(await measureSlicing(options.includes('--quick') ? QUICK_SLICING : FULL_SLICING, say, signal)) };
   if (name === 'cold-start') return { bench: name, ...(await measureColdStarts(options.includes('--quick') ? QUICK_COLD_START : FULL_COLD_START, say, signal)) };
+  if (name === 'quotes') return { bench: name, ...(await measureQuotes(options.includes('--quick') ? QUICK_QUOTES : FULL_QUOTES, say, signal)) };
   if (name === 'large') return { bench: name, ...(await measureLargeModel(Number(options[1] ?? 1))) };
   return await nativeBench(NATIVE[name as keyof typeof NATIVE], options, { show: !json });
 }

@@ -9,6 +9,8 @@ import { openFilesystemStore } from '../../engine/adapters/filesystem.ts';
 import { KeyFile } from '../../engine/adapters/key-file.ts';
 import { MemoryStore } from '../../engine/adapters/memory.ts';
 import { forkJob } from '../../engine/job/children.ts';
+import { generate, type JobResult } from '../../engine/job/generate.ts';
+import type { JobSpec } from '../../engine/job/spec.ts';
 import { runStored } from '../../engine/job/stored.ts';
 import { parseStoredSpec } from '../../engine/job/stored-spec.ts';
 import { eraseJob } from '../../engine/kv/erase.ts';
@@ -80,9 +82,8 @@ test.each(['../other/HEAD', 'a/../../other', '/etc/passwd', 'sums/../other', '..
   expect(store.log.slice(calls).filter(({ key }) => !ownKeys('acme').test(key))).toEqual([]);
 });
 
-/** Four tokens in a row as the engine keeps them, and the prompt. */
-async function secrets(): Promise<readonly Buffer[]> {
-  const { chains } = await undisturbed();
+/** Four tokens in a row as the engine keeps them. */
+function secretsOf({ chains }: JobResult): readonly Buffer[] {
   return chains.flatMap(({ tokens }) => Array.from({ length: tokens.length - 3 }, (_, at) => Buffer.from(Int32Array.from(tokens.slice(at, at + 4)).buffer)));
 }
 
@@ -107,7 +108,9 @@ test('a sealed job on disk has neither its prompt nor its tokens in any file, te
   const { prompt } = parseStoredSpec(clear);
   const shown = [PROMPT, prompt.slice(-8).join(',')].map((text) => Buffer.from(text));
   expect(shown.every((text) => clear.includes(text.toString()))).toBe(true);
-  const wanted = [...(await secrets()), ...shown];
+  // Of so many chains that their objects go together in packs.
+  const spec: JobSpec = { ...SPEC, budget: { compression_ratio: 8, lengths: [48, 20, 48, 32, 48] } };
+  const wanted = [...secretsOf(await generate(spec)), ...shown];
   const store = await openFilesystemStore(folder);
   const files = (): readonly { readonly name: string; readonly bytes: Buffer }[] => readdirSync(folder, { recursive: true, encoding: 'utf8' }).flatMap((name) => {
     const file = path.join(folder, name);
@@ -115,12 +118,19 @@ test('a sealed job on disk has neither its prompt nor its tokens in any file, te
   });
   const leaks = (): readonly string[] => files().filter(({ bytes }) => wanted.some((secret) => bytes.includes(secret))).map(({ name }) => name);
   const found: string[] = [];
-  await begin({ store, keys: new KeyFile(randomBytes(32)), onCommit: () => found.push(...leaks()) });
+  await runStored(spec, options({ store, keys: new KeyFile(randomBytes(32)), onCommit: () => found.push(...leaks()) }));
   expect([...found, ...leaks()]).toEqual([]);
-  // Compressed tokens would not be found either: every object says that it is encrypted.
-  const objects = files().filter(({ bytes }) => bytes.subarray(0, 8).toString('latin1') === 'dmskv/1\0');
-  expect(objects.length).toBeGreaterThan(3);
-  expect(objects.filter(({ bytes }) => (bytes.readUInt16LE(10) & 1) === 0)).toEqual([]);
+  // Compressed tokens would not be found either: every object says that it is encrypted, those behind the first of a pack too.
+  const MAGIC = Buffer.from('dmskv/1\0');
+  const objects = files().flatMap(({ name, bytes }) => {
+    const inside: { readonly name: string; readonly at: number; readonly isEncrypted: boolean }[] = [];
+    for (let at = bytes.indexOf(MAGIC); at >= 0; at = bytes.indexOf(MAGIC, at + 1)) inside.push({ name, at, isEncrypted: (bytes.readUInt16LE(at + 10) & 1) === 1 });
+    return inside;
+  });
+  const packed = objects.filter(({ at }) => at > 0);
+  expect(packed.length).toBeGreaterThan(3);
+  expect(objects.length - packed.length).toBeGreaterThan(3);
+  expect(objects.filter(({ isEncrypted }) => !isEncrypted)).toEqual([]);
 });
 
 describe('a sealed job asked for again', () => {
