@@ -9,12 +9,17 @@ export interface Tracing {
 
 const OFF: Tracing = { telemetry: NO_TELEMETRY, close: async () => undefined };
 const CLOSE_MS_MAX = 3_000;
+/** The one whose exporter is here; every collector that takes OTLP over HTTP takes it. */
+const PROTOCOL = 'http/json';
 
 /** @param onTrouble spans could not be sent; nothing else is the worse for it. */
 export async function openTracing(env: NodeJS.ProcessEnv, onTrouble: (message: string) => void): Promise<Tracing> {
   // A variable that is empty is as one that is not set.
   const asked = env.OTEL_EXPORTER_OTLP_ENDPOINT || env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT || '';
-  if (asked === '' || env.OTEL_SDK_DISABLED?.toLowerCase() === 'true' || (env.OTEL_TRACES_EXPORTER || 'otlp') !== 'otlp') return OFF;
+  const exporters = (env.OTEL_TRACES_EXPORTER || 'otlp').split(',').map((name) => name.trim());
+  if (asked === '' || env.OTEL_SDK_DISABLED?.toLowerCase() === 'true' || !exporters.includes('otlp')) return OFF;
+  const protocol = env.OTEL_EXPORTER_OTLP_TRACES_PROTOCOL || env.OTEL_EXPORTER_OTLP_PROTOCOL || PROTOCOL;
+  if (protocol !== PROTOCOL) onTrouble(`the OTLP protocol asked for is not there: spans are sent as ${PROTOCOL}`);
   const [{ DiagLogLevel, diag }, { OTLPTraceExporter }, { defaultResource, detectResources, envDetector, resourceFromAttributes }, { BatchSpanProcessor, NodeTracerProvider }, { createOtel }] = await Promise.all([
     import('@opentelemetry/api'),
     import('@opentelemetry/exporter-trace-otlp-http'),
