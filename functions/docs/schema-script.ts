@@ -6,7 +6,11 @@ const resolve = (schema) => (schema && schema.$ref ? spec.components.schemas[sch
 function typeOf(given) {
   const schema = resolve(given);
   if ('const' in schema) return JSON.stringify(schema.const);
-  if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(' | ');
+  if (schema.enum) {
+    const values = schema.enum.map((value) => JSON.stringify(value));
+    // Of a table, such as that of the codes, a few rows: /openapi.json has all.
+    return values.length <= 12 ? values.join(' | ') : [...values.slice(0, 3), '… ' + (values.length - 3) + ' more'].join(' | ');
+  }
   const any = schema.anyOf || schema.oneOf;
   if (any) return [...new Set(any.map(typeOf))].join(' | ');
   if (schema.allOf) return typeOf(schema.allOf[0]);

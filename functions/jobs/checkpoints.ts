@@ -9,7 +9,7 @@ import type { AppOptions } from '../context.ts';
 import { type Registry, endpoint, noteFailed } from '../endpoint.ts';
 import { listLimit } from '../query.ts';
 import { NATIVE_FAILURES, jobId } from './common.ts';
-import { jobName } from './request.ts';
+import { listAfter } from './request.ts';
 import { states } from './views.ts';
 
 /** Of a job that runs a minute at a time: the last hours. */
@@ -69,7 +69,7 @@ export function checkpoints(registry: Registry, catalogue: NonNullable<AppOption
     method: 'get', path: '/v1/checkpoints', tag: TAG, summary: 'List what is stored of your jobs, by name', scope: 'read',
     query: z.strictObject({
       limit: listLimit,
-      after: jobName.optional().openapi({ description: 'The id after which to go on.' }),
+      after: listAfter,
     }),
     responses: one('The checkpoints', z.object({ object: z.literal('list'), data: z.array(summarySchema), has_more: z.boolean() }).openapi('CheckpointList')),
   }, async ({ caller: { tenant }, query: { limit, after }, signal }) => {

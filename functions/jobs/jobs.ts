@@ -11,7 +11,7 @@ import { child, idempotencyHeaders, idempotencyKey, refuseKey, submit } from '..
 import { listLimit } from '../query.ts';
 import { length, width } from '../openai/fields.ts';
 import { NATIVE_FAILURES, jobId } from './common.ts';
-import { jobName, jobRequest, jobSpec, seed64 } from './request.ts';
+import { jobName, jobRequest, jobSpec, listAfter, seed64 } from './request.ts';
 import { jobListSchema, jobOf, jobSchema, quoteSchema, resultSchema } from './views.ts';
 
 const TAG = 'Jobs';
@@ -64,7 +64,7 @@ export function jobs(registry: Registry): void {
     description: 'Of one day (UTC) by name from the last: for ids that the server drew that is newest first, too.',
     query: z.strictObject({
       limit: listLimit,
-      after: jobName.optional().openapi({ description: 'The id after which to go on.' }),
+      after: listAfter,
     }),
     responses: { 200: { description: 'The jobs', content: { 'application/json': { schema: jobListSchema } } }, ...NATIVE_FAILURES },
   }, async ({ caller: { tenant }, query: { limit, after }, signal }) => {

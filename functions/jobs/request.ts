@@ -14,7 +14,10 @@ export const seed64 = z.union([z.int().min(0).max(Number.MAX_SAFE_INTEGER), z.st
   error: 'must be an integer from 0 to 2^64 - 1, above 2^53 as a decimal text',
 }).openapi({ example: 7 });
 
-export const jobName = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, { error: 'must be 1 to 64 letters, digits, ".", "_" or "-", beginning with a letter or digit' });
+const NAME = '[A-Za-z0-9][A-Za-z0-9._-]{0,63}';
+export const jobName = z.string().regex(new RegExp(`^${NAME}$`), { error: 'must be 1 to 64 letters, digits, ".", "_" or "-", beginning with a letter or digit' });
+/** Of a list; empty is as if it were not given (`queryOf`), and the document says so. */
+export const listAfter = jobName.optional().openapi({ pattern: `^(${NAME})?$`, description: 'The id after which to go on.' });
 
 const marker = z.string().min(1).max(LIMITS.MARKER_CHARS_MAX);
 const jsonObject = z.record(z.string(), z.unknown());
