@@ -6,7 +6,7 @@ import { aws_applicationautoscaling as scaling, aws_cloudwatch as cloudwatch, ty
 import { Construct } from 'constructs';
 
 import type { PoolConfig } from '../config.ts';
-import { counted, forEach, tasksOf, tooMuch, unattended, unfinished } from './signals.ts';
+import { counted, perWorker, tasksOf, tooMuch, unattended, unfinished } from './signals.ts';
 
 export interface ScalingOptions {
   readonly stage: string;
@@ -66,7 +66,7 @@ export class WorkerScaling extends Construct {
             { id: 'waiting', metricStat: stat(counted(stage, 'JobsWaiting')), returnData: false },
             { id: 'running', metricStat: stat(counted(stage, 'JobsRunning')), returnData: false },
             ...workers.map(({ id, metric }) => ({ id, metricStat: stat(metric), returnData: false })),
-            { id: 'each', label: 'Seconds of work for each worker', returnData: true, expression: forEach('backlog', 'waiting + running', workers.map(({ id }) => id), backlogSeconds) },
+            { id: 'each', label: 'Seconds of work for each worker', returnData: true, expression: perWorker('backlog', 'waiting + running', workers.map(({ id }) => id), backlogSeconds) },
           ],
         },
       },

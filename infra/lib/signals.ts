@@ -25,14 +25,14 @@ export function tasksOf(service: ecs.FargateService): cloudwatch.Metric {
  * Seconds of work for each worker, but never more workers than jobs: one that is long takes its time on however many machines (docs/QUEUE.md, Scaling).
  * @param jobs an expression. @param workers ids of metrics, each the tasks of a service.
  */
-export const forEach = (backlog: string, jobs: string, workers: readonly string[], targetSeconds: number): string =>
+export const perWorker = (backlog: string, jobs: string, workers: readonly string[], targetSeconds: number): string =>
   `MIN([${backlog}, ${targetSeconds} * (${jobs})]) / MAX([1, ${workers.map((id) => `FILL(${id}, 0)`).join(' + ')}])`;
 
 /** 1: what a walk met that was not through is more than the workers can do in time. 0 also when walks are through again. */
 export function tooMuch(stage: string, services: readonly ecs.FargateService[], targetSeconds: number): cloudwatch.MathExpression {
   const workers = Object.fromEntries(services.map((service, i) => [`n${i}`, tasksOf(service)]));
   return new cloudwatch.MathExpression({
-    expression: `IF(${forEach('FILL(met, 0)', 'FILL(jobs, 0)', Object.keys(workers), targetSeconds)} > ${targetSeconds}, 1, 0)`,
+    expression: `IF(${perWorker('FILL(met, 0)', 'FILL(jobs, 0)', Object.keys(workers), targetSeconds)} > ${targetSeconds}, 1, 0)`,
     usingMetrics: { met: counted(stage, 'BacklogSecondsAtLeast'), jobs: counted(stage, 'JobsAtLeast'), ...workers }, period: MINUTE, label: 'more than the workers can do in time',
   });
 }

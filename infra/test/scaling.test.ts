@@ -2,7 +2,7 @@
 import { Script, createContext } from 'node:vm';
 import { expect, test } from 'vitest';
 
-import { forEach } from '../lib/signals.ts';
+import { perWorker } from '../lib/signals.ts';
 
 /** The few functions of CloudWatch's metric math that are used; `null` is a minute without a value. */
 function valueOf(expression: string, values: Readonly<Record<string, number | null>>): number {
@@ -24,5 +24,5 @@ test.each([
   ['what runs counts', { backlog: 600, waiting: 0, running: 2, n0: 2, n1: 0 }, TARGET_S],
   ['nothing is nothing', { backlog: 0, waiting: 0, running: 0, n0: 2, n1: 0 }, 0],
 ])('%s', (_, values, each) => {
-  expect(valueOf(forEach('backlog', 'waiting + running', ['n0', 'n1'], TARGET_S), values)).toBe(each);
+  expect(valueOf(perWorker('backlog', 'waiting + running', ['n0', 'n1'], TARGET_S), values)).toBe(each);
 });
